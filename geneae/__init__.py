@@ -1,0 +1,1 @@
+"""Autoencoders for gene-expression profiles, with losses that see direction, magnitude or both."""

@@ -1,0 +1,125 @@
+"""Gene bases: PCA of sparse profiles, and the Wiener factors that shrink it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.preprocess import column_mean
+from geneae.products import SparseRows, sparse_product, sparse_rows
+
+OVERSAMPLING = 16  # directions beyond the rank asked for; they take up the error of the randomised range
+ITERATIONS = 4  # subspace iterations; the spectra of expression fall slowly
+FOLDS = 5  # of the cross-fit of the Wiener factors
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Principal components of training profiles."""
+
+    components: Tensor
+    """(n_genes, rank) float32, orthonormal, by falling variance."""
+    mean: Tensor
+    """(n_genes,) float32: the mean training profile."""
+    deviation: Tensor
+    """(rank,) standard deviation of the training scores."""
+
+    @property
+    def rank(self) -> int:
+        """Number of components."""
+        return int(self.components.shape[1])
+
+    def scores(self, rows: SparseRows) -> Tensor:
+        """(n_profiles, rank) coordinates of profiles around the mean, not whitened."""
+        return sparse_product(rows, self.components) - self.mean @ self.components
+
+
+def largest_rank(n_profiles: int, n_genes: int) -> int:
+    """How many components centred profiles can have."""
+    return max(1, min(n_profiles - 1, n_genes))
+
+
+def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int) -> Basis:
+    """PCA of the rows of all blocks together, by randomised subspace iteration on exact sparse products.
+
+    Centring is implicit, so nothing is densified. The mean is that of all rows. Halko, Martinsson and Tropp 2011,
+    SIAM Review 53(2), arXiv 0909.4061.
+
+    Parameters
+    ----------
+    blocks
+        CSR matrices with the same genes.
+    rank
+        Number of components; at most one less than the rows, and no more than genes.
+    seed
+        Of the random start.
+    """
+    n_rows = sum(block.shape[0] for block in blocks)
+    n_genes = blocks[0].shape[1]
+    rank = min(rank, largest_rank(n_rows, n_genes))
+    mean = sum(column_mean(block) * (block.shape[0] / n_rows) for block in blocks)
+    centre = torch.from_numpy(np.asarray(mean, dtype=np.float32))
+    rows = [sparse_rows(block, transpose=True) for block in blocks]
+    draws = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_rows, n_genes), generator=draws)
+    for _ in range(ITERATIONS):
+        directions = _back(rows, centre, torch.linalg.qr(_forth(rows, centre, directions)).Q)
+        directions = torch.linalg.qr(directions).Q
+    scores = _forth(rows, centre, directions)
+    _, singular, rotation = torch.linalg.svd(scores, full_matrices=False)
+    components = (directions @ rotation.T)[:, :rank]
+    sign = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()  # largest loading is positive
+    return Basis((components * sign).contiguous(), centre, singular[:rank] / n_rows**0.5)
+
+
+def _forth(rows: list[SparseRows], mean: Tensor, directions: Tensor) -> Tensor:
+    return torch.cat([sparse_product(block, directions) for block in rows]) - mean @ directions
+
+
+def _back(rows: list[SparseRows], mean: Tensor, scores: Tensor) -> Tensor:
+    parts = scores.split([block.n_profiles for block in rows])
+    by_gene = -torch.outer(mean, scores.sum(0))
+    for block, part in zip(rows, parts, strict=True):
+        assert block.transpose is not None
+        by_gene += sparse_product(block.transpose, part)
+    return by_gene
+
+
+def wiener_factors(first: Tensor, second: Tensor) -> Tensor:
+    """(rank,) share of a score's variance that both halves have in common: cov(s', s'') / var(s'), within 0 and 1.
+
+    A score of one half times this factor is the best linear guess of the other half's (Wiener 1949). Both arguments
+    are (n_profiles, rank).
+    """
+    first, second = first - first.mean(0), second - second.mean(0)
+    variance = (first.square().mean(0) + second.square().mean(0)) / 2
+    factors: Tensor = ((first * second).mean(0) / variance.clamp(min=torch.finfo(variance.dtype).tiny)).clamp(0, 1)
+    return factors
+
+
+def fit_wiener(first: sparse.csr_matrix, second: sparse.csr_matrix, rank: int, seed: int) -> Tensor:
+    """Wiener factors by component, each estimated on profiles that took no part in its basis, averaged over folds.
+
+    Parameters
+    ----------
+    first, second
+        The halves of the same training profiles.
+    rank
+        Number of components; those that a fold is too small for get 0.
+    seed
+        Of folds and bases.
+    """
+    n_profiles = first.shape[0]
+    folds = min(FOLDS, n_profiles // 2)
+    factors = torch.zeros(rank)
+    if folds < 2:
+        return factors
+    fold = np.random.default_rng(seed).permutation(n_profiles) % folds
+    for index in range(folds):
+        inside, outside = np.flatnonzero(fold != index), np.flatnonzero(fold == index)
+        basis = fit_basis([first[inside], second[inside]], rank, seed + 1 + index)
+        scores = [basis.scores(sparse_rows(half[outside])) for half in (first, second)]
+        factors[: basis.rank] += wiener_factors(*scores) / folds
+    return factors

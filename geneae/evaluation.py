@@ -1,0 +1,267 @@
+"""Models and baselines on the same profiles: per-profile numbers, one long table, one sentence."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.baselines import Frame
+from geneae.ceiling import cosine_of_halves, half_ceiling, has_molecules
+from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
+from geneae.model import Model
+from geneae.network import Network
+from geneae.preprocess import Expression
+from geneae.products import InnerProducts, LinearOutput, Projection, SparseRows, inner_products, sparse_rows
+from geneae.views import halves
+
+CHUNK = 1024  # profiles at a time
+REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
+EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda values: float(np.mean(values)),
+    "median": lambda values: float(np.median(values)),
+    "p05": lambda values: float(np.quantile(values, 0.05)),
+    "p95": lambda values: float(np.quantile(values, 0.95)),
+}
+HELD_OUT = "heldout_cosine"
+COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
+SAME = 1e-6  # a difference of rounding alone
+CLEAR = 1.96  # standard errors that make a mean difference one that the data can show
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Numbers of one model and its baselines."""
+
+    profiles: pd.DataFrame
+    """One row per profile and model: model, profile, split, and the columns of `COLUMNS`."""
+    metrics: pd.DataFrame
+    """Long: model, seed, split, metric, statistic, value, n_profiles, better."""
+    scales: dict[str, float]
+    """By model, the factor that `rescaled_mse` was taken with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Something that predicts profiles: a network or a baseline."""
+
+    output: LinearOutput
+    """Its last layer."""
+    project: Callable[[SparseRows], Projection]
+    """Products of profiles with the last layer."""
+    predict: Callable[[SparseRows, Projection], Tensor]
+    """(n_profiles, n) hidden from inputs and their products."""
+    basis: int
+    """Equal for predictors whose products are the same."""
+
+
+def predictors(model: Model, is_half: bool) -> dict[str, Predictor]:
+    """The model and its baselines by name, in float64, for whole profiles or for halves."""
+    network: Network = copy.deepcopy(model.network).double()
+    shift = model.shift(is_half)
+    shift = None if shift is None else shift.double()
+    found = {
+        "model": Predictor(
+            network.output(shift),
+            lambda rows: network.project(rows, shift),
+            lambda rows, _: network.decode(network.encode(network.scores(rows, shift))),
+            id(network),
+        )
+    }
+    frames = model.baselines.held_out() if is_half else model.baselines.own_input()
+    return found | {name: _linear(at, factors) for name, (at, factors) in frames.items()}
+
+
+def _linear(at: Frame, factors: Tensor) -> Predictor:
+    return Predictor(at.output(), at.project, lambda _, inputs: at.predict(inputs, factors), id(at))
+
+
+@torch.no_grad()
+def products_of(
+    models: dict[str, Predictor], inputs: sparse.csr_matrix, targets: sparse.csr_matrix, centers: tuple[str, ...]
+) -> dict[str, dict[str, InnerProducts]]:
+    """Inner products of every target profile and its prediction from the input, by model and centring, in float64."""
+    parts: dict[str, dict[str, list[InnerProducts]]] = {name: {c: [] for c in centers} for name in models}
+    for rows in _chunks(inputs.shape[0]):
+        given = sparse_rows(inputs[rows]).to("cpu", torch.float64)
+        wanted = given if targets is inputs else sparse_rows(targets[rows]).to("cpu", torch.float64)
+        projections: dict[int, tuple[Projection, Projection]] = {}
+        for name, model in models.items():
+            if model.basis not in projections:
+                target = model.project(wanted)
+                projections[model.basis] = (target if wanted is given else model.project(given), target)
+            source, target = projections[model.basis]
+            hidden = model.predict(given, source)
+            for center in centers:
+                parts[name][center].append(inner_products(target, model.output, hidden, center))
+    return {name: {c: _join(chunks) for c, chunks in by_center.items()} for name, by_center in parts.items()}
+
+
+def _chunks(n_profiles: int) -> Iterator[np.ndarray]:
+    for start in range(0, n_profiles, CHUNK):
+        yield np.arange(start, min(start + CHUNK, n_profiles))
+
+
+def _join(parts: list[InnerProducts]) -> InnerProducts:
+    cross, target, predicted = (torch.cat([getattr(p, f) for p in parts]) for f in ("cross", "target", "predicted"))
+    return InnerProducts(cross, target, predicted, parts[0].n_genes)
+
+
+def _take(products: InnerProducts, rows: np.ndarray) -> InnerProducts:
+    index = torch.from_numpy(np.flatnonzero(rows))
+    return InnerProducts(products.cross[index], products.target[index], products.predicted[index], products.n_genes)
+
+
+def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Series, fit_scales: bool) -> Evaluation:
+    """Judge a model and its baselines on profiles.
+
+    Own-input numbers compare a profile with its reconstruction; the held-out cosine compares the reconstruction of a
+    random half of the molecules with the other half, mean over three splits and both directions, and cannot be had by
+    copying noise. Profiles with fewer than 20 molecules in a half have none.
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    expression
+        Profiles in the model's genes.
+    names, split
+        Of the profiles; splits are reported apart.
+    fit_scales
+        Fit the scales of `rescaled_mse` on the validation profiles among these, instead of taking the model's.
+    """
+    whole = model.preprocess.apply(expression)
+    centers = tuple(dict.fromkeys(("none", "gene", model.center)))
+    products = products_of(predictors(model, is_half=False), whole, whole, centers)
+    scales = model.scales
+    if fit_scales:
+        chosen = (split == "validation").to_numpy()
+        scales = {name: best_scale(_take(by_center[model.center], chosen)) for name, by_center in products.items()}
+    held_out, of_halves = held_out_cosines(model, expression)
+    tables = []
+    for name, by_center in products.items():
+        columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
+        columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
+        columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
+        tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
+    for name in held_out.keys() - products.keys():  # PCA of other sizes: held-out numbers only
+        tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]}))
+    profiles = pd.concat(tables, ignore_index=True)
+    return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
+
+
+def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cosine of the prediction from one half with the other half, by model.
+
+    Returns
+    -------
+    (n_profiles,) means over splits and directions by model, empty without counts; and the cosines between the halves
+    themselves, from which the ceiling follows.
+    """
+    nothing = np.full(expression.n_profiles, np.nan)
+    if not model.can_hold_out:
+        return {}, nothing
+    rng = np.random.default_rng((int(model.config["seed"]), EVALUATION_STREAM))
+    models = predictors(model, is_half=True)
+    sums = {name: np.zeros(expression.n_profiles) for name in models}
+    of_halves = np.zeros(expression.n_profiles)
+    for _ in range(REPEATS):
+        pair = halves(expression, rng)
+        known = has_molecules(*pair)
+        first, second = (model.preprocess.apply(half) for half in pair)
+        of_halves += np.where(known, cosine_of_halves(first, second), np.nan)
+        for inputs, targets in ((first, second), (second, first)):
+            for name, by_center in products_of(models, inputs, targets, ("none",)).items():
+                cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
+                sums[name] += np.where(known, cosine, np.nan)
+    return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
+
+
+def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
+    """Long table of means, medians and quantiles over the profiles that have a value, with skill and ceiling."""
+    rows = []
+    for (model, name), table in profiles.groupby(["model", "split"], sort=False):
+        for column in COLUMNS:
+            values = table[column].dropna().to_numpy(float)
+            better = METRICS[column].better if column in METRICS else "higher" if column == HELD_OUT else "lower"
+            for statistic, of in STATISTICS.items():
+                if len(values):
+                    rows.append((model, seed, name, column, statistic, of(values), len(values), better))
+    metrics = pd.DataFrame(
+        rows, columns=["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
+    )
+    extra = []
+    for name in pd.unique(split):
+        cosines = of_halves[split == name]
+        ceiling, n_profiles = half_ceiling(cosines), int((~np.isnan(cosines)).sum())
+        if not n_profiles:
+            continue
+        extra.append(("model", seed, name, "ceiling", "mean", ceiling, n_profiles, "higher"))
+        trivial = value(metrics, "mean_profile", name, HELD_OUT)
+        for model in pd.unique(metrics["model"]):
+            skill = (value(metrics, model, name, HELD_OUT) - trivial) / (ceiling - trivial)
+            extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
+    return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
+
+
+def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic: str = "mean") -> float:
+    """One number of the long table; NaN where it is not there."""
+    found = metrics.loc[
+        (metrics["model"] == model)
+        & (metrics["split"] == split)
+        & (metrics["metric"] == metric)
+        & (metrics["statistic"] == statistic),
+        "value",
+    ]
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+def verdict(evaluation: Evaluation, split: str) -> str:
+    """Sentences that say whether the model beats PCA and shrunken PCA, profile by profile, on a split."""
+    metrics = evaluation.metrics
+    has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
+    metric = HELD_OUT if has_counts else "cosine"
+    rivals = {"pca": "PCA of the same size", "shrunken_pca": "shrunken PCA of the same size"}
+    if has_counts:
+        sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
+        best = max(sizes, key=lambda name: value(metrics, name, split, HELD_OUT))
+        rivals[best] = f"the best PCA (size {best.removeprefix('pca_')})"
+    said = []
+    for rival, title in rivals.items():
+        if rival in set(metrics["model"]):
+            difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
+            said.append(f"{_outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
+    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (cosine)"
+    n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
+    sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
+    if not has_counts:
+        sentence += (
+            " Without counts no held-out number can be had: an own-input cosine also rewards the copying of noise."
+        )
+    return sentence
+
+
+def _outcome(difference: float, error: float) -> str:
+    if abs(difference) < SAME:
+        return "is the same as"
+    if abs(difference) <= CLEAR * error or np.isnan(error):
+        return "cannot be told from"
+    return "beats" if difference > 0 else "is worse than"
+
+
+def paired_difference(
+    profiles: pd.DataFrame, first: str, second: str, split: str, metric: str
+) -> tuple[float, float, np.ndarray]:
+    """Mean difference of two models over the same profiles, its standard error, and the differences themselves."""
+    chosen = profiles[profiles["split"] == split]
+    values = [chosen.loc[chosen["model"] == name, metric].to_numpy(float) for name in (first, second)]
+    differences = values[0] - values[1]
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return float(differences.mean()) if len(differences) else float("nan"), float("nan"), differences
+    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences))), differences

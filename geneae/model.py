@@ -1,0 +1,75 @@
+"""A fitted model: network, preprocessing, genes and the baselines it is compared with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geneae.baselines import Baselines
+from geneae.network import Network
+from geneae.preprocess import Expression, Preprocess
+from geneae.products import sparse_rows
+
+CHUNK = 2048  # profiles at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Everything needed to use a fit on new profiles."""
+
+    network: Network
+    """On the CPU, with the weights of the best epoch."""
+    preprocess: Preprocess
+    """Genes, normalisation, scale."""
+    baselines: Baselines
+    """PCA of the same training profiles."""
+    scales: dict[str, float]
+    """By model and baseline, the factor of least squared error on validation profiles (`metrics.best_scale`)."""
+    config: dict[str, Any]
+    """Settings, space, seed, versions, data: what `config.json` holds."""
+
+    @property
+    def center(self) -> str:
+        """Centring of the loss."""
+        return str(self.config["center"])
+
+    @property
+    def n_latent(self) -> int:
+        """Length of the latent."""
+        return int(self.config["settings"]["n_latent"])
+
+    @property
+    def can_hold_out(self) -> bool:
+        """Whether profiles can be judged on held-out molecules: they were counts."""
+        return self.baselines.half is not None
+
+    def shift(self, is_half: bool) -> Tensor | None:
+        """(n_genes,) by which the mean of halves or whole profiles lies above the mean the network knows.
+
+        The logarithm makes the mean of halves differ from the mean of whole profiles, so that a network trained on
+        one and used on the other needs its centre moved.
+        """
+        basis = self.baselines.half if is_half else self.baselines.whole
+        assert basis is not None
+        shift = basis.mean.to(self.network.mean.dtype) - self.network.mean
+        return shift if bool(shift.any()) else None
+
+    def latent(self, expression: Expression) -> np.ndarray:
+        """(n_profiles, n_latent) float32 of whole profiles."""
+        shift = self.shift(is_half=False)
+        latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
+        with torch.no_grad():
+            for rows in np.array_split(np.arange(len(latent)), -(-len(latent) // CHUNK)):
+                matrix = self.preprocess.apply(expression.take(rows))
+                latent[rows] = self.network.encode(self.network.scores(sparse_rows(matrix), shift)).numpy()
+        return latent
+
+    def reconstruction(self, latent: np.ndarray) -> np.ndarray:
+        """(n_profiles, n_genes) float32 predicted from latents, in `preprocess.space`."""
+        shift = self.shift(is_half=False)
+        with torch.no_grad():
+            hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
+            predicted: np.ndarray = (hidden @ self.network.output_weight().T + self.network.offset(shift)).numpy()
+        return predicted

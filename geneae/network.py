@@ -1,0 +1,315 @@
+"""The autoencoder: a gene basis, fixed or learned, around a core that works on its scores."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from geneae.basis import Basis
+from geneae.errors import InputError
+from geneae.products import (
+    InnerProducts,
+    LinearOutput,
+    Projection,
+    SparseRows,
+    inner_products,
+    linear_output,
+    project,
+    sparse_product,
+)
+
+SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
+CUT_PLACES = ("encoder", "decoder", "all")
+
+
+def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_outputs))
+
+
+class SkipCore(nn.Module):
+    """Linear path plus MLP on both sides: z = E s + MLP(s), s' = D z + MLP(z).
+
+    It starts as the first components times `factors`: PCA, or shrunken PCA where they are Wiener factors.
+    """
+
+    def __init__(self, factors: Tensor, n_latent: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        n_scores = len(factors)
+        self.encoder_linear = nn.Linear(n_scores, n_latent, bias=False)
+        self.encoder_mlp = _mlp(n_scores, hidden, n_latent, dropout)
+        self.decoder_linear = nn.Linear(n_latent, n_scores, bias=False)
+        self.decoder_mlp = _mlp(n_latent, hidden, n_scores, dropout)
+        with torch.no_grad():
+            self.encoder_linear.weight.copy_(torch.eye(n_latent, n_scores))
+            self.decoder_linear.weight.copy_(torch.diag(factors)[:, :n_latent])
+            for mlp in (self.encoder_mlp, self.decoder_mlp):
+                _last(mlp).weight.mul_(SMALL_START)
+                _last(mlp).bias.zero_()
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from (n_profiles, n_scores)."""
+        latent: Tensor = self.encoder_linear(scores) + self.encoder_mlp(scores)
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) from (n_profiles, n_latent)."""
+        scores: Tensor = self.decoder_linear(latent) + self.decoder_mlp(latent)
+        return scores
+
+    def silence_mlps(self) -> None:
+        """Leave the linear path alone: the exact start, PCA or shrunken PCA."""
+        with torch.no_grad():
+            for mlp in (self.encoder_mlp, self.decoder_mlp):
+                _last(mlp).weight.zero_()
+                _last(mlp).bias.zero_()
+
+    def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        """Layers of a side along its deep path, and those that bridge the whole of it."""
+        mlp, bridge = (
+            (self.encoder_mlp, self.encoder_linear) if side == "encoder" else (self.decoder_mlp, self.decoder_linear)
+        )
+        return [layer for layer in mlp if isinstance(layer, nn.Linear)], [bridge]
+
+
+class PlainCore(nn.Module):
+    """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z)."""
+
+    def __init__(self, n_scores: int, n_latent: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_scores, n_latent))
+        self.decoder = nn.Sequential(nn.Linear(n_latent, n_scores), nn.ReLU(), nn.Dropout(dropout))
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from (n_profiles, n_scores)."""
+        latent: Tensor = self.encoder(scores)
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) from (n_profiles, n_latent)."""
+        hidden: Tensor = self.decoder(latent)
+        return hidden
+
+    def silence_mlps(self) -> None:
+        """Nothing: a random start has no linear path to fall back on."""
+
+    def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        """Layers of a side along its deep path, and those that bridge it (none)."""
+        stack = self.encoder if side == "encoder" else self.decoder
+        return [layer for layer in stack if isinstance(layer, nn.Linear)], []
+
+
+def _last(mlp: nn.Sequential) -> nn.Linear:
+    layer = mlp[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+class Network(nn.Module):
+    """Autoencoder x -> scores -> latent -> hidden -> weight h + offset, on sparse profiles.
+
+    `mean` is the gene mean of the profiles that it is trained on. Profiles of another depth have another mean; their
+    shift from it is taken off the input and put onto the output again.
+
+    Parameters
+    ----------
+    core
+        What lies between the first and the last matrix.
+    encoder_weight, decoder_weight
+        (n_genes, n_scores); the same tensor in a fixed basis.
+    mean
+        (n_genes,)
+    deviation
+        (n_scores,) unit of the scores; ones where they are not whitened.
+    is_free
+        Whether the gene-sized matrices are learned.
+    encoder_bias, decoder_bias
+        (n_scores,) and (n_genes,); by default such that the mean profile has scores and hidden zero.
+    """
+
+    def __init__(
+        self,
+        core: SkipCore | PlainCore,
+        encoder_weight: Tensor,
+        decoder_weight: Tensor,
+        mean: Tensor,
+        deviation: Tensor,
+        is_free: bool,
+        encoder_bias: Tensor | None = None,
+        decoder_bias: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.core = core
+        self.is_free = is_free
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.mean: Tensor
+        self.deviation: Tensor
+        encoder_bias = -(mean @ encoder_weight) if encoder_bias is None else encoder_bias
+        decoder_bias = mean.clone() if decoder_bias is None else decoder_bias
+        if is_free:
+            self.encoder_weight = nn.Parameter(encoder_weight.clone())
+            self.encoder_bias = nn.Parameter(encoder_bias)
+            self.decoder_weight = nn.Parameter(decoder_weight.clone())
+            self.decoder_bias = nn.Parameter(decoder_bias)
+        else:
+            self.register_buffer("components", encoder_weight)
+            self.components: Tensor
+        self._fixed_output: LinearOutput | None = None
+
+    @property
+    def n_genes(self) -> int:
+        """Genes."""
+        return len(self.mean)
+
+    def output_weight(self) -> Tensor:
+        """(n_genes, n_scores) last matrix."""
+        return self.decoder_weight if self.is_free else self.components
+
+    def scores(self, rows: SparseRows, shift: Tensor | None = None) -> Tensor:
+        """(n_profiles, n_scores) input of the core, from profiles whose gene mean lies `shift` above `mean`."""
+        if self.is_free:
+            product = sparse_product(rows, self.encoder_weight) + self.encoder_bias
+            return (product if shift is None else product - shift @ self.encoder_weight) / self.deviation
+        mean = self.mean if shift is None else self.mean + shift
+        return (sparse_product(rows, self.components) - mean @ self.components) / self.deviation
+
+    def scores_of(self, projection: Projection) -> Tensor:
+        """The same in a fixed basis, from products that are at hand already."""
+        return (projection.weight - self.mean @ self.components) / self.deviation
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent)"""
+        return self.core.encode(scores)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) hidden h of the last layer."""
+        return self.core.decode(latent) * self.deviation
+
+    def offset(self, shift: Tensor | None = None) -> Tensor:
+        """(n_genes,) of predicted = weight h + offset."""
+        offset = self.decoder_bias if self.is_free else self.mean
+        return offset if shift is None else offset + shift
+
+    def output(self, shift: Tensor | None = None) -> LinearOutput:
+        """The last layer, ready for inner products; it changes with every step in a free basis only."""
+        center = self.mean if shift is None else self.mean + shift
+        if self.is_free:
+            return linear_output(self.decoder_weight, self.offset(shift), center)
+        return linear_output(self.components, center, center, orthonormal=True)
+
+    def project(self, rows: SparseRows, shift: Tensor | None = None) -> Projection:
+        """Products of target profiles with the last layer."""
+        offset = self.offset(shift)
+        center = offset if not self.is_free else self.mean if shift is None else self.mean + shift
+        return project(rows, self.output_weight(), offset, center)
+
+    def forward(
+        self, inputs: Tensor | SparseRows, target: Projection | SparseRows, *centers: str
+    ) -> tuple[list[InnerProducts], Tensor]:
+        """Inner products of targets and predictions for each centring, and the latents.
+
+        Parameters
+        ----------
+        inputs
+            Scores in a fixed basis, profiles in a free one.
+        target
+            Likewise their projections, or the profiles.
+        centers
+            Of the inner products: `none`, `gene`, `profile`.
+        """
+        scores = inputs if isinstance(inputs, Tensor) else self.scores(inputs)
+        latent = self.encode(scores)
+        hidden = self.decode(latent)
+        with torch.autocast(hidden.device.type, enabled=False):  # sums over genes need 32 bits
+            projection = target if isinstance(target, Projection) else self.project(target)
+            output, hidden = self._output(), hidden.to(projection.squared.dtype)
+            products = [inner_products(projection, output, hidden, center) for center in centers]
+        return products, latent
+
+    def _output(self) -> LinearOutput:
+        if self.is_free:
+            return self.output()
+        fixed = self._fixed_output
+        if fixed is None or fixed.weight_offset.device != self.mean.device:
+            self._fixed_output = fixed = self.output()
+        return fixed
+
+    def linear_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the linear paths: they start at the right place and move slowly."""
+        if isinstance(self.core, SkipCore):
+            yield from self.core.encoder_linear.parameters()
+            yield from self.core.decoder_linear.parameters()
+            if self.is_free:
+                yield from (self.encoder_weight, self.encoder_bias, self.decoder_weight, self.decoder_bias)
+
+
+def network_in_basis(
+    basis: Basis, factors: Tensor, n_latent: int, hidden: int, dropout: float, is_free: bool
+) -> Network:
+    """A network that starts at PCA times `factors`, in a fixed basis or in one that is learned from there."""
+    deviation = basis.deviation.clamp(min=1e-6 * float(basis.deviation.max()))  # directions without variance
+    core = SkipCore(factors, n_latent, hidden, dropout)
+    return Network(core, basis.components, basis.components, basis.mean, deviation, is_free)
+
+
+def random_network(mean: Tensor, n_latent: int, hidden: int, dropout: float) -> Network:
+    """The plain autoencoder: genes -> hidden -> latent -> hidden -> genes, every matrix learned from random."""
+    n_genes = len(mean)
+    first, last = nn.Linear(n_genes, hidden), nn.Linear(hidden, n_genes)
+    return Network(
+        PlainCore(hidden, n_latent, dropout),
+        first.weight.detach().T.contiguous(),
+        last.weight.detach().contiguous(),
+        mean,
+        torch.ones(hidden),
+        is_free=True,
+        encoder_bias=first.bias.detach().clone(),
+        decoder_bias=last.bias.detach().clone(),
+    )
+
+
+def cut_initialize(network: Network, factor: float, where: str = "all") -> None:
+    """Divide the initial weights by `factor`, in place, so that every output keeps its direction.
+
+    "Cut-initialisation" of Draganov, Vadgama and Bekkers 2024 (arXiv 2406.16468) divides every parameter; a bias then
+    outweighs the cut weights below it. Here the l-th bias along a path is divided by factor^l, and a linear path that
+    bridges L layers by factor^L. As ReLU is homogeneous, each output is exactly factor^-L times what it was.
+
+    Parameters
+    ----------
+    network
+        Freshly initialised.
+    factor
+        c > 1 makes the start smaller, c < 1 larger, 1 changes nothing.
+    where
+        `encoder`, `decoder` (whose output is what a cosine loss normalises) or `all`. The gene matrices of a random
+        start belong to their sides; a PCA basis is left alone, as is the mean profile it adds.
+    """
+    if not factor > 0:
+        raise InputError(f"the cut must be a number above 0; found {factor:g}. 1 means no cut.")
+    if where not in CUT_PLACES:
+        raise InputError(f"the cut must be in one of {', '.join(CUT_PLACES)}; found '{where}'.")
+    depth = 0
+    with torch.no_grad():
+        if where in ("encoder", "all"):
+            depth = _cut_side(network, "encoder", factor, depth)
+        if where in ("decoder", "all"):
+            _cut_side(network, "decoder", factor, depth)
+
+
+def _cut_side(network: Network, side: str, factor: float, depth: int) -> int:
+    """Cut one side; `depth` counts the layers cut below it, which its biases have to make up for."""
+    layers, bridges = network.core.blocks(side)
+    weights: list[tuple[Tensor, Tensor | None]] = [(layer.weight, layer.bias) for layer in layers]
+    is_plain_free = network.is_free and not bridges
+    if is_plain_free and side == "encoder":
+        weights.insert(0, (network.encoder_weight, network.encoder_bias))
+    if is_plain_free and side == "decoder":
+        weights.append((network.decoder_weight, network.decoder_bias))
+    for below, (weight, bias) in enumerate(weights, start=1):
+        weight.div_(factor)
+        if bias is not None:
+            bias.div_(factor ** (depth + below))
+    for bridge in bridges:
+        bridge.weight.div_(factor ** len(weights))
+    return depth + len(weights)

@@ -1,0 +1,24 @@
+"""What a training step minimises."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from geneae.losses import Loss, LossSettings, mean_loss
+from geneae.products import InnerProducts
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Mean reconstruction loss over profiles."""
+
+    loss: Loss
+    """One number per profile."""
+    center: str
+    """Centring of the inner products that the loss sees: `none`, `gene` or `profile`."""
+    settings: LossSettings
+    """Weights, and constants of the training profiles."""
+
+    def __call__(self, products: InnerProducts) -> Tensor:
+        """The mean over the profiles that have a direction."""
+        return mean_loss(self.loss.function, products, self.settings)

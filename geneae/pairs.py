@@ -1,0 +1,134 @@
+"""What a network reads and what it is to predict: a profile itself, or one half of its molecules the other."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.ceiling import cosine_of_halves, half_ceiling
+from geneae.losses import LossSettings, cosine, mean_loss, mse
+from geneae.network import Network
+from geneae.preprocess import Expression, Preprocess
+from geneae.products import InnerProducts, Projection, SparseRows, inner_products, linear_output, project, sparse_rows
+from geneae.views import halves
+
+CHUNK = 2048  # profiles projected at a time
+CACHE_BYTES = 2**31  # of count splits kept between epochs; others are drawn again from their seed
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1  # keep the count splits of both apart, whatever the seed
+
+Batch = tuple[Tensor | SparseRows, Projection | SparseRows]
+
+
+class Pairs:
+    """Inputs and targets: each row its own target, or each half of a profile the other half.
+
+    In a fixed basis everything that training needs of a profile is a handful of numbers, projected once; in a free
+    basis the profiles themselves are kept, sparse.
+    """
+
+    def __init__(self, network: Network, blocks: list[sparse.csr_matrix]) -> None:
+        self.n_pairs = sum(block.shape[0] for block in blocks)
+        self._swap = self.n_pairs // 2 if len(blocks) == 2 else 0
+        self._projection: Projection | None = None
+        self._matrix: sparse.csr_matrix | None = None
+        if network.is_free:
+            self._matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+        else:
+            self._projection = _project(network, blocks)
+            self._scores = network.scores_of(self._projection)
+
+    def __len__(self) -> int:
+        return self.n_pairs
+
+    def take(self, index: Tensor) -> Batch:
+        """Inputs and targets of some pairs: scores and projections, or sparse rows."""
+        partner = (index + self._swap) % self.n_pairs
+        if self._projection is not None:
+            device = self._scores.device
+            return self._scores[index.to(device)], self._projection.take(partner.to(device))
+        assert self._matrix is not None
+        rows = sparse_rows(self._matrix[index.numpy()], transpose=True)
+        return rows, rows if not self._swap else sparse_rows(self._matrix[partner.numpy()], transpose=True)
+
+
+def _project(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
+    device = network.mean.device
+    parts = [
+        network.project(sparse_rows(block[start : start + CHUNK]).to(device))
+        for block in blocks
+        for start in range(0, block.shape[0], CHUNK)
+    ]
+    return Projection(*(torch.cat([getattr(p, f) for p in parts]) for f in Projection.__dataclass_fields__))
+
+
+def draw_blocks(
+    expression: Expression, preprocess: Preprocess, is_split: bool, seed: tuple[int, ...]
+) -> list[sparse.csr_matrix]:
+    """Two random halves of the profiles, or the profiles themselves, normalised."""
+    if not is_split:
+        return [preprocess.apply(expression)]
+    return [preprocess.apply(half) for half in halves(expression, np.random.default_rng(seed))]
+
+
+class PairSource:
+    """Pairs of every epoch: `n_splits` count splits in turn, which train as well as a fresh one each time."""
+
+    def __init__(
+        self, network: Network, expression: Expression, preprocess: Preprocess, is_split: bool, n_splits: int, seed: int
+    ) -> None:
+        self.n_splits = n_splits if is_split else 1
+        bytes_each = 8 * expression.n_profiles * len(network.deviation)
+        if network.is_free:
+            bytes_each = 16 * expression.matrix.nnz
+
+        def draw(split: int) -> Pairs:
+            return Pairs(network, draw_blocks(expression, preprocess, is_split, (seed, TRAINING_STREAM, split)))
+
+        self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
+
+    def epoch(self, epoch: int) -> Pairs:
+        """Pairs of an epoch, counted from 1; drawn when first asked for."""
+        return self._draw((epoch - 1) % self.n_splits)
+
+
+def loss_constants(blocks: list[sparse.csr_matrix], mean: Tensor, center: str, settings: LossSettings) -> LossSettings:
+    """Fill in what the training profiles say: the mean profile's errors, the median norm, the norm ratio to ask for.
+
+    Parameters
+    ----------
+    blocks
+        Training profiles, or their two halves, as the network sees them.
+    mean
+        Their gene mean.
+    center
+        Centring of the loss.
+    settings
+        Weights of the user; a `norm_ratio` other than 1 is kept.
+    """
+    products = [_mean_profile_products(block, mean, center) for block in blocks]
+    median_norm = float(torch.cat([p.target for p in products]).sqrt().median())
+    constants = LossSettings(median_norm=median_norm)
+    by_error = float(np.mean([float(mean_loss(mse, p, constants)) for p in products]))
+    by_direction = float(np.mean([float(mean_loss(cosine, p, constants)) for p in products]))
+    norm_ratio = settings.norm_ratio
+    if len(blocks) == 2 and norm_ratio == 1:
+        norm_ratio = half_ceiling(cosine_of_halves(blocks[0], blocks[1], mean.double().numpy(), center)) or 1.0
+    return replace(
+        settings,
+        mean_profile_mse=by_error or 1.0,
+        mean_profile_cosine=by_direction or 1.0,
+        median_norm=median_norm or 1.0,
+        norm_ratio=norm_ratio,
+    )
+
+
+def _mean_profile_products(block: sparse.csr_matrix, mean: Tensor, center: str) -> InnerProducts:
+    nothing = torch.zeros(len(mean), 1, dtype=torch.float64)
+    mean = mean.double()
+    projection = project(sparse_rows(block).to("cpu", torch.float64), nothing, mean, mean)
+    output = linear_output(nothing, mean, mean)
+    return inner_products(projection, output, torch.zeros(block.shape[0], 1, dtype=torch.float64), center)

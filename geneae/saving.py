@@ -1,0 +1,196 @@
+"""Model folders: JSON, CSV and safetensors, written whole or not at all. Nothing is pickled."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from geneae.baselines import Baselines
+from geneae.basis import Basis
+from geneae.errors import InputError
+from geneae.model import Model
+from geneae.network import Network, PlainCore, SkipCore
+from geneae.preprocess import Preprocess
+
+FORMAT = 1
+CONFIG, WEIGHTS, GENES = "config.json", "model.safetensors", "genes.csv"
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name at the end, or vanishes if anything fails before.
+
+    A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours.
+    """
+    check_writable(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    partial.chmod(0o755)  # mkdtemp makes it private
+    try:
+        yield partial
+        if path.exists():
+            old = partial.with_suffix(".old")
+            os.replace(path, old)
+            os.replace(partial, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_writable(path: Path, overwrite: bool = False) -> None:
+    """Refuse an output folder that is there, is no folder of ours, or cannot be made."""
+    if path.exists():
+        ours = path.is_dir() and ((path / CONFIG).exists() or (path / "metrics.csv").exists() or not any(path.iterdir()))
+        if not ours:
+            raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
+        if not overwrite and any(path.iterdir()):
+            raise InputError(f"the output folder {path} is there. Choose another one, or add --overwrite to replace it.")
+    above = next(folder for folder in (path.absolute().parent, *path.absolute().parent.parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"the output {path} cannot be made: {above} is not a folder that can be written to.")
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, model.config | {"scales": model.scales})
+    save_file(_tensors(model), folder / WEIGHTS)
+    genes = pd.DataFrame(
+        {
+            "gene": model.preprocess.genes,
+            "mean": model.baselines.whole.mean.numpy().astype(float),
+            "scale": model.preprocess.scale,
+        }
+    )
+    genes.to_csv(folder / GENES, index=False)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Indented JSON; NaN becomes null."""
+    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(item) for key, item in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(item) for item in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not np.isfinite(content) else content
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Every tensor once: a fixed basis is the network's and a baseline's."""
+    tensors = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
+    known = {tensor.data_ptr() for tensor in tensors.values()}
+    bases = {"whole": model.baselines.whole, "half": model.baselines.half}
+    for name, basis in bases.items():
+        for field in ("components", "mean", "deviation"):
+            if basis is not None and (tensor := getattr(basis, field)).data_ptr() not in known:
+                tensors[f"{name}.{field}"] = tensor
+    if model.baselines.factors is not None:
+        tensors["half.factors"] = model.baselines.factors
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder; one that is damaged, foreign or of another format is refused. Runs no code from it."""
+    config = _read_config(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+        settings, shape = config["settings"], config["network"]
+        preprocess = Preprocess(
+            config["state"],
+            pd.Index(table["gene"], dtype=object),
+            table["scale"].to_numpy(float),
+            float(config["target_sum"]),
+        )
+        network = _build_network(tensors, settings, shape)
+        baselines = _build_baselines(tensors, int(settings["n_latent"]))
+        scales = {str(name): float(scale) for name, scale in config["scales"].items()}
+        _check_genes(preprocess, network, baselines)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        raise InputError(
+            f"{folder} should be a model folder, but its files do not fit together ({reason}). "
+            "Copy the whole folder again, or fit again."
+        ) from error
+    return Model(network, preprocess, baselines, scales, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
+    missing = [name for name in (CONFIG, WEIGHTS, GENES) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is not a model folder of geneae: it lacks {', '.join(missing)}. "
+            "Give the folder that geneae fit has written."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(
+            f"{folder} has format {found}, but this version of geneae reads format {FORMAT}. "
+            "Install the version that wrote it, or fit again."
+        )
+    return config
+
+
+def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
+    state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    for name, tensor in state.items():
+        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            raise ValueError(f"tensor {name} must hold finite float32 values; found {tensor.dtype}")
+    n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
+    if max(n_scores, n_latent, int(settings["hidden"])) > state["mean"].numel() + 10**6:
+        raise ValueError("sizes in config.json are not those of any network")
+    core = (
+        SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
+        if shape["core"] == "skip"
+        else PlainCore(n_scores, n_latent, float(settings["dropout"]))
+    )
+    first, last = ("encoder_weight", "decoder_weight") if shape["is_free"] else ("components", "components")
+    network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _build_baselines(tensors: dict[str, Tensor], size: int) -> Baselines:
+    def basis(name: str) -> Basis:
+        components = tensors.get(f"{name}.components", tensors.get("network.components"))
+        mean = tensors.get(f"{name}.mean", tensors["network.mean"])
+        if components is None:
+            raise KeyError(f"{name}.components")
+        return Basis(components, mean, tensors.get(f"{name}.deviation", tensors["network.deviation"]))
+
+    factors = tensors.get("half.factors")
+    return Baselines(basis("whole"), None if factors is None else basis("half"), factors, size)
+
+
+def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines) -> None:
+    sizes = {len(preprocess.genes), network.n_genes, len(baselines.whole.mean), baselines.whole.components.shape[0]}
+    if baselines.half is not None and baselines.factors is not None:
+        sizes |= {len(baselines.half.mean), baselines.half.components.shape[0]}
+        if len(baselines.factors) != baselines.half.rank:
+            raise ValueError(f"{len(baselines.factors)} Wiener factors for {baselines.half.rank} components")
+    if len(sizes) != 1 or preprocess.genes.has_duplicates:
+        raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
