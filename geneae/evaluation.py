@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -150,7 +151,9 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
         columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
         tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
     for name in held_out.keys() - products.keys():  # PCA of other sizes: held-out numbers only
-        tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]}))
+        tables.append(
+            pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]})
+        )
     profiles = pd.concat(tables, ignore_index=True)
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
 
@@ -265,3 +268,10 @@ def paired_difference(
     if len(differences) < 2:
         return float(differences.mean()) if len(differences) else float("nan"), float("nan"), differences
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences))), differences
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write `profiles.csv` (the model alone) and `metrics.csv` (model and baselines)."""
+    table = evaluation.profiles
+    table[table["model"] == "model"].drop(columns="model").to_csv(folder / "profiles.csv", index=False)
+    evaluation.metrics.to_csv(folder / "metrics.csv", index=False)

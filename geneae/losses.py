@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geneae.errors import InputError, unknown
+from geneae.errors import unknown
 from geneae.products import InnerProducts
 
 NORM_FLOOR = 1e-6  # in units of the median profile norm; it bounds the gradient of a cosine near a zero prediction
@@ -35,17 +35,6 @@ class LossSettings:
     norm_ratio: float = 1.0
     """Norm ratio that `magnitude` asks for. 1 against own input; against noisy held-out molecules the best one is
     about the cosine that can be reached, so that a fit on count splits takes the noise ceiling."""
-
-    def __post_init__(self) -> None:
-        _check("alpha", self.alpha, "between 0 and 1", 0 <= self.alpha <= 1)
-        _check("beta", self.beta, "at least 0", self.beta >= 0)
-        _check("gamma", self.gamma, "at least 1", self.gamma >= 1)
-        _check("norm_ratio", self.norm_ratio, "above 0", self.norm_ratio > 0)
-
-
-def _check(name: str, value: float, expected: str, is_sound: bool) -> None:
-    if not is_sound:
-        raise InputError(f"{name} must be {expected}; found {value:g}.")
 
 
 def cosine_similarity(products: InnerProducts, floor: float = 0.0) -> Tensor:
@@ -79,7 +68,7 @@ def cosine(products: InnerProducts, settings: LossSettings) -> Tensor:
 
 
 def combined(products: InnerProducts, settings: LossSettings) -> Tensor:
-    """alpha mse / mse0 + (1 - alpha) (1 - c) / (1 - c0), with index 0 the mean training profile: 1 for it, 0 at best."""
+    """alpha mse / mse0 + (1 - alpha) (1 - c) / (1 - c0), where 0 is the mean training profile: 1 for it, 0 at best."""
     by_error = mse(products, settings) / settings.mean_profile_mse
     by_direction = cosine(products, settings) / settings.mean_profile_cosine
     return settings.alpha * by_error + (1 - settings.alpha) * by_direction

@@ -25,6 +25,11 @@ class Metric:
     """Centring of the inner products that it is taken from."""
 
 
+def cosine(products: InnerProducts) -> Tensor:
+    """Cosine of x and y, in [-1, 1]; 0 where the prediction is zero."""
+    return torch.where(products.predicted > 0, cosine_similarity(products), 0.0).clamp(-1, 1)
+
+
 def norm_ratio(products: InnerProducts) -> Tensor:
     """|y| / |x|; the squared error is least where it equals the cosine."""
     return torch.sqrt(products.predicted / products.target)
@@ -41,7 +46,7 @@ def magnitude_error(products: InnerProducts) -> Tensor:
 
 
 def best_scale(products: InnerProducts) -> float:
-    """The one factor of all predictions that makes their squared error least: sum <x, y> / sum |y|^2; 1 if all are 0."""
+    """The one factor of all predictions of least squared error: sum <x, y> / sum |y|^2; 1 where all are 0."""
     total = float(products.predicted.sum())
     return float(products.cross.sum()) / total if total > 0 else 1.0
 
@@ -55,10 +60,12 @@ def rescaled_mse(products: InnerProducts, scale: float) -> Tensor:
 EXACT = LossSettings(median_norm=0.0)  # a loss keeps its gradient finite; a metric needs no such floor
 
 METRICS = {
-    "cosine": Metric(cosine_similarity, "higher", "cosine of profile and its reconstruction"),
-    "centred_cosine": Metric(cosine_similarity, "higher", "cosine after the gene means are subtracted", "gene"),
+    "cosine": Metric(cosine, "higher", "cosine of profile and its reconstruction"),
+    "centred_cosine": Metric(cosine, "higher", "cosine after the gene means are subtracted", "gene"),
     "mse": Metric(partial(mse, settings=EXACT), "lower", "mean squared error over genes"),
-    "relative_mse": Metric(partial(relative_mse, settings=EXACT), "lower", "squared error over squared norm of the profile"),
+    "relative_mse": Metric(
+        partial(relative_mse, settings=EXACT), "lower", "squared error over squared norm of the profile"
+    ),
     "norm_ratio": Metric(norm_ratio, "", "norm of the reconstruction over norm of the profile"),
     "direction_error": Metric(direction_error, "lower", "part of the mse that is due to direction"),
     "magnitude_error": Metric(magnitude_error, "lower", "part of the mse that is due to magnitude"),
@@ -66,5 +73,9 @@ METRICS = {
 
 
 def measure(metric: Metric, products: InnerProducts) -> Tensor:
-    """The metric for every profile, NaN for one without any value: it has no direction, and its error is no success."""
+    """The metric for every profile, in [-1, 1] for a cosine.
+
+    NaN for a profile without any value, which has no direction and whose error is no success; a prediction without
+    direction has cosine 0.
+    """
     return torch.where(products.target > 0, metric.function(products), torch.nan)

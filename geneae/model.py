@@ -12,6 +12,7 @@ from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
 from geneae.products import sparse_rows
 
+FORMAT = 1  # of the model folder
 CHUNK = 2048  # profiles at a time
 
 

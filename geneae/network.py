@@ -17,9 +17,9 @@ from geneae.products import (
     project,
     sparse_product,
 )
+from geneae.settings import CUT_PLACES
 
 SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
-CUT_PLACES = ("encoder", "decoder", "all")
 
 
 def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Sequential:
@@ -160,6 +160,11 @@ class Network(nn.Module):
     def n_genes(self) -> int:
         """Genes."""
         return len(self.mean)
+
+    def shape(self) -> dict[str, str | bool | int]:
+        """What is needed beside the settings to build it again."""
+        core = "skip" if isinstance(self.core, SkipCore) else "plain"
+        return {"core": core, "is_free": self.is_free, "n_scores": len(self.deviation), "n_genes": self.n_genes}
 
     def output_weight(self) -> Tensor:
         """(n_genes, n_scores) last matrix."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-CENTERS = ("none", "gene", "profile")
+from geneae.settings import CENTERS
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from torch import Tensor
 from geneae.baselines import Baselines
 from geneae.basis import Basis
 from geneae.errors import InputError
-from geneae.model import Model
+from geneae.model import FORMAT, Model
 from geneae.network import Network, PlainCore, SkipCore
 from geneae.preprocess import Preprocess
 
-FORMAT = 1
 CONFIG, WEIGHTS, GENES = "config.json", "model.safetensors", "genes.csv"
 
 
@@ -53,11 +52,15 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def check_writable(path: Path, overwrite: bool = False) -> None:
     """Refuse an output folder that is there, is no folder of ours, or cannot be made."""
     if path.exists():
-        ours = path.is_dir() and ((path / CONFIG).exists() or (path / "metrics.csv").exists() or not any(path.iterdir()))
+        ours = path.is_dir() and (
+            (path / CONFIG).exists() or (path / "metrics.csv").exists() or not any(path.iterdir())
+        )
         if not ours:
             raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
         if not overwrite and any(path.iterdir()):
-            raise InputError(f"the output folder {path} is there. Choose another one, or add --overwrite to replace it.")
+            raise InputError(
+                f"the output folder {path} is there. Choose another one, or add --overwrite to replace it."
+            )
     above = next(folder for folder in (path.absolute().parent, *path.absolute().parent.parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"the output {path} cannot be made: {above} is not a folder that can be written to.")

@@ -16,45 +16,14 @@ from geneae.metrics import METRICS, measure
 from geneae.network import Network, cut_initialize
 from geneae.objectives import Reconstruction
 from geneae.pairs import Batch, Pairs, PairSource
+from geneae.settings import Settings
 
 CHUNK = 4096  # pairs evaluated at a time
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How long and how fast to train."""
-
-    epochs: int = 60
-    """At most."""
-    patience: int = 20
-    """Epochs without a better validation loss after which training stops."""
-    batch_size: int = 512
-    """Pairs of input and target a step."""
-    learning_rate: float = 2e-3
-    """Of AdamW; falls linearly to zero over the second half of the epochs."""
-    weight_decay: float = 0.05
-    """Decoupled; on the MLPs and on random matrices, not on linear paths that start at PCA."""
-    device: str = "auto"
-    """auto, cpu, cuda, mps."""
-    precision: str = "32"
-    """32 or bf16."""
-    seed: int = 0
-    """Of batch order and dropout."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; found {getattr(self, name)}.")
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
-            raise InputError(
-                "the learning rate must be above 0 and the weight decay at least 0; found "
-                f"{self.learning_rate:g} and {self.weight_decay:g}."
-            )
-
-
-@dataclass(frozen=True)
-class Fit:
+class Training:
     """What training leaves behind; the network it was given holds the weights of the best epoch."""
 
     history: pd.DataFrame
@@ -70,11 +39,9 @@ def train(
     source: PairSource,
     validation: list[Pairs],
     objective: Reconstruction,
-    settings: TrainingSettings,
-    cut: float = 1.0,
-    cut_where: str = "all",
+    settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> Fit:
+) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
 
     Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis), so that validation never ends
@@ -91,9 +58,7 @@ def train(
     objective
         What is minimised.
     settings
-        Epochs, steps, rates.
-    cut, cut_where
-        Cut-initialisation, after the start was recorded.
+        Epochs, steps, rates; the cut is made after the start was recorded.
     on_epoch
         Called with each row of the history.
     """
@@ -113,7 +78,7 @@ def train(
     rows = [record(0, math.nan, 0.0)]
     best, best_state = rows[0], copy.deepcopy(network.state_dict())
     network.load_state_dict(initial)
-    cut_initialize(network, cut, cut_where)
+    cut_initialize(network, settings.cut, settings.cut_where)
     optimizer = _optimizer(network, settings)
     order = torch.Generator().manual_seed(settings.seed)
     for epoch in range(1, settings.epochs + 1):
@@ -128,10 +93,10 @@ def train(
     network.load_state_dict(best_state)
     network.eval()
     stopped_early = len(rows) - 1 < settings.epochs
-    return Fit(pd.DataFrame(rows).astype({"epoch": int}), int(best["epoch"]), stopped_early)
+    return Training(pd.DataFrame(rows).astype({"epoch": int}), int(best["epoch"]), stopped_early)
 
 
-def open_device(settings: TrainingSettings) -> tuple[torch.device, Callable[[], Any]]:
+def open_device(settings: Settings) -> tuple[torch.device, Callable[[], Any]]:
     """The device asked for and its precision, by Lightning Fabric.
 
     Returns
@@ -140,20 +105,16 @@ def open_device(settings: TrainingSettings) -> tuple[torch.device, Callable[[], 
     """
     from lightning_fabric import Fabric  # slow to load
 
-    precision: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
-    if settings.precision not in precision:
-        raise InputError(f"precision must be one of {', '.join(precision)}; found '{settings.precision}'.")
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda was asked for, but torch finds no CUDA device. Use --device cpu or auto.")
     if settings.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("device mps was asked for, but torch finds no Apple GPU. Use --device cpu or auto.")
-    if settings.device not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"device must be one of auto, cpu, cuda, mps; found '{settings.device}'.")
-    fabric = Fabric(accelerator=settings.device, devices=1, precision=precision[settings.precision])
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if settings.precision == "bf16" else "32-true"
+    fabric = Fabric(accelerator=settings.device, devices=1, precision=precision)
     return fabric.device, fabric.autocast
 
 
-def _optimizer(network: Network, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
     linear = list(network.linear_parameters())
     slow = {id(parameter) for parameter in linear}
     others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
@@ -173,7 +134,7 @@ def _train_epoch(
     network: Network,
     pairs: Pairs,
     objective: Reconstruction,
-    settings: TrainingSettings,
+    settings: Settings,
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
     epoch: int,

@@ -1,0 +1,201 @@
+"""A fit from profiles to a judged model: split, preprocessing, bases, training, evaluation."""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from geneae.baselines import PCA_SIZES, Baselines
+from geneae.basis import fit_basis, fit_wiener, largest_rank
+from geneae.errors import InputError
+from geneae.evaluation import Evaluation, evaluate
+from geneae.losses import LossSettings, find_loss
+from geneae.model import FORMAT, Model
+from geneae.network import Network, network_in_basis, random_network
+from geneae.objectives import Reconstruction
+from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants
+from geneae.preprocess import Expression, Preprocess, fit_preprocess
+from geneae.profiles import Profiles
+from geneae.settings import Settings
+from geneae.splits import EXCLUDED, split_profiles
+from geneae.training import Training, train
+
+VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit leaves behind."""
+
+    model: Model
+    """Ready for use."""
+    split: pd.Series
+    """By profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
+    history: pd.DataFrame
+    """One row per epoch; epoch 0 is the start."""
+    evaluation: Evaluation
+    """Of validation and test profiles."""
+
+
+def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fitted:
+    """Train on profiles, and judge the model and its baselines on validation and test profiles.
+
+    Everything that is fitted (genes, means, bases, weights) sees training profiles only; validation profiles choose
+    the epoch, and the scale of `rescaled_mse`; test profiles choose nothing.
+
+    Parameters
+    ----------
+    profiles
+        All of them.
+    settings
+        Choices of the user.
+    on_epoch
+        Called with each row of the history.
+    """
+    begin = time.perf_counter()
+    center = check_loss(settings)
+    is_split = _is_split(profiles, settings.target)
+    is_empty = np.diff(profiles.matrix.indptr) == 0
+    split = split_profiles(
+        profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, settings.seed, is_empty
+    )
+    train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
+    preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
+    _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
+    expression, _ = preprocess.match(profiles)
+    known = expression.take(train_rows), expression.take(validation_rows)
+    blocks, baselines = _fit_baselines(known[0], preprocess, settings, is_split)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        torch.manual_seed(settings.seed)
+        network = _start(baselines, settings, is_split)
+        constants = loss_constants(
+            blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
+        )
+        objective = Reconstruction(find_loss(settings.loss), center, constants)
+        training = _train(network, known, preprocess, objective, settings, is_split, on_epoch)
+    config = {
+        "format": FORMAT,
+        "settings": asdict(settings),
+        "seed": settings.seed,
+        "center": center,
+        "target": "split" if is_split else "self",
+        "state": preprocess.state,
+        "space": preprocess.space,
+        "target_sum": preprocess.target_sum,
+        "loss_constants": asdict(constants),
+        "network": network.shape(),
+        **_speed(training, len(train_rows) * (2 if is_split else 1)),
+        "data": {
+            "source": profiles.source,
+            "location": profiles.location,
+            "state": profiles.state,
+            "n_profiles": profiles.n_profiles,
+            "n_genes": profiles.n_genes,
+            "n_excluded": int((split == EXCLUDED).sum()),
+            "fingerprint": profiles.fingerprint,
+        },
+        "versions": {name: version(name) for name in ("geneae", "torch", "anndata", "scipy", "numpy")}
+        | {"python": platform.python_version()},
+    }
+    model = Model(network, preprocess, baselines, {}, config)
+    judged = np.flatnonzero(split.isin(["validation", "test"]))
+    evaluation = evaluate(model, expression.take(judged), profiles.names[judged], split.iloc[judged], fit_scales=True)
+    config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
+    return Fitted(replace(model, scales=evaluation.scales), split, training.history, evaluation)
+
+
+def check_loss(settings: Settings) -> str:
+    """The centring that the loss will have; an unknown loss, or one with a centring of its own, is refused."""
+    own = find_loss(settings.loss).center
+    if own is not None and settings.center not in ("none", own):
+        raise InputError(f"loss {settings.loss} is centred by {own} itself; leave out --center {settings.center}.")
+    return own or settings.center
+
+
+def _is_split(profiles: Profiles, target: str) -> bool:
+    if target == "split" and profiles.state != "counts":
+        raise InputError(
+            f"--target split divides molecules and needs counts; {profiles.source}, {profiles.location} holds "
+            f"{profiles.state.replace('_', '-')} values. Name the counts with --layer, or use --target self."
+        )
+    return target == "split" or (target == "auto" and profiles.state == "counts")
+
+
+def _check_sizes(n_latent: int, n_train: int, n_genes: int) -> None:
+    largest = largest_rank(n_train, n_genes)
+    if n_latent > largest:
+        raise InputError(
+            f"the latent must be at most {largest}, as there are {n_train} training profiles and {n_genes} genes; "
+            f"found {n_latent}. Ask for a smaller latent."
+        )
+
+
+def _fit_baselines(
+    expression: Expression, preprocess: Preprocess, settings: Settings, is_split: bool
+) -> tuple[list[sparse.csr_matrix], Baselines]:
+    """What the network is trained on (first draw), and the bases of the training profiles."""
+    whole = preprocess.apply(expression)
+    small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
+    basis = fit_basis([whole], small if is_split else large, settings.seed)
+    if preprocess.state != "counts":
+        return [whole], Baselines(basis, None, None, settings.n_latent)
+    halves = draw_blocks(expression, preprocess, True, (settings.seed, TRAINING_STREAM, 0))
+    half = fit_basis(halves, large if is_split else small, settings.seed)
+    factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
+    return halves if is_split else [whole], Baselines(basis, half, factors, settings.n_latent)
+
+
+def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
+    basis, factors = baselines.whole, torch.ones(baselines.whole.rank)
+    if is_split and baselines.half is not None and baselines.factors is not None:
+        basis, factors = baselines.half, baselines.factors
+    if settings.init == "random":
+        return random_network(basis.mean, settings.n_latent, settings.hidden, settings.dropout)
+    is_free = settings.basis == "free"
+    return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
+
+
+def _train(
+    network: Network,
+    known: tuple[Expression, Expression],
+    preprocess: Preprocess,
+    objective: Reconstruction,
+    settings: Settings,
+    is_split: bool,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> Training:
+    """Train on the first of two sets of profiles, with the second to choose the epoch."""
+    source = PairSource(network, known[0], preprocess, is_split, settings.n_splits, settings.seed)
+    validation = [
+        Pairs(network, draw_blocks(known[1], preprocess, is_split, (settings.seed, VALIDATION_STREAM, number)))
+        for number in range(VALIDATION_SPLITS if is_split else 1)
+    ]
+    training = train(network, source, validation, objective, settings, on_epoch)
+    network.to("cpu")
+    return training
+
+
+def _speed(training: Training, n_pairs: int) -> dict[str, float | int | None]:
+    history = training.history
+    train_seconds = float(history["train_seconds"].sum())
+    epochs_run = int(history["epoch"].iloc[-1])
+    return {
+        "best_epoch": training.best_epoch,
+        "epochs_run": epochs_run,
+        "seconds_to_best_epoch": float(history["seconds"].iloc[training.best_epoch]),
+        "pairs_per_second": n_pairs * epochs_run / train_seconds if train_seconds else None,
+    }
+
+
+def _peak_memory() -> float:
+    """Largest memory of this process so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

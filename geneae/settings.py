@@ -1,0 +1,111 @@
+"""Settings of a fit, in one frozen record. Nothing heavy is loaded, so that `--help` can read it."""
+
+from dataclasses import dataclass
+
+from geneae.errors import InputError, unknown
+
+BASES = ("pca", "free")
+STARTS = ("pca", "random")
+TARGETS = ("auto", "split", "self")
+CENTERS = ("none", "gene", "profile")
+CUT_PLACES = ("encoder", "decoder", "all")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32", "bf16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user can choose about a fit. Impossible values are refused."""
+
+    loss: str = "mse"
+    """Name in `geneae.losses.LOSSES`."""
+    n_latent: int = 32
+    """Length of the latent."""
+    hidden: int = 128
+    """Width of the hidden layers."""
+    basis: str = "pca"
+    """`pca`: a fixed PCA basis of the training profiles around a small network that starts at (shrunken) PCA. `free`:
+    the gene-sized matrices are learned."""
+    rank: int = 128
+    """Components of the PCA basis; at least `n_latent` are taken."""
+    init: str = "pca"
+    """Start of a free basis: `pca` or `random`."""
+    target: str = "auto"
+    """`split`: a random half of each profile's molecules predicts the other half. `self`: a profile reconstructs
+    itself. `auto`: split for counts, else self."""
+    center: str = "none"
+    """What the loss subtracts from target and prediction: `none`; `gene`, the gene means; `profile`, each profile's own
+    mean over genes."""
+    alpha: float = 0.5
+    """Share of the squared error in the loss `combined`, 0 to 1."""
+    beta: float = 1.0
+    """Weight of the magnitude term in the loss `magnitude`, at least 0."""
+    gamma: float = 2.0
+    """Power of the loss `scaled-cosine`, at least 1."""
+    cut: float = 1.0
+    """Cut-initialisation: initial weights are divided by it; 1 means none."""
+    cut_where: str = "all"
+    """`encoder`, `decoder` or `all`."""
+    n_top_genes: int | None = None
+    """Keep the genes of largest variance; None keeps all that are seen in at least three training profiles."""
+    scale: bool = False
+    """Divide every gene by its deviation."""
+    dropout: float = 0.25
+    """In the hidden layers, 0 to below 1."""
+    n_splits: int = 8
+    """Count splits that training takes in turn."""
+    epochs: int = 60
+    """At most."""
+    patience: int = 20
+    """Epochs without a better validation loss after which training stops."""
+    batch_size: int = 512
+    """Pairs of input and target a step."""
+    learning_rate: float = 2e-3
+    """Of AdamW; falls linearly to zero over the second half of the epochs."""
+    weight_decay: float = 0.05
+    """Decoupled; on MLPs and random matrices, not on linear paths that start at PCA."""
+    validation: float = 0.1
+    """Fraction of the profiles that choose the epoch."""
+    test: float = 0.1
+    """Fraction of the profiles that choose nothing and are judged at the end; may be 0."""
+    group: str | None = None
+    """Column of `obs` whose equal values (a donor's profiles, say) stay in one split."""
+    stratify: str | None = None
+    """Column of `obs` whose values keep their proportions in every split."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `mps`."""
+    precision: str = "32"
+    """`32` or `bf16`."""
+
+    def __post_init__(self) -> None:
+        for name, options in (
+            ("basis", BASES),
+            ("init", STARTS),
+            ("target", TARGETS),
+            ("center", CENTERS),
+            ("cut_where", CUT_PLACES),
+            ("device", DEVICES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in options:
+                raise unknown(name.replace("_", "-"), getattr(self, name), options)
+        whole = ["n_latent", "hidden", "rank", "n_splits", "epochs", "patience", "batch_size"]
+        for name in whole + ["n_top_genes"] * (self.n_top_genes is not None):
+            _check(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        _check("seed", self.seed, "at least 0", self.seed >= 0)
+        _check("alpha", self.alpha, "between 0 and 1", 0 <= self.alpha <= 1)
+        _check("beta", self.beta, "at least 0", self.beta >= 0)
+        _check("gamma", self.gamma, "at least 1", self.gamma >= 1)
+        _check("cut", self.cut, "above 0 (1 means no cut)", self.cut > 0)
+        _check("dropout", self.dropout, "at least 0 and below 1", 0 <= self.dropout < 1)
+        _check("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        _check("weight_decay", self.weight_decay, "at least 0", self.weight_decay >= 0)
+        if self.basis == "pca" and self.init == "random":
+            raise InputError("a random start needs a basis that is learned. Use --basis free with --init random.")
+
+
+def _check(name: str, value: float, expected: str, is_sound: bool) -> None:
+    if not is_sound:
+        raise InputError(f"{name.replace('_', '-')} must be {expected}; found {value:g}.")
