@@ -1,1 +1,26 @@
-"""Autoencoders for gene-expression profiles, with losses that see direction, magnitude or both."""
+"""geneae: autoencoders of gene-expression profiles, with the truth about the reconstruction."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geneae.estimator import Autoencoder as Autoencoder
+    from geneae.profiles import read_profiles as read_profiles
+
+__version__ = "0.1.0"
+__all__ = ["Autoencoder", "__version__", "read_profiles"]
+
+WHERE = {"Autoencoder": "geneae.estimator", "read_profiles": "geneae.profiles"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, loaded when first used: `import geneae` alone loads neither torch nor scanpy."""
+    if name not in WHERE:
+        raise AttributeError(f"module 'geneae' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(__all__)

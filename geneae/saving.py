@@ -22,8 +22,9 @@ from geneae.errors import InputError
 from geneae.model import FORMAT, Model
 from geneae.network import Network, PlainCore, SkipCore
 from geneae.preprocess import Preprocess
+from geneae.profiles import Profiles
 
-CONFIG, WEIGHTS, GENES = "config.json", "model.safetensors", "genes.csv"
+CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
 
 
 @contextlib.contextmanager
@@ -61,7 +62,30 @@ def check_writable(path: Path, overwrite: bool = False) -> None:
             raise InputError(
                 f"the output folder {path} is there. Choose another one, or add --overwrite to replace it."
             )
-    above = next(folder for folder in (path.absolute().parent, *path.absolute().parent.parents) if folder.exists())
+    check_parent(path)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary name with the same ending that becomes `path` at the end, or vanishes if anything fails before."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise InputError(f"the output {path} is there. Choose another name, or add --overwrite to replace a file.")
+    check_parent(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)  # mkstemp makes it private
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse an output whose folder cannot be made or written to."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"the output {path} cannot be made: {above} is not a folder that can be written to.")
 
@@ -134,6 +158,16 @@ def load_model(folder: Path) -> Model:
             "Copy the whole folder again, or fit again."
         ) from error
     return Model(network, preprocess, baselines, scales, config)
+
+
+def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
+    """Split by profile where these are the very profiles that the model was fitted on, else `all` for each."""
+    path = folder / SPLIT
+    if profiles.fingerprint == model.config["data"]["fingerprint"] and path.is_file():
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
+            return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
+    return pd.Series("all", index=profiles.names, name="split")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from geneae.errors import InputError, unknown
 
+LOSS_NAMES = ("mse", "relative-mse", "cosine", "pearson", "combined", "magnitude", "scaled-cosine")
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
 TARGETS = ("auto", "split", "self")

@@ -1,0 +1,282 @@
+"""The `geneae` command. What a command needs is loaded when it runs, so that `--help` answers at once."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geneae import __version__
+from geneae.errors import InputError
+from geneae.settings import (
+    BASES,
+    CENTERS,
+    CUT_PLACES,
+    DEVICES,
+    LOSS_NAMES,
+    PRECISIONS,
+    STARTS,
+    TARGETS,
+    Settings,
+)
+
+DEFAULTS = Settings()
+
+
+class InputErrors(click.Group):
+    """A group of commands that answers input errors with their message alone and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=InputErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """Autoencoders of gene-expression profiles, judged against PCA, the mean profile and the noise ceiling.
+
+    Start with:  geneae fit data.h5ad --loss cosine
+    """
+
+
+def option(field: str, text: str, *flags: str, **kind: Any) -> Callable[[Any], Any]:
+    """A flag for a field of `Settings`, with its default."""
+    names = flags or (f"--{field.replace('_', '-')}",)
+    default = getattr(DEFAULTS, field)
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        kind.setdefault("type", type(default))
+    return click.option(*names, field, default=default, help=text, show_default=default is not None, **kind)
+
+
+def choice(options: tuple[str, ...]) -> dict[str, Any]:
+    """The keywords that make an option one of several words."""
+    return {"type": click.Choice(options)}
+
+
+MATRIX_OPTIONS = (
+    click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
+    click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
+)
+FIT_OPTIONS = (
+    option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME"),
+    option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
+    option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
+    option("beta", "Weight of the magnitude term in the loss magnitude."),
+    option("gamma", "Power of the loss scaled-cosine, at least 1."),
+    option("n_latent", "Length of the latent.", "--latent"),
+    option("hidden", "Width of the hidden layers."),
+    option("basis", "Gene basis: fixed PCA, or free (gene-sized matrices are learned).", **choice(BASES)),
+    option("rank", "Components of the PCA basis."),
+    option("init", "Start of a free basis.", **choice(STARTS)),
+    option(
+        "target",
+        "One random half of the molecules predicts the other (split), or a profile itself (self). auto: split for "
+        "counts, else self.",
+        **choice(TARGETS),
+    ),
+    option("cut", "Cut-initialisation: divide the initial weights by this."),
+    option("cut_where", "Where to cut.", **choice(CUT_PLACES)),
+    option("n_top_genes", "Keep so many genes of largest variance.  [default: all in 3 profiles or more]", type=int),
+    option("scale", "Divide every gene by its deviation.", "--scale/--no-scale"),
+    option("validation", "Fraction of the profiles that choose the epoch."),
+    option("test", "Fraction of the profiles that choose nothing and are judged."),
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
+    option("stratify", "Column of obs whose values keep their proportions in every split.", metavar="KEY"),
+    option("epochs", "At most so many epochs."),
+    option("patience", "Stop after so many epochs without a better validation loss."),
+    option("batch_size", "Pairs of input and target a step."),
+    option("learning_rate", "Of AdamW; falls to zero over the second half of the epochs."),
+    option("weight_decay", "Decoupled weight decay."),
+    option("dropout", "In the hidden layers."),
+    option("n_splits", "Count splits that training takes in turn.", "--splits"),
+    option("seed", "Of everything random."),
+    option("device", "Where to train.", **choice(DEVICES)),
+    option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
+)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
+MIN_OVERLAP = click.option(
+    "--min-overlap",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Refuse data with a smaller share of the model's genes.",
+)
+
+
+def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options, shown in the order given."""
+
+    def add(command: Any) -> Any:
+        for one in reversed(several):
+            command = one(command)
+        return command
+
+    return add
+
+
+@main.command()
+@click.argument("data", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
+def fit(
+    data: str, output: str | None, layer: str | None, use_raw: bool, overwrite: bool, quiet: bool, **fields: Any
+) -> None:
+    """Train an autoencoder on the profiles of DATA (.h5ad or .zarr) and judge it.
+
+    Writes a folder with the model, the split, the history, a row per validation and test profile, and a table of all
+    metrics of the model and its baselines.
+    """
+    settings = Settings(**fields)
+    folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
+    from geneae.saving import check_writable
+
+    check_writable(folder, overwrite)
+    say = _say(quiet)
+    from geneae.fitting import check_loss
+
+    check_loss(settings)
+    from geneae.estimator import Autoencoder
+    from geneae.profiles import read_profiles
+    from geneae.terminal import print_result, progress_bar
+
+    profiles = read_profiles(data, layer, use_raw)
+    say(profiles.describe())
+    model = Autoencoder(**fields)
+    with progress_bar(settings.epochs, quiet) as show:
+        model.fit(profiles, on_epoch=show)
+    model.model_.config["command"] = shlex.join(["geneae", *sys.argv[1:]])
+    model.save(folder, overwrite=overwrite)
+    if quiet:
+        return
+    say(_split_line(model))
+    print_result(model.evaluation_, "test" if settings.test else "validation")
+    say(_training_line(model))
+    say(f"Written to {folder}: the model, profiles.csv, metrics.csv, history.csv, split.csv.")
+
+
+def _say(is_quiet: bool) -> Callable[[str], None]:
+    return (lambda text: None) if is_quiet else click.echo
+
+
+def _split_line(model: Any) -> str:
+    """How many profiles and genes were used, and which profiles were not."""
+    counts = model.split_.value_counts()
+    line = ", ".join(f"{counts[name]:,} {name}" for name in ("train", "validation", "test") if name in counts)
+    line = f"Split into {line} profiles; {len(model.model_.preprocess.genes):,} genes."
+    excluded = model.split_.index[model.split_ == "excluded"]
+    if len(excluded):
+        names = ", ".join(map(str, excluded[:3])) + (", ..." if len(excluded) > 3 else "")
+        line += f" {len(excluded):,} profiles without any value were kept out: {names}."
+    return line
+
+
+def _training_line(model: Any) -> str:
+    config = model.model_.config
+    best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
+    line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
+    if best == 0 and config["settings"]["init"] == "pca":
+        line += f" No epoch was better than the start, {start}, which was kept: prefer it, it is simpler."
+    if best == config["settings"]["epochs"]:
+        line += " It was still improving: more --epochs may help."
+    return line
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write.")
+@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+def evaluate(
+    model: str,
+    data: str,
+    output: str,
+    layer: str | None,
+    use_raw: bool,
+    min_overlap: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Judge the MODEL folder and its baselines on the profiles of DATA.
+
+    Profiles that the model was fitted on are told apart from others where DATA is what it was fitted on.
+    """
+    from geneae.saving import check_writable, new_folder
+
+    check_writable(Path(output), overwrite)
+    from geneae.evaluation import evaluate as judge
+    from geneae.evaluation import write_evaluation
+    from geneae.saving import load_model, read_split
+    from geneae.terminal import print_result
+
+    loaded = load_model(Path(model))
+    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    split = read_split(Path(model), loaded, profiles)
+    evaluation = judge(loaded, expression, profiles.names, split, fit_scales=False)
+    with new_folder(Path(output), overwrite) as partial:
+        write_evaluation(evaluation, partial)
+    if not quiet:
+        present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
+        print_result(evaluation, present[-1], present)
+        click.echo(f"Written to {output}: profiles.csv, metrics.csv.")
+
+
+def _match(
+    model: Any, data: str, layer: str | None, use_raw: bool, min_overlap: float, say: Callable[[str], None]
+) -> tuple[Any, Any]:
+    """Profiles, and the same in the genes of the model; says what was found."""
+    from geneae.profiles import read_profiles
+
+    profiles = read_profiles(data, layer, use_raw)
+    say(profiles.describe())
+    expression, n_matched = model.preprocess.match(profiles, min_overlap)
+    n_genes = len(model.preprocess.genes)
+    say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    return profiles, expression
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
+@click.option("--key-added", default="X_geneae", show_default=True, help="Key of the latent in obsm of an .h5ad.")
+@click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad.")
+@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+def embed(
+    model: str,
+    data: str,
+    output: str,
+    key_added: str,
+    reconstruct: bool,
+    layer: str | None,
+    use_raw: bool,
+    min_overlap: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write the latents of the profiles of DATA by the MODEL folder.
+
+    An .h5ad is DATA with the latent in obsm, ready for scanpy; .csv and .parquet have a row per profile; .npy is the
+    bare array.
+    """
+    from geneae.embedding import check_format, write_embedding
+    from geneae.saving import load_model, new_file
+
+    check_format(Path(output), reconstruct)
+    with new_file(Path(output), overwrite) as partial:
+        loaded = load_model(Path(model))
+        profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+        latent = loaded.latent(expression)
+        write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
+    _say(quiet)(f"Written to {output}: {latent.shape[0]:,} profiles x {latent.shape[1]} latents.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Latents in the files that others read: AnnData, CSV, Parquet, NumPy."""
+
+import warnings
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from geneae.errors import InputError
+from geneae.model import Model
+from geneae.profiles import Profiles
+
+FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
+RECONSTRUCTED = "geneae_reconstructed"
+
+
+def check_format(path: Path, reconstruct: bool) -> None:
+    """Refuse an output whose ending says nothing that can be written."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
+    if reconstruct and path.suffix != ".h5ad":
+        raise InputError(f"a reconstruction is a layer and needs an .h5ad output; found '{path.name}'.")
+
+
+def write_embedding(
+    path: Path, data: str, model: Model, profiles: Profiles, latent: np.ndarray, key_added: str, reconstruct: bool
+) -> None:
+    """Write latents in the format of the ending of `path`.
+
+    Parameters
+    ----------
+    path
+        `.h5ad`, `.csv`, `.parquet` or `.npy`.
+    data
+        The file that the profiles come from; an `.h5ad` output is a copy of it.
+    model, profiles, latent
+        (n_profiles, n_latent) latents of these profiles by this model.
+    key_added
+        Key in `obsm`.
+    reconstruct
+        Add the dense reconstruction as a layer; genes that the model does not know are NaN.
+    """
+    if path.suffix == ".npy":
+        np.save(path, latent, allow_pickle=False)
+        return
+    table = pd.DataFrame(latent, index=profiles.names, columns=[f"latent_{i}" for i in range(latent.shape[1])])
+    if path.suffix == ".csv":
+        table.to_csv(path, index_label="profile")
+    elif path.suffix == ".parquet":
+        table.rename_axis("profile").reset_index().to_parquet(path, index=False)
+    else:
+        adata = _read(data)
+        adata.obsm[key_added] = latent
+        adata.uns["geneae"] = describe(model, key_added)
+        if reconstruct:
+            adata.layers[RECONSTRUCTED] = reconstruction(model, latent, pd.Index(adata.var_names.astype(str)))
+        adata.write_h5ad(path)
+
+
+def _read(data: str) -> anndata.AnnData:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading it as profiles has said all that matters
+        return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
+
+
+def describe(model: Model, key_added: str) -> dict[str, str]:
+    """What `uns["geneae"]` holds: where the latent lies, what made it, the space of a reconstruction."""
+    config = model.config
+    return {
+        "version": config["versions"]["geneae"],
+        "key_added": key_added,
+        "loss": config["settings"]["loss"],
+        "center": config["center"],
+        "space": model.preprocess.space,
+        "units": f"log1p of molecules per {model.preprocess.target_sum:,.0f}"
+        if model.preprocess.state == "counts"
+        else "those of the matrix that the model was fitted on",
+        "missing": "NaN for genes that the model does not know",
+        "fitted_on": config["data"]["fingerprint"],
+    }
+
+
+def reconstruction(model: Model, latent: np.ndarray, genes: pd.Index) -> np.ndarray:
+    """(n_profiles, n_genes) float32 in the order of `genes`, dense; NaN for genes that the model does not know."""
+    columns = model.preprocess.genes.get_indexer(genes)
+    result = np.full((len(latent), len(genes)), np.nan, np.float32)
+    for rows in np.array_split(np.arange(len(latent)), max(1, len(latent) // 1024)):
+        result[np.ix_(rows, np.flatnonzero(columns >= 0))] = model.reconstruction(latent[rows])[
+            :, columns[columns >= 0]
+        ]
+    return result
