@@ -144,8 +144,9 @@ def fit(
 
     check_loss(settings)
     from geneae.estimator import Autoencoder
+    from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
-    from geneae.terminal import print_result, progress_bar
+    from geneae.terminal import metrics_table, progress_bar
 
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
@@ -157,7 +158,8 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    print_result(model.evaluation_, "test" if settings.test else "validation")
+    say(metrics_table(model.evaluation_))
+    say(verdict(model.evaluation_, "test" if settings.test else "validation"))
     say(_training_line(model))
     say(f"Written to {folder}: the model, profiles.csv, metrics.csv, history.csv, split.csv.")
 
@@ -212,9 +214,9 @@ def evaluate(
 
     check_writable(Path(output), overwrite)
     from geneae.evaluation import evaluate as judge
-    from geneae.evaluation import write_evaluation
+    from geneae.evaluation import verdict, write_evaluation
     from geneae.saving import load_model, read_split
-    from geneae.terminal import print_result
+    from geneae.terminal import metrics_table
 
     loaded = load_model(Path(model))
     profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
@@ -224,7 +226,8 @@ def evaluate(
         write_evaluation(evaluation, partial)
     if not quiet:
         present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
-        print_result(evaluation, present[-1], present)
+        click.echo(metrics_table(evaluation, present))
+        click.echo(verdict(evaluation, present[-1]))
         click.echo(f"Written to {output}: profiles.csv, metrics.csv.")
 
 
@@ -276,6 +279,34 @@ def embed(
         latent = loaded.latent(expression)
         write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
     _say(quiet)(f"Written to {output}: {latent.shape[0]:,} profiles x {latent.shape[1]} latents.")
+
+
+@main.command()
+@click.argument("data", type=click.Path())
+@click.option("--cosine", type=click.FloatRange(-1, 1), help="A cosine somebody has reached, to be put into its place.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of split, bases and count splits.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options(*MATRIX_OPTIONS)
+def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool) -> None:
+    """Say what cosine the profiles of DATA can give, before any training.
+
+    Trivial cosines, PCA, the noise ceiling, and whether there is anything to learn per profile.
+    """
+    from dataclasses import asdict
+
+    from geneae.inspection import inspect_profiles
+    from geneae.profiles import read_profiles
+    from geneae.saving import to_json
+    from geneae.terminal import inspection_table
+
+    profiles = read_profiles(data, layer, use_raw)
+    inspection = inspect_profiles(profiles, seed, cosine)
+    if as_json:
+        click.echo(to_json(asdict(inspection)))
+        return
+    click.echo(profiles.describe())
+    click.echo(inspection_table(inspection))
+    click.echo(inspection.verdict)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 }
 HELD_OUT = "heldout_cosine"
 COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
-SAME = 1e-6  # a difference of rounding alone
+SAME = 5e-5  # a difference below the last digit that is shown
 CLEAR = 1.96  # standard errors that make a mean difference one that the data can show
 
 
@@ -75,7 +75,12 @@ def predictors(model: Model, is_half: bool) -> dict[str, Predictor]:
         )
     }
     frames = model.baselines.held_out() if is_half else model.baselines.own_input()
-    return found | {name: _linear(at, factors) for name, (at, factors) in frames.items()}
+    return found | linear_predictors(frames)
+
+
+def linear_predictors(frames: dict[str, tuple[Frame, Tensor]]) -> dict[str, Predictor]:
+    """Baselines by name, from frame and factors."""
+    return {name: _linear(at, factors) for name, (at, factors) in frames.items()}
 
 
 def _linear(at: Frame, factors: Tensor) -> Predictor:
@@ -251,7 +256,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
 
 def _outcome(difference: float, error: float) -> str:
     if abs(difference) < SAME:
-        return "is the same as"
+        return "is as good as"
     if abs(difference) <= CLEAR * error or np.isnan(error):
         return "cannot be told from"
     return "beats" if difference > 0 else "is worse than"

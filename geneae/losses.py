@@ -126,10 +126,17 @@ def find_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
+def masked_loss(
+    loss: Callable[[InnerProducts, LossSettings], Tensor], products: InnerProducts, settings: LossSettings
+) -> tuple[Tensor, Tensor]:
+    """(n_profiles,) losses, 0 for targets without a direction; and the mask of those that have one."""
+    has_norm = products.target > _floor(settings) ** 2
+    return torch.where(has_norm, loss(products, settings), 0.0), has_norm
+
+
 def mean_loss(
     loss: Callable[[InnerProducts, LossSettings], Tensor], products: InnerProducts, settings: LossSettings
 ) -> Tensor:
     """Mean over the profiles that have a direction; zero targets weigh nothing, and the mean of none is 0."""
-    has_norm = products.target > _floor(settings) ** 2
-    values = torch.where(has_norm, loss(products, settings), 0.0)
+    values, has_norm = masked_loss(loss, products, settings)
     return values.sum() / has_norm.sum().clamp(min=1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from geneae.losses import Loss, LossSettings, mean_loss
+from geneae.losses import Loss, LossSettings, masked_loss, mean_loss
 from geneae.products import InnerProducts
 
 
@@ -18,6 +18,10 @@ class Reconstruction:
     """Centring of the inner products that the loss sees: `none`, `gene` or `profile`."""
     settings: LossSettings
     """Weights, and constants of the training profiles."""
+
+    def by_profile(self, products: InnerProducts) -> Tensor:
+        """(n_profiles,) losses; 0 where the target has no direction."""
+        return masked_loss(self.loss.function, products, self.settings)[0]
 
     def __call__(self, products: InnerProducts) -> Tensor:
         """The mean over the profiles that have a direction."""

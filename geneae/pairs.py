@@ -32,7 +32,8 @@ class Pairs:
 
     def __init__(self, network: Network, blocks: list[sparse.csr_matrix]) -> None:
         self.n_pairs = sum(block.shape[0] for block in blocks)
-        self._swap = self.n_pairs // 2 if len(blocks) == 2 else 0
+        self.n_profiles = blocks[0].shape[0]
+        self._swap = self.n_profiles if len(blocks) == 2 else 0
         self._projection: Projection | None = None
         self._matrix: sparse.csr_matrix | None = None
         if network.is_free:

@@ -10,6 +10,7 @@ from geneae.errors import InputError
 from geneae.profiles import Profiles
 
 MIN_PROFILES = 3  # a gene seen in fewer training profiles says nothing about the others
+WHOLE = 0.05  # molecules that a recovered count may be away from a whole number; chance would give up to 0.5
 MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads is missing
 
 
@@ -162,3 +163,33 @@ def column_variance(matrix: sparse.csr_matrix) -> np.ndarray:
     squares = np.bincount(matrix.indices, weights=np.square(matrix.data, dtype=np.float64), minlength=matrix.shape[1])
     variance: np.ndarray = np.maximum(squares / max(1, matrix.shape[0]) - column_mean(matrix) ** 2, 0)
     return variance
+
+
+def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
+    """Counts behind log1p(10,000 counts / total) values, where they are exactly recoverable, and what was found.
+
+    The smallest value of a profile is taken for one molecule; then every value of every profile must be a whole number
+    of molecules, up to rounding. Totals follow from the unit, so that genes left out are still counted.
+
+    Returns
+    -------
+    The counts, or None; and a sentence that says why.
+    """
+    if profiles.state != "log_normalised":
+        return None, f"values are {profiles.state.replace('_', '-')}, not log-normalised counts"
+    matrix = profiles.matrix
+    if np.diff(matrix.indptr).min() == 0:
+        return None, "some profiles have no value"
+    values = np.expm1(matrix.data.astype(np.float64))
+    unit = np.minimum.reduceat(values, matrix.indptr[:-1])
+    lengths = np.diff(matrix.indptr)
+    for _ in range(2):  # the first guess of the unit has the rounding of a single value, the second that of all
+        whole = np.rint(values / np.repeat(unit, lengths))
+        unit = np.add.reduceat(values * whole, matrix.indptr[:-1]) / np.add.reduceat(whole**2, matrix.indptr[:-1])
+    n_odd = int((np.abs(values / np.repeat(unit, lengths) - whole) > WHOLE).sum())
+    if n_odd:
+        return None, f"{n_odd:,} of {len(values):,} values are no whole number of molecules after expm1"
+    found = _with_values(matrix, whole.astype(np.float32))
+    return Expression(
+        found, 1e4 / unit
+    ), "counts recovered exactly: every value is log1p of a whole number of molecules"

@@ -36,9 +36,11 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     check_writable(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    partial.chmod(0o755)  # mkdtemp makes it private
+    partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
     try:
         yield partial
+        for file in partial.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors makes its files private
         if path.exists():
             old = partial.with_suffix(".old")
             os.replace(path, old)
@@ -77,10 +79,16 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        partial.chmod(0o644)  # mkstemp makes it private
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes it private
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def check_parent(path: Path) -> None:
@@ -106,8 +114,13 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A file of `to_json`."""
+    path.write_text(to_json(content) + "\n", encoding="utf-8")
+
+
+def to_json(content: dict[str, Any]) -> str:
     """Indented JSON; NaN becomes null."""
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return json.dumps(_plain(content), indent=2, allow_nan=False)
 
 
 def _plain(content: Any) -> Any:

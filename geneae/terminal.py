@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from geneae.evaluation import HELD_OUT, Evaluation, value, verdict
+from geneae.evaluation import HELD_OUT, Evaluation, value
+from geneae.inspection import Inspection
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
@@ -44,40 +44,76 @@ def progress_bar(epochs: int, is_quiet: bool) -> Iterator[Callable[[dict[str, fl
         yield show
 
 
-def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> Table:
+def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
     """Model and baselines x cosine, centred cosine, MSE and held-out cosine; in each cell the mean of every split."""
     metrics = evaluation.metrics
     present = [split for split in splits if split in set(metrics["split"])]
     sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
-    table = Table(
-        box=None, title=f"Means over {' / '.join(sizes)} profiles", title_justify="left", padding=(0, 2, 0, 0)
-    )
-    table.add_column("")
     shown = [metric for metric in SHOWN if _is_there(evaluation, metric, present[-1])]
-    for metric in shown:
-        table.add_column(SHOWN[metric], justify="right", no_wrap=True)
 
-    def cells(model: str, of: Callable[[str], str]) -> list[str]:
-        return [_numbers([value(metrics, model, split, of(metric)) for split in present]) for metric in shown]
+    def row(title: str, model: str, of: Callable[[str], str]) -> list[str]:
+        cells = [[value(metrics, model, split, of(metric)) for split in present] for metric in shown]
+        return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
 
-    for model, title in TITLES.items():
-        if model in set(metrics["model"]):
-            table.add_row(title, *cells(model, lambda metric: metric))
+    rows = [["", *(SHOWN[metric] for metric in shown)]]
+    rows += [row(title, model, lambda m: m) for model, title in TITLES.items() if model in set(metrics["model"])]
     if _is_there(evaluation, "ceiling", present[-1]):
-        table.add_row("noise ceiling", *cells("model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
-    return table
+        rows.append(row("noise ceiling", "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
+    head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines with the first column to the left, all others to the right."""
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    return [
+        (
+            f"{cells[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells[1:], widths[1:], strict=True))
+        ).rstrip()
+        for cells in rows
+    ]
+
+
+def inspection_table(inspection: Inspection) -> str:
+    """Trivial cosines, PCA and ceilings: own-input, own-input after gene-centring, held-out."""
+    sizes = sorted(inspection.pca_cosine)
+
+    def row(title: str, *numbers: float | None) -> list[str]:
+        return [title, *("" if number is None else f"{number:.4f}" for number in numbers)]
+
+    centred, held_out = inspection.centred, inspection.pca_heldout or {}
+    rows = [
+        ["cosine with", "own input", "gene-centred", "held-out half"],
+        row("gene-permuted self", inspection.permuted_cosine, centred["permuted_cosine"], None),
+        row("another profile", inspection.random_pair_cosine, centred["random_pair_cosine"], None),
+        row(
+            "mean profile",
+            inspection.mean_profile_cosine,
+            centred["mean_profile_cosine"],
+            inspection.mean_profile_heldout,
+        ),
+        *(
+            row(f"PCA-{size}", inspection.pca_cosine[size], centred["pca_cosine"][size], held_out.get(size))
+            for size in sizes
+        ),
+        *(
+            row(f"shrunken PCA-{size}", None, None, value)
+            for size, value in sorted((inspection.shrunken_pca_heldout or {}).items())
+        ),
+    ]
+    if inspection.ceiling_half is not None and inspection.ceiling_half_interval is not None:
+        low, high = inspection.ceiling_half_interval
+        rows.append(["noise ceiling", "", "", f"{inspection.ceiling_half:.4f}"])
+        rows.append(["  95 % interval over profiles", "", "", f"{low:.4f} to {high:.4f}"])
+    if inspection.ceiling_full is not None:
+        low, high = inspection.ceiling_full
+        rows.append(["  of whole profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
+    if inspection.ceiling_counts is not None:
+        rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
+    lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
+    reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
+    return "\n".join(lines + ([f"Note: {reason}."] if reason else []))
 
 
 def _is_there(evaluation: Evaluation, metric: str, split: str) -> bool:
     return not np.isnan(value(evaluation.metrics, "model", split, metric))
-
-
-def _numbers(numbers: list[float]) -> str:
-    return " / ".join(f"{number:.4f}" for number in numbers if not np.isnan(number))
-
-
-def print_result(evaluation: Evaluation, split: str, splits: tuple[str, ...] = SPLITS) -> None:
-    """The table, then the sentence about one split."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(metrics_table(evaluation, splits), markup=False)
-    console.print("↑ higher is better, ↓ lower is better", verdict(evaluation, split), sep="\n", markup=False)

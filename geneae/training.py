@@ -44,8 +44,10 @@ def train(
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
 
-    Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis), so that validation never ends
-    worse than there.
+    Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
+    its validation loss is lower by more than one standard error of the paired difference over profiles: with few
+    profiles, a smaller gain is as likely as not to be none on others, and the simpler model is kept (Breiman et al.
+    1984, the one-standard-error rule).
 
     Parameters
     ----------
@@ -66,16 +68,19 @@ def train(
     network.to(device)
     begin = time.perf_counter()
 
-    def record(epoch: int, train_loss: float, train_seconds: float) -> dict[str, float]:
-        row = {"epoch": epoch, "train_loss": train_loss, **judge(network, validation, objective)}
+    def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
+        losses, means = judge(network, validation, objective)
+        row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
             on_epoch(row)
-        return row
+        rows.append(row)
+        return losses
 
     initial = copy.deepcopy(network.state_dict())
     network.core.silence_mlps()
-    rows = [record(0, math.nan, 0.0)]
+    rows: list[dict[str, float]] = []
+    at_start = record(0, math.nan, 0.0)
     best, best_state = rows[0], copy.deepcopy(network.state_dict())
     network.load_state_dict(initial)
     cut_initialize(network, settings.cut, settings.cut_where)
@@ -85,8 +90,8 @@ def train(
         start = time.perf_counter()
         pairs = source.epoch(epoch)
         train_loss = _train_epoch(network, pairs, objective, settings, optimizer, order, epoch, autocast)
-        rows.append(record(epoch, train_loss, time.perf_counter() - start))
-        if rows[-1]["validation_loss"] < best["validation_loss"]:
+        losses = record(epoch, train_loss, time.perf_counter() - start)
+        if rows[-1]["validation_loss"] < best["validation_loss"] and _is_gain(at_start - losses):
             best, best_state = rows[-1], copy.deepcopy(network.state_dict())
         if epoch - best["epoch"] >= settings.patience:
             break
@@ -94,6 +99,12 @@ def train(
     network.eval()
     stopped_early = len(rows) - 1 < settings.epochs
     return Training(pd.DataFrame(rows).astype({"epoch": int}), int(best["epoch"]), stopped_early)
+
+
+def _is_gain(gains: Tensor) -> bool:
+    """Whether the mean of paired gains is above one standard error of it."""
+    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return float(gains.mean()) > error
 
 
 def open_device(settings: Settings) -> tuple[torch.device, Callable[[], Any]]:
@@ -169,8 +180,8 @@ def _to_device(batch: Batch, network: Network) -> Batch:
 
 
 @torch.no_grad()
-def judge(network: Network, pairs: list[Pairs], objective: Reconstruction) -> dict[str, float]:
-    """Over all pairs: mean loss, plain cosine and mse, and medians of norm ratio and latent norm."""
+def judge(network: Network, pairs: list[Pairs], objective: Reconstruction) -> tuple[Tensor, dict[str, float]]:
+    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, median norms."""
     network.eval()
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -178,13 +189,13 @@ def judge(network: Network, pairs: list[Pairs], objective: Reconstruction) -> di
     for some in pairs:
         for index in torch.arange(len(some)).split(CHUNK):
             (products, plain), latent = network(*_to_device(some.take(index), network), objective.center, "none")
-            losses.append(objective(products) * len(index))
+            losses.append(objective.by_profile(products))
             norms.append(latent.norm(dim=1))
             for name, found in values.items():
                 found.append(measure(METRICS[name], plain))
     joined = {name: torch.cat(found) for name, found in values.items()}
-    return {
-        "validation_loss": float(torch.stack(losses).sum()) / sum(len(some) for some in pairs),
+    by_pair = torch.cat(losses).double()
+    return by_pair.reshape(-1, pairs[0].n_profiles).mean(0), {
         "validation_cosine": float(joined["cosine"].nanmean()),
         "validation_mse": float(joined["mse"].nanmean()),
         "norm_ratio": float(joined["norm_ratio"].nanmedian()),
