@@ -64,13 +64,16 @@ MATRIX_OPTIONS = (
     click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
     click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
 )
+LOSS = option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME")
+LATENT = option("n_latent", "Length of the latent.", "--latent")
+CUT = option("cut", "Cut-initialisation: divide the initial weights by this.")
 FIT_OPTIONS = (
-    option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME"),
+    LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
     option("beta", "Weight of the magnitude term in the loss magnitude."),
     option("gamma", "Power of the loss scaled-cosine, at least 1."),
-    option("n_latent", "Length of the latent.", "--latent"),
+    LATENT,
     option("hidden", "Width of the hidden layers."),
     option("basis", "Gene basis: fixed PCA, or free (gene-sized matrices are learned).", **choice(BASES)),
     option("rank", "Components of the PCA basis."),
@@ -81,7 +84,7 @@ FIT_OPTIONS = (
         "counts, else self.",
         **choice(TARGETS),
     ),
-    option("cut", "Cut-initialisation: divide the initial weights by this."),
+    CUT,
     option("cut_where", "Where to cut.", **choice(CUT_PLACES)),
     option("n_top_genes", "Keep so many genes of largest variance.  [default: all in 3 profiles or more]", type=int),
     option("scale", "Divide every gene by its deviation.", "--scale/--no-scale"),
@@ -97,6 +100,7 @@ FIT_OPTIONS = (
     option("dropout", "In the hidden layers."),
     option("n_splits", "Count splits that training takes in turn.", "--splits"),
     option("seed", "Of everything random."),
+    option("split_seed", "Of the split and the judging halves.  [default: --seed]", type=int),
     option("device", "Where to train.", **choice(DEVICES)),
     option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
 )
@@ -125,9 +129,17 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @main.command()
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
+@click.option("--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP.")
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
 def fit(
-    data: str, output: str | None, layer: str | None, use_raw: bool, overwrite: bool, quiet: bool, **fields: Any
+    data: str,
+    output: str | None,
+    color: str | None,
+    layer: str | None,
+    use_raw: bool,
+    overwrite: bool,
+    quiet: bool,
+    **fields: Any,
 ) -> None:
     """Train an autoencoder on the profiles of DATA (.h5ad or .zarr) and judge it.
 
@@ -143,25 +155,26 @@ def fit(
     from geneae.fitting import check_loss
 
     check_loss(settings)
-    from geneae.estimator import Autoencoder
     from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
+    from geneae.runs import fit_run, judged_split
     from geneae.terminal import metrics_table, progress_bar
 
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
-    model = Autoencoder(**fields)
     with progress_bar(settings.epochs, quiet) as show:
-        model.fit(profiles, on_epoch=show)
-    model.model_.config["command"] = shlex.join(["geneae", *sys.argv[1:]])
-    model.save(folder, overwrite=overwrite)
+        model = fit_run(profiles, settings, folder, _command(), overwrite, color, show)
     if quiet:
         return
     say(_split_line(model))
     say(metrics_table(model.evaluation_))
-    say(verdict(model.evaluation_, "test" if settings.test else "validation"))
+    say(verdict(model.evaluation_, judged_split(settings)))
     say(_training_line(model))
-    say(f"Written to {folder}: the model, profiles.csv, metrics.csv, history.csv, split.csv.")
+    say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
+
+
+def _command() -> str:
+    return shlex.join(["geneae", *sys.argv[1:]])
 
 
 def _say(is_quiet: bool) -> Callable[[str], None]:
@@ -307,6 +320,83 @@ def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: st
     click.echo(profiles.describe())
     click.echo(inspection_table(inspection))
     click.echo(inspection.verdict)
+
+
+@main.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
+)
+@click.option("--loss", "losses", multiple=True, metavar="NAME", help="An arm for each; the first is the reference.")
+@click.option("--cut", "cuts", multiple=True, type=float, help="Cut constants to combine with the losses.")
+@click.option("--latent", "latents", multiple=True, type=int, help="Sizes of the latent to combine with them.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@options(*(one for one in FIT_OPTIONS if one not in (LOSS, LATENT, CUT)), *MATRIX_OPTIONS, QUIET)
+def compare(
+    data: tuple[str, ...],
+    output: str,
+    losses: tuple[str, ...],
+    cuts: tuple[float, ...],
+    latents: tuple[int, ...],
+    seeds: int,
+    jobs: int,
+    layer: str | None,
+    use_raw: bool,
+    quiet: bool,
+    **fields: Any,
+) -> None:
+    """Compare losses on DATA, or finished run folders with each other.
+
+    Every arm (a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary folder inside the
+    output; what is there already is not run again. Differences are taken profile by profile against the first arm.
+    """
+    folder, say = Path(output), _say(quiet)
+    if (Path(data[0]) / "config.json").is_file():
+        from geneae.runs import compare_runs
+
+        said = compare_runs([Path(run) for run in data], folder)
+    else:
+        if len(data) > 1:
+            raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
+        base = Settings(**fields)
+        choices: dict[str, list[Any]] = {
+            "loss": list(losses) or ["mse", "cosine"],
+            "cut": list(cuts) or [base.cut],
+            "n_latent": list(latents) or [base.n_latent],
+        }
+        said = _run_grid(data[0], layer, use_raw, base, choices, seeds, jobs, folder, say)
+    say(said)
+    say(f"Written to {folder}: metrics.csv, paired.csv and {folder / 'report.html'}.")
+
+
+def _run_grid(
+    data: str,
+    layer: str | None,
+    use_raw: bool,
+    base: Settings,
+    choices: dict[str, list[Any]],
+    seeds: int,
+    jobs: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> str:
+    """Run every arm and seed, saying how far it is, and compare them."""
+    from geneae.fitting import check_loss
+    from geneae.runs import Source, compare_runs, grid, run_grid
+    from geneae.saving import check_parent
+
+    tasks = grid(base, choices, seeds, folder)
+    for task in tasks:
+        check_loss(task.settings)
+    check_parent(folder)
+    seconds: list[float] = []
+    for number, (task, taken) in enumerate(run_grid(Source(data, layer, use_raw), tasks, _command(), jobs), start=1):
+        seconds += [taken] if taken else []
+        left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
+        how = f"{taken:.0f} s" if taken else "there already"
+        say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+    return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         One row per epoch.
     evaluation_
         The `geneae.evaluation.Evaluation` of validation and test profiles.
+    genewise_
+        gene, mean and correlation over the test profiles.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         group: str | None = DEFAULTS.group,
         stratify: str | None = DEFAULTS.stratify,
         seed: int = DEFAULTS.seed,
+        split_seed: int | None = DEFAULTS.split_seed,
         device: str = DEFAULTS.device,
         precision: str = DEFAULTS.precision,
     ) -> None:
@@ -98,6 +101,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.group = group
         self.stratify = stratify
         self.seed = seed
+        self.split_seed = split_seed
         self.device = device
         self.precision = precision
 
@@ -127,7 +131,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
         fitted = fit(profiles, settings, on_epoch)
         self.model_, self.split_ = fitted.model, fitted.split
-        self.history_, self.evaluation_ = fitted.history, fitted.evaluation
+        self.history_, self.evaluation_, self.genewise_ = fitted.history, fitted.evaluation, fitted.genewise
         self.n_features_in_ = profiles.n_genes
         return self
 
@@ -155,8 +159,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         table = self.score_profiles(data)
         return float(table[HELD_OUT if table[HELD_OUT].notna().any() else "cosine"].mean())
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model folder; whole, or not at all."""
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
+    ) -> None:
+        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name."""
         model = self._fitted()
         with new_folder(Path(folder), overwrite) as partial:
             save_model(model, partial)
@@ -164,7 +170,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
                 table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
                 table.to_csv(partial / "split.csv", index=False)
                 self.history_.to_csv(partial / "history.csv", index=False)
+                self.genewise_.to_csv(partial / "genewise.csv", index=False)
                 write_evaluation(self.evaluation_, partial)
+            if and_then is not None:
+                and_then(partial)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Autoencoder":

@@ -16,7 +16,7 @@ from geneae.ceiling import cosine_of_halves, half_ceiling, has_molecules
 from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
 from geneae.model import Model
 from geneae.network import Network
-from geneae.preprocess import Expression
+from geneae.preprocess import Expression, column_mean, column_variance
 from geneae.products import InnerProducts, LinearOutput, Projection, SparseRows, inner_products, sparse_rows
 from geneae.views import halves
 
@@ -149,13 +149,18 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
         chosen = (split == "validation").to_numpy()
         scales = {name: best_scale(_take(by_center[model.center], chosen)) for name, by_center in products.items()}
     held_out, of_halves = held_out_cosines(model, expression)
+    is_empty = np.diff(whole.indptr) == 0
     tables = []
     for name, by_center in products.items():
         columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
         columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
+        # an empty profile has a direction once it is centred, but nothing to be judged by
+        columns = {key: np.where(is_empty, np.nan, column) for key, column in columns.items()}
         columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
+        if model.preprocess.state == "counts":
+            columns["molecules"] = expression.totals
         tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
-    for name in held_out.keys() - products.keys():  # PCA of other sizes: held-out numbers only
+    for name in [name for name in held_out if name not in products]:  # PCA of other sizes: held-out numbers only
         tables.append(
             pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]})
         )
@@ -174,7 +179,7 @@ def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np
     nothing = np.full(expression.n_profiles, np.nan)
     if not model.can_hold_out:
         return {}, nothing
-    rng = np.random.default_rng((int(model.config["seed"]), EVALUATION_STREAM))
+    rng = np.random.default_rng((int(model.config["split_seed"]), EVALUATION_STREAM))
     models = predictors(model, is_half=True)
     sums = {name: np.zeros(expression.n_profiles) for name in models}
     of_halves = np.zeros(expression.n_profiles)
@@ -188,6 +193,26 @@ def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np
                 cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
                 sums[name] += np.where(known, cosine, np.nan)
     return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
+
+
+@torch.no_grad()
+def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
+    """gene, mean, correlation: Pearson over profiles between a gene and its prediction from the profile itself.
+
+    Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that does not vary.
+    """
+    whole = model.preprocess.apply(expression)
+    predictor = predictors(model, is_half=False)["model"]
+    rows = sparse_rows(whole).to("cpu", torch.float64)
+    hidden = predictor.predict(rows, predictor.project(rows)).numpy()
+    weight = model.network.output_weight().detach().double().numpy()
+    centred = hidden - hidden.mean(0)
+    covariance = ((whole.T @ centred) * weight).sum(1) / len(hidden)
+    variance = ((weight @ (centred.T @ centred / len(hidden))) * weight).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / np.sqrt(np.maximum(variance, 0) * column_variance(whole))
+    correlation[~np.isfinite(correlation)] = np.nan
+    return pd.DataFrame({"gene": model.preprocess.genes, "mean": column_mean(whole), "correlation": correlation})
 
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
@@ -212,7 +237,8 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
         extra.append(("model", seed, name, "ceiling", "mean", ceiling, n_profiles, "higher"))
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
-            skill = (value(metrics, model, name, HELD_OUT) - trivial) / (ceiling - trivial)
+            gain = value(metrics, model, name, HELD_OUT) - trivial
+            skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
             extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
     return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
 from geneae.errors import InputError
-from geneae.evaluation import Evaluation, evaluate
+from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.losses import LossSettings, find_loss
 from geneae.model import FORMAT, Model
 from geneae.network import Network, network_in_basis, random_network
@@ -43,6 +43,8 @@ class Fitted:
     """One row per epoch; epoch 0 is the start."""
     evaluation: Evaluation
     """Of validation and test profiles."""
+    genewise: pd.DataFrame
+    """gene, mean, correlation of the judged profiles: test, or validation where there is no test."""
 
 
 def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fitted:
@@ -64,8 +66,9 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
     center = check_loss(settings)
     is_split = _is_split(profiles, settings.target)
     is_empty = np.diff(profiles.matrix.indptr) == 0
+    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
     split = split_profiles(
-        profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, settings.seed, is_empty
+        profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
     )
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
@@ -85,6 +88,7 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
         "format": FORMAT,
         "settings": asdict(settings),
         "seed": settings.seed,
+        "split_seed": split_seed,
         "center": center,
         "target": "split" if is_split else "self",
         "state": preprocess.state,
@@ -109,7 +113,11 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
     judged = np.flatnonzero(split.isin(["validation", "test"]))
     evaluation = evaluate(model, expression.take(judged), profiles.names[judged], split.iloc[judged], fit_scales=True)
     config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
-    return Fitted(replace(model, scales=evaluation.scales), split, training.history, evaluation)
+    genewise = gene_correlation(
+        model, expression.take(np.flatnonzero(split == ("test" if settings.test else "validation")))
+    )
+    model = replace(model, scales=evaluation.scales)
+    return Fitted(model, split, training.history, evaluation, genewise)
 
 
 def check_loss(settings: Settings) -> str:

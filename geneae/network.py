@@ -235,7 +235,8 @@ class Network(nn.Module):
         if self.is_free:
             return self.output()
         fixed = self._fixed_output
-        if fixed is None or fixed.weight_offset.device != self.mean.device:
+        here = (self.mean.device, self.mean.dtype)
+        if fixed is None or (fixed.weight_offset.device, fixed.weight_offset.dtype) != here:
             self._fixed_output = fixed = self.output()
         return fixed
 

@@ -22,9 +22,11 @@ from geneae.errors import InputError
 from geneae.model import FORMAT, Model
 from geneae.network import Network, PlainCore, SkipCore
 from geneae.preprocess import Preprocess
-from geneae.profiles import Profiles
+from geneae.profiles import STATES, Profiles
+from geneae.settings import CENTERS
 
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
+OURS = ({CONFIG, WEIGHTS, GENES}, {"profiles.csv", "metrics.csv"}, {"paired.csv", "metrics.csv"})
 
 
 @contextlib.contextmanager
@@ -55,16 +57,22 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def check_writable(path: Path, overwrite: bool = False) -> None:
     """Refuse an output folder that is there, is no folder of ours, or cannot be made."""
     if path.exists():
-        ours = path.is_dir() and (
-            (path / CONFIG).exists() or (path / "metrics.csv").exists() or not any(path.iterdir())
-        )
-        if not ours:
+        if not _is_ours(path):
             raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
         if not overwrite and any(path.iterdir()):
             raise InputError(
                 f"the output folder {path} is there. Choose another one, or add --overwrite to replace it."
             )
     check_parent(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder is empty, or holds a model or the tables of an evaluation or comparison: others write a
+    `config.json` or a `metrics.csv` too."""
+    if not path.is_dir():
+        return False
+    names = {file.name for file in path.iterdir()}
+    return not names or any(known <= names for known in OURS)
 
 
 @contextlib.contextmanager
@@ -101,8 +109,9 @@ def check_parent(path: Path) -> None:
 def save_model(model: Model, folder: Path) -> None:
     """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, model.config | {"scales": model.scales})
-    save_file(_tensors(model), folder / WEIGHTS)
+    tensors = _tensors(model)
+    write_json(folder / CONFIG, model.config | {"scales": model.scales, "tensors": sorted(tensors)})
+    save_file(tensors, folder / WEIGHTS)
     genes = pd.DataFrame(
         {
             "gene": model.preprocess.genes,
@@ -149,11 +158,13 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 
 def load_model(folder: Path) -> Model:
     """Read a model folder; one that is damaged, foreign or of another format is refused. Runs no code from it."""
-    config = _read_config(folder)
+    config = read_config(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
         table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
         settings, shape = config["settings"], config["network"]
+        _check_config(config)
+        _check_tensors(tensors, config["tensors"])
         preprocess = Preprocess(
             config["state"],
             pd.Index(table["gene"], dtype=object),
@@ -183,7 +194,8 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     return pd.Series("all", index=profiles.names, name="split")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` of a model folder holds; a folder that is none, or of another format, is refused."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
     missing = [name for name in (CONFIG, WEIGHTS, GENES) if not (folder / name).is_file()]
@@ -205,11 +217,27 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
-    state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-    for name, tensor in state.items():
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse what using the model would stumble over later."""
+    for name, options in (("state", STATES), ("center", CENTERS)):
+        if config[name] not in options:
+            raise ValueError(f"{name} must be one of {', '.join(options)}; found {config[name]}")
+    for section, name in (("data", "fingerprint"), ("data", "n_genes"), ("versions", "geneae"), ("settings", "loss")):
+        if config[section][name] is None:
+            raise KeyError(name)
+    int(config["seed"]), int(config["split_seed"])
+
+
+def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
+    if sorted(tensors) != expected:
+        raise ValueError(f"{WEIGHTS} does not hold the {len(expected)} tensors of {CONFIG}")
+    for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
             raise ValueError(f"tensor {name} must hold finite float32 values; found {tensor.dtype}")
+
+
+def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
+    state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
     if max(n_scores, n_latent, int(settings["hidden"])) > state["mean"].numel() + 10**6:
         raise ValueError("sizes in config.json are not those of any network")
@@ -219,6 +247,10 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
         else PlainCore(n_scores, n_latent, float(settings["dropout"]))
     )
     first, last = ("encoder_weight", "decoder_weight") if shape["is_free"] else ("components", "components")
+    n_genes = int(shape["n_genes"])
+    for name, expected in ((first, (n_genes, n_scores)), ("mean", (n_genes,)), ("deviation", (n_scores,))):
+        if state[name].shape != expected:
+            raise ValueError(f"tensor {name} must have shape {expected}; found {tuple(state[name].shape)}")
     network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
     network.load_state_dict(state)
     return network.eval()
@@ -244,3 +276,5 @@ def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines)
             raise ValueError(f"{len(baselines.factors)} Wiener factors for {baselines.half.rank} components")
     if len(sizes) != 1 or preprocess.genes.has_duplicates:
         raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
+    if not (np.isfinite(preprocess.scale) & (preprocess.scale > 0)).all():
+        raise ValueError(f"every scale in {GENES} must be a number above 0")

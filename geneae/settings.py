@@ -75,6 +75,9 @@ class Settings:
     """Column of `obs` whose values keep their proportions in every split."""
     seed: int = 0
     """Of everything random."""
+    split_seed: int | None = None
+    """Of the split and of the halves that profiles are judged on, so that runs of several seeds can share them; None
+    takes `seed`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `mps`."""
     precision: str = "32"

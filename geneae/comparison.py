@@ -1,0 +1,142 @@
+"""Arms of a comparison against the first one: paired differences by profile, over seeds, with plain verdicts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from geneae.evaluation import COLUMNS, HELD_OUT
+from geneae.losses import find_loss
+from geneae.metrics import METRICS
+
+DRAWS = 2000  # bootstrap draws over profiles and seeds
+LEVEL = 0.05  # of the family of all comparisons, after Holm
+BETTER, WORSE, SAME, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
+RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
+COMPARED = tuple(name for name in COLUMNS if name not in METRICS or METRICS[name].better)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One choice of loss, cut and latent, run with several seeds on one split."""
+
+    name: str
+    """As tables show it."""
+    loss: str
+    """Of the runs."""
+    profiles: dict[int, pd.DataFrame]
+    """By seed, the rows of `profiles.csv` of one split, indexed by profile."""
+
+    @property
+    def is_scale_free(self) -> bool:
+        """Whether the length of its predictions is left undetermined."""
+        return find_loss(self.loss).is_scale_free
+
+
+def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
+    """Paired differences of every arm to the first.
+
+    For each metric the difference is taken profile by profile and seed by seed; interval and p value come from a
+    bootstrap that draws profiles and seeds again, so that they hold for other profiles and other seeds alike. p values
+    are corrected over all comparisons of the table (Holm 1979).
+
+    Parameters
+    ----------
+    arms
+        At least two, with the same profiles and seeds.
+    split
+        Named in the table.
+    seed
+        Of the bootstrap: the same table every time.
+
+    Returns
+    -------
+    arm, reference, split, metric, difference, low, high, p, p_holm, verdict, n_profiles, n_seeds, better.
+    """
+    rows = []
+    for arm in arms[1:]:
+        for metric in COMPARED:
+            differences = _differences(arms[0], arm, metric)
+            if differences.size:
+                better = METRICS[metric].better if metric in METRICS else "higher" if metric == HELD_OUT else "lower"
+                rows.append((arm.name, metric, *_interval(differences, seed), *differences.shape[::-1], better))
+    columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better"]
+    table = pd.DataFrame(rows, columns=columns)
+    scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
+    raw = table["metric"].isin(RAW_ERRORS) & table["arm"].isin(scale_free)
+    table.loc[raw, "p"] = np.nan
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    table["verdict"] = [
+        UNDEFINED if is_raw else _verdict(difference, p, better)
+        for is_raw, difference, p, better in zip(
+            raw, table["difference"], table["p_holm"], table["better"], strict=True
+        )
+    ]
+    table.insert(1, "reference", arms[0].name)
+    table.insert(2, "split", split)
+    order = ["arm", "reference", "split", "metric", "difference", "low", "high", "p", "p_holm", "verdict"]
+    return table[[*order, "n_profiles", "n_seeds", "better"]]
+
+
+def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
+    """(n_seeds, n_profiles) arm minus reference, for the profiles that have a value everywhere."""
+    by_seed = [arm.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(arm.profiles)]
+    return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
+
+
+def _interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided normal p value from its spread."""
+    rng = np.random.default_rng(seed)
+    n_seeds, n_profiles = differences.shape
+    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
+    means = np.empty(DRAWS)
+    for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
+        profiles = rng.multinomial(n_profiles, np.full(n_profiles, 1 / n_profiles), size=100) / n_profiles
+        means[start : start + 100] = ((seeds[start : start + 100] @ differences) * profiles).sum(1)
+    mean, spread = float(differences.mean()), float(means.std())
+    p = float(2 * stats.norm.sf(abs(mean) / spread)) if spread > 0 else float(mean == 0)
+    return mean, float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)), p
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values corrected for their number by Holm's step-down method; NaN stays and does not count."""
+    corrected = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
+    return corrected
+
+
+def _verdict(difference: float, p: float, better: str) -> str:
+    if not p < LEVEL:
+        return SAME
+    return BETTER if (difference > 0) == (better == "higher") else WORSE
+
+
+def answer(paired: pd.DataFrame) -> str:
+    """Two sentences: which arms are better or worse than the first on the metric that counts, and by how much."""
+    metric = HELD_OUT if (paired["metric"] == HELD_OUT).any() else "cosine"
+    rows = paired[paired["metric"] == metric]
+    title = "held-out cosine" if metric == HELD_OUT else "own-input cosine (no counts, so no held-out number)"
+    reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
+    n_seeds = int(rows["n_seeds"].iloc[0])
+    said = []
+    for verdict in (BETTER, WORSE, SAME):
+        found = rows[rows["verdict"] == verdict]
+        if len(found):
+            names = ", ".join(f"{arm} ({d:+.4f})" for arm, d in zip(found["arm"], found["difference"], strict=True))
+            said.append(f"{verdict}: {names}")
+    sentence = (
+        f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {n_seeds} "
+        f"seed{'s' * (n_seeds > 1)}, against {reference}: {'; '.join(said)}."
+    )
+    if n_seeds == 1:
+        sentence += " One seed says nothing about the spread between seeds."
+    if (paired["verdict"] == UNDEFINED).any():
+        sentence += (
+            " Losses that do not see the length of a prediction are compared on mse after one rescaling only "
+            "(rescaled_mse); their raw mse stands beside it and says nothing about the loss."
+        )
+    return sentence

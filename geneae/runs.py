@@ -1,0 +1,274 @@
+"""Run folders: one fit written whole, and grids of fits on one split."""
+
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from geneae.comparison import Arm, answer, compare_arms
+from geneae.errors import InputError, unknown
+from geneae.estimator import Autoencoder
+from geneae.evaluation import verdict
+from geneae.profiles import Profiles, read_profiles
+from geneae.report import Run, read_run, write_report
+from geneae.saving import CONFIG, SPLIT, new_file, read_config
+from geneae.settings import Settings
+
+PAIRED, METRICS, REPORT = "paired.csv", "metrics.csv", "report.html"
+MOST_UMAP = 5000  # profiles in a picture
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where profiles are read from; each worker of a grid reads them itself."""
+
+    data: str
+    """Path."""
+    layer: str | None = None
+    """Layer in place of X."""
+    use_raw: bool = False
+    """raw in place of X."""
+
+    def read(self) -> Profiles:
+        """The profiles."""
+        return read_profiles(self.data, self.layer, self.use_raw)
+
+
+def fit_run(
+    profiles: Profiles,
+    settings: Settings,
+    folder: Path,
+    command: str,
+    overwrite: bool = False,
+    color: str | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Autoencoder:
+    """Fit, judge, and write a run folder with its report, whole or not at all.
+
+    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made.
+    """
+    if color is not None and color not in profiles.obs.columns:
+        raise unknown("obs column", color, profiles.obs.columns)
+    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch)
+    model.model_.config.update(command=command, color=color)
+    if color is not None:
+        table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
+        table["label"] = labels.reindex(table["profile"]).to_numpy()
+
+    def add_report(partial: Path) -> None:
+        if color is not None:
+            umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
+            umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
+        write_report(partial / REPORT, [read_run(partial)], verdict(model.evaluation_, judged_split(settings)))
+
+    model.save(folder, overwrite=overwrite, and_then=add_report)
+    return model
+
+
+def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
+    """row, profile, umap_1, umap_2 of at most 5,000 profiles, by scanpy with its defaults."""
+    import anndata
+    import scanpy as sc  # slow to load
+
+    rows = np.arange(len(latent))
+    if len(rows) > MOST_UMAP:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
+    adata = anndata.AnnData(latent[rows])
+    sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
+    sc.tl.umap(adata, random_state=seed)
+    first, second = adata.obsm["X_umap"].T
+    return pd.DataFrame({"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second})
+
+
+def judged_split(settings: Settings) -> str:
+    """The split that verdicts read."""
+    return "test" if settings.test else "validation"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a grid."""
+
+    arm: str
+    """What tells its arm from the others."""
+    settings: Settings
+    """All of them."""
+    folder: Path
+    """To write."""
+
+
+def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path) -> list[Task]:
+    """Every combination of choices with every seed, all on the split of `base`; seeds turn fastest.
+
+    Parameters
+    ----------
+    base
+        Settings that the arms share.
+    choices
+        By field of `Settings`, the values to combine; an arm is named by the fields of more than one value.
+    seeds
+        How many.
+    folder
+        The runs become folders inside.
+    """
+    fields = [field for field, values in choices.items() if len(values) > 1] or ["loss"]
+    split_seed = base.seed if base.split_seed is None else base.split_seed
+    tasks = []
+    for combination in itertools.product(*(dict.fromkeys(values) for values in choices.values())):
+        settings = replace(base, **dict(zip(choices, combination, strict=True)), split_seed=split_seed)
+        arm = " ".join(_shown(field, getattr(settings, field)) for field in fields)
+        name = re.sub(r"[^\w.+=-]+", "-", arm)
+        tasks += [
+            Task(arm, replace(settings, seed=base.seed + number), folder / f"{name}-seed{base.seed + number}")
+            for number in range(seeds)
+        ]
+    return tasks
+
+
+def _shown(field: str, value: Any) -> str:
+    return str(value) if field == "loss" else f"{field.removeprefix('n_')}={value}"
+
+
+def run_grid(source: Source, tasks: list[Task], command: str, jobs: int) -> Iterator[tuple[Task, float]]:
+    """Run what has not been run; yields each task when it is done, with its seconds (0 if it was there already).
+
+    A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted goes on; one
+    that holds others is refused by name of what differs.
+    """
+    profiles = source.read()
+    waiting = []
+    for task in tasks:
+        if not is_finished(task, profiles.fingerprint):
+            waiting.append(task)
+        else:
+            yield task, 0.0
+    if jobs == 1 or len(waiting) <= 1:
+        for task in waiting:
+            begin = time.perf_counter()
+            fit_run(profiles, task.settings, task.folder, command)
+            yield task, time.perf_counter() - begin
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_run_apart, source, task, command, threads): task for task in waiting}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _run_apart(source: Source, task: Task, command: str, threads: int) -> float:
+    """One run in a process of its own."""
+    torch.set_num_threads(threads)
+    begin = time.perf_counter()
+    fit_run(source.read(), task.settings, task.folder, command)
+    return time.perf_counter() - begin
+
+
+def is_finished(task: Task, fingerprint: str) -> bool:
+    """Whether the folder of a task is there; one of other settings or data is refused."""
+    if not (task.folder / CONFIG).is_file():
+        return False
+    config = read_config(task.folder)
+    wanted = json.loads(json.dumps(asdict(task.settings)))
+    different = [name for name, value in wanted.items() if config["settings"].get(name) != value]
+    if config["data"]["fingerprint"] != fingerprint:
+        different.append("data")
+    if different:
+        raise InputError(
+            f"{task.folder} holds a run with other {', '.join(different)}. Choose another output folder, or remove it."
+        )
+    return True
+
+
+def compare_runs(folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None) -> str:
+    """Compare finished run folders: writes `metrics.csv`, `paired.csv` and `report.html`, and gives the answer.
+
+    Runs of different split, space or data are refused.
+
+    Parameters
+    ----------
+    folders
+        Run folders; the arm of the first is what the others are compared with.
+    output
+        Folder to write into; made if need be.
+    names
+        Arm by folder; by default named by the settings in which the folders differ.
+    """
+    folders = list(folders)
+    check_same(folders)
+    names = names or arm_names(folders)
+    runs = [read_run(folder, names[folder]) for folder in folders]
+    split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
+    arms = gather(runs, split)
+    output.mkdir(parents=True, exist_ok=True)
+    paired = compare_arms(arms, split) if len(arms) > 1 else None
+    said = answer(paired) if paired is not None else "There is one arm, and nothing to compare it with."
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
+    with new_file(output / METRICS, overwrite=True) as partial:
+        metrics[columns].to_csv(partial, index=False)
+    if paired is not None:
+        with new_file(output / PAIRED, overwrite=True) as partial:
+            paired.to_csv(partial, index=False)
+    with new_file(output / REPORT, overwrite=True) as partial:
+        write_report(partial, runs, said, paired)
+    return said
+
+
+def gather(runs: list[Run], split: str) -> list[Arm]:
+    """Runs by arm, in order of appearance; every arm must have the same seeds."""
+    arms: dict[str, Arm] = {}
+    for run in runs:
+        arm = arms.setdefault(run.arm, Arm(run.arm, str(run.config["settings"]["loss"]), {}))
+        seed = int(run.config["seed"])
+        if seed in arm.profiles:
+            raise InputError(f"two runs of arm '{run.arm}' have seed {seed}. Leave one out.")
+        arm.profiles[seed] = run.profiles[run.profiles["split"] == split].set_index("profile")
+    seeds = {name: sorted(arm.profiles) for name, arm in arms.items()}
+    first = next(iter(seeds))
+    for name, found in seeds.items():
+        if found != seeds[first]:
+            raise InputError(
+                f"every arm must have the same seeds; '{first}' has {seeds[first]} and '{name}' has {found}. "
+                "Run the missing ones, or leave the others out."
+            )
+    return list(arms.values())
+
+
+def check_same(folders: list[Path]) -> None:
+    """Refuse runs that were not made on the same data, split and space, and say which and in what."""
+    configs = {folder: read_config(folder) for folder in folders}
+    splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
+    first = folders[0]
+    for folder, config in configs.items():
+        for title, is_same in (
+            ("data", config["data"]["fingerprint"] == configs[first]["data"]["fingerprint"]),
+            ("space", config["space"] == configs[first]["space"]),
+            ("genes", config["network"]["n_genes"] == configs[first]["network"]["n_genes"]),
+            ("split", splits[folder] == splits[first]),
+        ):
+            if not is_same:
+                raise InputError(f"{folder} and {first} cannot be compared: they differ in their {title}.")
+
+
+def arm_names(folders: list[Path]) -> dict[Path, str]:
+    """An arm by folder, named by the settings, other than the seed, in which the folders differ."""
+    settings = {folder: read_config(folder)["settings"] for folder in folders}
+    first = settings[folders[0]]
+    fields = [
+        name for name in first if name != "seed" and any(other.get(name) != first[name] for other in settings.values())
+    ]
+    return {
+        folder: " ".join(_shown(field, found[field]) for field in fields or ["loss"])
+        for folder, found in settings.items()
+    }
