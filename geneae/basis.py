@@ -93,14 +93,24 @@ def wiener_factors(first: Tensor, second: Tensor) -> Tensor:
     A score of one half times this factor is the best linear guess of the other half's (Wiener 1949). Both arguments
     are (n_profiles, rank).
     """
+    return _ratio(*_moments(first, second))
+
+
+def _moments(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(rank,) sums over profiles of the products of both scores, and of their mean square, around their means."""
     first, second = first - first.mean(0), second - second.mean(0)
-    variance = (first.square().mean(0) + second.square().mean(0)) / 2
-    factors: Tensor = ((first * second).mean(0) / variance.clamp(min=torch.finfo(variance.dtype).tiny)).clamp(0, 1)
-    return factors
+    return (first * second).sum(0), (first.square().sum(0) + second.square().sum(0)) / 2
+
+
+def _ratio(common: Tensor, variance: Tensor) -> Tensor:
+    return (common / variance.clamp(min=torch.finfo(variance.dtype).tiny)).clamp(0, 1)
 
 
 def fit_wiener(first: sparse.csr_matrix, second: sparse.csr_matrix, rank: int, seed: int) -> Tensor:
-    """Wiener factors by component, each estimated on profiles that took no part in its basis, averaged over folds.
+    """Wiener factors by component, estimated on profiles that took no part in its basis.
+
+    The moments of all folds are added up before the factors are taken: a factor clipped fold by fold would be too high
+    where there is nothing but noise.
 
     Parameters
     ----------
@@ -113,13 +123,14 @@ def fit_wiener(first: sparse.csr_matrix, second: sparse.csr_matrix, rank: int, s
     """
     n_profiles = first.shape[0]
     folds = min(FOLDS, n_profiles // 2)
-    factors = torch.zeros(rank)
+    common, variance = torch.zeros(rank), torch.zeros(rank)
     if folds < 2:
-        return factors
+        return common
     fold = np.random.default_rng(seed).permutation(n_profiles) % folds
     for index in range(folds):
         inside, outside = np.flatnonzero(fold != index), np.flatnonzero(fold == index)
         basis = fit_basis([first[inside], second[inside]], rank, seed + 1 + index)
-        scores = [basis.scores(sparse_rows(half[outside])) for half in (first, second)]
-        factors[: basis.rank] += wiener_factors(*scores) / folds
-    return factors
+        moments = _moments(*(basis.scores(sparse_rows(half[outside])) for half in (first, second)))
+        common[: basis.rank] += moments[0]
+        variance[: basis.rank] += moments[1]
+    return _ratio(common, variance)

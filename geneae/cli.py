@@ -170,6 +170,8 @@ def fit(
     say(metrics_table(model.evaluation_))
     say(verdict(model.evaluation_, judged_split(settings)))
     say(_training_line(model))
+    for message in model.diagnostics_.loc[model.diagnostics_["fires"], "message"]:
+        say(f"Note: {message}")
     say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
 
 
@@ -188,7 +190,7 @@ def _split_line(model: Any) -> str:
     line = f"Split into {line} profiles; {len(model.model_.preprocess.genes):,} genes."
     excluded = model.split_.index[model.split_ == "excluded"]
     if len(excluded):
-        names = ", ".join(map(str, excluded[:3])) + (", ..." if len(excluded) > 3 else "")
+        names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
         line += f" {len(excluded):,} profiles without any value were kept out: {names}."
     return line
 
@@ -198,7 +200,7 @@ def _training_line(model: Any) -> str:
     best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
     if best == 0 and config["settings"]["init"] == "pca":
-        line += f" No epoch was better than the start, {start}, which was kept: prefer it, it is simpler."
+        line += f" No epoch was better than the start, {start}, which was kept."
     if best == config["settings"]["epochs"]:
         line += " It was still improving: more --epochs may help."
     return line
@@ -283,13 +285,14 @@ def embed(
     bare array.
     """
     from geneae.embedding import check_format, write_embedding
-    from geneae.saving import load_model, new_file
+    from geneae.saving import check_new_file, load_model, new_file
 
     check_format(Path(output), reconstruct)
+    check_new_file(Path(output), overwrite)
+    loaded = load_model(Path(model))
+    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    latent = loaded.latent(expression)
     with new_file(Path(output), overwrite) as partial:
-        loaded = load_model(Path(model))
-        profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
-        latent = loaded.latent(expression)
         write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
     _say(quiet)(f"Written to {output}: {latent.shape[0]:,} profiles x {latent.shape[1]} latents.")
 

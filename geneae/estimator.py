@@ -38,6 +38,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         The `geneae.evaluation.Evaluation` of validation and test profiles.
     genewise_
         gene, mean and correlation over the test profiles.
+    diagnostics_
+        name, value, limit, fires, message.
     """
 
     def __init__(
@@ -131,7 +133,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
         fitted = fit(profiles, settings, on_epoch)
         self.model_, self.split_ = fitted.model, fitted.split
-        self.history_, self.evaluation_, self.genewise_ = fitted.history, fitted.evaluation, fitted.genewise
+        self.history_, self.evaluation_ = fitted.history, fitted.evaluation
+        self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
         self.n_features_in_ = profiles.n_genes
         return self
 
@@ -171,6 +174,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
                 table.to_csv(partial / "split.csv", index=False)
                 self.history_.to_csv(partial / "history.csv", index=False)
                 self.genewise_.to_csv(partial / "genewise.csv", index=False)
+                self.diagnostics_.to_csv(partial / "diagnostics.csv", index=False)
                 write_evaluation(self.evaluation_, partial)
             if and_then is not None:
                 and_then(partial)

@@ -152,7 +152,9 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
     is_empty = np.diff(whole.indptr) == 0
     tables = []
     for name, by_center in products.items():
+        is_empty = (by_center["none"].target == 0).numpy()  # centring hides it: nothing minus the mean has a direction
         columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
+        columns = {key: np.where(is_empty, np.nan, values) for key, values in columns.items()}
         columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
         # an empty profile has a direction once it is centred, but nothing to be judged by
         columns = {key: np.where(is_empty, np.nan, column) for key, column in columns.items()}

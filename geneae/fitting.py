@@ -15,6 +15,7 @@ from scipy import sparse
 
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
+from geneae.diagnostics import diagnose, to_table
 from geneae.errors import InputError
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.losses import LossSettings, find_loss
@@ -44,7 +45,9 @@ class Fitted:
     evaluation: Evaluation
     """Of validation and test profiles."""
     genewise: pd.DataFrame
-    """gene, mean, correlation of the judged profiles: test, or validation where there is no test."""
+    """gene, mean, correlation over the judged profiles: test, or validation where there is no test."""
+    diagnostics: pd.DataFrame
+    """name, value, limit, fires, message, over the same profiles."""
 
 
 def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fitted:
@@ -113,11 +116,11 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
     judged = np.flatnonzero(split.isin(["validation", "test"]))
     evaluation = evaluate(model, expression.take(judged), profiles.names[judged], split.iloc[judged], fit_scales=True)
     config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
-    genewise = gene_correlation(
-        model, expression.take(np.flatnonzero(split == ("test" if settings.test else "validation")))
-    )
     model = replace(model, scales=evaluation.scales)
-    return Fitted(model, split, training.history, evaluation, genewise)
+    name = "test" if settings.test else "validation"
+    last = expression.take(np.flatnonzero(split == name))
+    diagnostics = to_table(diagnose(model, evaluation, last, name))
+    return Fitted(model, split, training.history, evaluation, gene_correlation(model, last), diagnostics)
 
 
 def check_loss(settings: Settings) -> str:

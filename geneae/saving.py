@@ -78,9 +78,7 @@ def _is_ours(path: Path) -> bool:
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name with the same ending that becomes `path` at the end, or vanishes if anything fails before."""
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise InputError(f"the output {path} is there. Choose another name, or add --overwrite to replace a file.")
-    check_parent(path)
+    check_new_file(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -91,6 +89,13 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_new_file(path: Path, overwrite: bool = False) -> None:
+    """Refuse an output file that is there, or cannot be made."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise InputError(f"the output {path} is there. Choose another name, or add --overwrite to replace a file.")
+    check_parent(path)
 
 
 def _umask() -> int:
@@ -225,7 +230,8 @@ def _check_config(config: dict[str, Any]) -> None:
     for section, name in (("data", "fingerprint"), ("data", "n_genes"), ("versions", "geneae"), ("settings", "loss")):
         if config[section][name] is None:
             raise KeyError(name)
-    int(config["seed"]), int(config["split_seed"])
+    for name in ("seed", "split_seed"):
+        int(config[name])
 
 
 def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:

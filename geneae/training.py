@@ -45,9 +45,9 @@ def train(
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
 
     Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
-    its validation loss is lower by more than one standard error of the paired difference over profiles: with few
-    profiles, a smaller gain is as likely as not to be none on others, and the simpler model is kept (Breiman et al.
-    1984, the one-standard-error rule).
+    its validation loss is lower by more than two standard errors of the paired difference over profiles: with few
+    profiles, the best of many epochs is often no better on others, and the simpler model is kept (after the rule of
+    Breiman et al. 1984, which asks for one).
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ def train(
 
 
 def _is_gain(gains: Tensor) -> bool:
-    """Whether the mean of paired gains is above one standard error of it."""
+    """Whether the mean of paired gains is above two standard errors of it."""
     error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return float(gains.mean()) > error
+    return float(gains.mean()) > 2 * error
 
 
 def open_device(settings: Settings) -> tuple[torch.device, Callable[[], Any]]:

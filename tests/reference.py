@@ -1,0 +1,129 @@
+"""The dense twin: every profile and prediction as a plain float64 array, as slow as it is plain. Tests only."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from geneae.losses import LossSettings
+from geneae.network import Network, SkipCore
+from geneae.products import InnerProducts
+from geneae.profiles import Profiles
+
+
+def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:
+    """Poisson counts of two programmes with gamma gene levels; every profile has molecules."""
+    rng = np.random.default_rng(seed)
+    levels = rng.gamma(0.7, 1.0, size=(2, n_genes))
+    mixture = rng.dirichlet([1.0, 1.0], size=n_profiles) @ levels
+    rates = mixture / mixture.sum(1, keepdims=True) * depth * rng.uniform(0.5, 2.0, size=(n_profiles, 1))
+    counts = rng.poisson(rates).astype(np.float64)
+    counts[:, 0] = np.maximum(counts[:, 0], 1)
+    return counts
+
+
+def dense_normalize(counts: np.ndarray, totals: np.ndarray | None = None) -> np.ndarray:
+    """log1p of counts per 10,000; an empty profile stays zero."""
+    totals = counts.sum(1) if totals is None else totals
+    return np.log1p(1e4 * counts / np.where(totals > 0, totals, 1.0)[:, None])
+
+
+def csr(dense: np.ndarray | Tensor, dtype: type = np.float32) -> sparse.csr_matrix:
+    """Dense rows as CSR without stored zeros."""
+    return sparse.csr_matrix(np.asarray(dense, dtype=dtype))
+
+
+def profiles_of(dense: np.ndarray, state: str = "counts", genes: list[str] | None = None) -> Profiles:
+    """Profiles `p0`, `p1`, ... of genes `g0`, `g1`, ... unless named."""
+    names = pd.Index([f"p{i}" for i in range(dense.shape[0])])
+    columns = pd.Index(genes or [f"g{i}" for i in range(dense.shape[1])])
+    return Profiles(csr(dense), names, columns, pd.DataFrame(index=names), state, "array in memory", "X")
+
+
+def centred(x: Tensor, center: str, mean: Tensor | None = None) -> Tensor:
+    """Dense profiles after centring."""
+    if center == "gene":
+        assert mean is not None
+        return x - mean
+    return x - x.mean(1, keepdim=True) if center == "profile" else x
+
+
+def dense_products(x: Tensor, y: Tensor, center: str = "none", mean: Tensor | None = None) -> InnerProducts:
+    """The three inner products from dense targets x and predictions y."""
+    x, y = centred(x, center, mean), centred(y, center, mean)
+    return InnerProducts((x * y).sum(1), (x * x).sum(1), (y * y).sum(1), x.shape[1])
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+
+
+def _pearson(x: Tensor, y: Tensor) -> Tensor:
+    return torch.corrcoef(torch.cat([x, y]))[: len(x), len(x) :].diagonal()
+
+
+def _mse(x: Tensor, y: Tensor) -> Tensor:
+    return ((x - y) ** 2).mean(1)
+
+
+DENSE_LOSSES: dict[str, Callable[[Tensor, Tensor, LossSettings], Tensor]] = {
+    "mse": lambda x, y, s: _mse(x, y),
+    "relative-mse": lambda x, y, s: ((x - y) ** 2).sum(1) / (x**2).sum(1),
+    "cosine": lambda x, y, s: 1 - _cosine(x, y),
+    "pearson": lambda x, y, s: 1 - _pearson(x, y),
+    "combined": lambda x, y, s: (
+        s.alpha * _mse(x, y) / s.mean_profile_mse + (1 - s.alpha) * (1 - _cosine(x, y)) / s.mean_profile_cosine
+    ),
+    "magnitude": lambda x, y, s: (
+        1 - _cosine(x, y) + s.beta / 2 * (1 - y.norm(dim=1) / x.norm(dim=1) / s.norm_ratio) ** 2
+    ),
+    "scaled-cosine": lambda x, y, s: (1 - _cosine(x, y)) ** s.gamma,
+}
+"""One number per profile from dense (centred) targets and predictions without zeros among them."""
+
+
+class DenseTwin:
+    """The same network in float64 on dense profiles, with parameters of its own under the same names."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = copy.deepcopy(network).double()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from dense profiles."""
+        net = self.network
+        if net.is_free:
+            scores = (x @ net.encoder_weight + net.encoder_bias) / net.deviation
+        else:
+            scores = (x - net.mean) @ net.components / net.deviation
+        core = net.core
+        if isinstance(core, SkipCore):
+            return scores @ core.encoder_linear.weight.T + _mlp(core.encoder_mlp, scores)
+        return _affine(core.encoder[2], torch.relu(scores))
+
+    def predict(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_genes) from latents."""
+        net, core = self.network, self.network.core
+        if isinstance(core, SkipCore):
+            hidden = latent @ core.decoder_linear.weight.T + _mlp(core.decoder_mlp, latent)
+        else:
+            hidden = torch.relu(_affine(core.decoder[0], latent))
+        if net.is_free:
+            return (hidden * net.deviation) @ net.decoder_weight.T + net.decoder_bias
+        return net.mean + (hidden * net.deviation) @ net.components.T
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Of every parameter, by name."""
+        return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+
+
+def _affine(layer: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    return x @ layer.weight.T + layer.bias
+
+
+def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    return _affine(mlp[3], torch.relu(_affine(mlp[0], x)))
