@@ -92,8 +92,8 @@ def _interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, 
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
     means = np.empty(DRAWS)
     for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
-        profiles = rng.multinomial(n_profiles, np.full(n_profiles, 1 / n_profiles), size=100) / n_profiles
-        means[start : start + 100] = ((seeds[start : start + 100] @ differences) * profiles).sum(1)
+        drawn = rng.integers(n_profiles, size=(100, n_profiles))
+        means[start : start + 100] = np.take_along_axis(seeds[start : start + 100] @ differences, drawn, axis=1).mean(1)
     mean, spread = float(differences.mean()), float(means.std())
     p = float(2 * stats.norm.sf(abs(mean) / spread)) if spread > 0 else float(mean == 0)
     return mean, float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)), p

@@ -1,0 +1,73 @@
+"""A small simulated world with a known structure, and one fit of it that many tests look at."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from geneae import Autoencoder
+
+torch.set_num_threads(1)  # on so little data threads only wait for each other
+
+N_PROFILES, N_GENES, N_PROGRAMMES = 240, 120, 4
+QUICK: dict[str, Any] = {"n_latent": 4, "hidden": 16, "rank": 12, "epochs": 3, "n_splits": 2, "batch_size": 64}
+"""Settings of a fit that takes a fraction of a second."""
+
+
+def simulate(
+    n_profiles: int = N_PROFILES, n_genes: int = N_GENES, depth: float = 600.0, seed: int = 0, n_programmes: int = 4
+) -> anndata.AnnData:
+    """Poisson counts whose rates are mixtures of a few programmes: their rank is `n_programmes`."""
+    rng = np.random.default_rng(seed)
+    programmes = rng.gamma(0.4, 1.0, size=(n_programmes, n_genes)) + 0.02
+    programmes /= programmes.sum(1, keepdims=True)
+    mixture = rng.dirichlet(np.full(n_programmes, 0.4), size=n_profiles)
+    molecules = depth * rng.lognormal(0.0, 0.3, size=(n_profiles, 1))
+    counts = rng.poisson(mixture @ programmes * molecules).astype(np.float32)
+    obs = pd.DataFrame(
+        {
+            "donor": pd.Categorical([f"d{i % 8}" for i in range(n_profiles)]),
+            "kind": pd.Categorical([f"k{k}" for k in mixture.argmax(1)]),
+        },
+        index=[f"cell{i}" for i in range(n_profiles)],
+    )
+    var = pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)])
+    return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+
+
+@pytest.fixture(scope="session")
+def _counts() -> anndata.AnnData:
+    return simulate()
+
+
+@pytest.fixture
+def counts(_counts: anndata.AnnData) -> anndata.AnnData:
+    """240 profiles x 120 genes of four programmes; a copy that a test may change."""
+    return _counts.copy()
+
+
+@pytest.fixture(scope="session")
+def counts_path(_counts: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as an .h5ad file; not to be changed."""
+    path = tmp_path_factory.mktemp("data") / "counts.h5ad"
+    _counts.copy().write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fitted(counts_path: Path) -> Autoencoder:
+    """A fit of the file, not to be changed."""
+    return Autoencoder("cosine", **QUICK).fit(counts_path)
+
+
+@pytest.fixture(scope="session")
+def model_folder(fitted: Autoencoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same fit as a folder, not to be changed."""
+    folder = tmp_path_factory.mktemp("model") / "run"
+    fitted.save(folder)
+    return folder

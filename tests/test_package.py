@@ -1,0 +1,130 @@
+"""Truths about the package as a whole."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import geneae
+from geneae.losses import LOSSES
+from geneae.settings import LOSS_NAMES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "geneae"
+MODULES = sorted(path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+HEAVY = ("torch", "scanpy", "anndata", "pandas", "sklearn", "scipy", "numpy", "matplotlib", "lightning_fabric", "rich")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy packages a process has loaded after some code."""
+    code += f"\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    assert loaded_by("import geneae; geneae.__version__; dir(geneae)") == set()
+    assert loaded_by("import numpy") == {"numpy"}  # what is loaded is seen
+
+
+@pytest.mark.parametrize("arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "--version"])
+def test_help_loads_nothing_heavy(arguments: str) -> None:
+    code = f"""
+from geneae.cli import main
+try:
+    main({arguments.split()!r})
+except SystemExit as end:
+    assert end.code == 0
+"""
+    assert loaded_by(code) == set()
+
+
+def test_help_answers_at_once() -> None:
+    taken = []
+    for _ in range(3):  # the quickest counts: the machine may have other work
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "geneae.cli", "--help"], capture_output=True, text=True, check=True
+        )
+        taken.append(time.perf_counter() - begin)
+    assert "Usage: " in done.stdout
+    assert min(taken) < 1.0
+
+
+def test_public_names_are_the_promised_ones() -> None:
+    assert geneae.__all__ == ["Autoencoder", "__version__", "read_profiles"] == dir(geneae)
+    assert geneae.Autoencoder.__module__ == "geneae.estimator"
+    assert geneae.read_profiles.__module__ == "geneae.profiles"
+    with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
+        _ = geneae.autoencoder  # type: ignore[attr-defined]
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert geneae.__version__ == version("geneae")
+
+
+def test_the_names_in_settings_are_those_of_the_losses() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
+
+
+def file_map() -> list[str]:
+    """Files in the order of the README's map; of a row, the first name."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- file-map -->(.*?)<!-- /file-map -->", readme, re.DOTALL)
+    assert found is not None
+    rows = re.findall(r"^\|\s*`([^`]+)`", found.group(1), re.MULTILINE)
+    return [name.removeprefix("geneae/") for name in rows if name.endswith(".py")]
+
+
+def test_the_map_in_the_readme_names_every_file_once() -> None:
+    found = file_map()
+    assert (set(MODULES) - set(found), set(found) - set(MODULES)) == (set(), set())
+    assert len(found) == len(set(found))
+
+
+def imported(path: Path) -> set[str]:
+    """Files of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            module = node.module or ""
+            if module == "geneae":
+                names |= {alias.name for alias in node.names}
+            elif module.startswith("geneae."):
+                names.add(module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("geneae.")}
+    return {f"{name}.py" for name in names if (PACKAGE / f"{name}.py").is_file()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_imports_only_files_above_it_in_the_map(name: str) -> None:
+    order = file_map()
+    assert name in order
+    assert imported(PACKAGE / name) - set(order[: order.index(name)]) == set()
+
+
+FORBIDDEN = (".toarray()", ".todense()", "pickle.", "import pickle", "torch.load", "allow_pickle=True", "getattr(torch")
+
+
+@pytest.mark.parametrize("name", ["__init__.py", *MODULES])
+def test_nothing_is_made_dense_or_unpickled(name: str) -> None:
+    text = (PACKAGE / name).read_text(encoding="utf-8")
+    assert [word for word in FORBIDDEN if word in text] == []
+
+
+def calls_at_import(path: Path) -> list[str]:
+    """Plain calls that stand by themselves at the top of a file."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return [ast.unparse(node) for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+
+
+@pytest.mark.parametrize("name", ["__init__.py", *MODULES])
+def test_nothing_happens_at_import(name: str) -> None:
+    assert calls_at_import(PACKAGE / name) == []
