@@ -112,7 +112,7 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
     lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
     reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
-    return "\n".join(lines + ([f"Note: {reason}."] if reason else []))
+    return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
 
 
 def _is_there(evaluation: Evaluation, metric: str, split: str) -> bool:

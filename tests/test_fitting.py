@@ -346,6 +346,15 @@ def test_each_row_of_the_history_is_told_while_training(profiles: Profiles) -> N
     assert [row["epoch"] for row in seen] == list(fitted.history["epoch"]) == [0, 1, 2, 3]
 
 
+def test_the_epoch_is_chosen_on_several_different_halves(
+    profiles: Profiles, plain: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "VALIDATION_SPLITS", 1)
+    once = fit(profiles, SETTINGS).history["validation_loss"]
+    assert (once != plain.history["validation_loss"]).all()
+    np.testing.assert_allclose(once, plain.history["validation_loss"], rtol=0.1)
+
+
 def test_a_basis_larger_than_the_data_is_cut_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     small = read_profiles(simulate(30, 40))
     fitted = fit(small, replace(SETTINGS, n_latent=2, rank=500, epochs=1))

@@ -43,7 +43,8 @@ def test_blood_cells_give_the_known_numbers(reduced: Inspection) -> None:
 
 
 def test_recovered_counts_are_told(reduced: Inspection) -> None:
-    assert reduced.reasons == {"counts": "counts recovered exactly: every value is log1p of a whole number of molecules"}
+    told = "counts recovered exactly: every value is log1p of a whole number of molecules"
+    assert reduced.reasons == {"counts": told}
 
 
 def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
