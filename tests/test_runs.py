@@ -1,0 +1,162 @@
+"""Grids: the same seeds on one split, resumed, refused where runs do not belong together."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from geneae.cli import main
+from geneae.errors import InputError
+from geneae.runs import Source, arm_names, compare_runs, fit_run, grid, is_finished, run_grid
+from geneae.settings import Settings
+from tests.conftest import QUICK
+
+BASE = Settings(**QUICK)
+FLAGS = ["--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--latent", "4", "--batch-size", "64"]
+
+
+@pytest.fixture(scope="module")
+def compared(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two losses, two seeds."""
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(folder)]
+    result = CliRunner().invoke(main, [*arguments, *FLAGS])
+    assert result.exit_code == 0, result.output
+    assert "4/4  cosine, seed 1" in result.output
+    assert "against mse: " in result.output
+    return folder
+
+
+def test_a_grid_is_every_combination_with_every_seed_on_one_split() -> None:
+    tasks = grid(BASE, {"loss": ["mse", "cosine"], "cut": [1.0, 3.0], "n_latent": [4]}, 3, Path("out"))
+    assert [task.arm for task in tasks[::3]] == ["mse cut=1.0", "mse cut=3.0", "cosine cut=1.0", "cosine cut=3.0"]
+    assert [task.settings.seed for task in tasks[:3]] == [0, 1, 2]
+    assert {task.settings.split_seed for task in tasks} == {0}
+    assert len({task.folder for task in tasks}) == len(tasks) == 12
+
+
+def test_compare_writes_run_folders_and_tables(compared: Path) -> None:
+    runs = sorted(path.name for path in compared.iterdir() if path.is_dir())
+    assert runs == ["cosine-seed0", "cosine-seed1", "mse-seed0", "mse-seed1"]
+    metrics, paired = pd.read_csv(compared / "metrics.csv"), pd.read_csv(compared / "paired.csv")
+    assert list(metrics.columns[:2]) == ["run", "arm"]
+    for run in runs:
+        own = pd.read_csv(compared / run / "metrics.csv")
+        found = metrics[metrics["run"] == run].drop(columns=["run", "arm"]).reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, own)
+    assert set(paired["arm"]) == {"cosine"}
+    assert (paired["n_seeds"] == 2).all()
+    assert (compared / "report.html").stat().st_size > 0
+
+
+def test_all_runs_have_one_split_and_each_seed_its_own_weights(compared: Path) -> None:
+    splits = {(folder / "split.csv").read_bytes() for folder in compared.iterdir() if folder.is_dir()}
+    weights = {(folder / "model.safetensors").read_bytes() for folder in compared.glob("*-seed*")}
+    assert len(splits) == 1
+    assert len(weights) >= 2  # losses that keep the start have one set of weights a seed
+
+
+def test_paired_differences_are_those_of_the_profiles(compared: Path) -> None:
+    tables = {
+        name: pd.read_csv(compared / name / "profiles.csv").query("split == 'test'").set_index("profile")
+        for name in ("mse-seed0", "mse-seed1", "cosine-seed0", "cosine-seed1")
+    }
+    difference = sum(tables[f"cosine-seed{s}"]["cosine"] - tables[f"mse-seed{s}"]["cosine"] for s in (0, 1)) / 2
+    row = pd.read_csv(compared / "paired.csv").set_index("metric").loc["cosine"]
+    assert row["difference"] == pytest.approx(difference.mean(), abs=1e-9)
+    assert row["n_profiles"] == len(difference)
+
+
+def test_finished_runs_are_not_repeated_and_the_verdict_stays(compared: Path, counts_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in compared.glob("*/model.safetensors")}
+    paired = (compared / "paired.csv").read_bytes()
+    arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(compared)]
+    result = CliRunner().invoke(main, [*arguments, *FLAGS[:-4], "--latent", "4", "--batch-size", "64"])
+    assert result.output.count("there already") == 4
+    assert {path: path.stat().st_mtime_ns for path in compared.glob("*/model.safetensors")} == before
+    assert (compared / "paired.csv").read_bytes() == paired
+
+
+def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_path: Path) -> None:
+    task = grid(BASE, {"loss": ["mse"]}, 1, compared)[0]
+    fingerprint = Source(str(counts_path)).read().fingerprint
+    with pytest.raises(InputError, match=r"mse-seed0 holds a run with other epochs\. Choose another output folder"):
+        is_finished(task, fingerprint)
+    with pytest.raises(InputError, match="other epochs, data"):
+        is_finished(task, "other")
+
+
+def test_several_jobs_give_the_same_weights(compared: Path, counts_path: Path, tmp_path: Path) -> None:
+    base = replace(BASE, epochs=2)
+    tasks = grid(base, {"loss": ["mse", "cosine"]}, 1, tmp_path)
+    done = list(run_grid(Source(str(counts_path)), tasks, "test", jobs=2))
+    assert {task.arm for task, _ in done} == {"mse", "cosine"}
+    for name in ("mse-seed0", "cosine-seed0"):
+        assert (tmp_path / name / "model.safetensors").read_bytes() == (
+            compared / name / "model.safetensors"
+        ).read_bytes()
+
+
+def test_finished_folders_can_be_compared_by_themselves(compared: Path, tmp_path: Path) -> None:
+    folders = [str(compared / name) for name in ("mse-seed0", "mse-seed1", "cosine-seed0", "cosine-seed1")]
+    result = CliRunner().invoke(main, ["compare", *folders, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "paired.csv").read_bytes() == (compared / "paired.csv").read_bytes()
+    assert arm_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
+
+
+@pytest.mark.parametrize("title", ["data", "space", "genes", "split"])
+def test_runs_that_do_not_belong_together_are_refused(compared: Path, tmp_path: Path, title: str) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(compared / "cosine-seed0", other)
+    config = json.loads((other / "config.json").read_text())
+    if title == "data":
+        config["data"]["fingerprint"] = "0"
+    elif title == "space":
+        config["space"] = "scaled"
+    elif title == "genes":
+        config["network"]["n_genes"] += 1
+    else:
+        (other / "split.csv").write_text((other / "split.csv").read_text().replace("test", "train", 1))
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"cannot be compared: they differ in their {title}"):
+        compare_runs([compared / "mse-seed0", other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_with_other_seeds_are_refused(compared: Path, tmp_path: Path) -> None:
+    folders = [compared / "mse-seed0", compared / "mse-seed1", compared / "cosine-seed0"]
+    with pytest.raises(InputError, match="every arm must have the same seeds"):
+        compare_runs(folders, tmp_path / "out")
+
+
+def test_an_unknown_loss_is_refused_before_anything_runs(counts_path: Path, tmp_path: Path) -> None:
+    arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosin", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "did you mean 'cosine'?" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Path) -> None:
+    profiles = Source(str(counts_path)).read()
+    fit_run(profiles, replace(BASE, epochs=1), tmp_path / "run", "test", color="kind")
+    umap = pd.read_csv(tmp_path / "run" / "umap.csv")
+    assert list(umap.columns) == ["profile", "umap_1", "umap_2", "label"]
+    labels = profiles.obs["kind"].astype(str)
+    assert (umap["label"].to_numpy() == labels[umap["profile"]].to_numpy()).all()
+    table = pd.read_csv(tmp_path / "run" / "profiles.csv").set_index("profile")
+    assert (table["label"] == labels[table.index]).all()
+    with pytest.raises(InputError, match="unknown obs column 'kid'; did you mean 'kind'"):
+        fit_run(profiles, BASE, tmp_path / "other", "test", color="kid")
+
+
+def test_settings_of_a_run_are_written_whole(compared: Path) -> None:
+    config = json.loads((compared / "mse-seed1" / "config.json").read_text())
+    assert set(config["settings"]) == set(asdict(BASE))
+    assert config["seed"] == 1
+    assert config["split_seed"] == 0
