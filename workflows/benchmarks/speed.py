@@ -10,6 +10,7 @@ machine does meets both, and medians are reported.
 
 import copy
 import json
+import os
 import platform
 import statistics
 import time
@@ -282,6 +283,7 @@ def main(
     """Measure the training speed of geneae and of plain dense PyTorch on simulated counts."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    load = os.getloadavg()[0]  # of other programs: they slow the sparse products more than the dense
     profiles = simulate(n_profiles, n_genes, density, seed)
     click.echo(profiles.describe())
     sizes = Settings(hidden=hidden, n_latent=n_latent, seed=seed, device="cpu")
@@ -293,7 +295,12 @@ def main(
         rows += fit_speed(profiles, whole, dense.value)
     facts = {"n_profiles": n_profiles, "n_genes": n_genes, "density": profiles.density, "batch_size": batch_size}
     facts |= {"hidden": hidden, "latent": n_latent, "threads": threads, "seed": seed}
-    facts |= {"torch": torch.__version__, "geneae": version("geneae"), "machine": platform.machine()}
+    facts |= {
+        "torch": torch.__version__,
+        "geneae": version("geneae"),
+        "machine": platform.machine(),
+        "load_before": round(load, 1),
+    }
     click.echo(", ".join(f"{name} {value}" for name, value in facts.items()) + "\n\n" + table(rows))
     if output is not None:
         write(rows, facts, output)
