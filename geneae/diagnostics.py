@@ -145,6 +145,8 @@ def _spread(weight: Tensor, hidden: Tensor) -> float:
 
 def effective_rank(latent: Tensor) -> float:
     """exp of the entropy of the normalised eigenvalues of the covariance: 1 to n_latent (Roy and Vetterli 2007)."""
+    if len(latent) < 2:
+        return float("nan")
     eigenvalues = torch.linalg.eigvalsh(torch.cov(latent.double().T).reshape(latent.shape[1], -1)).clamp(min=0)
     return _perplexity(eigenvalues)
 
@@ -178,7 +180,7 @@ def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
             "effective_rank",
             rank,
             f"at least {max(1.5, 0.1 * n_latent):g}",
-            not (n_latent == 1 or rank >= max(1.5, 0.1 * n_latent)),
+            n_latent > 1 and rank < max(1.5, 0.1 * n_latent),
             "The latent has collapsed to few directions. Lower the learning rate, or start from PCA.",
         ),
         Diagnostic(

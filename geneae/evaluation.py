@@ -276,9 +276,9 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
     if not has_counts:
-        sentence += (
-            " Without counts no held-out number can be had: an own-input cosine also rewards the copying of noise."
-        )
+        is_shallow = "molecules" in evaluation.profiles  # counts, but none to judge by
+        reason = "With fewer than 20 molecules in a half" if is_shallow else "Without counts"
+        sentence += f" {reason} no held-out number can be had: an own-input cosine also rewards the copying of noise."
     return sentence
 
 

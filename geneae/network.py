@@ -253,7 +253,8 @@ def network_in_basis(
     basis: Basis, factors: Tensor, n_latent: int, hidden: int, dropout: float, is_free: bool
 ) -> Network:
     """A network that starts at PCA times `factors`, in a fixed basis or in one that is learned from there."""
-    deviation = basis.deviation.clamp(min=1e-6 * float(basis.deviation.max()))  # directions without variance
+    largest = float(basis.deviation.max()) or 1.0  # 0 where no profile differs from another
+    deviation = basis.deviation.clamp(min=1e-6 * largest)  # directions without variance
     core = SkipCore(factors, n_latent, hidden, dropout)
     return Network(core, basis.components, basis.components, basis.mean, deviation, is_free)
 

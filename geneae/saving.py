@@ -36,6 +36,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours.
     """
     check_writable(path, overwrite)
+    path = path.resolve()  # a link to a folder elsewhere stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private

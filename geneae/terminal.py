@@ -37,7 +37,7 @@ def progress_bar(epochs: int, is_quiet: bool) -> Iterator[Callable[[dict[str, fl
             best.update(row if row["validation_loss"] < best["validation_loss"] else {})
             said = (
                 f"epoch {row['epoch']:.0f}/{epochs}  validation cosine {row['validation_cosine']:.4f}  "
-                f"MSE {row['validation_mse']:.4g}  best epoch {best['epoch']:.0f}"
+                f"MSE {row['validation_mse']:.4g}  lowest loss in epoch {best['epoch']:.0f}"
             )
             bar.update(task, description=said, total=epochs, completed=row["epoch"])
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from conftest import N_PROFILES, simulate
 from scipy import sparse
 
-from geneae import Autoencoder, __version__, read_profiles
+from geneae import Autoencoder, __version__, read_profiles, runs
 from geneae.cli import main
 from geneae.evaluation import verdict
 from geneae.saving import load_model
@@ -51,6 +51,12 @@ def run(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A fit of the counts, not to be changed."""
     folder = tmp_path_factory.mktemp("fit") / "run"
     return Run(geneae("fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS), folder)
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time of so small a fit; `run` and the processes of their own write whole reports."""
+    monkeypatch.setattr(runs, "write_report", lambda path, *_: path.write_text("<html></html>"))
 
 
 def test_fit_writes_the_promised_files(run: Run) -> None:

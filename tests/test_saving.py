@@ -366,6 +366,15 @@ def test_an_empty_folder_is_filled(fitted: Autoencoder, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
 
 
+def test_a_link_to_a_folder_stays_one(fitted: Autoencoder, damaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(damaged)
+    (damaged / "history.csv").write_text("old")
+    fitted.save(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").readlink() == damaged
+    assert (damaged / "history.csv").read_text() != "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "link"]
+
+
 FOREIGN = {
     "notes": {"thesis.txt": "years of work"},
     "of_another_tool": {"config.json": '{"model_type": "bert"}', "model.safetensors": "x", "vocab.txt": "x"},
