@@ -26,6 +26,7 @@ from geneae.losses import ALIASES, LOSSES
 from geneae.saving import SPLIT, read_config
 
 MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse")
+PAIRED_METRICS = (HELD_OUT, "cosine", "rescaled_mse", "mse")
 SPLITS = ("test", "validation")
 NEEDED = {
     "metrics": ("model", "seed", "split", "metric", "statistic", "value", "n_profiles"),
@@ -160,8 +161,8 @@ class Scores:
     """`arm`, `baseline` or `ceiling`."""
     means: dict[str, list[float]]
     """By metric, one mean over profiles for every run."""
-    n_profiles: tuple[int, int]
-    """Smallest and largest number of profiles."""
+    n_profiles: dict[str, list[int]]
+    """By metric, the number of profiles of every run."""
     n_runs: int
     """Seeds."""
 
@@ -201,9 +202,9 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         answer=answer,
         facts=_facts(runs),
         results=[_score_table(scores[split], split, MAIN_METRICS) for split in splits],
-        more=[table for split in splits if (table := _score_table(scores[split], split, others)).headers[1:-2]],
+        more=[table for split in splits if (table := _score_table(scores[split], split, others)).rows],
         notes=_notes(runs),
-        paired=None if paired is None else _paired_table(paired),
+        paired=[] if paired is None else _paired_tables(paired),
         paired_pictures=[] if paired is None else _paired_pictures(paired),
         diagnostics=_diagnostics(runs),
         pictures=_pictures(runs, metrics, judged),
@@ -237,7 +238,9 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
-    return f"{value + 0.0:.4f}" if size >= 0.001 or size < NOTHING else f"{value:.2e}"
+    if size < NOTHING:
+        return "0.0000"
+    return f"{value:.4f}" if size >= 0.001 else f"{value:.2e}"
 
 
 def _number_cell(value: float, text: str | None = None) -> Cell:
@@ -347,44 +350,48 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
 
 
 def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metric: str | None = None) -> Scores:
-    values: dict[str, list[float]] = {}
-    sizes = []
+    means: dict[str, list[float]] = {}
+    sizes: dict[str, list[int]] = {}
     for run in runs:
         table = run.metrics
         rows = table[(table["split"] == split) & (table["model"] == model) & (table["statistic"] == "mean")]
         rows = rows[rows["metric"] == metric] if metric is not None else rows[rows["metric"] != "ceiling"]
-        for name, value in zip(rows["metric"], rows["value"], strict=True):
-            values.setdefault(HELD_OUT if name == "ceiling" else str(name), []).append(float(value))
-        sizes += [int(size) for size in rows["n_profiles"]]
-    return Scores(title, kind, values, (min(sizes, default=0), max(sizes, default=0)), len(runs))
+        for name, value, size in zip(rows["metric"], rows["value"], rows["n_profiles"], strict=True):
+            name = HELD_OUT if name == "ceiling" else str(name)
+            means.setdefault(name, []).append(float(value))
+            sizes.setdefault(name, []).append(int(size))
+    return Scores(title, kind, means, sizes, len(runs))
 
 
 def _score_table(rows: list[Scores], split: str, metrics: Sequence[str]) -> Table:
-    """Mean over profiles and seeds ± deviation over seeds."""
+    """Mean over profiles and seeds ± deviation over seeds; how many these are in the caption, or where they differ."""
     shown = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
+    rows = [scores for scores in rows if any(metric in scores.means for metric in shown)]
+    sizes = {metric: [size for scores in rows for size in scores.n_profiles.get(metric, [])] for metric in shown}
+    by_metric = {metric: _range(min(found), max(found)) for metric, found in sizes.items()}
+    is_one_size, seeds = len(set(by_metric.values())) == 1, sorted({scores.n_runs for scores in rows})
+    headers = ["model"]
+    for metric in shown:
+        headers.append(_metric_header(metric) + ("" if is_one_size else f" of {by_metric[metric]} profiles"))
+    if len(seeds) > 1:
+        headers.append("seeds")
     cells = []
     for scores in rows:
-        if not any(metric in scores.means for metric in shown):
-            continue
-        row = [Cell(scores.title, kind=scores.kind)]
-        row += [_mean_cell(scores.means.get(metric, [])) for metric in shown]
-        cells.append(
-            [*row, Cell(_range(*scores.n_profiles), str(scores.n_profiles[1]), "number"), _count_cell(scores.n_runs)]
-        )
-    is_spread = any(scores.n_runs > 1 for scores in rows)
-    spread = " and seeds ± standard deviation over seeds" if is_spread else ""
-    return Table(
-        f"{split.capitalize()} profiles: means over profiles{spread}",
-        ("model", *(_metric_header(metric) for metric in shown), "profiles", "seeds"),
-        cells,
-    )
+        row = [Cell(scores.title, kind=scores.kind), *(_mean_cell(scores.means.get(metric, [])) for metric in shown)]
+        cells.append([*row, _count_cell(scores.n_runs)] if len(seeds) > 1 else row)
+    n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
+    of_seeds = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else "seeds"
+    spread = " ± standard deviation over seeds" if any(size > 1 for size in seeds) else ""
+    title = f"{split.capitalize()}: means over {n_profiles}{split} profiles and {of_seeds}{spread}"
+    return Table(title, tuple(headers), cells)
 
 
 def _metric_header(metric: str) -> str:
     title = pl.title_of(metric)
     if metric == "norm_ratio":
         return title
-    return f"{title} ↓" if metric in pl.LOWER_IS_BETTER else f"{title} ↑"
+    arrow = "↓" if metric in pl.LOWER_IS_BETTER else "↑"
+    return f"{title}\N{NO-BREAK SPACE}{arrow}"
 
 
 def _mean_cell(values: list[float]) -> Cell:
@@ -467,9 +474,15 @@ def _signed(value: float) -> str:
     return f"{value:+.5f}" if round(value, 5) else "0.00000"
 
 
+def _paired_tables(paired: pd.DataFrame) -> list[Table]:
+    """Paired differences in the metrics that count, and in the others."""
+    counts = paired["metric"].isin(PAIRED_METRICS)
+    return [_paired_table(table) for table in (paired[counts], paired[~counts]) if len(table)]
+
+
 def _paired_table(paired: pd.DataFrame) -> Table:
-    """All paired differences, by metric; those that count come first."""
-    order = [*MAIN_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in MAIN_METRICS)]
+    """A row for each metric and arm."""
+    order = [*PAIRED_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in PAIRED_METRICS)]
     rows = []
     for row in sorted(paired.to_dict("records"), key=lambda row: order.index(str(row["metric"]))):
         difference, low, high, p = (float(row[name]) for name in ("difference", "low", "high", "p_holm"))
@@ -494,8 +507,8 @@ def _paired_table(paired: pd.DataFrame) -> Table:
         headers,
         rows,
         "Differences are taken profile by profile and seed by seed; the interval holds for other profiles and other "
-        "seeds alike. p values are corrected for the number of comparisons in this table (Holm 1979); the verdict "
-        "follows from them.",
+        "seeds alike. p values are corrected for the number of comparisons in all metrics (Holm 1979); the "
+        "verdict follows from them.",
     )
 
 
@@ -535,7 +548,7 @@ def _n_dots(figure: Figure) -> int:
 def _paired_pictures(paired: pd.DataFrame) -> list[Picture]:
     found = []
     split = pl.shown_split({"": paired})
-    for metric in (HELD_OUT, "cosine", "rescaled_mse"):
+    for metric in (metric for metric in PAIRED_METRICS if metric != "mse"):
         rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
         if rows.empty:
             continue
@@ -726,24 +739,24 @@ def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
     )
 
 
-def _diagnostics(runs: list[Run]) -> tuple[Table | None, Table] | None:
-    """Those that fire in any run, with what that means; and all of them."""
+def _diagnostics(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
+    """What fires, as message and the arms that it is said of; and a table of all diagnostics."""
     tables = [run.diagnostics.assign(arm=run.arm) for run in runs if run.diagnostics is not None]
     if not tables:
         return None
-    firing, every = [], []
+    said: dict[str, list[str]] = {}
+    rows = []
     for (arm, name), found in pd.concat(tables).groupby(["arm", "name"], sort=False):
         fires = found["fires"] == "True"
-        start = [Cell(str(arm)), Cell(str(name).replace("_", " "))]
-        values = [_mean_cell(list(found["value"])), Cell(str(found["limit"].iloc[0]))]
         often = f"in {fires.sum()} of {len(found)} runs" if len(runs) > 1 else "yes"
-        every.append([*start, *values, Cell(often if fires.any() else "no")])
         if fires.any():
-            firing.append([*start, *values, Cell(often), Cell(str(found.loc[fires, "message"].iloc[0]))])
-    headers = ("arm", "diagnostic", "value", "should be", "fires")
+            message = str(found.loc[fires, "message"].iloc[0])
+            said.setdefault(message, []).append(f"{arm} ({often})" if len(runs) > 1 else str(arm))
+        shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
+        rows.append([Cell(str(arm)), Cell(shown[0]), _mean_cell(list(found["value"])), *map(Cell, shown[1:])])
     spread = ": means ± standard deviation over seeds" if len(runs) > len(arms_of(runs)) else ""
-    fired = Table(f"Diagnostics that fire{spread}", (*headers, "what that means"), firing) if firing else None
-    return fired, Table(f"All diagnostics{spread}", headers, every)
+    table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
+    return [(message, ", ".join(arms)) for message, arms in said.items()], table
 
 
 def _worst_profiles(runs: list[Run], split: str) -> Table:

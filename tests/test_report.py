@@ -1,0 +1,587 @@
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from geneae.comparison import compare_arms
+from geneae.errors import InputError
+from geneae.estimator import Autoencoder
+from geneae.evaluation import HELD_OUT
+from geneae.report import Picture, Run, _picture, number, read_run, render_report, score_rows, write_report
+from geneae.runs import gather
+
+EVIL = "<img src=x onerror=alert(1)>"
+NASTY = ["NA", EVIL, "a$b$c_{x}", 'quote" onload="alert(1)', "zwei\nZeilen", "細胞 β", "{{ 7 * 7 }}", "</script><b>"]
+N_PROFILES, N_GENES = 60, 40
+ANSWER = "The cosine loss is no better than MSE. Shrunken PCA is simpler."
+LOSS_SHIFT = {"mse": 0.0, "cosine": 0.01, "pearson": 0.02}
+
+
+class Page(HTMLParser):
+    """Elements, visible text and tables of a page, as a browser's parser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.tables: list[list[list[tuple[str, str]]]] = []
+        self.captions: list[str] = []
+        self._inside: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self._inside.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "caption":
+            self.captions.append("")
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(("", dict(attrs).get("data-value") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"script", "style"} & set(self._inside):
+            return
+        self.text.append(data)
+        if "caption" in self._inside:
+            self.captions[-1] += data
+        elif {"td", "th"} & set(self._inside):
+            text, value = self.tables[-1][-1].pop()
+            self.tables[-1][-1].append((text + data, value))
+
+    def table(self, caption: str) -> pd.DataFrame:
+        """Of the caption that begins so: numbers in full where there are any, by name of the row."""
+        found = next(n for n, title in enumerate(self.captions) if title.startswith(caption))
+        head, *rows = self.tables[found]
+        cells = [[value or text for text, value in row] for row in rows]
+        return pd.DataFrame(cells, columns=[text for text, _ in head]).set_index(head[0][0])
+
+
+def write_run(
+    folder: Path, loss: str = "mse", seed: int = 0, names: list[str] | None = None, **changes: Any
+) -> tuple[Path, pd.DataFrame]:
+    """A run folder as `fit` writes it, of made-up numbers; and the rows of its metrics.csv."""
+    folder.mkdir(parents=True)
+    rng, names = np.random.default_rng([seed, len(loss)]), names or [f"cell{i}" for i in range(N_PROFILES)]
+    n_profiles, base = len(names), np.random.default_rng(7).uniform(0.3, 0.8, len(names))
+    cosine = base + LOSS_SHIFT.get(loss, 0.0) + rng.normal(0, 0.002, n_profiles)
+    profiles = pd.DataFrame({"profile": names, "split": ["validation", "test"] * (n_profiles // 2)})
+    profiles = profiles.assign(
+        cosine=cosine, centred_cosine=cosine - 0.2, mse=1 - cosine, relative_mse=1 - cosine, norm_ratio=cosine,
+        direction_error=0.7 * (1 - cosine), magnitude_error=0.3 * (1 - cosine), rescaled_mse=0.99 * (1 - cosine),
+        heldout_cosine=cosine - 0.1, molecules=np.round(np.exp(8 + base)),
+    )  # fmt: skip
+    profiles.loc[0, HELD_OUT] = np.nan  # too few molecules
+    if "label" in changes:
+        profiles["label"] = [changes["label"][n % len(changes["label"])] for n in range(n_profiles)]
+        umap = pd.DataFrame({"profile": names, "umap_1": rng.normal(size=n_profiles), "umap_2": base})
+        umap.assign(label=profiles["label"]).to_csv(folder / "umap.csv", index=False)
+    rows = []
+    shifts = {"model": 0.0, "mean_profile": -0.2, "pca": -0.05, "shrunken_pca": -0.01, "pca_4": -0.1}
+    for split, table in profiles.groupby("split"):
+        for model, shift in shifts.items():
+            for metric in [HELD_OUT] if model == "pca_4" else table.columns[2:11]:
+                values = table[metric].dropna() if model == "model" else 0.6 + shift + 0.0 * table[metric].dropna()
+                for statistic, value in (("mean", values.mean()), ("median", values.median())):
+                    better = "lower" if "mse" in metric or "error" in metric else "higher"
+                    rows.append((model, seed, split, metric, statistic, value, len(values), better))
+            rows.append((model, seed, split, "skill", "mean", 0.5 + shift, len(table), "higher"))
+        rows.append(("model", seed, split, "ceiling", "mean", 0.87, int(table[HELD_OUT].count()), "higher"))
+    columns = ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
+    metrics = pd.DataFrame(rows, columns=columns)
+    history = pd.DataFrame({"epoch": range(4), "validation_cosine": [0.5, 0.6, 0.65, 0.66 + seed / 100]})
+    history = history.assign(validation_mse=1 - history["validation_cosine"], norm_ratio=0.7, train_loss=np.nan)
+    genes = changes.get("genes", [f"gene{i}" for i in range(N_GENES)])
+    genewise = pd.DataFrame(
+        {"gene": genes, "mean": np.linspace(0.01, 3, len(genes)), "correlation": rng.uniform(-1, 1, len(genes))}
+    )
+    fires = pd.DataFrame(
+        {"name": ["skill", "norm_ratio"], "value": [0.5, np.nan], "limit": ["above 0", "0.1 to 10"],
+         "fires": [changes.get("fires", False), False], "message": ["It has learned nothing.", "Never said."]}
+    )  # fmt: skip
+    tables = {"metrics": metrics, "profiles": profiles, "history": history, "genewise": genewise, "diagnostics": fires}
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame({"profile": ["t", *names], "split": ["train", *profiles["split"]]}).to_csv(
+        folder / "split.csv", index=False
+    )
+    config = {
+        "format": 1, "seed": seed, "split_seed": 0, "center": changes.get("center", "none"), "color": "cell type",
+        "settings": {"loss": loss, "n_latent": changes.get("n_latent", 32), "test": 0.1}, "space": "log1p_cp10k",
+        "data": {"source": changes.get("source", "data.h5ad"), "fingerprint": "a2d945", "n_genes": 500, "location": "X",
+                 "n_profiles": n_profiles + 1},
+        "network": {"n_genes": len(genes)}, "seconds": 12.5, "peak_memory_mb": 626.6, "best_epoch": 3, "epochs_run": 3,
+        "versions": {"geneae": "0.1.0", "torch": "2.6"}, "command": "geneae fit data.h5ad --loss mse",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name in ("model.safetensors", "genes.csv"):
+        (folder / name).touch()
+    return folder, metrics
+
+
+def write_runs(folder: Path, losses: list[str], n_seeds: int = 1, **changes: Any) -> list[Run]:
+    return [
+        read_run(write_run(folder / f"{n}-{loss[:20].replace('/', '')}-{seed}", loss, seed, **changes)[0], loss)
+        for n, loss in enumerate(losses)
+        for seed in range(n_seeds)
+    ]
+
+
+def compare(runs: list[Run]) -> pd.DataFrame:
+    for run in runs:  # losses of made-up names
+        run.config["settings"]["loss"] = run.arm if run.arm in LOSS_SHIFT else "mse"
+    return compare_arms(gather(runs, "test"), "test")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nearly all of the time; tests of tables and sentences go without."""
+    monkeypatch.setattr("geneae.report._picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], pd.DataFrame, str]:
+    """Three losses with two seeds each, labelled."""
+    runs = write_runs(tmp_path_factory.mktemp("compared"), list(LOSS_SHIFT), 2, label=["T", "B", "NK"])
+    paired = compare(runs)
+    return runs, paired, render_report(runs, ANSWER, paired)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], str, Path]:
+    """Strangers' names in every place that can hold one."""
+    folder = tmp_path_factory.mktemp("hostile")
+    names = [each for name in NASTY for each in (f"{name} (validation)", name)]
+    arms = ["mse", EVIL, "$x_{2}$" + "long " * 40]
+    runs = write_runs(
+        folder, arms, 2, names=names, label=NASTY, genes=[*map(str, range(9)), *NASTY], source=EVIL, fires=True
+    )
+    for run in runs:
+        run.config.update(command=f"geneae fit {EVIL}", color=EVIL, versions={EVIL: EVIL})
+        run.config["settings"][EVIL] = EVIL
+    path = folder / "report.html"
+    write_report(path, runs, f"{EVIL} wins. </script><script>alert(1)</script>", compare(runs))
+    return runs, path.read_text(encoding="utf-8"), path
+
+
+def test_a_run_is_read_to_the_last_bit_and_names_stay_text(tmp_path: Path) -> None:
+    folder, metrics = write_run(tmp_path / "run", names=["NA", "1", "", "nan"], label=["", "1"])
+    run = read_run(folder)
+    assert run.arm == "mse"
+    assert run.name == "run"
+    assert read_run(folder, "wide").arm == "wide"
+    assert list(run.profiles["profile"]) == ["NA", "1", "", "nan"]
+    assert list(run.profiles["label"]) == ["", "1", "", "1"]
+    assert (run.metrics["value"].to_numpy() == metrics["value"].to_numpy()).all()
+    assert run.metrics["seed"].dtype.kind == "i"
+    assert np.isnan(run.profiles.loc[0, HELD_OUT])
+    assert run.split_sizes == {"train": 1, "validation": 2, "test": 2}
+    assert run.genewise is not None
+    assert run.umap is not None
+    assert run.diagnostics is not None
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("profiles.csv", None, "profiles.csv cannot be read as a table of geneae"),
+        ("metrics.csv", "a,b\n1,2\n", "lacks the columns model, seed"),
+        ("history.csv", "epoch,validation_cosine,validation_mse,norm_ratio\n0,x,1,1\n", "could not convert string"),
+        ("history.csv", "", "No columns to parse"),
+        ("config.json", "{", "is not JSON"),
+    ],
+)
+def test_a_damaged_run_is_refused_by_name(tmp_path: Path, file: str, text: str | None, message: str) -> None:
+    folder, _ = write_run(tmp_path / "run")
+    (folder / file).unlink()
+    if text is not None:
+        (folder / file).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_run(folder)
+    assert str(folder / file) in str(caught.value)
+    assert "again" in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_numbers_of_one_run_are_those_of_its_files(tmp_path: Path) -> None:
+    folder, metrics = write_run(tmp_path / "run")
+    page = Page(render_report([read_run(folder)], ANSWER))
+    rows = {
+        "mse": "model",
+        "mean profile": "mean_profile",
+        "PCA, size 32": "pca",
+        "shrunken PCA, size 32": "shrunken_pca",
+    }
+    columns = {"held-out cosine\xa0↑": HELD_OUT, "cosine\xa0↑": "cosine", "MSE\xa0↓": "mse", "skill\xa0↑": "skill"}
+    means = metrics[metrics["statistic"] == "mean"].set_index(["model", "split", "metric"])["value"]
+    for split in ("test", "validation"):
+        table = page.table(split.capitalize()).rename(columns=lambda name: name.split(" of ")[0])
+        assert list(table.index) == [
+            "mse",
+            "shrunken PCA, size 32",
+            "PCA, size 32",
+            "PCA, size 4",
+            "mean profile",
+            "noise ceiling",
+        ]
+        for row, model in rows.items():
+            for column, metric in columns.items():
+                assert float(table.loc[row, column]) == means[model, split, metric]
+        assert float(table.loc["noise ceiling", "held-out cosine\xa0↑"]) == means["model", split, "ceiling"]
+        assert table.loc["PCA, size 4", "cosine\xa0↑"] == "–"
+    assert f">{means['model', 'test', HELD_OUT]:.4f}<" in render_report([read_run(folder)], ANSWER)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_other_metrics_are_there_too(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run")
+    page = Page(render_report([read_run(folder)], ANSWER))
+    titles = [n for n, caption in enumerate(page.captions) if caption.startswith("Test")]
+    assert len(titles) == 2
+    assert [text for text, _ in page.tables[titles[1]][0]] == [
+        "model", "relative MSE\xa0↓", "norm ratio", "direction error\xa0↓", "magnitude error\xa0↓"
+    ]  # fmt: skip
+
+
+def test_numbers_of_seeds_are_mean_and_deviation(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    runs, _, html = compared
+    table = Page(html).table("Test")
+    for arm in LOSS_SHIFT:
+        several = [run.metrics for run in runs if run.arm == arm]
+        rows = pd.concat(several).query(f"model == 'model' and split == 'test' and metric == '{HELD_OUT}'")
+        values = rows.loc[rows["statistic"] == "mean", "value"]
+        assert float(table.loc[arm, "held-out cosine\xa0↑"]) == pytest.approx(values.mean(), abs=1e-15)
+        assert f">{values.mean():.4f} ± {values.std():.4f}<" in html
+    assert "Test: means over 30 test profiles and 2 seeds ± standard deviation over seeds" in html
+    assert "Validation: means over validation profiles and 2 seeds" in html
+    assert "held-out cosine\xa0↑ of 29 profiles" in html
+    assert "MSE\xa0↓ of 30 profiles" in html
+
+
+def test_baselines_that_differ_between_arms_stand_beside_theirs(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "a", ["mse"]) + write_runs(tmp_path / "b", ["wide"], n_latent=64)
+    assert [row.title for row in score_rows(runs, "test")][2:] == [
+        "shrunken PCA, size 32", "PCA, size 32", "PCA, size 4", "mean profile", "shrunken PCA, size 64", "PCA, size 64",
+        "noise ceiling",
+    ]  # fmt: skip
+    other = read_run(tmp_path / "a" / "0-mse-0", "pearson")
+    chosen = (other.metrics["metric"] == "rescaled_mse") & (other.metrics["model"] == "pca")
+    other.metrics.loc[chosen, "value"] += 0.1
+    titles = [row.title for row in score_rows([runs[0], other], "test")]
+    assert titles == ["mse", "pearson", "shrunken PCA, size 32", "PCA, size 32", "PCA, size 4", "mean profile",
+                      "PCA, size 32 (beside pearson)", "noise ceiling"]  # fmt: skip
+
+
+def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    _, paired, html = compared
+    page = Page(html)
+    assert page.captions.count("Difference of each arm to mse, test profiles") == 2
+    table = page.table("Difference of each arm to mse").reset_index()
+    assert len(table) == paired["metric"].isin([HELD_OUT, "cosine", "mse", "rescaled_mse"]).sum() == 8
+    assert table.loc[0, "metric"] == "held-out cosine\xa0↑"
+    found = paired[(paired["arm"] == "pearson") & (paired["metric"] == HELD_OUT)].iloc[0]
+    row = table[(table["arm"] == "pearson") & (table["metric"] == "held-out cosine\xa0↑")].iloc[0]
+    assert float(row["difference"]) == found["difference"]
+    assert float(row["p (Holm)"]) == found["p_holm"]
+    assert row["verdict"] == found["verdict"] == "better"
+    assert f"{found['low']:+.5f} to {found['high']:+.5f}" in html
+    assert (float(row["profiles"]), float(row["seeds"])) == (found["n_profiles"], found["n_seeds"])
+
+
+def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    runs, _, html = compared
+    table = Page(html).table("The 20 test profiles of lowest held-out cosine (mean over arms and seeds)")
+    every = pd.concat([run.profiles.assign(arm=run.arm) for run in runs]).query("split == 'test'")
+    by_arm = every.pivot_table(HELD_OUT, "profile", "arm")
+    expected = by_arm[list(LOSS_SHIFT)].mean(axis=1).sort_values().index[:20]
+    assert list(table.index) == list(expected)
+    assert float(table.iloc[0]["cosine"]) == pytest.approx(by_arm.loc[expected[0], "cosine"], abs=1e-15)
+    assert list(table.columns) == ["cell type", "molecules", "mse", "cosine", "pearson"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_genes_are_those_of_highest_and_lowest_correlation(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run", genes=[f"g{i}" for i in range(100)])
+    run = read_run(folder)
+    assert run.genewise is not None
+    table = Page(render_report([run], ANSWER)).table("Genes of highest")
+    expected = run.genewise.tail(50).sort_values("correlation", ascending=False)["gene"]
+    assert list(table.index) == [*expected[:10], *expected[-10:]]
+
+
+def test_how_it_was_made(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    _, _, html = compared
+    text = " ".join(" ".join(Page(html).text).split())
+    for fact in (
+        "Command geneae fit data.h5ad --loss mse", "Fingerprint of the data a2d945", "Seed 0, 1", "Seed of the split 0",
+        "Time 75.0 seconds in all runs together", "Peak memory 627 MB", "geneae 0.1.0, torch 2.6", "Space log1p_cp10k",
+        "1 train, 30 validation, 30 test profiles", "validation 30", "Profiles and genes in the data 61 x 500",
+    ):  # fmt: skip
+        assert fact in text
+    table = Page(html).table("Settings")
+    assert table.loc["loss", "value"] == "mse, cosine, pearson"
+
+
+def test_sections_and_figures(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    _, _, html = compared
+    page = Page(html)
+    sections = [found["id"] for tag, found in page.elements if tag == "section"]
+    assert sections == ["results", "differences", "diagnostics", "figures", "profiles", "genes", "making"]
+    assert ANSWER in page.text
+    text = "".join(page.text)
+    assert text.index(ANSWER) < text.index("Results") < text.index("Worst profiles")
+    titles = re.findall("<h3>(.*?)</h3>", html)
+    assert titles == [
+        "Difference in held-out cosine to mse", "Difference in cosine to mse", "Difference in rescaled MSE to mse",
+        "Distribution of the held-out cosine", "Cosine against MSE", "Parts of the error", "Training curves",
+        "Norm of the reconstruction", "Difference to mse by cell type", "Correlation by gene",
+        "UMAP of the latents by cell type",
+    ]  # fmt: skip
+    images = [found for tag, found in page.elements if tag == "img"]
+    assert len(images) == len(titles)
+    assert all(len(str(image["alt"])) > 60 for image in images)
+
+
+def test_text_alternatives_carry_the_numbers(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    runs, paired, html = compared
+    alternatives = [str(found["alt"]) for tag, found in Page(html).elements if tag == "img"]
+    profiles = pd.concat([run.profiles for run in runs if run.arm == "cosine"]).query("split == 'test'")
+    mean = profiles.groupby("profile")[HELD_OUT].mean().mean()
+    assert f"cosine: mean {mean:.4f}" in alternatives[3]
+    assert "noise ceiling 0.8700" in alternatives[3]
+    assert "shrunken PCA 0.5900" in alternatives[3]
+    difference = paired[(paired["arm"] == "cosine") & (paired["metric"] == HELD_OUT)]["difference"].iloc[0]
+    assert f"cosine {difference:+.5f} (" in alternatives[0]
+    assert "to 0.6650 at epoch 3" in alternatives[6]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_scale_free_losses_and_centred_ones_are_explained(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "a", ["mse", "cosine"]) + write_runs(tmp_path / "b", ["pearson"], center="profile")
+    html = render_report(runs, ANSWER)
+    assert "The loss of cosine, pearson does not see the length of a reconstruction" in html
+    assert "pearson (profile) has one of its own" in html
+    assert "does not see the length" not in render_report(runs[:1], ANSWER)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "a", ["mse", "cosine"], 2, fires=True)
+    page = Page(render_report(runs, ANSWER))
+    text = " ".join("".join(page.text).split())
+    assert "mse (in 2 of 2 runs), cosine (in 2 of 2 runs): It has learned nothing." in text
+    assert "Never said." not in text
+    table = page.table("All diagnostics").reset_index()
+    assert list(table["fires"]) == ["in 2 of 2 runs", "no"] * 2
+    calm = "".join(Page(render_report(write_runs(tmp_path / "b", ["mse"]), ANSWER)).text)
+    assert "None of the diagnostics fires." in calm
+    assert "It has learned nothing." not in calm
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run")
+    for name in ("genewise", "diagnostics", "split"):
+        (folder / f"{name}.csv").unlink()
+    html = render_report([read_run(folder)], ANSWER)
+    page = Page(html)
+    sections = [found["id"] for tag, found in page.elements if tag == "section"]
+    assert sections == ["results", "figures", "profiles", "making"]
+    assert "The runs carry no labels: geneae fit --color KEY" in html
+    assert "UMAP of the latents" not in html
+    assert "Correlation by gene" not in html
+    assert "One seed says nothing about the spread between seeds." in html
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_counts_and_without_test_profiles_it_says_so(tmp_path: Path) -> None:
+    folder, metrics = write_run(tmp_path / "run")
+    kept = metrics[~metrics["metric"].isin([HELD_OUT, "skill", "ceiling"]) & (metrics["split"] == "validation")]
+    kept[~kept["model"].isin(["shrunken_pca", "pca_4"])].to_csv(folder / "metrics.csv", index=False)
+    profiles = pd.read_csv(folder / "profiles.csv").query("split == 'validation'").assign(heldout_cosine=np.nan)
+    profiles.drop(columns="molecules").to_csv(folder / "profiles.csv", index=False)
+    html = render_report([read_run(folder)], ANSWER)
+    page = Page(html)
+    assert list(page.table("Validation").index) == ["mse", "PCA, size 32", "mean profile"]
+    assert "Without counts, its molecules cannot be divided into halves" in html
+    assert "No test profiles were set aside" in html
+    assert not any(caption.startswith("Test") for caption in page.captions)
+    assert "The 20 validation profiles of lowest cosine (this run)" in page.captions
+    assert "Distribution of the cosine" in html
+
+
+def test_a_run_folder_as_fit_leaves_it(fitted: Autoencoder, model_folder: Path, tmp_path: Path) -> None:
+    run = read_run(model_folder)
+    write_report(tmp_path / "report.html", [run], ANSWER)
+    table = Page((tmp_path / "report.html").read_text(encoding="utf-8")).table("Test")
+    metrics = fitted.evaluation_.metrics
+    expected = metrics.query(f"model == 'model' and split == 'test' and metric == '{HELD_OUT}' and statistic == 'mean'")
+    assert float(table.loc["cosine", "held-out cosine\xa0↑"]) == expected["value"].item()
+
+
+def test_nothing_is_loaded_and_no_name_becomes_an_element(hostile: tuple[list[Run], str, Path]) -> None:
+    _, html, _ = hostile
+    page = Page(html)
+    for tag, found in page.elements:
+        assert tag not in ("iframe", "object", "embed", "form", "base", "b", "svg")
+        assert not any(name.startswith("on") for name in found)
+        assert all(not str(found.get(name, "data:,")).startswith("http") for name in ("src", "href"))
+        assert all(str(found.get(name, "data:")).startswith("data:") for name in ("src", "href", "srcset", "data"))
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert html.count("<script") == 1
+    assert "7 * 7" in html
+    assert EVIL in "".join(page.text)
+    named = {name for table in page.tables for row in table for name, _ in row}
+    assert {name for name in NASTY if name != "zwei\nZeilen"} <= named
+
+
+def test_images_hold_names_as_text_only(hostile: tuple[list[Run], str, Path]) -> None:
+    _, html, _ = hostile
+    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', html)
+    drawings = [base64.b64decode(unquote(image)).decode() for image in images]
+    assert len(drawings) >= 8
+    for drawing in drawings:
+        assert "<img" not in drawing
+        assert "<script" not in drawing
+    assert any("&lt;img src=x onerror=alert(1)&gt;" in drawing for drawing in drawings)
+    assert any("a$b$c_{x}" in drawing for drawing in drawings)
+    assert any("zwei Zeilen" in drawing for drawing in drawings)
+
+
+def test_the_policy_allows_our_script_and_nothing_else(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
+    import hashlib
+
+    html = compared[2]
+    policy = next(str(found["content"]) for tag, found in Page(html).elements if "http-equiv" in found)
+    for tag in ("script", "style"):
+        content = html.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+
+
+def test_many_arms_and_profiles_stay_small(tmp_path: Path) -> None:
+    names = [f"cell{i}" for i in range(600)]
+    arms = [f"a long name of an arm, so that its end tells it apart, number {n}" for n in range(20)]
+    runs = write_runs(tmp_path, arms, 1, names=names)
+    html = render_report(runs, ANSWER, compare(runs))
+    assert len(html.encode()) < 3e6
+    page = Page(html)
+    assert list(page.table("Test").index)[:20] == arms
+    assert "image/png" in html  # 20 x 300 dots
+
+
+def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None:
+    def draw() -> Axes:
+        ax = Figure(layout="constrained").add_subplot()
+        ax.plot([1, 2], [3, 4], clip_on=True)
+        return ax
+
+    plain = _picture("", "", "", draw)
+    with mpl.rc_context({"axes.facecolor": "black", "svg.fonttype": "path"}):
+        assert _picture("", "", "", draw) == plain
+        assert mpl.rcParams["axes.facecolor"] == "black"
+    assert (plain.width, plain.height) == (614, 461)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.68219, "0.6822"),
+        (-2e-18, "0.0000"),
+        (0.00012345, "1.23e-04"),
+        (12345.6, "12,346"),
+        (np.nan, "–"),
+        (-0.5, "-0.5000"),
+    ],
+)
+def test_numbers_as_shown(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
+    None,
+)
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the PATH (Debian: apt-get install chromium)")
+def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
+    """No error, no request, names are text, and every column of every table sorts both ways."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = hostile[2]
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=QUIET)
+        page = browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        page.emulate_media(color_scheme="dark")
+        page.evaluate("for (const found of document.querySelectorAll('details')) found.open = true")
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        assert page.locator("th", has_text=EVIL).count() > 0
+        assert page.evaluate("document.querySelectorAll('img[onerror]').length") == 0
+        n_tables = page.locator("table").count()
+        assert n_tables >= 8
+        sorted_columns = page.evaluate(SORT_ALL)
+        assert len(sorted_columns) == n_tables
+        for columns in sorted_columns:
+            for column in columns:
+                assert column["ascending"], column
+                assert column["descending"], column
+        first = page.locator("thead button").first
+        first.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("thead th").first.get_attribute("aria-sort") == "ascending"
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.set_viewport_size({"width": 360, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, width
+        browser.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+
+
+SORT_ALL = """
+Array.from(document.querySelectorAll("table"), (table) => Array.from(table.tHead.rows[0].cells, (header, index) => {
+  const read = () => Array.from(table.tBodies[0].rows, (row) => row.cells[index]).map(
+    (cell) => cell.dataset.value !== undefined ? Number(cell.dataset.value) : cell.textContent.trim());
+  const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b
+    : String(a).localeCompare(String(b), undefined, { numeric: true });
+  const isEmpty = (key) => key === "" || key === "–";
+  const found = { title: header.textContent };
+  for (const direction of ["ascending", "descending"]) {
+    const before = read().length;
+    header.querySelector("button").click();
+    const keys = read(), known = keys.filter((key) => !isEmpty(key));
+    const sign = direction === "ascending" ? 1 : -1;
+    found[direction] = header.ariaSort === direction && keys.length === before
+      && keys.slice(0, known.length).every((key) => !isEmpty(key))
+      && known.every((key, n) => n === 0 || sign * compare(known[n - 1], key) <= 0);
+  }
+  return found;
+}))
+"""
