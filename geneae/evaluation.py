@@ -66,16 +66,33 @@ def predictors(model: Model, is_half: bool) -> dict[str, Predictor]:
     network: Network = copy.deepcopy(model.network).double()
     shift = model.shift(is_half)
     shift = None if shift is None else shift.double()
-    found = {
-        "model": Predictor(
-            network.output(shift),
-            lambda rows: network.project(rows, shift),
-            lambda rows, _: network.decode(network.encode(network.scores(rows, shift))),
-            id(network),
-        )
-    }
     frames = model.baselines.held_out() if is_half else model.baselines.own_input()
+    found = {"model": _free(network, shift) if network.is_free else _in_basis(network, shift, frames)}
     return found | linear_predictors(frames)
+
+
+def _free(network: Network, shift: Tensor | None) -> Predictor:
+    return Predictor(
+        network.output(shift),
+        lambda rows: network.project(rows, shift),
+        lambda rows, _: network.decode(network.encode(network.scores(rows, shift))),
+        id(network),
+    )
+
+
+def _in_basis(network: Network, shift: Tensor | None, frames: dict[str, tuple[Frame, Tensor]]) -> Predictor:
+    """The network, with the products of the baseline in the same frame where there is one."""
+    own = Frame(network.components, network.mean if shift is None else network.mean + shift)
+    at = next((other for other, _ in frames.values() if _is_same(own, other)), own)
+
+    def predict(_: SparseRows, inputs: Projection) -> Tensor:
+        return network.decode(network.encode(at.predict(inputs, 1 / network.deviation)))
+
+    return Predictor(at.output(), at.project, predict, id(at))
+
+
+def _is_same(one: Frame, other: Frame) -> bool:
+    return torch.equal(one.components, other.components) and torch.equal(one.mean, other.mean)
 
 
 def linear_predictors(frames: dict[str, tuple[Frame, Tensor]]) -> dict[str, Predictor]:

@@ -13,6 +13,7 @@ from geneae.products import (
     Projection,
     SparseRows,
     inner_products,
+    last_layer,
     linear_output,
     project,
     sparse_product,
@@ -226,8 +227,12 @@ class Network(nn.Module):
         latent = self.encode(scores)
         hidden = self.decode(latent)
         with torch.autocast(hidden.device.type, enabled=False):  # sums over genes need 32 bits
-            projection = target if isinstance(target, Projection) else self.project(target)
-            output, hidden = self._output(), hidden.to(projection.squared.dtype)
+            if self.is_free and isinstance(target, SparseRows):
+                projection, output = last_layer(target, self.decoder_weight, self.decoder_bias, self.mean)
+            else:
+                projection = target if isinstance(target, Projection) else self.project(target)
+                output = self._output()
+            hidden = hidden.to(projection.squared.dtype)
             products = [inner_products(projection, output, hidden, center) for center in centers]
         return products, latent
 

@@ -12,7 +12,16 @@ from geneae.ceiling import cosine_of_halves, half_ceiling
 from geneae.losses import LossSettings, cosine, mean_loss, mse
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
-from geneae.products import InnerProducts, Projection, SparseRows, inner_products, linear_output, project, sparse_rows
+from geneae.products import (
+    InnerProducts,
+    Projection,
+    SparseRows,
+    inner_products,
+    linear_output,
+    project,
+    row_sums,
+    sparse_rows,
+)
 from geneae.views import halves
 
 CHUNK = 2048  # profiles projected at a time
@@ -38,6 +47,7 @@ class Pairs:
         self._matrix: sparse.csr_matrix | None = None
         if network.is_free:
             self._matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+            self._sums = row_sums(sparse_rows(self._matrix), network.mean.cpu())
         else:
             self._projection = _project(network, blocks)
             self._scores = network.scores_of(self._projection)
@@ -53,7 +63,8 @@ class Pairs:
             return self._scores[index.to(device)], self._projection.take(partner.to(device))
         assert self._matrix is not None
         rows = sparse_rows(self._matrix[index.numpy()], transpose=True)
-        return rows, rows if not self._swap else sparse_rows(self._matrix[partner.numpy()], transpose=True)
+        target = rows if not self._swap else sparse_rows(self._matrix[partner.numpy()], transpose=True)
+        return rows, replace(target, sums=self._sums.take(partner))
 
 
 def _project(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:

@@ -80,16 +80,16 @@ def panels_shape(n_panels: int) -> tuple[int, int]:
     return -(-n_panels // n_columns), n_columns
 
 
-def panels_size(n_panels: int) -> tuple[float, float]:
-    """Width and height, in inches, of small multiples."""
+def panels_size(n_panels: int, n_names: int = 1) -> tuple[float, float]:
+    """Width and height, in inches, of small multiples, with room for a legend of so many names."""
     n_rows, n_columns = panels_shape(n_panels)
     width = {1: 6.5, 2: 9.0}.get(n_columns, 10.5)
-    return width, n_rows * min(3.6, 0.9 * width / n_columns) + 0.9
+    return width, n_rows * min(3.6, 0.9 * width / n_columns) + 0.9 + 0.09 * n_names
 
 
 def label_size(n_labels: int, n_arms: int) -> tuple[float, float]:
     """Width and height, in inches, of `difference_by_label`."""
-    return 9.0, 1.7 + min(n_labels, MOST_LABELS) * float(np.clip(0.16 * n_arms, 0.34, 1.2))
+    return 9.0, 1.7 + 0.09 * n_arms + min(n_labels, MOST_LABELS) * float(np.clip(0.16 * n_arms, 0.34, 1.2))
 
 
 def _new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
@@ -103,9 +103,9 @@ def _one(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return _new_axes(size)[0] if ax is None else ax
 
 
-def _several(axes: Sequence[Axes] | None, n_panels: int) -> list[Axes]:
+def _several(axes: Sequence[Axes] | None, n_panels: int, n_names: int = 1) -> list[Axes]:
     """One of the axes for each panel; those left over are hidden."""
-    found = _new_axes(panels_size(n_panels), panels_shape(n_panels)) if axes is None else list(axes)
+    found = _new_axes(panels_size(n_panels, n_names), panels_shape(n_panels)) if axes is None else list(axes)
     if len(found) < n_panels:
         raise ValueError(f"{n_panels} panels need as many axes; found {len(found)}.")
     for ax in found[n_panels:]:
@@ -287,7 +287,7 @@ def cosine_against_mse(
         coloured = {"color": PALETTE[0]}
         colours = {"c": table["molecules"], "norm": norm, "cmap": "viridis"} if norm is not None else coloured
         ax.scatter(table["mse"], table["cosine"], s=_dot_size(len(table)), alpha=0.8, linewidths=0, **colours)
-        ax.set_title(shown(name), fontsize="medium")
+        _set_title(ax, name, len(found))
         _set_range(ax, errors, cosines)
         is_left = not is_grid or number % n_columns == 0
         is_bottom = not is_grid or number + n_columns >= len(found)
@@ -297,11 +297,18 @@ def cosine_against_mse(
         if is_left:
             ax.set_ylabel(axis_label("cosine") if len(found) < 3 else "cosine →")
     if norm is not None:
+        slimness = 10 + 15 * panels_shape(len(found))[0]
         bar = found[0].figure.colorbar(
-            ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=30
+            ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=slimness
         )
         _plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
     return found
+
+
+def _set_title(ax: Axes, name: str, n_panels: int) -> None:
+    """Short enough not to run into the title of the next panel."""
+    is_narrow = panels_shape(n_panels)[1] > 2
+    ax.set_title(shown(name, 24 if is_narrow else LONGEST_NAME), fontsize="small" if is_narrow else "medium", y=1.0)
 
 
 def _is_grid(axes: Sequence[Axes]) -> bool:
@@ -452,7 +459,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Seque
     axes
         Two, to draw on.
     """
-    found = _several(axes, 2)
+    found = _several(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
         _draw_curves(ax, histories, f"validation_{metric}")
         better = "← lower is better" if metric == "mse" else "higher is better →"
@@ -466,7 +473,7 @@ def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | No
 
     A prediction of noisy molecules has the least squared error where this ratio equals the cosine, below 1.
     """
-    ax = _one(ax, panels_size(1))
+    ax = _one(ax, panels_size(1, len(histories)))
     _draw_curves(ax, histories, "norm_ratio")
     low, high = ax.get_ylim()
     if high - low < LEAST_NORM_RANGE:
@@ -571,7 +578,7 @@ def gene_correlation(genes: Mapping[str, pd.DataFrame], ax: Axes | None = None) 
     ax
         To draw on.
     """
-    ax = _one(ax, panels_size(1))
+    ax = _one(ax, panels_size(1, len(genes)))
     tables = [by_gene(table).dropna() for table in genes.values()]
     if len(tables) == 1:
         table = tables[0]
@@ -624,7 +631,7 @@ def umap(tables: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None,
             ax.scatter(table["umap_1"], table["umap_2"], c=values, norm=norm, cmap="viridis", s=size, linewidths=0)
         else:
             _draw_kinds(ax, table, kinds, size)
-        ax.set_title(shown(name), fontsize="medium")
+        _set_title(ax, name, len(found))
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:
         found[0].figure.colorbar(ScalarMappable(norm, "viridis"), ax=found, label=shown(title), pad=0.02)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
 
 from geneae.errors import InputError
@@ -93,8 +94,9 @@ def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float =
     A random half of the molecules takes half the totals of the whole profile, so that two halves are comparable.
     """
     factor = np.divide(target_sum, totals, out=np.zeros_like(totals, dtype=np.float64), where=totals > 0)
-    by_value = np.repeat(factor.astype(np.float32), np.diff(counts.indptr))
-    return _with_values(counts, np.log1p(counts.data * by_value))
+    by_value = torch.from_numpy(np.repeat(factor.astype(np.float32), np.diff(counts.indptr)))
+    values = by_value.mul_(torch.from_numpy(counts.data)).log1p_()  # on all cores, and vectorised unlike NumPy's
+    return _with_values(counts, values.numpy())
 
 
 def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
