@@ -69,7 +69,7 @@ def test_the_bar_shows_validation_cosine_and_mse(monkeypatch: pytest.MonkeyPatch
     assert "epoch 2/10" in written.getvalue()
     assert "validation cosine 0.7900" in written.getvalue()
     assert "MSE 0.012" in written.getvalue()
-    assert "best epoch 1" in written.getvalue()
+    assert "lowest loss in epoch 1" in written.getvalue()
 
 
 def test_a_quiet_terminal_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
