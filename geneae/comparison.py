@@ -27,6 +27,8 @@ class Arm:
     """Of the runs."""
     profiles: dict[int, pd.DataFrame]
     """By seed, the rows of `profiles.csv` of one split, indexed by profile."""
+    center: str = "none"
+    """Centring of the loss, in which `rescaled_mse` is taken."""
 
     @property
     def is_scale_free(self) -> bool:
@@ -65,6 +67,8 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
     scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
     raw = table["metric"].isin(RAW_ERRORS) & table["arm"].isin(scale_free)
+    centred_otherwise = [arm.name for arm in arms[1:] if arm.center != arms[0].center]
+    raw |= (table["metric"] == "rescaled_mse") & table["arm"].isin(centred_otherwise)
     table.loc[raw, "p"] = np.nan
     table["p_holm"] = holm(table["p"].to_numpy(float))
     table["verdict"] = [

@@ -686,7 +686,12 @@ def paired_differences(
         raise ValueError(f"there is no difference in {metric} on {split} profiles.")
     ax = _one(ax, rows_size(len(rows)))
     ax.axvline(0.0, color=GREY, linewidth=0.8)
-    kinds = {"better": (PALETTE[0], "o"), "worse": (PALETTE[1], "s"), "no clear difference": (GREY, "D")}
+    kinds = {
+        "better": (PALETTE[0], "o"),
+        "worse": (PALETTE[1], "s"),
+        "no clear difference": (GREY, "D"),
+        "not comparable": (GREY, "x"),
+    }
     kind = [verdict if verdict in kinds else "no clear difference" for verdict in rows["verdict"]]
     for place, (of, difference, low, high) in enumerate(
         zip(kind, rows["difference"], rows["low"], rows["high"], strict=True)

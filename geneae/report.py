@@ -534,6 +534,9 @@ def _picture(title: str, caption: str, alternative: str, draw: Callable[[], Axes
         drawn = draw()
         figure = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
         assert isinstance(figure, Figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # else it is drawn once more, only to be laid out
         kind = "png" if _n_dots(figure) > MOST_VECTOR_DOTS else "svg"
         file = io.BytesIO()
         without = {"Date": None, "Creator": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}

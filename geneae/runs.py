@@ -229,7 +229,7 @@ def gather(runs: list[Run], split: str) -> list[Arm]:
     """Runs by arm, in order of appearance; every arm must have the same seeds."""
     arms: dict[str, Arm] = {}
     for run in runs:
-        arm = arms.setdefault(run.arm, Arm(run.arm, str(run.config["settings"]["loss"]), {}))
+        arm = arms.setdefault(run.arm, Arm(run.arm, str(run.config["settings"]["loss"]), {}, str(run.config["center"])))
         seed = int(run.config["seed"])
         if seed in arm.profiles:
             raise InputError(f"two runs of arm '{run.arm}' have seed {seed}. Leave one out.")

@@ -84,6 +84,14 @@ def test_raw_errors_of_scale_free_arms_are_not_compared() -> None:
     assert "rescaled_mse" in answer(table.reset_index())
 
 
+def test_rescaled_errors_of_arms_centred_otherwise_are_not_compared() -> None:
+    first, second = arm("mse"), arm("pearson", loss="pearson", gain=0.02)
+    second = Arm(second.name, second.loss, second.profiles, center="profile")
+    table = compare_arms([first, second], "test").set_index("metric")
+    assert table.loc["rescaled_mse", "verdict"] == UNDEFINED
+    assert table.loc["cosine", "verdict"] == BETTER
+
+
 def test_holm_agrees_with_statsmodels() -> None:
     p = np.random.default_rng(0).uniform(0, 0.1, 12)
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)

@@ -479,14 +479,14 @@ def test_the_policy_allows_our_script_and_nothing_else(compared: tuple[list[Run]
 
 
 def test_many_arms_and_profiles_stay_small(tmp_path: Path) -> None:
-    names = [f"cell{i}" for i in range(600)]
+    names = [f"cell{i}" for i in range(240)]
     arms = [f"a long name of an arm, so that its end tells it apart, number {n}" for n in range(20)]
     runs = write_runs(tmp_path, arms, 1, names=names)
-    html = render_report(runs, ANSWER, compare(runs))
+    html = render_report(runs, ANSWER)
     assert len(html.encode()) < 3e6
     page = Page(html)
     assert list(page.table("Test").index)[:20] == arms
-    assert "image/png" in html  # 20 x 300 dots
+    assert "image/png" in html  # 20 x 120 dots
 
 
 def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None:
