@@ -330,13 +330,3 @@ def inner_products(target: Projection, output: LinearOutput, hidden: Tensor, cen
     elif center != "none":
         raise ValueError(f"center must be one of {', '.join(CENTERS)}; found {center!r}")
     return InnerProducts(cross, squared.clamp(min=0), predicted.clamp(min=0), output.n_genes)
-
-
-def detach(products: InnerProducts) -> InnerProducts:
-    """The same numbers without their history."""
-    return replace(
-        products,
-        cross=products.cross.detach(),
-        target=products.target.detach(),
-        predicted=products.predicted.detach(),
-    )

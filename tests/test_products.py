@@ -10,7 +10,6 @@ from geneae.products import (
     InnerProducts,
     Projection,
     SparseRows,
-    detach,
     inner_products,
     linear_output,
     project,
@@ -186,14 +185,6 @@ def test_taking_projections_takes_profiles() -> None:
     whole, some = (project(sparse_rows(csr(x)), *layer) for x in (dense, dense[[5, 1, 1]]))
     for name in Projection.__dataclass_fields__:
         torch.testing.assert_close(getattr(whole.take(index).to("cpu"), name), getattr(some, name))
-
-
-def test_detached_products_are_equal_without_history() -> None:
-    value = torch.ones(2, requires_grad=True) * 3
-    products = detach(InnerProducts(value, value, value, 7))
-    assert not any(getattr(products, name).requires_grad for name in ("cross", "target", "predicted"))
-    assert products.cross.tolist() == [3, 3]
-    assert products.n_genes == 7
 
 
 def test_row_order_permutes_and_gene_order_changes_nothing() -> None:
