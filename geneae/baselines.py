@@ -30,7 +30,7 @@ class Frame:
 
     def predict(self, inputs: Projection, factors: Tensor) -> Tensor:
         """(n_profiles, rank) scores times factors."""
-        return (inputs.weight - self.mean @ self.components) * factors
+        return (inputs.weight - self.mean @ self.components) * factors.to(self.mean.dtype)
 
 
 def frame(basis: Basis, mean: Tensor, dtype: torch.dtype = torch.float64) -> Frame:
@@ -77,11 +77,11 @@ class Baselines:
             found["shrunken_pca"] = (frame(self.half, self.whole.mean), shrunken_pca(self.factors, self.size))
         return found
 
-    def held_out(self) -> dict[str, tuple[Frame, Tensor]]:
+    def held_out(self, dtype: torch.dtype = torch.float64) -> dict[str, tuple[Frame, Tensor]]:
         """Frame and factors by name, for halves predicting halves; empty without counts."""
         if self.half is None or self.factors is None:
             return {}
-        half, rank = frame(self.half, self.half.mean), self.half.rank
+        half, rank = frame(self.half, self.half.mean, dtype), self.half.rank
         sizes = {f"pca_{size}": (half, pca(rank, size)) for size in PCA_SIZES if size <= rank}
         return {
             "mean_profile": (half, mean_profile(rank)),

@@ -1,5 +1,6 @@
 """Gene bases: PCA of sparse profiles, and the Wiener factors that shrink it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +9,13 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.preprocess import column_mean
-from geneae.products import SparseRows, sparse_product, sparse_rows
+from geneae.products import SparseRows, sparse_product, sparse_rows, transposed_product
 
 OVERSAMPLING = 16  # directions beyond the rank asked for; they take up the error of the randomised range
 ITERATIONS = 4  # subspace iterations; the spectra of expression fall slowly
 FOLDS = 5  # of the cross-fit of the Wiener factors
 FOLD_ITERATIONS = 2  # are enough for factors; the basis itself gains from more
-ENOUGH = 2000  # profiles that factors are estimated on; folds beyond are left out
+ENOUGH = 1500  # profiles that factors are estimated on; folds beyond are left out
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
     rank = min(rank, largest_rank(n_rows, n_genes))
     mean = sum(column_mean(block) * (block.shape[0] / n_rows) for block in blocks)
     centre = torch.from_numpy(np.asarray(mean, dtype=np.float32))
-    rows = [sparse_rows(block, transpose=True) for block in blocks]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy transposes on one core
+        rows = list(pool.map(lambda block: sparse_rows(block, transpose=True), blocks))
     draws = torch.Generator().manual_seed(seed)
     directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_rows, n_genes), generator=draws)
-    for _ in range(iterations):
-        directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)))
+    for left in reversed(range(iterations)):
+        directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
     scores = _forth(rows, centre, directions)
     _, singular, rotation = torch.linalg.svd(scores, full_matrices=False)
     components = (directions @ rotation.T)[:, :rank]
@@ -77,10 +79,13 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
     return Basis((components * sign).contiguous(), centre, singular[:rank] / n_rows**0.5)
 
 
-def _orthonormal(columns: Tensor) -> Tensor:
-    """An orthonormal basis of the columns: Cholesky twice in float64, a third of the time of Householder; else QR."""
+def _orthonormal(columns: Tensor, rounds: int) -> Tensor:
+    """An orthonormal basis of the columns: Cholesky in float64, a third of the time of Householder; else QR.
+
+    A second round takes up the rounding of the first; directions on their way need one only.
+    """
     columns = columns.double()
-    for _ in range(2):
+    for _ in range(rounds):
         factor, failed = torch.linalg.cholesky_ex(columns.T @ columns)
         if failed:
             columns = torch.linalg.qr(columns).Q
@@ -98,8 +103,7 @@ def _back(rows: list[SparseRows], mean: Tensor, scores: Tensor) -> Tensor:
     parts = scores.split([block.n_profiles for block in rows])
     by_gene = -torch.outer(mean, scores.sum(0))
     for block, part in zip(rows, parts, strict=True):
-        assert block.transpose is not None
-        by_gene += sparse_product(block.transpose, part)
+        by_gene += transposed_product(block, part)
     return by_gene
 
 

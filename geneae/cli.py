@@ -94,7 +94,7 @@ FIT_OPTIONS = (
     option("stratify", "Column of obs whose values keep their proportions in every split.", metavar="KEY"),
     option("epochs", "At most so many epochs."),
     option("patience", "Stop after so many epochs without a better validation loss."),
-    option("batch_size", "Pairs of input and target a step."),
+    option("batch_size", "Profiles a step."),
     option("learning_rate", "Of AdamW; falls to zero over the second half of the epochs."),
     option("weight_decay", "Decoupled weight decay."),
     option("dropout", "In the hidden layers."),

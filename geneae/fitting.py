@@ -28,6 +28,7 @@ from geneae.profiles import Profiles
 from geneae.settings import Settings
 from geneae.splits import EXCLUDED, split_profiles
 from geneae.training import Training, train
+from geneae.views import Splitter
 
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
@@ -86,7 +87,7 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
             blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
         )
         objective = Reconstruction(find_loss(settings.loss), center, constants)
-        training = _train(network, known, preprocess, objective, settings, is_split, on_epoch)
+        training = _train(network, known, blocks, preprocess, objective, settings, is_split, on_epoch)
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -99,7 +100,7 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
         "target_sum": preprocess.target_sum,
         "loss_constants": asdict(constants),
         "network": network.shape(),
-        **_speed(training, len(train_rows) * (2 if is_split else 1)),
+        **_speed(training, len(train_rows)),
         "data": {
             "source": profiles.source,
             "location": profiles.location,
@@ -158,7 +159,7 @@ def _fit_baselines(
     basis = fit_basis([whole], small if is_split else large, settings.seed)
     if preprocess.state != "counts":
         return [whole], Baselines(basis, None, None, settings.n_latent)
-    halves = draw_blocks(expression, preprocess, True, (settings.seed, TRAINING_STREAM, 0))
+    halves = draw_blocks(expression, preprocess, Splitter(expression.matrix), (settings.seed, TRAINING_STREAM, 0))
     half = fit_basis(halves, large if is_split else small, settings.seed)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
     return halves if is_split else [whole], Baselines(basis, half, factors, settings.n_latent)
@@ -177,16 +178,18 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
 def _train(
     network: Network,
     known: tuple[Expression, Expression],
+    blocks: list[sparse.csr_matrix],
     preprocess: Preprocess,
     objective: Reconstruction,
     settings: Settings,
     is_split: bool,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> Training:
-    """Train on the first of two sets of profiles, with the second to choose the epoch."""
-    source = PairSource(network, known[0], preprocess, is_split, settings.n_splits, settings.seed)
+    """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
+    source = PairSource(network, known[0], preprocess, is_split, settings.n_splits, settings.seed, blocks)
+    splitter = Splitter(known[1].matrix) if is_split else None
     validation = [
-        Pairs(network, draw_blocks(known[1], preprocess, is_split, (settings.seed, VALIDATION_STREAM, number)))
+        Pairs(network, draw_blocks(known[1], preprocess, splitter, (settings.seed, VALIDATION_STREAM, number)))
         for number in range(VALIDATION_SPLITS if is_split else 1)
     ]
     training = train(network, source, validation, objective, settings, on_epoch)
@@ -194,7 +197,7 @@ def _train(
     return training
 
 
-def _speed(training: Training, n_pairs: int) -> dict[str, float | int | None]:
+def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]:
     history = training.history
     train_seconds = float(history["train_seconds"].sum())
     epochs_run = int(history["epoch"].iloc[-1])
@@ -202,7 +205,7 @@ def _speed(training: Training, n_pairs: int) -> dict[str, float | int | None]:
         "best_epoch": training.best_epoch,
         "epochs_run": epochs_run,
         "seconds_to_best_epoch": float(history["seconds"].iloc[training.best_epoch]),
-        "pairs_per_second": n_pairs * epochs_run / train_seconds if train_seconds else None,
+        "profiles_per_second": n_profiles * epochs_run / train_seconds if train_seconds else None,
     }
 
 

@@ -166,7 +166,7 @@ def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], 
         {"mean": (at, mean_profile(basis.rank))}
         | {str(size): (at, pca(basis.rank, size)) for size in PCA_SIZES if size <= basis.rank}
     )
-    products = products_of(models, whole, whole, ("none", "gene"))
+    (products,) = products_of(models, [whole], ("none", "gene"))
     mean = basis.mean.double().numpy()
     results = []
     for center, shift in (("none", np.zeros_like(mean)), ("gene", mean)):
@@ -248,9 +248,8 @@ def _held_out(
     for _ in range(REPEATS):
         pair = halves(counts.take(test), rng)
         known = torch.from_numpy(has_molecules(*pair))
-        first, second = (preprocess.apply(half) for half in pair)
-        for inputs, targets in ((first, second), (second, first)):
-            for name, by_center in products_of(models, inputs, targets, ("none",)).items():
+        for products in products_of(models, [preprocess.apply(half) for half in pair], ("none",)):
+            for name, by_center in products.items():
                 cosine = measure(METRICS["cosine"], by_center["none"])
                 sums[name] += float(cosine[known].nanmean()) / (2 * REPEATS)
     by_size: dict[str, dict[int, float]] = {"pca": {}, "shrunken": {}}

@@ -23,8 +23,24 @@ from geneae.settings import CUT_PLACES
 SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose mask costs a random 64-bit word for four values: on a processor ten times as fast as torch's own.
+
+    The share that is dropped is `p` to the nearest 1/65,536, and what is kept is scaled by exactly that.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Some values set to zero in training, the others scaled up; the input itself otherwise."""
+        if not self.training or not self.p or input.device.type != "cpu":
+            return super().forward(input)
+        dropped = round(self.p * 2**16)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - 2**15
+        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
+
+
 def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_outputs))
+    return nn.Sequential(nn.Linear(n_inputs, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, n_outputs))
 
 
 class SkipCore(nn.Module):
@@ -77,8 +93,8 @@ class PlainCore(nn.Module):
 
     def __init__(self, n_scores: int, n_latent: int, dropout: float) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_scores, n_latent))
-        self.decoder = nn.Sequential(nn.Linear(n_latent, n_scores), nn.ReLU(), nn.Dropout(dropout))
+        self.encoder = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(n_scores, n_latent))
+        self.decoder = nn.Sequential(nn.Linear(n_latent, n_scores), nn.ReLU(), Dropout(dropout))
 
     def encode(self, scores: Tensor) -> Tensor:
         """(n_profiles, n_latent) from (n_profiles, n_scores)."""

@@ -15,6 +15,7 @@ from geneae.preprocess import Expression, Preprocess
 from geneae.products import (
     InnerProducts,
     Projection,
+    RowStore,
     SparseRows,
     inner_products,
     linear_output,
@@ -22,7 +23,7 @@ from geneae.products import (
     row_sums,
     sparse_rows,
 )
-from geneae.views import halves
+from geneae.views import Splitter, draw_halves
 
 CHUNK = 2048  # profiles projected at a time
 CACHE_BYTES = 2**31  # of count splits kept between epochs; others are drawn again from their seed
@@ -44,10 +45,11 @@ class Pairs:
         self.n_profiles = blocks[0].shape[0]
         self._swap = self.n_profiles if len(blocks) == 2 else 0
         self._projection: Projection | None = None
-        self._matrix: sparse.csr_matrix | None = None
+        self._store: RowStore | None = None
         if network.is_free:
-            self._matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
-            self._sums = row_sums(sparse_rows(self._matrix), network.mean.cpu())
+            matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+            self._store = RowStore(matrix)
+            self._sums = row_sums(sparse_rows(matrix), network.mean.cpu())
         else:
             self._projection = _project(network, blocks)
             self._scores = network.scores_of(self._projection)
@@ -55,15 +57,22 @@ class Pairs:
     def __len__(self) -> int:
         return self.n_pairs
 
+    def order(self, generator: torch.Generator) -> Tensor:
+        """(n_profiles,) pairs of an epoch: every profile once, in random order; which half is the input is drawn."""
+        profiles = torch.randperm(self.n_profiles, generator=generator)
+        if not self._swap:
+            return profiles
+        return profiles + self._swap * torch.randint(0, 2, profiles.shape, generator=generator)
+
     def take(self, index: Tensor) -> Batch:
         """Inputs and targets of some pairs: scores and projections, or sparse rows."""
         partner = (index + self._swap) % self.n_pairs
         if self._projection is not None:
             device = self._scores.device
             return self._scores[index.to(device)], self._projection.take(partner.to(device))
-        assert self._matrix is not None
-        rows = sparse_rows(self._matrix[index.numpy()], transpose=True)
-        target = rows if not self._swap else sparse_rows(self._matrix[partner.numpy()], transpose=True)
+        assert self._store is not None
+        rows = self._store.take(index)
+        target = self._store.take(partner) if self._swap else rows
         return rows, replace(target, sums=self._sums.take(partner))
 
 
@@ -78,27 +87,53 @@ def _project(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
 
 
 def draw_blocks(
-    expression: Expression, preprocess: Preprocess, is_split: bool, seed: tuple[int, ...]
+    expression: Expression, preprocess: Preprocess, splitter: Splitter | None, seed: tuple[int, ...]
 ) -> list[sparse.csr_matrix]:
-    """Two random halves of the profiles, or the profiles themselves, normalised."""
-    if not is_split:
+    """Two random halves of the profiles by their splitter, or without one the profiles themselves; normalised."""
+    if splitter is None:
         return [preprocess.apply(expression)]
-    return [preprocess.apply(half) for half in halves(expression, np.random.default_rng(seed))]
+    return [preprocess.apply(half) for half in draw_halves(splitter, expression.totals, np.random.default_rng(seed))]
 
 
 class PairSource:
-    """Pairs of every epoch: `n_splits` count splits in turn, which train as well as a fresh one each time."""
+    """Pairs of every epoch: `n_splits` count splits in turn, which train as well as a fresh one each time.
+
+    Parameters
+    ----------
+    network
+        For which basis they are made.
+    expression, preprocess
+        The training profiles.
+    is_split
+        Whether halves predict halves.
+    n_splits
+        Count splits.
+    seed
+        Of them.
+    first
+        The blocks of the first split, where they were drawn before.
+    """
 
     def __init__(
-        self, network: Network, expression: Expression, preprocess: Preprocess, is_split: bool, n_splits: int, seed: int
+        self,
+        network: Network,
+        expression: Expression,
+        preprocess: Preprocess,
+        is_split: bool,
+        n_splits: int,
+        seed: int,
+        first: list[sparse.csr_matrix] | None = None,
     ) -> None:
         self.n_splits = n_splits if is_split else 1
         bytes_each = 8 * expression.n_profiles * len(network.deviation)
         if network.is_free:
             bytes_each = 16 * expression.matrix.nnz
+        splitter = Splitter(expression.matrix) if is_split else None
 
         def draw(split: int) -> Pairs:
-            return Pairs(network, draw_blocks(expression, preprocess, is_split, (seed, TRAINING_STREAM, split)))
+            if split == 0 and first is not None:
+                return Pairs(network, first)
+            return Pairs(network, draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split)))
 
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 

@@ -64,7 +64,7 @@ class Preprocess:
                 f"{profiles.location} holds {profiles.state.replace('_', '-')} values. "
                 "Name the matrix to read with --layer or --raw, or fit a model on this kind of values."
             )
-        columns = self.genes.get_indexer(profiles.genes)
+        columns = profiles.genes.get_indexer(self.genes)
         n_matched = int((columns >= 0).sum())
         if n_matched < max(1, min_overlap * len(self.genes)):
             raise InputError(
@@ -72,7 +72,7 @@ class Preprocess:
                 f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {_first(self.genes)}; data: "
                 f"{_first(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
             )
-        return Expression(select_columns(profiles.matrix, columns, len(self.genes)), profiles.totals), n_matched
+        return Expression(select_columns(profiles.matrix, columns), profiles.totals), n_matched
 
     def apply(self, expression: Expression) -> sparse.csr_matrix:
         """(n_profiles, n_genes) float32 in `space`; as sparse as what was given."""
@@ -103,12 +103,12 @@ def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_ma
     return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray, n_columns: int) -> sparse.csr_matrix:
-    """Column j of `matrix` becomes column `columns[j]` of the result; -1 drops it."""
-    to = columns[matrix.indices]
-    kept = to >= 0
-    ends = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    chosen = sparse.csr_matrix((matrix.data[kept], to[kept], ends), shape=(matrix.shape[0], n_columns))
+def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
+    """Column j of the result is column `columns[j]` of `matrix`; -1 makes it zero."""
+    found = np.flatnonzero(columns >= 0)
+    chosen = matrix[:, columns[found]]
+    to = found.astype(chosen.indices.dtype)[chosen.indices]
+    chosen = sparse.csr_matrix((chosen.data, to, chosen.indptr), shape=(matrix.shape[0], len(columns)))
     chosen.sort_indices()
     return chosen
 
@@ -144,10 +144,13 @@ def fit_preprocess(
             f"no gene is seen in at least {MIN_PROFILES} of {len(train)} training profiles of {profiles.source}, "
             f"{profiles.location}. Check that this is the right matrix."
         )
+    is_choice = n_top_genes is not None and n_top_genes < len(kept)
+    if not is_choice and not scale:
+        return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)))
     if profiles.state == "counts":
         matrix = normalize(matrix, profiles.totals[train])
     variance = column_variance(matrix)
-    if n_top_genes is not None and n_top_genes < len(kept):
+    if is_choice:
         kept = np.sort(kept[np.argsort(-variance[kept], kind="stable")[:n_top_genes]])
     deviation = np.sqrt(variance[kept])
     divisor = np.where(deviation > 0, deviation, 1.0) if scale else np.ones(len(kept))
@@ -156,15 +159,18 @@ def fit_preprocess(
 
 def column_mean(matrix: sparse.csr_matrix) -> np.ndarray:
     """(n_genes,) means, summed in float64."""
-    sums = np.bincount(matrix.indices, weights=matrix.data, minlength=matrix.shape[1])
-    return sums / max(1, matrix.shape[0])
+    return _column_sum(matrix) / max(1, matrix.shape[0])
 
 
 def column_variance(matrix: sparse.csr_matrix) -> np.ndarray:
     """(n_genes,) population variances, in float64, at least 0."""
-    squares = np.bincount(matrix.indices, weights=np.square(matrix.data, dtype=np.float64), minlength=matrix.shape[1])
+    squares = _column_sum(_with_values(matrix, np.square(matrix.data, dtype=np.float64)))
     variance: np.ndarray = np.maximum(squares / max(1, matrix.shape[0]) - column_mean(matrix) ** 2, 0)
     return variance
+
+
+def _column_sum(matrix: sparse.csr_matrix) -> np.ndarray:
+    return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
 
 
 def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:

@@ -9,6 +9,7 @@ and centring, by gene or by profile, adds terms of rank one.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from torch import Tensor
 
 from geneae.settings import CENTERS
 
-COLUMN_BYTES = 256  # of a matrix at a time: 20,000 genes x 64 float32 stay in the cache; twice as fast as 128 at once
+COLUMN_BYTES = 256  # of a large matrix at a time: 20,000 genes x 64 float32 stay in the cache
+SMALL_BYTES = 2**21  # of a matrix that stays in the cache whole
+PANEL = 4096  # genes of a batch at a time, so that their rows of a matrix stay in the cache
+FREQUENT = 1 / 3  # of the profiles; a gene seen in more of them is quicker as a dense column, and hardly larger
 
 
 @dataclass(frozen=True)
@@ -43,33 +47,68 @@ class RowSums:
 
 
 @dataclass(frozen=True)
-class SparseRows:
-    """A sparse batch of profiles (CSR), with its transpose where gradients need it."""
+class FrequentGenes:
+    """Genes that most profiles have, kept out of the sparse rows: their products are those of dense matrices."""
+
+    genes: Tensor
+    """(n_frequent,) int64 columns."""
+    values: Tensor
+    """(n_profiles, n_frequent)"""
+
+    def take(self, rows: Tensor) -> "FrequentGenes":
+        """Of some of the profiles."""
+        return FrequentGenes(self.genes, self.values[rows])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FrequentGenes":
+        """The same elsewhere, in another precision."""
+        return FrequentGenes(self.genes.to(device), self.values.to(device, dtype or self.values.dtype))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Values of neighbouring genes of a batch (CSR)."""
 
     indptr: Tensor
-    """(n_profiles + 1,) int64 or int32: where each profile starts."""
+    """(n_rows + 1,) int64 or int32: where each row starts."""
     indices: Tensor
-    """(n_values,) genes, the same type."""
+    """(n_values,) columns, counted from the first of the panel, the same type."""
     values: Tensor
     """(n_values,) float."""
+    n_columns: int
+    """Of the panel."""
+    transpose: "Panel | None" = None
+    """The same values gene by gene; needed for the gradient of a gene-sized matrix."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Panel":
+        """The same elsewhere, in another precision."""
+        transpose = None if self.transpose is None else self.transpose.to(device, dtype)
+        values = self.values.to(device, dtype or self.values.dtype)
+        return Panel(self.indptr.to(device), self.indices.to(device), values, self.n_columns, transpose)
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A sparse batch of profiles."""
+
+    panels: tuple[Panel, ...]
+    """Side by side; all genes together."""
+    n_profiles: int
+    """Rows."""
     n_genes: int
     """Columns."""
-    transpose: "SparseRows | None" = None
-    """The same values gene by gene; needed for the gradient of a gene-sized matrix."""
-    sums: "RowSums | None" = None
+    frequent: FrequentGenes | None = None
+    """Genes that the panels leave out."""
+    sums: RowSums | None = None
     """Where they are known already."""
-
-    @property
-    def n_profiles(self) -> int:
-        """Rows."""
-        return len(self.indptr) - 1
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "SparseRows":
         """The same rows elsewhere, in another precision."""
-        transpose = None if self.transpose is None else self.transpose.to(device, dtype)
-        values = self.values.to(device, dtype or self.values.dtype)
-        sums = None if self.sums is None else self.sums.to(device)
-        return SparseRows(self.indptr.to(device), self.indices.to(device), values, self.n_genes, transpose, sums)
+        return replace(
+            self,
+            panels=tuple(panel.to(device, dtype) for panel in self.panels),
+            frequent=None if self.frequent is None else self.frequent.to(device, dtype),
+            sums=None if self.sums is None else self.sums.to(device),
+        )
 
 
 def sparse_rows(matrix: sparse.csr_matrix, transpose: bool = False) -> SparseRows:
@@ -82,13 +121,33 @@ def sparse_rows(matrix: sparse.csr_matrix, transpose: bool = False) -> SparseRow
     transpose
         Also lay the values out gene by gene, which the gradient of `sparse_product` needs.
     """
-    by_gene = None
-    if transpose:
-        csc = matrix.tocsc()
-        by_gene = SparseRows(_tensor(csc.indptr), _tensor(csc.indices), _tensor(csc.data), matrix.shape[0])
-    return SparseRows(
-        _tensor(matrix.indptr), _tensor(matrix.indices), _tensor(matrix.data), int(matrix.shape[1]), by_gene
-    )
+    return SparseRows((_panel(matrix, transpose),), *matrix.shape)
+
+
+def _panel(matrix: sparse.csr_matrix | sparse.csc_matrix, transpose: bool = False) -> Panel:
+    by_gene = _panel(matrix.tocsc().T) if transpose else None
+    indptr, indices, values = map(_tensor, (matrix.indptr, matrix.indices, matrix.data))
+    return Panel(indptr, indices, values, int(matrix.shape[1]), by_gene)
+
+
+class RowStore:
+    """Profiles that batches are taken of: frequent genes as a dense matrix, the others as panels."""
+
+    def __init__(self, matrix: sparse.csr_matrix) -> None:
+        n_profiles, self._n_genes = matrix.shape
+        is_frequent = np.bincount(matrix.indices, minlength=self._n_genes) > FREQUENT * n_profiles
+        genes = np.flatnonzero(is_frequent)
+        dense = _tensor(matrix[:, genes].toarray())  # a quarter of its values at least are not zero
+        self._frequent = FrequentGenes(torch.from_numpy(genes), dense)
+        is_kept = ~is_frequent[matrix.indices]
+        ends = np.concatenate([[0], np.cumsum(is_kept)])[matrix.indptr].astype(matrix.indptr.dtype)
+        rare = sparse.csr_matrix((matrix.data[is_kept], matrix.indices[is_kept], ends), shape=matrix.shape)
+        self._panels = [rare[:, start : start + PANEL] for start in range(0, self._n_genes, PANEL)]
+
+    def take(self, rows: Tensor) -> SparseRows:
+        """Some of the profiles, with their transpose."""
+        panels = tuple(_panel(panel[rows.numpy()], transpose=True) for panel in self._panels)
+        return SparseRows(panels, len(rows), self._n_genes, self._frequent.take(rows))
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -97,21 +156,46 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _bags(rows: SparseRows, weight: Tensor) -> Tensor:
-    """Per row, the sum of value * weight[gene]: several times faster than the sparse matrix product of torch."""
-    if not len(rows.values):  # embedding_bag refuses an empty list
-        return weight.new_zeros(rows.n_profiles, weight.shape[1])
-    values = rows.values.to(weight.dtype)
+def _product(rows: SparseRows, weight: Tensor) -> Tensor:
+    """(n_profiles, n) x weight"""
+    parts = weight.split([panel.n_columns for panel in rows.panels])
+    product = _bags(rows.panels[0], parts[0])
+    for panel, part in zip(rows.panels[1:], parts[1:], strict=True):
+        product += _bags(panel, part)
+    if rows.frequent is not None:
+        product.addmm_(rows.frequent.values.to(weight.dtype), weight[rows.frequent.genes])
+    return product
+
+
+def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
+    """(n_genes, n) `x' @ by_row` from (n_profiles, n), without a gradient; the rows have to know their transpose."""
+    transposes = [panel.transpose for panel in rows.panels if panel.transpose is not None]
+    if len(transposes) < len(rows.panels):
+        raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
+    parts = [_bags(transpose, by_row) for transpose in transposes]
+    product = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if rows.frequent is not None:
+        product[rows.frequent.genes] = rows.frequent.values.T.to(by_row.dtype) @ by_row
+    return product
+
+
+def _bags(panel: Panel, weight: Tensor) -> Tensor:
+    """Per row, the sum of value * weight[column]: several times faster than the sparse matrix product of torch."""
+    if not len(panel.values):  # embedding_bag refuses an empty list
+        return weight.new_zeros(len(panel.indptr) - 1, weight.shape[1])
+    values = panel.values.to(weight.dtype)
+    size = weight.element_size()
+    n_columns = weight.shape[1] if weight.numel() * size <= SMALL_BYTES else COLUMN_BYTES // size
     parts = [
         F.embedding_bag(
-            rows.indices,
+            panel.indices,
             columns.contiguous(),
-            rows.indptr,
+            panel.indptr,
             mode="sum",
             per_sample_weights=values,
             include_last_offset=True,
         )
-        for columns in weight.split(COLUMN_BYTES // weight.element_size(), 1)
+        for columns in weight.split(n_columns, 1)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -120,13 +204,11 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: SparseRows) -> Tensor:
         ctx.rows = rows
-        return _bags(rows, weight)
+        return _product(rows, weight.detach())  # else embedding_bag prepares for a gradient of its own
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        if ctx.rows.transpose is None:
-            raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
-        return _bags(ctx.rows.transpose, gradients[0].contiguous()), None
+        return transposed_product(ctx.rows, gradients[0].contiguous()), None
 
 
 def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
@@ -165,26 +247,53 @@ class InnerProducts:
 
 @dataclass(frozen=True)
 class LinearOutput:
-    """What is needed of predicted = weight h + offset, independently of the batch; `center` is a gene mean."""
+    """What is needed of predicted = weight h + offset, independently of the batch.
 
+    What only a centring needs is made when it is first asked for.
+    """
+
+    weight: Tensor
+    """(n_genes, n)"""
+    offset: Tensor
+    """(n_genes,)"""
+    center: Tensor
+    """(n_genes,) gene mean."""
     gram: Tensor | None
     """(n, n) weight' weight; None where it is the identity."""
     weight_offset: Tensor
     """(n,) weight' offset"""
-    weight_center: Tensor
-    """(n,) weight' center"""
-    weight_sum: Tensor
-    """(n,) sum of weight over genes"""
     offset_squared: Tensor
     """|offset|^2"""
-    offset_center: Tensor
-    """<offset, center>"""
-    center_squared: Tensor
-    """|center|^2"""
-    offset_sum: Tensor
-    """Sum of offset over genes."""
-    n_genes: int
-    """Rows of weight."""
+
+    @property
+    def n_genes(self) -> int:
+        """Rows of weight."""
+        return int(self.weight.shape[0])
+
+    @cached_property
+    def weight_center(self) -> Tensor:
+        """(n,) weight' center"""
+        return self.weight.T @ self.center
+
+    @cached_property
+    def weight_sum(self) -> Tensor:
+        """(n,) sum of weight over genes"""
+        return self.weight.sum(0)
+
+    @cached_property
+    def offset_center(self) -> Tensor:
+        """<offset, center>"""
+        return self.offset @ self.center
+
+    @cached_property
+    def center_squared(self) -> Tensor:
+        """|center|^2"""
+        return self.center @ self.center
+
+    @cached_property
+    def offset_sum(self) -> Tensor:
+        """Sum of offset over genes."""
+        return self.offset.sum()
 
 
 def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: bool = False) -> LinearOutput:
@@ -197,17 +306,8 @@ def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: b
     orthonormal
         Whether the columns of `weight` are orthonormal.
     """
-    return LinearOutput(
-        gram=None if orthonormal else weight.T @ weight,
-        weight_offset=weight.T @ offset,
-        weight_center=weight.T @ center,
-        weight_sum=weight.sum(0),
-        offset_squared=offset @ offset,
-        offset_center=offset @ center,
-        center_squared=center @ center,
-        offset_sum=offset.sum(),
-        n_genes=int(weight.shape[0]),
-    )
+    gram = None if orthonormal else weight.T @ weight
+    return LinearOutput(weight, offset, center, gram, weight.T @ offset, offset @ offset)
 
 
 @dataclass(frozen=True)
@@ -246,10 +346,12 @@ def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) ->
 
 def row_sums(rows: SparseRows, center: Tensor) -> RowSums:
     """Of profiles, without a gradient."""
-    values = rows.values.to(center.dtype)
+    rows = rows.to(center.device, center.dtype)
     ones = torch.ones_like(center)[:, None]
-    squared, total = (_bags(replace(rows, values=summed), ones)[:, 0] for summed in (values * values, values))
-    return RowSums(sparse_product(rows, center), squared, total)
+    squares = replace(rows, panels=tuple(replace(panel, values=panel.values**2) for panel in rows.panels))
+    if rows.frequent is not None:
+        squares = replace(squares, frequent=replace(rows.frequent, values=rows.frequent.values**2))
+    return RowSums(_product(rows, center[:, None])[:, 0], _product(squares, ones)[:, 0], _product(rows, ones)[:, 0])
 
 
 class _LastLayer(torch.autograd.Function):
@@ -263,18 +365,16 @@ class _LastLayer(torch.autograd.Function):
         ctx.save_for_backward(weight, offset)
         ctx.rows = rows
         weight, offset = weight.detach(), offset.detach()
-        by_offset = _bags(rows, offset[:, None])[:, 0]
-        return _bags(rows, weight), by_offset, weight.T @ weight, weight.T @ offset, offset @ offset
+        by_offset = _product(rows, offset[:, None])[:, 0]
+        return _product(rows, weight), by_offset, weight.T @ weight, weight.T @ offset, offset @ offset
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, offset = ctx.saved_tensors
         product, by_offset, gram, weight_offset, squared = gradients
-        if ctx.rows.transpose is None:
-            raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
-        by_weight = _bags(ctx.rows.transpose, product.contiguous())
+        by_weight = transposed_product(ctx.rows, product.contiguous())
         by_weight.addmm_(weight, gram + gram.T).addr_(offset, weight_offset)
-        of_offset = _bags(ctx.rows.transpose, by_offset[:, None].contiguous())[:, 0]
+        of_offset = transposed_product(ctx.rows, by_offset[:, None].contiguous())[:, 0]
         of_offset.addmv_(weight, weight_offset).add_(2 * squared * offset)
         return by_weight, of_offset, None
 
@@ -284,17 +384,7 @@ def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor)
     parts = _LastLayer.apply(weight, offset, rows)  # type: ignore[no-untyped-call]
     product, by_offset, gram, weight_offset, squared = parts
     sums = rows.sums or row_sums(rows, center)
-    output = LinearOutput(
-        gram=gram,
-        weight_offset=weight_offset,
-        weight_center=weight.T @ center,
-        weight_sum=weight.sum(0),
-        offset_squared=squared,
-        offset_center=offset @ center,
-        center_squared=center @ center,
-        offset_sum=offset.sum(),
-        n_genes=int(weight.shape[0]),
-    )
+    output = LinearOutput(weight, offset, center, gram, weight_offset, squared)
     return Projection(product, by_offset, sums.center, sums.squared, sums.total), output
 
 

@@ -166,9 +166,9 @@ def _train_epoch(
     epoch: int,
     autocast: Callable[[], Any],
 ) -> float:
-    """One pass over all pairs; the mean loss per step, weighted by pairs."""
+    """One pass over all profiles; the mean loss per step, weighted by profiles."""
     network.train()
-    batches = torch.randperm(len(pairs), generator=order).split(settings.batch_size)
+    batches = pairs.order(order).split(settings.batch_size)
     total = 0.0
     for number, (index, batch) in enumerate(zip(batches, _ahead(pairs.take, batches), strict=True)):
         factor = rate_factor((epoch - 1) * len(batches) + number, settings.epochs * len(batches))
@@ -186,7 +186,7 @@ def _train_epoch(
             f"the loss became {total} in epoch {epoch}. Lower the learning rate ({settings.learning_rate:g}), "
             "or look for extreme values in the data."
         )
-    return total / len(pairs)
+    return total / pairs.n_profiles
 
 
 def _ahead(take: Callable[[Tensor], Batch], batches: Sequence[Tensor]) -> Iterator[Batch]:

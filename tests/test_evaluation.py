@@ -33,7 +33,7 @@ from geneae.pairs import TRAINING_STREAM, draw_blocks
 from geneae.preprocess import Expression
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
-from geneae.views import halves
+from geneae.views import Splitter, halves
 
 N, N_GENES = 120, 50
 KINDS: dict[str, dict[str, Any]] = {
@@ -184,6 +184,8 @@ def test_the_size_of_the_chunks_changes_nothing(judged: Judged, monkeypatch: pyt
     at_once = whole(judged)
     monkeypatch.setattr(evaluation, "CHUNK", 17)
     in_chunks = whole(judged)
+    held_out = [table.profiles.pop(HELD_OUT) for table in (at_once, in_chunks)]  # in float32
+    pd.testing.assert_series_equal(*held_out, rtol=1e-6, atol=1e-6)
     pd.testing.assert_frame_equal(at_once.profiles, in_chunks.profiles, rtol=1e-9, atol=1e-9)
     pd.testing.assert_frame_equal(at_once.metrics, in_chunks.metrics, rtol=1e-9, atol=1e-9)
 
@@ -192,8 +194,8 @@ def test_the_prediction_does_not_see_the_target_half(judged: Judged) -> None:
     model, expression = judged[0].model, judged[1]
     first, second = (model.preprocess.apply(half) for half in halves(expression, np.random.default_rng(0)))
     models = predictors(model, is_half=True)
-    known = products_of(models, first, second, ("none",))
-    other = products_of(models, first, second[::-1], ("none",))
+    known, _ = products_of(models, [first, second], ("none",))
+    other, _ = products_of(models, [first, second[::-1]], ("none",))
     for name in models:
         one, two = known[name]["none"], other[name]["none"]
         assert torch.equal(one.predicted, two.predicted)
@@ -223,7 +225,7 @@ def test_the_pca_rows_are_those_of_scikit_learn(judged: Judged) -> None:
     np.testing.assert_allclose(table["cosine"], cosine(x[split == "test"], predicted), rtol=1e-3)
     assert table["mse"].mean() == pytest.approx(((x[split == "test"] - predicted) ** 2).mean(), rel=1e-3)
     train = expression.take(np.flatnonzero(split == "train"))
-    blocks = draw_blocks(train, fitted.model.preprocess, True, (0, TRAINING_STREAM, 0))
+    blocks = draw_blocks(train, fitted.model.preprocess, Splitter(train.matrix), (0, TRAINING_STREAM, 0))
     pca = PCA(4, svd_solver="full").fit(sparse.vstack(blocks).toarray().astype(np.float64))
     basis = fitted.model.baselines.half
     assert basis is not None

@@ -203,8 +203,8 @@ def test_what_was_fitted_is_recorded(profiles: Profiles, plain: Fitted) -> None:
     assert set(config["versions"]) >= {"geneae", "torch", "anndata", "numpy", "python"}
     assert config["epochs_run"] == plain.history["epoch"].iloc[-1] == SETTINGS.epochs
     assert 0 < config["seconds_to_best_epoch"] <= config["seconds"]
-    n_pairs = 2 * int((plain.split == "train").sum()) * config["epochs_run"]
-    assert config["pairs_per_second"] == pytest.approx(n_pairs / plain.history["train_seconds"].sum())
+    n_profiles = int((plain.split == "train").sum()) * config["epochs_run"]
+    assert config["profiles_per_second"] == pytest.approx(n_profiles / plain.history["train_seconds"].sum())
     assert config["peak_memory_mb"] > 50
 
 

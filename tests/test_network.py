@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geneae.basis import Basis, fit_basis
 from geneae.errors import InputError
 from geneae.losses import LOSSES, LossSettings, mean_loss
-from geneae.network import Network, PlainCore, SkipCore, cut_initialize, network_in_basis, random_network
+from geneae.network import Dropout, Network, PlainCore, SkipCore, cut_initialize, network_in_basis, random_network
 from geneae.products import inner_products, sparse_rows
 
 FACTORS = torch.tensor([0.9, 0.8, 0.5, 0.3, 0.1, 0.0])
@@ -226,6 +226,20 @@ def test_dropout_acts_in_training_alone() -> None:
         assert not torch.equal(network.encode(network.scores(rows)), network.encode(network.scores(rows)))
         network.eval()
         assert torch.equal(network.encode(network.scores(rows)), network.encode(network.scores(rows)))
+
+
+@pytest.mark.parametrize("p", [0.25, 0.1, 0.7])
+def test_dropout_drops_its_share_and_keeps_the_mean_and_the_gradient(p: float) -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(501, 401, requires_grad=True)  # no multiple of four
+    found = Dropout(p)(ones)
+    found.sum().backward()
+    share = float((found == 0).double().mean())
+    assert abs(share - p) < 5 * (p * (1 - p) / found.numel()) ** 0.5
+    torch.testing.assert_close(found[found > 0], torch.full_like(found[found > 0], 1 / (1 - p)), rtol=1e-4, atol=0)
+    assert torch.equal(found, ones.grad)
+    neighbours = (found[:, 1:] == 0) & (found[:, :-1] == 0)  # drawn independently
+    assert abs(float(neighbours.double().mean()) - p * p) < 5 * (p * p / neighbours.numel()) ** 0.5 * 2
 
 
 def test_silencing_a_plain_network_changes_nothing() -> None:

@@ -12,8 +12,9 @@ from geneae.losses import LossSettings
 from geneae.network import Network, network_in_basis
 from geneae.pairs import Pairs, PairSource, draw_blocks, loss_constants
 from geneae.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.products import SparseRows
+from geneae.products import SparseRows, sparse_product
 from geneae.profiles import read_profiles
+from geneae.views import Splitter
 
 N = 41  # odd, so that a median is one of the values
 CENTERS = ("none", "gene", "profile")
@@ -28,7 +29,7 @@ def known() -> tuple[Expression, Preprocess]:
 
 @pytest.fixture(scope="module")
 def blocks(known: tuple[Expression, Preprocess]) -> list[sparse.csr_matrix]:
-    return draw_blocks(*known, True, (0, 0, 0))
+    return draw_blocks(*known, Splitter(known[0].matrix), (0, 0, 0))
 
 
 def make_network(blocks: list[sparse.csr_matrix], is_free: bool = False) -> Network:
@@ -38,8 +39,7 @@ def make_network(blocks: list[sparse.csr_matrix], is_free: bool = False) -> Netw
 
 
 def dense(rows: SparseRows) -> np.ndarray:
-    shape = (rows.n_profiles, rows.n_genes)
-    return sparse.csr_matrix((rows.values.numpy(), rows.indices.numpy(), rows.indptr.numpy()), shape=shape).toarray()
+    return sparse_product(rows.to("cpu", torch.float64), torch.eye(rows.n_genes, dtype=torch.float64)).numpy()
 
 
 def test_the_target_of_each_half_is_the_other_half(blocks: list[sparse.csr_matrix]) -> None:
@@ -67,20 +67,31 @@ def test_in_a_fixed_basis_too(blocks: list[sparse.csr_matrix]) -> None:
 
 @pytest.mark.parametrize("is_free", [False, True])
 def test_an_undivided_profile_is_its_own_target(known: tuple[Expression, Preprocess], is_free: bool) -> None:
-    block = draw_blocks(*known, False, (0,))
+    block = draw_blocks(*known, None, (0,))
     np.testing.assert_array_equal(block[0].toarray(), known[1].apply(known[0]).toarray())
     some = Pairs(make_network(block, is_free), block)
     _, target = some.take(torch.arange(N))
-    squared = target.values.square().sum() if isinstance(target, SparseRows) else target.squared.sum()
+    squared = np.sum(dense(target) ** 2) if isinstance(target, SparseRows) else target.squared.sum()
     assert len(some) == N
     assert float(squared) == pytest.approx(float((block[0].toarray().astype(np.float64) ** 2).sum()), rel=1e-6)
 
 
 def test_halves_come_from_the_seed_alone(known: tuple[Expression, Preprocess]) -> None:
-    again, other = draw_blocks(*known, True, (0, 0, 0)), draw_blocks(*known, True, (0, 1, 0))
-    for block, same, different in zip(draw_blocks(*known, True, (0, 0, 0)), again, other, strict=True):
+    splitter = Splitter(known[0].matrix)
+    one, again, other = (draw_blocks(*known, splitter, seed) for seed in ((0, 0, 0), (0, 0, 0), (0, 1, 0)))
+    for block, same, different in zip(one, again, other, strict=True):
         np.testing.assert_array_equal(block.toarray(), same.toarray())
         assert (block.toarray() != different.toarray()).mean() > 0.1
+
+
+def test_an_epoch_has_every_profile_once_and_both_directions(blocks: list[sparse.csr_matrix]) -> None:
+    network, generator = make_network(blocks), torch.Generator().manual_seed(0)
+    orders = [Pairs(network, blocks).order(generator) for _ in range(200)]
+    for order in orders:
+        assert sorted(order % N) == list(range(N))
+    assert abs(float((torch.cat(orders) >= N).double().mean()) - 0.5) < 5 * 0.5 / (200 * N) ** 0.5
+    alone = Pairs(network, blocks[:1]).order(generator)
+    assert sorted(alone) == list(range(N))
 
 
 @pytest.mark.parametrize("center", CENTERS)

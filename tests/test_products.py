@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 from reference import counts_matrix, csr, dense_products
 from torch import Tensor
 
+import geneae.products
 from geneae.products import (
     InnerProducts,
     Projection,
+    RowStore,
     SparseRows,
     inner_products,
     linear_output,
     project,
+    row_sums,
     sparse_product,
     sparse_rows,
 )
@@ -80,20 +83,42 @@ def test_autograd_check_of_sparse_product() -> None:
 
 def test_rows_share_the_memory_of_the_matrix_unless_it_is_read_only() -> None:
     matrix = csr(with_holes())
-    assert sparse_rows(matrix).values.data_ptr() == matrix.data.ctypes.data
+    assert sparse_rows(matrix).panels[0].values.data_ptr() == matrix.data.ctypes.data
     matrix.data.flags.writeable = False
-    rows = sparse_rows(matrix)
-    assert rows.values.tolist() == matrix.data.tolist()
-    assert rows.values.data_ptr() != matrix.data.ctypes.data
+    (panel,) = sparse_rows(matrix).panels
+    assert panel.values.tolist() == matrix.data.tolist()
+    assert panel.values.data_ptr() != matrix.data.ctypes.data
 
 
 def test_rows_and_their_transpose_change_precision_together() -> None:
     rows = sparse_rows(csr(with_holes()), transpose=True).to("cpu", torch.float64)
     assert (rows.n_profiles, rows.n_genes) == (7, 11)
-    assert rows.transpose is not None
-    assert (rows.transpose.n_profiles, rows.transpose.n_genes) == (11, 7)
-    assert rows.values.dtype == rows.transpose.values.dtype == torch.float64
-    assert rows.to("cpu").values.dtype == torch.float64
+    (panel,) = rows.panels
+    assert panel.transpose is not None
+    assert (len(panel.transpose.indptr) - 1, panel.transpose.n_columns) == (11, 7)
+    assert panel.values.dtype == panel.transpose.values.dtype == torch.float64
+    assert rows.to("cpu").panels[0].values.dtype == torch.float64
+
+
+def test_batches_of_a_store_have_the_products_of_the_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geneae.products, "PANEL", 4)
+    dense = with_holes()
+    dense[:, 3] = 1  # seen in every profile
+    index = torch.tensor([5, 1, 6, 1])
+    rows = RowStore(csr(dense)).take(index).to("cpu", torch.float64)
+    assert len(rows.panels) == 3
+    assert rows.frequent is not None
+    assert 0 < len(rows.frequent.genes) < 11
+    x, weight = torch.from_numpy(dense[index]), torch.randn(11, 2, dtype=torch.float64, requires_grad=True)
+    found = sparse_product(rows, weight)
+    torch.testing.assert_close(found, x @ weight)
+    upstream = torch.randn(4, 2, dtype=torch.float64)
+    found.backward(upstream)
+    torch.testing.assert_close(weight.grad, x.T @ upstream)
+    sums = row_sums(rows, weight[:, 0].detach())
+    torch.testing.assert_close(sums.center, (x @ weight[:, 0]).detach())
+    torch.testing.assert_close(sums.squared, (x * x).sum(1))
+    torch.testing.assert_close(sums.total, x.sum(1))
 
 
 @pytest.mark.parametrize("center", CENTERS)
@@ -133,8 +158,8 @@ def test_inner_products_have_the_gradients_of_dense_vectors(center: str) -> None
         project(rows, mine[0], mine[1], mean), linear_output(mine[0], mine[1], mean), mine[2], center
     )
     expected = dense_products(torch.from_numpy(dense), twins[2] @ twins[0].T + twins[1], center, mean)
-    for products in (found, expected):
-        (products.cross.sin() + products.predicted.sqrt()).sum().backward()
+    for these in (found, expected):
+        (these.cross.sin() + these.predicted.sqrt()).sum().backward()
     for one, other in zip(mine, twins, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-9)
 

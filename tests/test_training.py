@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import simulate
 from reference import DENSE_LOSSES, DenseTwin, centred
+from scipy import sparse
 from torch import Tensor
 
 from geneae import training
@@ -22,6 +23,7 @@ from geneae.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
 from geneae.training import Training, judge, open_device, rate_factor, train
+from geneae.views import Splitter
 
 QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
 COLUMNS = [
@@ -64,9 +66,15 @@ def data() -> Data:
     return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess
 
 
+def draw(
+    expression: Expression, preprocess: Preprocess, is_split: bool, seed: tuple[int, ...]
+) -> list[sparse.csr_matrix]:
+    return draw_blocks(expression, preprocess, Splitter(expression.matrix) if is_split else None, seed)
+
+
 def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) -> Start:
     known, other, preprocess = data
-    blocks = draw_blocks(known, preprocess, is_split, (0, 0, 0))
+    blocks = draw(known, preprocess, is_split, (0, 0, 0))
     basis = fit_basis(blocks, settings.rank, 0)
     torch.manual_seed(0)
     if settings.init == "random":
@@ -78,7 +86,7 @@ def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) ->
     center = loss.center or settings.center
     objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
     source = PairSource(network, known, preprocess, is_split, settings.n_splits, settings.seed)
-    validation = [Pairs(network, draw_blocks(other, preprocess, is_split, (0, 1, n))) for n in range(2)]
+    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n))) for n in range(2)]
     return Start(network, source, validation, objective, settings)
 
 
@@ -124,9 +132,7 @@ def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monk
     expected, cosines = [], []
     twin = DenseTwin(start.network)
     for number in range(2):
-        halves = [
-            torch.from_numpy(block.toarray()).double() for block in draw_blocks(other, preprocess, True, (0, 1, number))
-        ]
+        halves = [torch.from_numpy(block.toarray()).double() for block in draw(other, preprocess, True, (0, 1, number))]
         for given, wanted in (halves, halves[::-1]):
             predicted = twin.predict(twin.encode(given))
             pair = [centred(x, start.objective.center, start.network.mean.double()) for x in (wanted, predicted)]

@@ -95,7 +95,11 @@ def dense_network(network: Network) -> nn.Sequential:
         first.bias.copy_(network.encoder_bias)
         last.weight.copy_(network.decoder_weight)
         last.bias.copy_(network.decoder_bias)
-    return nn.Sequential(first, *copy.deepcopy(core.encoder), *copy.deepcopy(core.decoder), last)
+    inner = [
+        nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else copy.deepcopy(layer)
+        for layer in (*core.encoder, *core.decoder)
+    ]
+    return nn.Sequential(first, *inner, last)
 
 
 def check_same(network: Network, dense: nn.Sequential, matrix: sparse.csr_matrix, objective: Reconstruction) -> None:
