@@ -130,11 +130,15 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
 @click.option("--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP.")
+@click.option(
+    "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
+)
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
     color: str | None,
+    null: bool,
     layer: str | None,
     use_raw: bool,
     overwrite: bool,
@@ -158,17 +162,19 @@ def fit(
     from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
     from geneae.runs import fit_run, judged_split
-    from geneae.terminal import metrics_table, progress_bar
+    from geneae.terminal import metrics_table, null_lines, progress_bar
 
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
     with progress_bar(settings.epochs, quiet) as show:
-        model = fit_run(profiles, settings, folder, _command(), overwrite, color, show)
+        model = fit_run(profiles, settings, folder, _command(), overwrite, color, null, show)
     if quiet:
         return
     say(_split_line(model))
     say(metrics_table(model.evaluation_))
     say(verdict(model.evaluation_, judged_split(settings)))
+    if null:
+        say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))
     say(_training_line(model))
     for message in model.diagnostics_.loc[model.diagnostics_["fires"], "message"]:
         say(f"Note: {message}")

@@ -140,7 +140,14 @@ def _take(products: InnerProducts, rows: np.ndarray) -> InnerProducts:
     return InnerProducts(products.cross[index], products.target[index], products.predicted[index], products.n_genes)
 
 
-def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Series, fit_scales: bool) -> Evaluation:
+def evaluate(
+    model: Model,
+    expression: Expression,
+    names: pd.Index,
+    split: pd.Series,
+    fit_scales: bool,
+    partner: np.ndarray | None = None,
+) -> Evaluation:
     """Judge a model and its baselines on profiles.
 
     Own-input numbers compare a profile with its reconstruction; the held-out cosine compares the reconstruction of a
@@ -157,15 +164,18 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
         Of the profiles; splits are reported apart.
     fit_scales
         Fit the scales of `rescaled_mse` on the validation profiles among these, instead of taking the model's.
+    partner
+        (n_profiles,) position of the profile that each is to predict; its own where there is none.
     """
     whole = model.preprocess.apply(expression)
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
-    products = products_of(predictors(model, is_half=False), whole, whole, centers)
+    targets = whole if partner is None else whole[partner]
+    products = products_of(predictors(model, is_half=False), whole, targets, centers)
     scales = model.scales
     if fit_scales:
         chosen = (split == "validation").to_numpy()
         scales = {name: best_scale(_take(by_center[model.center], chosen)) for name, by_center in products.items()}
-    held_out, of_halves = held_out_cosines(model, expression)
+    held_out, of_halves = held_out_cosines(model, expression, partner)
     is_empty = np.diff(whole.indptr) == 0
     tables = []
     for name, by_center in products.items():
@@ -187,8 +197,10 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
 
 
-def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cosine of the prediction from one half with the other half, by model.
+def held_out_cosines(
+    model: Model, expression: Expression, partner: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
 
     Returns
     -------
@@ -207,10 +219,12 @@ def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np
         known = has_molecules(*pair)
         first, second = (model.preprocess.apply(half) for half in pair)
         of_halves += np.where(known, cosine_of_halves(first, second), np.nan)
+        judged = known if partner is None else known & known[partner]
         for inputs, targets in ((first, second), (second, first)):
+            targets = targets if partner is None else targets[partner]
             for name, by_center in products_of(models, inputs, targets, ("none",)).items():
                 cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
-                sums[name] += np.where(known, cosine, np.nan)
+                sums[name] += np.where(judged, cosine, np.nan)
     return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
 
 

@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from PIL import Image  # what matplotlib itself writes PNGs with
 
 from geneae import pl
+from geneae.diagnostics import null_table
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT
 from geneae.losses import ALIASES, LOSSES
+from geneae.nulls import NULLS
 from geneae.saving import SPLIT, read_config
 
 MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse")
@@ -208,6 +210,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         paired=[] if paired is None else _paired_tables(paired),
         paired_pictures=[] if paired is None else _paired_pictures(paired),
         diagnostics=_diagnostics(runs),
+        nulls=_nulls(runs, judged),
         pictures=_pictures(runs, metrics, judged),
         missing=_missing(runs),
         worst=_worst_profiles(runs, judged),
@@ -773,6 +776,28 @@ def _diagnostics(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
     spread = ": means ± standard deviation over seeds" if len(runs) > len(arms_of(runs)) else ""
     table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
     return [(message, ", ".join(arms)) for message, arms in said.items()], table
+
+
+def _nulls(runs: list[Run], split: str) -> Table | None:
+    """Every fit with nulls beside them."""
+    rows: list[list[Cell]] = []
+    headers: list[str] = []
+    for run in runs:
+        table = pd.DataFrame() if run.diagnostics is None else null_table(run.metrics, run.diagnostics, split)
+        headers = headers or [_metric_header(str(name)) for name in table.columns]
+        for title, *numbers in table.itertuples():
+            name = title if len(runs) == 1 else f"{run.name}, {title}"
+            rows.append([Cell(name, kind="" if title in NULLS.values() else "arm"), *map(_number_cell, numbers)])
+    if not rows:
+        return None
+    return Table(
+        f"The same training where there is nothing to learn: means over {split} profiles",
+        ("fit", *headers),
+        rows,
+        "Genes permuted: each profile keeps its values at random genes, so that profiles share nothing but their "
+        "depth. Targets permuted: each profile is to predict another one. A gain over the mean profile that is left "
+        "there needs no signal; a fit that gains no more has learned nothing.",
+    )
 
 
 def _worst_profiles(runs: list[Run], split: str) -> Table:

@@ -52,15 +52,17 @@ def fit_run(
     command: str,
     overwrite: bool = False,
     color: str | None = None,
+    null: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Autoencoder:
     """Fit, judge, and write a run folder with its report, whole or not at all.
 
-    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made.
+    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made. With
+    `null`, the nulls of `geneae.nulls` are fitted too.
     """
     if color is not None and color not in profiles.obs.columns:
         raise unknown("obs column", color, profiles.obs.columns)
-    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch)
+    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch, null=null)
     model.model_.config.update(command=command, color=color)
     if color is not None:
         table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
