@@ -466,8 +466,8 @@ def _missing(runs: list[Run]) -> list[str]:
         said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
     if not any("label" in run.profiles or run.umap is not None for run in runs):
         said.append(
-            "The runs carry no labels: geneae fit --color KEY, with a column of obs such as the cell type, adds a UMAP "
-            "and, between arms, differences by label."
+            "The runs carry no labels: --color KEY, with a column of obs such as the cell type, adds a UMAP and, "
+            "between arms, differences by label."
         )
     return said
 
@@ -597,13 +597,14 @@ def _pictures(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pictur
         _curves_picture(histories),
         _norm_picture(histories),
     ]
-    if len(arms) > 1 and all("label" in table for table in profiles.values()):
+    is_one_key = len(_distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
+    if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, _label_name(runs)))
     genes = _genes_by_arm(runs)
     if genes:
         found.append(_genes_picture(genes, split))
     umaps = {arm: run.umap for arm, several in arms.items() for run in several[::-1] if run.umap is not None}
-    if umaps:
+    if umaps and is_one_key:
         found.append(_umap_picture(umaps, _label_name(runs)))
     return found
 

@@ -397,6 +397,15 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_labels_of_different_columns_are_not_drawn_together(tmp_path: Path) -> None:
+    several = write_runs(tmp_path, ["mse", "cosine"], label=["B", "T"])
+    assert "UMAP of the latents by cell type" in render_report(several, ANSWER)
+    several[1].config["color"] = "donor"
+    html = render_report(several, ANSWER)
+    assert "UMAP of the latents" not in html
+    assert "Difference to mse by" not in html
+
+
 def test_nulls_stand_beside_their_fit(tmp_path: Path) -> None:
     folder, metrics = write_run(tmp_path / "run")
     assert "nothing to learn" not in render_report([read_run(folder)], ANSWER)
@@ -424,7 +433,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "The runs carry no labels: geneae fit --color KEY" in html
+    assert "The runs carry no labels: --color KEY" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "One seed says nothing about the spread between seeds." in html
