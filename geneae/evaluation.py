@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.baselines import Frame
-from geneae.ceiling import cosine_of_halves, half_ceiling, has_molecules
+from geneae.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling, has_molecules
 from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
 from geneae.model import Model
 from geneae.network import Network
@@ -249,7 +249,18 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
 
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
-    """Long table of means, medians and quantiles over the profiles that have a value, with skill and ceiling."""
+    """Long table of means, medians and quantiles over the profiles that have a value; skill, disattenuated cosine and
+    ceiling are of means.
+
+    Parameters
+    ----------
+    profiles
+        One row per profile and model, in one order of profiles for all models.
+    of_halves, split
+        (n_profiles,) in that order: cosine between the halves, and split.
+    seed
+        Named in the table.
+    """
     rows = []
     for (model, name), table in profiles.groupby(["model", "split"], sort=False):
         for column in COLUMNS:
@@ -273,6 +284,11 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
             gain = value(metrics, model, name, HELD_OUT) - trivial
             skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
             extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
+            held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
+                float
+            )
+            corrected = disattenuated_cosine(held_out, cosines)
+            extra.append((model, seed, name, "disattenuated_cosine", "mean", corrected, n_profiles, "higher"))
     return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
 
 

@@ -419,7 +419,15 @@ def _notes(runs: list[Run]) -> list[str]:
             "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the other "
             "half: noise cannot be copied, and the noise ceiling is what a perfect reconstruction would reach."
         )
-        said.append("Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1.")
+        said.append(
+            "The ceiling takes noise for Poisson, as that of molecules counted one by one is; other technical noise, "
+            "which the two halves share, makes it too high."
+        )
+        said.append(
+            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
+            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
+            "of the cosine with the noise-free profile (Spearman 1904)."
+        )
     else:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "

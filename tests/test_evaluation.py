@@ -293,7 +293,7 @@ def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None
     assert list(profiles.columns[:2]) == ["profile", "split"]
     assert len(profiles) == 24
     assert profiles["profile"].is_unique
-    assert set(metrics["metric"]) == {*COLUMNS, "skill", "ceiling"}
+    assert set(metrics["metric"]) == {*COLUMNS, "skill", "disattenuated_cosine", "ceiling"}
     assert set(metrics["model"]) == {*OWN, "pca_4", "pca_8", "pca_16", "pca_32"} & set(
         judged[0].evaluation.metrics.model
     )
@@ -391,6 +391,13 @@ def test_splits_are_summarised_apart(judged: Judged) -> None:
     sizes = [(fitted.split == name).sum() for name in ("train", "validation", "test")]
     parts = [value(apart.metrics, "model", name, "mse") for name in ("train", "validation", "test")]
     assert value(everything.metrics, "model", "all", "mse") == pytest.approx(np.average(parts, weights=sizes))
+
+
+def test_the_disattenuated_cosine_is_the_held_out_one_over_the_ceiling(judged: Judged) -> None:
+    metrics = whole(judged).metrics
+    for model in ("model", "mean_profile", "pca", "shrunken_pca"):
+        expected = value(metrics, model, "test", HELD_OUT) / value(metrics, "model", "test", "ceiling")
+        assert value(metrics, model, "test", "disattenuated_cosine") == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:

@@ -397,6 +397,13 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures")
+def test_the_ceiling_is_said_to_be_too_high_where_noise_is_not_poisson(tmp_path: Path) -> None:
+    html = render_report(write_runs(tmp_path, ["mse"]), ANSWER)
+    assert "other technical noise, which the two halves share, makes it too high" in html
+    assert "an estimate of the cosine with the noise-free profile (Spearman 1904)" in html
+
+
 def test_labels_of_different_columns_are_not_drawn_together(tmp_path: Path) -> None:
     several = write_runs(tmp_path, ["mse", "cosine"], label=["B", "T"])
     assert "UMAP of the latents by cell type" in render_report(several, ANSWER)
