@@ -52,6 +52,25 @@ def half_ceiling(cosines: np.ndarray) -> float:
     return float(np.sqrt(max(0.0, cosines.mean()))) if len(cosines) else float("nan")
 
 
+def disattenuated_cosine(held_out: np.ndarray, of_halves: np.ndarray) -> float:
+    """mean cos(x'(z'), z'') / sqrt(mean cos(z', z'')): cosine of reconstructions with the expectation of the profile
+    instead of its noisy half. Higher is better; about 1 at most, and NaN where there is no ceiling.
+
+    Spearman's correction for attenuation (1904), as a ratio of means over profiles: single ratios are too noisy. Within
+    0.01 for log-normalised Poisson counts from 500 molecules on; technical noise beyond Poisson makes it too low.
+
+    Parameters
+    ----------
+    held_out
+        (n_profiles,) cosines of reconstructions from one half with the other half.
+    of_halves
+        (n_profiles,) cosines between the halves.
+    """
+    known = ~(np.isnan(held_out) | np.isnan(of_halves))
+    ceiling = half_ceiling(of_halves[known])
+    return float(held_out[known].mean() / ceiling) if ceiling > 0 else float("nan")
+
+
 def has_molecules(first: Expression, second: Expression) -> np.ndarray:
     """Mask of the profiles with enough molecules in both halves to be judged."""
     counts = [np.asarray(half.matrix.sum(1), dtype=np.float64).ravel() for half in (first, second)]

@@ -104,6 +104,9 @@ FIT_OPTIONS = (
     option("device", "Where to train.", **choice(DEVICES)),
     option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
 )
+COLOR = click.option(
+    "--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP."
+)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
 MIN_OVERLAP = click.option(
@@ -129,12 +132,16 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @main.command()
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
-@click.option("--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP.")
+@COLOR
+@click.option(
+    "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
+)
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
     color: str | None,
+    null: bool,
     layer: str | None,
     use_raw: bool,
     overwrite: bool,
@@ -158,17 +165,19 @@ def fit(
     from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
     from geneae.runs import fit_run, judged_split
-    from geneae.terminal import metrics_table, progress_bar
+    from geneae.terminal import metrics_table, null_lines, progress_bar
 
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
     with progress_bar(settings.epochs, quiet) as show:
-        model = fit_run(profiles, settings, folder, _command(), overwrite, color, show)
+        model = fit_run(profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show)
     if quiet:
         return
     say(_split_line(model))
     say(metrics_table(model.evaluation_))
     say(verdict(model.evaluation_, judged_split(settings)))
+    if null:
+        say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))
     say(_training_line(model))
     for message in model.diagnostics_.loc[model.diagnostics_["fires"], "message"]:
         say(f"Note: {message}")
@@ -335,6 +344,7 @@ def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: st
 @click.option("--latent", "latents", multiple=True, type=int, help="Sizes of the latent to combine with them.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@COLOR
 @options(*(one for one in FIT_OPTIONS if one not in (LOSS, LATENT, CUT)), *MATRIX_OPTIONS, QUIET)
 def compare(
     data: tuple[str, ...],
@@ -344,6 +354,7 @@ def compare(
     latents: tuple[int, ...],
     seeds: int,
     jobs: int,
+    color: str | None,
     layer: str | None,
     use_raw: bool,
     quiet: bool,
@@ -352,13 +363,14 @@ def compare(
     """Compare losses on DATA, or finished run folders with each other.
 
     Every arm (a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary folder inside the
-    output; what is there already is not run again. Differences are taken profile by profile against the first arm.
+    output; what is there already is not run again. Differences are taken profile by profile against the first arm, and
+    with --color by its values, too.
     """
     folder, say = Path(output), _say(quiet)
     if (Path(data[0]) / "config.json").is_file():
         from geneae.runs import compare_runs
 
-        said = compare_runs([Path(run) for run in data], folder)
+        said = compare_runs([Path(run) for run in data], folder, color=color)
     else:
         if len(data) > 1:
             raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
@@ -368,7 +380,7 @@ def compare(
             "cut": list(cuts) or [base.cut],
             "n_latent": list(latents) or [base.n_latent],
         }
-        said = _run_grid(data[0], layer, use_raw, base, choices, seeds, jobs, folder, say)
+        said = _run_grid(data[0], layer, use_raw, base, choices, seeds, jobs, color, folder, say)
     say(said)
     say(f"Written to {folder}: metrics.csv, paired.csv and {folder / 'report.html'}.")
 
@@ -381,6 +393,7 @@ def _run_grid(
     choices: dict[str, list[Any]],
     seeds: int,
     jobs: int,
+    color: str | None,
     folder: Path,
     say: Callable[[str], None],
 ) -> str:
@@ -394,12 +407,13 @@ def _run_grid(
         check_loss(task.settings)
     check_parent(folder)
     seconds: list[float] = []
-    for number, (task, taken) in enumerate(run_grid(Source(data, layer, use_raw), tasks, _command(), jobs), start=1):
+    done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)
+    for number, (task, taken) in enumerate(done, start=1):
         seconds += [taken] if taken else []
         left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
         how = f"{taken:.0f} s" if taken else "there already"
         say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
-    return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks})
+    return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def _verdict(difference: float, p: float, better: str) -> str:
 
 
 def answer(paired: pd.DataFrame) -> str:
-    """Two sentences: which arms are better or worse than the first on the metric that counts, and by how much."""
+    """One sentence, or two with one seed: which arms are better or worse than the first on the metric that counts, and
+    by how much."""
     metric = HELD_OUT if (paired["metric"] == HELD_OUT).any() else "cosine"
     rows = paired[paired["metric"] == metric]
     title = "held-out cosine" if metric == HELD_OUT else "own-input cosine (no counts, so no held-out number)"
@@ -138,9 +139,4 @@ def answer(paired: pd.DataFrame) -> str:
     )
     if n_seeds == 1:
         sentence += " One seed says nothing about the spread between seeds."
-    if (paired["verdict"] == UNDEFINED).any():
-        sentence += (
-            " Losses that do not see the length of a prediction are compared on mse after one rescaling only "
-            "(rescaled_mse); their raw mse stands beside it and says nothing about the loss."
-        )
     return sentence

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geneae.evaluation import CLEAR, HELD_OUT, SAME, Evaluation, paired_difference, predictors, value
 from geneae.model import Model
+from geneae.nulls import NULLS
 from geneae.preprocess import Expression
 from geneae.products import sparse_rows
 
@@ -58,6 +59,98 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
         _norm(evaluation, split),
         _retrieval(model, matrix, hidden),
     ]
+
+
+def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str, split: str) -> list[Diagnostic]:
+    """Whether a fit has learned more than the same fit where there is nothing to learn.
+
+    Compared is the gain over the mean profile, each on its own data, in held-out cosine (own-input cosine without
+    counts), profile by profile. A null below its mean profile counts as that, which needs no signal either. Where the
+    fit gains no more than its null, (shrunken) PCA tells whose fault that is.
+
+    Parameters
+    ----------
+    evaluation, null_evaluation
+        Of the fit, and of the fit of the null with the same settings and split.
+    null
+        Name in `geneae.nulls.NULLS`.
+    split
+        `test` or `validation`.
+    """
+    both = evaluation, null_evaluation
+    has_counts = not np.isnan(value(evaluation.metrics, "model", split, HELD_OUT))
+    metric, rival = (HELD_OUT, "shrunken_pca") if has_counts else ("cosine", "pca")
+    gains = [_gain(of, "model", split, metric) for of in both]
+    excess, needed = _excess(*gains)
+    rival_excess, rival_needed = _excess(*(_gain(of, rival, split, metric) for of in both))
+    title, reached = NULLS[null], {True: "shrunken PCA", False: "PCA"}[has_counts]
+    numbers = {
+        metric: [value(of.metrics, "model", split, metric) for of in both],
+        "gain_over_mean_profile": [float(gain.mean()) for gain in gains],
+        "skill": [value(of.metrics, "model", split, "skill") for of in both],
+    }
+    return [
+        *(_of_null(null, name, *pair) for name, pair in numbers.items() if has_counts or name != "skill"),
+        Diagnostic(
+            f"excess_over_{null}",
+            excess,
+            f"above {needed:.5f}",
+            not excess > needed,
+            f"The model gains no more over the mean profile than the same fit with {title}, "
+            + (
+                f"but {reached} does: these data hold a signal, and it is the model that has not learned it. Look at "
+                "the learning rate, the epochs and the latent."
+                if rival_excess > rival_needed
+                else f"and neither does {reached}: as far as these profiles can show, there is nothing to learn about "
+                "single ones, and another loss or longer training will not change that."
+            ),
+        ),
+    ]
+
+
+def _gain(evaluation: Evaluation, model: str, split: str, metric: str) -> pd.Series:
+    """What a model gains over the mean profile, by profile."""
+    chosen = evaluation.profiles[evaluation.profiles["split"] == split].set_index("profile")
+    of, trivial = (chosen.loc[chosen["model"] == name, metric] for name in (model, "mean_profile"))
+    return of - trivial
+
+
+def _excess(gain: pd.Series, of_null: pd.Series) -> tuple[float, float]:
+    """Mean gain over that of the null, and what it has to be above to be one that the data can show."""
+    known = (gain - of_null if of_null.mean() > 0 else gain).dropna()
+    error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("inf")
+    return float(known.mean()), max(SAME, CLEAR * error)
+
+
+def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
+    """A number of a null, beside that of the fit; it does not fire."""
+    beside = "this fit has none" if np.isnan(own) else f"this fit: {own:.4f}"
+    return Diagnostic(f"{null}_{name}", of_null, beside, False, "")
+
+
+def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The fit and its nulls by title: heldout_cosine (or cosine), gain_over_mean_profile, skill; empty without nulls.
+
+    Parameters
+    ----------
+    metrics, diagnostics
+        Tables of a run.
+    split
+        That the diagnostics are of.
+    """
+    values = dict(zip(diagnostics["name"], diagnostics["value"], strict=True))
+    columns = [
+        name
+        for name in (HELD_OUT, "cosine", "gain_over_mean_profile", "skill")
+        if any(f"{null}_{name}" in values for null in NULLS)
+    ]
+    if not columns:
+        return pd.DataFrame()
+    own = {name: value(metrics, "model", split, name) for name in columns}
+    own["gain_over_mean_profile"] = own[columns[0]] - value(metrics, "mean_profile", split, columns[0])
+    rows = {"this fit": [own[name] for name in columns]}
+    rows |= {title: [float(values[f"{null}_{name}"]) for name in columns] for null, title in NULLS.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def to_table(diagnostics: list[Diagnostic]) -> pd.DataFrame:

@@ -9,10 +9,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
+from geneae.diagnostics import against_null, to_table
 from geneae.errors import InputError
 from geneae.evaluation import COLUMNS, HELD_OUT, evaluate, write_evaluation
 from geneae.fitting import fit
 from geneae.model import Model
+from geneae.nulls import NULLS
 from geneae.preprocess import Expression
 from geneae.profiles import Profiles, read_profiles
 from geneae.saving import load_model, new_folder, save_model
@@ -115,6 +117,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         layer: str | None = None,
         use_raw: bool = False,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
+        null: bool = False,
     ) -> "Autoencoder":
         """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -127,7 +130,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         layer, use_raw
             Which matrix of AnnData to read.
         on_epoch
-            Called with each row of the history.
+            Called with each row of the history; those of the nulls, too, each from epoch 0 on.
+        null
+            Fit the nulls of `geneae.nulls` too, and say in `diagnostics_` whether there was anything to learn. Takes
+            three times as long.
         """
         settings = Settings(**self.get_params())
         profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
@@ -135,6 +141,12 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
+        for name in NULLS if null else ():
+            without = fit(profiles, settings, on_epoch, name)
+            judged = against_null(
+                fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
+            )
+            self.diagnostics_ = pd.concat([self.diagnostics_, to_table(judged)], ignore_index=True)
         self.n_features_in_ = profiles.n_genes
         return self
 

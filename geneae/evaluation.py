@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.baselines import Frame
-from geneae.ceiling import cosine_of_halves, half_ceiling, has_molecules
+from geneae.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling, has_molecules
 from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
 from geneae.model import Model
 from geneae.network import Network
@@ -161,7 +161,14 @@ def _take(products: InnerProducts, rows: np.ndarray) -> InnerProducts:
     return InnerProducts(products.cross[index], products.target[index], products.predicted[index], products.n_genes)
 
 
-def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Series, fit_scales: bool) -> Evaluation:
+def evaluate(
+    model: Model,
+    expression: Expression,
+    names: pd.Index,
+    split: pd.Series,
+    fit_scales: bool,
+    partner: np.ndarray | None = None,
+) -> Evaluation:
     """Judge a model and its baselines on profiles.
 
     Own-input numbers compare a profile with its reconstruction; the held-out cosine compares the reconstruction of a
@@ -178,15 +185,18 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
         Of the profiles; splits are reported apart.
     fit_scales
         Fit the scales of `rescaled_mse` on the validation profiles among these, instead of taking the model's.
+    partner
+        (n_profiles,) position of the profile that each is to predict; its own where there is none.
     """
     whole = model.preprocess.apply(expression)
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
-    (products,) = products_of(predictors(model, is_half=False), [whole], centers)
+    blocks = [whole] if partner is None else [whole, whole[partner]]
+    products = products_of(predictors(model, is_half=False), blocks, centers)[0]
     scales = model.scales
     if fit_scales:
         chosen = (split == "validation").to_numpy()
         scales = {name: best_scale(_take(by_center[model.center], chosen)) for name, by_center in products.items()}
-    held_out, of_halves = held_out_cosines(model, expression)
+    held_out, of_halves = held_out_cosines(model, expression, partner)
     is_empty = np.diff(whole.indptr) == 0
     tables = []
     for name, by_center in products.items():
@@ -208,8 +218,10 @@ def evaluate(model: Model, expression: Expression, names: pd.Index, split: pd.Se
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
 
 
-def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cosine of the prediction from one half with the other half, by model.
+def held_out_cosines(
+    model: Model, expression: Expression, partner: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
 
     Returns
     -------
@@ -229,10 +241,18 @@ def held_out_cosines(model: Model, expression: Expression) -> tuple[dict[str, np
         known = has_molecules(*pair)
         blocks = [model.preprocess.apply(half) for half in pair]
         of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
-        for products in products_of(models, blocks, ("none",)):
+        judged = known if partner is None else known & known[partner]
+        if partner is None:
+            by_direction = products_of(models, blocks, ("none",))
+        else:
+            by_direction = [
+                products_of(models, [given, target[partner]], ("none",))[0]
+                for given, target in (blocks, reversed(blocks))
+            ]
+        for products in by_direction:
             for name, by_center in products.items():
                 cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
-                sums[name] += np.where(known, cosine, np.nan)
+                sums[name] += np.where(judged, cosine, np.nan)
     return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
 
 
@@ -257,7 +277,18 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
 
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
-    """Long table of means, medians and quantiles over the profiles that have a value, with skill and ceiling."""
+    """Long table of means, medians and quantiles over the profiles that have a value; skill, disattenuated cosine and
+    ceiling are of means.
+
+    Parameters
+    ----------
+    profiles
+        One row per profile and model, in one order of profiles for all models.
+    of_halves, split
+        (n_profiles,) in that order: cosine between the halves, and split.
+    seed
+        Named in the table.
+    """
     rows = []
     for (model, name), table in profiles.groupby(["model", "split"], sort=False):
         for column in COLUMNS:
@@ -281,6 +312,11 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
             gain = value(metrics, model, name, HELD_OUT) - trivial
             skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
             extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
+            held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
+                float
+            )
+            corrected = disattenuated_cosine(held_out, cosines)
+            extra.append((model, seed, name, "disattenuated_cosine", "mean", corrected, n_profiles, "higher"))
     return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
 
 

@@ -16,14 +16,15 @@ from scipy import sparse
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
 from geneae.diagnostics import diagnose, to_table
-from geneae.errors import InputError
+from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.losses import LossSettings, find_loss
 from geneae.model import FORMAT, Model
 from geneae.network import Network, network_in_basis, random_network
+from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, MismatchedSource, mismatch, partners, permute_genes
 from geneae.objectives import Reconstruction
 from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants
-from geneae.preprocess import Expression, Preprocess, fit_preprocess
+from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
 from geneae.settings import Settings
 from geneae.splits import EXCLUDED, split_profiles
@@ -51,7 +52,12 @@ class Fitted:
     """name, value, limit, fires, message, over the same profiles."""
 
 
-def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Fitted:
+def fit(
+    profiles: Profiles,
+    settings: Settings,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    null: str | None = None,
+) -> Fitted:
     """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
     Everything that is fitted (genes, means, bases, weights) sees training profiles only; validation profiles choose
@@ -65,8 +71,12 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
         Choices of the user.
     on_epoch
         Called with each row of the history.
+    null
+        Name in `geneae.nulls.NULLS`: fit, and judge, what is left of the profiles when there is nothing to learn.
     """
     begin = time.perf_counter()
+    if null is not None and null not in NULLS:
+        raise unknown("null", null, NULLS)
     center = check_loss(settings)
     is_split = _is_split(profiles, settings.target)
     is_empty = np.diff(profiles.matrix.indptr) == 0
@@ -78,8 +88,13 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
     _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
     expression, _ = preprocess.match(profiles)
+    if null == GENE_PERMUTED:
+        expression = permute_genes(expression, settings.seed)
+        preprocess = _rescaled(preprocess, expression.take(train_rows)) if settings.scale else preprocess
+    partner = partners(split.to_numpy(), settings.seed) if null == PAIR_PERMUTED else None
     known = expression.take(train_rows), expression.take(validation_rows)
-    blocks, baselines = _fit_baselines(known[0], preprocess, settings, is_split)
+    partners_of = _among(partner, train_rows), _among(partner, validation_rows)
+    blocks, baselines = _fit_baselines(known[0], preprocess, settings, is_split, partners_of[0])
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
@@ -87,7 +102,7 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
             blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
         )
         objective = Reconstruction(find_loss(settings.loss), center, constants)
-        training = _train(network, known, blocks, preprocess, objective, settings, is_split, on_epoch)
+        training = _train(network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch)
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -115,7 +130,9 @@ def fit(profiles: Profiles, settings: Settings, on_epoch: Callable[[dict[str, fl
     }
     model = Model(network, preprocess, baselines, {}, config)
     judged = np.flatnonzero(split.isin(["validation", "test"]))
-    evaluation = evaluate(model, expression.take(judged), profiles.names[judged], split.iloc[judged], fit_scales=True)
+    evaluation = evaluate(
+        model, expression.take(judged), profiles.names[judged], split.iloc[judged], True, _among(partner, judged)
+    )
     config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
     model = replace(model, scales=evaluation.scales)
     name = "test" if settings.test else "validation"
@@ -150,19 +167,32 @@ def _check_sizes(n_latent: int, n_train: int, n_genes: int) -> None:
         )
 
 
+def _among(partner: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Partners of some profiles, in increasing order, as positions among these."""
+    return None if partner is None else np.searchsorted(rows, partner[rows])
+
+
+def _rescaled(preprocess: Preprocess, expression: Expression) -> Preprocess:
+    """With the deviations that the genes of other training profiles have."""
+    unscaled = replace(preprocess, scale=np.ones(len(preprocess.genes)))
+    deviation = np.sqrt(column_variance(unscaled.apply(expression)))
+    return replace(preprocess, scale=np.where(deviation > 0, deviation, 1.0))
+
+
 def _fit_baselines(
-    expression: Expression, preprocess: Preprocess, settings: Settings, is_split: bool
+    expression: Expression, preprocess: Preprocess, settings: Settings, is_split: bool, partner: np.ndarray | None
 ) -> tuple[list[sparse.csr_matrix], Baselines]:
     """What the network is trained on (first draw), and the bases of the training profiles."""
     whole = preprocess.apply(expression)
     small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
     basis = fit_basis([whole], small if is_split else large, settings.seed)
     if preprocess.state != "counts":
-        return [whole], Baselines(basis, None, None, settings.n_latent)
-    halves = draw_blocks(expression, preprocess, Splitter(expression.matrix), (settings.seed, TRAINING_STREAM, 0))
+        return mismatch([whole], partner), Baselines(basis, None, None, settings.n_latent)
+    splitter = Splitter(expression.matrix)
+    halves = mismatch(draw_blocks(expression, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
     half = fit_basis(halves, large if is_split else small, settings.seed)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
-    return halves if is_split else [whole], Baselines(basis, half, factors, settings.n_latent)
+    return halves if is_split else mismatch([whole], partner), Baselines(basis, half, factors, settings.n_latent)
 
 
 def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
@@ -179,6 +209,7 @@ def _train(
     network: Network,
     known: tuple[Expression, Expression],
     blocks: list[sparse.csr_matrix],
+    partners_of: tuple[np.ndarray | None, np.ndarray | None],
     preprocess: Preprocess,
     objective: Reconstruction,
     settings: Settings,
@@ -186,11 +217,13 @@ def _train(
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
-    source = PairSource(network, known[0], preprocess, is_split, settings.n_splits, settings.seed, blocks)
+    choices = network, known[0], preprocess, is_split, settings.n_splits, settings.seed
+    source = PairSource(*choices, blocks) if partners_of[0] is None else MismatchedSource(*choices, partners_of[0])
     splitter = Splitter(known[1].matrix) if is_split else None
     validation = [
-        Pairs(network, draw_blocks(known[1], preprocess, splitter, (settings.seed, VALIDATION_STREAM, number)))
+        Pairs(network, mismatch(draw_blocks(known[1], preprocess, splitter, seed), partners_of[1]))
         for number in range(VALIDATION_SPLITS if is_split else 1)
+        for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
     training = train(network, source, validation, objective, settings, on_epoch)
     network.to("cpu")

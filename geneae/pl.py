@@ -30,6 +30,7 @@ BASELINE_LINES: dict[str, Any] = {"mean_profile": ":", "pca": "--", "shrunken_pc
 METRIC_TITLES = {
     HELD_OUT: "held-out cosine",
     "skill": "skill",
+    "disattenuated_cosine": "disattenuated cosine",
     "cosine": "cosine",
     "centred_cosine": "centred cosine",
     "mse": "MSE",

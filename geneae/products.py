@@ -137,8 +137,12 @@ class RowStore:
         n_profiles, self._n_genes = matrix.shape
         is_frequent = np.bincount(matrix.indices, minlength=self._n_genes) > FREQUENT * n_profiles
         genes = np.flatnonzero(is_frequent)
-        dense = _tensor(matrix[:, genes].toarray())  # a quarter of its values at least are not zero
-        self._frequent = FrequentGenes(torch.from_numpy(genes), dense)
+        chosen = matrix[:, genes].tocoo()
+        values = torch.zeros(
+            chosen.shape, dtype=_tensor(matrix.data).dtype
+        )  # a third of them at least will not be zero
+        values[_tensor(chosen.row).long(), _tensor(chosen.col).long()] = _tensor(chosen.data)
+        self._frequent = FrequentGenes(torch.from_numpy(genes), values)
         is_kept = ~is_frequent[matrix.indices]
         ends = np.concatenate([[0], np.cumsum(is_kept)])[matrix.indptr].astype(matrix.indptr.dtype)
         rare = sparse.csr_matrix((matrix.data[is_kept], matrix.indices[is_kept], ends), shape=matrix.shape)

@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from PIL import Image  # what matplotlib itself writes PNGs with
 
 from geneae import pl
+from geneae.diagnostics import null_table
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT
 from geneae.losses import ALIASES, LOSSES
+from geneae.nulls import NULLS
 from geneae.saving import SPLIT, read_config
 
 MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse")
@@ -208,6 +210,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         paired=[] if paired is None else _paired_tables(paired),
         paired_pictures=[] if paired is None else _paired_pictures(paired),
         diagnostics=_diagnostics(runs),
+        nulls=_nulls(runs, judged),
         pictures=_pictures(runs, metrics, judged),
         missing=_missing(runs),
         worst=_worst_profiles(runs, judged),
@@ -416,7 +419,15 @@ def _notes(runs: list[Run]) -> list[str]:
             "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the other "
             "half: noise cannot be copied, and the noise ceiling is what a perfect reconstruction would reach."
         )
-        said.append("Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1.")
+        said.append(
+            "The ceiling takes noise for Poisson, as that of molecules counted one by one is; other technical noise, "
+            "which the two halves share, makes it too high."
+        )
+        said.append(
+            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
+            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
+            "of the cosine with the noise-free profile (Spearman 1904)."
+        )
     else:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
@@ -463,8 +474,8 @@ def _missing(runs: list[Run]) -> list[str]:
         said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
     if not any("label" in run.profiles or run.umap is not None for run in runs):
         said.append(
-            "The runs carry no labels: geneae fit --color KEY, with a column of obs such as the cell type, adds a UMAP "
-            "and, between arms, differences by label."
+            "The runs carry no labels: --color KEY, with a column of obs such as the cell type, adds a UMAP and, "
+            "between arms, differences by label."
         )
     return said
 
@@ -594,13 +605,14 @@ def _pictures(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pictur
         _curves_picture(histories),
         _norm_picture(histories),
     ]
-    if len(arms) > 1 and all("label" in table for table in profiles.values()):
+    is_one_key = len(_distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
+    if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, _label_name(runs)))
     genes = _genes_by_arm(runs)
     if genes:
         found.append(_genes_picture(genes, split))
     umaps = {arm: run.umap for arm, several in arms.items() for run in several[::-1] if run.umap is not None}
-    if umaps:
+    if umaps and is_one_key:
         found.append(_umap_picture(umaps, _label_name(runs)))
     return found
 
@@ -773,6 +785,28 @@ def _diagnostics(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
     spread = ": means ± standard deviation over seeds" if len(runs) > len(arms_of(runs)) else ""
     table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
     return [(message, ", ".join(arms)) for message, arms in said.items()], table
+
+
+def _nulls(runs: list[Run], split: str) -> Table | None:
+    """Every fit with nulls beside them."""
+    rows: list[list[Cell]] = []
+    headers: list[str] = []
+    for run in runs:
+        table = pd.DataFrame() if run.diagnostics is None else null_table(run.metrics, run.diagnostics, split)
+        headers = headers or [_metric_header(str(name)) for name in table.columns]
+        for title, *numbers in table.itertuples():
+            name = title if len(runs) == 1 else f"{run.name}, {title}"
+            rows.append([Cell(name, kind="" if title in NULLS.values() else "arm"), *map(_number_cell, numbers)])
+    if not rows:
+        return None
+    return Table(
+        f"The same training where there is nothing to learn: means over {split} profiles",
+        ("fit", *headers),
+        rows,
+        "Genes permuted: each profile keeps its values at random genes, so that profiles share nothing but their "
+        "depth. Targets permuted: each profile is to predict another one. A gain over the mean profile that is left "
+        "there needs no signal; a fit that gains no more has learned nothing.",
+    )
 
 
 def _worst_profiles(runs: list[Run], split: str) -> Table:

@@ -52,28 +52,36 @@ def fit_run(
     command: str,
     overwrite: bool = False,
     color: str | None = None,
+    null: bool = False,
+    with_umap: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Autoencoder:
     """Fit, judge, and write a run folder with its report, whole or not at all.
 
-    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made.
+    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made unless
+    it is declined. With `null`, the nulls of `geneae.nulls` are fitted too.
     """
-    if color is not None and color not in profiles.obs.columns:
-        raise unknown("obs column", color, profiles.obs.columns)
-    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch)
+    check_color(profiles, color)
+    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch, null=null)
     model.model_.config.update(command=command, color=color)
     if color is not None:
         table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
         table["label"] = labels.reindex(table["profile"]).to_numpy()
 
     def add_report(partial: Path) -> None:
-        if color is not None:
+        if color is not None and with_umap:
             umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
             umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
         write_report(partial / REPORT, [read_run(partial)], verdict(model.evaluation_, judged_split(settings)))
 
     model.save(folder, overwrite=overwrite, and_then=add_report)
     return model
+
+
+def check_color(profiles: Profiles, color: str | None) -> None:
+    """Refuse a column of `obs` that is not there."""
+    if color is not None and color not in profiles.obs.columns:
+        raise unknown("obs column", color, profiles.obs.columns)
 
 
 def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
@@ -106,6 +114,8 @@ class Task:
     """All of them."""
     folder: Path
     """To write."""
+    is_first: bool = True
+    """Whether it has the first seed of its arm, the one that a UMAP is made of."""
 
 
 def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path) -> list[Task]:
@@ -130,7 +140,12 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
         arm = " ".join(_shown(field, getattr(settings, field)) for field in fields)
         name = re.sub(r"[^\w.+=-]+", "-", arm)
         tasks += [
-            Task(arm, replace(settings, seed=base.seed + number), folder / f"{name}-seed{base.seed + number}")
+            Task(
+                arm,
+                replace(settings, seed=base.seed + number),
+                folder / f"{name}-seed{base.seed + number}",
+                number == 0,
+            )
             for number in range(seeds)
         ]
     return tasks
@@ -140,42 +155,46 @@ def _shown(field: str, value: Any) -> str:
     return str(value) if field == "loss" else f"{field.removeprefix('n_')}={value}"
 
 
-def run_grid(source: Source, tasks: list[Task], command: str, jobs: int) -> Iterator[tuple[Task, float]]:
+def run_grid(
+    source: Source, tasks: list[Task], command: str, jobs: int, color: str | None = None
+) -> Iterator[tuple[Task, float]]:
     """Run what has not been run; yields each task when it is done, with its seconds (0 if it was there already).
 
     A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted goes on; one
-    that holds others is refused by name of what differs.
+    that holds others is refused by name of what differs. With `color`, a column of `obs`, profiles are labelled, and a
+    UMAP is made of the first seed of each arm.
     """
     profiles = source.read()
+    check_color(profiles, color)
     waiting = []
     for task in tasks:
-        if not is_finished(task, profiles.fingerprint):
+        if not is_finished(task, profiles.fingerprint, color):
             waiting.append(task)
         else:
             yield task, 0.0
     if jobs == 1 or len(waiting) <= 1:
         for task in waiting:
             begin = time.perf_counter()
-            fit_run(profiles, task.settings, task.folder, command)
+            fit_run(profiles, task.settings, task.folder, command, color=color, with_umap=task.is_first)
             yield task, time.perf_counter() - begin
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_run_apart, source, task, command, threads): task for task in waiting}
+        futures = {pool.submit(_run_apart, source, task, command, threads, color): task for task in waiting}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-def _run_apart(source: Source, task: Task, command: str, threads: int) -> float:
+def _run_apart(source: Source, task: Task, command: str, threads: int, color: str | None) -> float:
     """One run in a process of its own."""
     torch.set_num_threads(threads)
     begin = time.perf_counter()
-    fit_run(source.read(), task.settings, task.folder, command)
+    fit_run(source.read(), task.settings, task.folder, command, color=color, with_umap=task.is_first)
     return time.perf_counter() - begin
 
 
-def is_finished(task: Task, fingerprint: str) -> bool:
-    """Whether the folder of a task is there; one of other settings or data is refused."""
+def is_finished(task: Task, fingerprint: str, color: str | None = None) -> bool:
+    """Whether the folder of a task is there; one of other settings or data, or without that `color`, is refused."""
     if not (task.folder / CONFIG).is_file():
         return False
     config = read_config(task.folder)
@@ -183,6 +202,8 @@ def is_finished(task: Task, fingerprint: str) -> bool:
     different = [name for name, value in wanted.items() if config["settings"].get(name) != value]
     if config["data"]["fingerprint"] != fingerprint:
         different.append("data")
+    if color is not None and config.get("color") != color:
+        different.append("color")
     if different:
         raise InputError(
             f"{task.folder} holds a run with other {', '.join(different)}. Choose another output folder, or remove it."
@@ -190,7 +211,9 @@ def is_finished(task: Task, fingerprint: str) -> bool:
     return True
 
 
-def compare_runs(folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None) -> str:
+def compare_runs(
+    folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None, color: str | None = None
+) -> str:
     """Compare finished run folders: writes `metrics.csv`, `paired.csv` and `report.html`, and gives the answer.
 
     Runs of different split, space or data are refused.
@@ -203,9 +226,11 @@ def compare_runs(folders: Iterable[Path], output: Path, names: dict[Path, str] |
         Folder to write into; made if need be.
     names
         Arm by folder; by default named by the settings in which the folders differ.
+    color
+        Column of `obs` that the profiles of all folders must be labelled by.
     """
     folders = list(folders)
-    check_same(folders)
+    check_same(folders, color)
     names = names or arm_names(folders)
     runs = [read_run(folder, names[folder]) for folder in folders]
     split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
@@ -245,9 +270,19 @@ def gather(runs: list[Run], split: str) -> list[Arm]:
     return list(arms.values())
 
 
-def check_same(folders: list[Path]) -> None:
-    """Refuse runs that were not made on the same data, split and space, and say which and in what."""
+def check_same(folders: list[Path], color: str | None = None) -> None:
+    """Refuse runs that were not made on the same data, split and space, and say which and in what.
+
+    With `color`, those whose profiles are not labelled by it are refused, too.
+    """
     configs = {folder: read_config(folder) for folder in folders}
+    for folder, config in configs.items():
+        if color is not None and (found := config.get("color")) != color:
+            labelled = "no labels" if found is None else f"labels of '{found}'"
+            raise InputError(
+                f"--color {color} needs runs whose profiles are labelled by it; {folder} has {labelled}. Fit it again "
+                f"with --color {color}, or leave the flag out."
+            )
     splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
     first = folders[0]
     for folder, config in configs.items():

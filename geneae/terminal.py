@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from geneae.diagnostics import null_table
 from geneae.evaluation import HELD_OUT, Evaluation, value
 from geneae.inspection import Inspection
 
@@ -34,7 +36,8 @@ def progress_bar(epochs: int, is_quiet: bool) -> Iterator[Callable[[dict[str, fl
         best = {"epoch": 0.0, "validation_loss": float("inf")}
 
         def show(row: dict[str, float]) -> None:
-            best.update(row if row["validation_loss"] < best["validation_loss"] else {})
+            is_start = row["epoch"] == 0  # of this fit or of the next, with --null
+            best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
             said = (
                 f"epoch {row['epoch']:.0f}/{epochs}  validation cosine {row['validation_cosine']:.4f}  "
                 f"MSE {row['validation_mse']:.4g}  lowest loss in epoch {best['epoch']:.0f}"
@@ -60,6 +63,16 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
     if _is_there(evaluation, "ceiling", present[-1]):
         rows.append(row("noise ceiling", "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
     head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:
+    """The fit beside the same fit where there is nothing to learn; for a fit with nulls."""
+    table = null_table(evaluation.metrics, diagnostics, split)
+    rows = [["", *(SHOWN.get(name, f"{name.replace('_', ' ')} ↑") for name in table.columns)]]
+    rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
+    n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
+    head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"
     return "\n".join([head, *_aligned(rows)])
 
 

@@ -1,8 +1,18 @@
 import numpy as np
+import pandas as pd
 import pytest
 from reference import csr
 
-from geneae.ceiling import MIN_MOLECULES, cosine_of_halves, half_ceiling, has_molecules
+from geneae.ceiling import (
+    MIN_MOLECULES,
+    cosine_of_halves,
+    counts_ceiling,
+    disattenuated_cosine,
+    half_ceiling,
+    has_molecules,
+)
+from geneae.evaluation import HELD_OUT, summarize, value
+from geneae.metrics import METRICS
 from geneae.preprocess import Expression
 
 
@@ -54,23 +64,103 @@ def test_equal_halves_have_ceiling_one_and_unrelated_ones_zero() -> None:
     assert np.isnan(half_ceiling(np.array([])))
 
 
-@pytest.mark.parametrize("depth", [300, 2000])
-def test_the_ceiling_is_the_cosine_of_a_half_with_its_expectation(depth: int) -> None:
-    rng = np.random.default_rng(depth)
-    rates = rng.gamma(0.4, 1.0, size=(3, 300))[rng.integers(0, 3, 150)] * rng.gamma(4, 0.25, size=(150, 300))
-    rates *= depth / rates.sum(1, keepdims=True)
+DEPTHS = [500, 1000, 2000, 5000]
+N_TRAIN, N_JUDGED, N_DRAWS = 450, 150, 100
 
-    def draw() -> tuple[np.ndarray, np.ndarray]:
-        first, second = rng.poisson(rates / 2), rng.poisson(rates / 2)
+
+class World:
+    """Profiles of rank six whose noise-free values are known, as two halves normalised like whole ones.
+
+    `dispersion` multiplies the rate of every molecule count by a gamma number of mean 1 and that inverse variance, as
+    technical noise beyond Poisson would: the counts are negative binomial, and both halves share it.
+    """
+
+    def __init__(self, depth: float, dispersion: float | None = None) -> None:
+        self.rng, self.dispersion = np.random.default_rng(1), dispersion
+        programmes = self.rng.gamma(0.3, 1.0, (6, 600)) + 0.02
+        mixture = self.rng.dirichlet(np.full(6, 0.3), N_TRAIN + N_JUDGED)
+        self.rates = mixture @ (programmes / programmes.sum(1, keepdims=True)) * depth
+        self.train, self.judged = self.draw(self.rates[:N_TRAIN]), self.draw(self.rates[N_TRAIN:])
+        self.expectation = np.zeros_like(self.judged[0])
+        for _ in range(N_DRAWS):
+            self.expectation += np.add(*self.draw(self.rates[N_TRAIN:])) / (2 * N_DRAWS)
+
+    def draw(self, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log1p of two halves per 10,000 molecules of the whole."""
+        noise = 1.0 if self.dispersion is None else self.rng.gamma(self.dispersion, 1 / self.dispersion, rates.shape)
+        first, second = self.rng.poisson(rates * noise / 2), self.rng.poisson(rates * noise / 2)
         scale = 2e4 / (first + second).sum(1, keepdims=True)
         return np.log1p(scale * first), np.log1p(scale * second)
 
-    expectation = sum((sum(draw()) for _ in range(60)), np.zeros_like(rates)) / 120  # type: ignore[arg-type]
-    draws = [draw() for _ in range(4)]
-    truth = np.mean([cosines(half, expectation) for pair in draws for half in pair])
-    ceiling = half_ceiling(np.concatenate([cosine_of_halves(csr(a), csr(b)) for a, b in draws]))
-    assert ceiling == pytest.approx(truth, abs=0.005)
-    assert 0.5 < truth < 0.95  # far from where any formula would be right
+    def of_halves(self) -> np.ndarray:
+        """Cosine between the halves of the judged profiles."""
+        return cosine_of_halves(*(csr(half, np.float64) for half in self.judged))
+
+    def pca(self, rank: int) -> np.ndarray:
+        """Of the first halves of the judged profiles, by a basis of all halves of training profiles."""
+        mean = np.concatenate(self.train).mean(0)
+        axes = np.linalg.svd(np.concatenate(self.train) - mean, full_matrices=False)[2][:rank]
+        return np.asarray(mean + (self.judged[0] - mean) @ axes.T @ axes)
+
+
+@pytest.fixture(scope="module", params=DEPTHS)
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
+
+
+def test_the_ceiling_is_the_cosine_of_a_half_with_its_expectation(world: World) -> None:
+    truth = np.mean([cosines(half, world.expectation) for half in world.judged])
+    assert half_ceiling(world.of_halves()) == pytest.approx(truth, abs=0.005)
+    assert 0.5 < truth < 0.99  # far from where any formula would be right
+
+
+def test_the_ceiling_of_raw_counts_is_their_cosine_with_their_rates(world: World) -> None:
+    counts = np.random.default_rng(2).poisson(world.rates)
+    truth = cosines(counts, world.rates).mean()
+    assert counts_ceiling(csr(counts)).mean() == pytest.approx(truth, abs=0.005)
+    assert truth < 0.999
+
+
+def test_a_constant_predictor_has_skill_zero_and_an_oracle_one(world: World) -> None:
+    train, (_, target) = np.concatenate(world.train).mean(0), world.judged
+    predicted = {
+        "mean_profile": np.tile(train, (N_JUDGED, 1)),
+        "constant": np.tile(np.concatenate(world.draw(world.rates[:N_TRAIN])).mean(0), (N_JUDGED, 1)),
+        "model": world.expectation,
+    }
+    tables = [
+        pd.DataFrame(dict.fromkeys([*METRICS, "rescaled_mse"], np.nan), index=range(N_JUDGED)).assign(
+            model=model, split="test", **{HELD_OUT: cosines(values, target)}
+        )
+        for model, values in predicted.items()
+    ]
+    metrics = summarize(pd.concat(tables), world.of_halves(), np.full(N_JUDGED, "test"), seed=0)
+    assert value(metrics, "mean_profile", "test", "skill") == 0
+    assert value(metrics, "constant", "test", "skill") == pytest.approx(0, abs=0.01)
+    assert value(metrics, "model", "test", "skill") == pytest.approx(1, abs=0.03)
+    assert value(metrics, "model", "test", "disattenuated_cosine") == pytest.approx(1, abs=0.01)
+
+
+def test_the_disattenuated_cosine_is_the_cosine_with_the_truth(world: World) -> None:
+    predicted, truth = world.pca(12), world.expectation
+    held_out = cosines(predicted, world.judged[1])
+    found = disattenuated_cosine(held_out, world.of_halves())
+    assert found == pytest.approx(cosines(predicted, truth).mean(), abs=0.01)
+    assert held_out.mean() < found - 0.01  # the correction has something to correct
+
+
+def test_without_agreement_nothing_can_be_disattenuated() -> None:
+    assert np.isnan(disattenuated_cosine(np.array([0.5, 0.4]), np.array([-0.1, 0.0])))
+    assert np.isnan(disattenuated_cosine(np.array([np.nan]), np.array([0.5])))
+    found = disattenuated_cosine(np.array([0.4, np.nan, 0.2]), np.array([0.25, 0.9, 0.25]))
+    assert found == pytest.approx(0.6)
+
+
+def test_technical_noise_beyond_poisson_makes_the_ceiling_too_high() -> None:
+    noisy = World(2000, dispersion=2.0)
+    truth = np.mean([cosines(half, noisy.expectation) for half in noisy.judged])
+    assert half_ceiling(noisy.of_halves()) > truth + 0.05
+    assert "makes it too high" in (half_ceiling.__doc__ or "")
 
 
 def test_profiles_need_twenty_molecules_in_both_halves() -> None:

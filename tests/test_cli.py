@@ -19,6 +19,7 @@ from scipy import sparse
 from geneae import Autoencoder, __version__, read_profiles, runs
 from geneae.cli import main
 from geneae.evaluation import verdict
+from geneae.nulls import NULLS
 from geneae.saving import load_model
 from geneae.settings import LOSS_NAMES
 from geneae.terminal import metrics_table
@@ -95,6 +96,23 @@ def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitte
     np.testing.assert_array_equal(found.transform(counts_path), fitted.transform(counts_path))
     table, said = metrics_table(fitted.evaluation_), verdict(fitted.evaluation_, "test")
     assert f"{table}\n{said}\n" in run.result.stdout
+
+
+def test_nulls_are_printed_beside_the_fit_and_written(run: Run, counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", "--null", *FLAGS)
+    lines = result.stdout.splitlines()
+    assert lines[10] == "The same training where there is nothing to learn, means over 24 test profiles"
+    assert [title.strip() for title in lines[11].split("  ")[-3:]] == [
+        "held-out cosine ↑",
+        "gain over mean profile ↑",
+        "skill ↑",
+    ]
+    assert [line.split("  ")[0] for line in lines[12:15]] == ["this fit", *NULLS.values()]
+    assert lines[12].split()[2] == lines[4].split()[-1]  # the held-out cosine of the test profiles, as above
+    written = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name")
+    assert f"{written.loc['pair_permuted_skill', 'value']:.4f}" == lines[14].split()[-1]
+    assert not any("permuted" in name for name in pd.read_csv(run.folder / "diagnostics.csv")["name"])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
 
 
 def test_quiet_prints_nothing(counts_path: Path, run: Run, tmp_path: Path) -> None:

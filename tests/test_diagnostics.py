@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from geneae import Autoencoder
-from geneae.diagnostics import contributions, diagnose, effective_rank, to_table
-from geneae.evaluation import evaluate
+from geneae.diagnostics import contributions, diagnose, effective_rank, null_table, to_table
+from geneae.evaluation import HELD_OUT, evaluate, paired_difference, value
+from geneae.fitting import fit
 from geneae.model import Model
+from geneae.nulls import NULLS, PAIR_PERMUTED
 from geneae.profiles import read_profiles
+from geneae.settings import Settings
 from tests.conftest import simulate
 
 GOOD = {"n_latent": 3, "hidden": 32, "rank": 12, "epochs": 30, "n_splits": 4, "batch_size": 128, "test": 0.3}
@@ -20,8 +23,8 @@ GOOD = {"n_latent": 3, "hidden": 32, "rank": 12, "epochs": 30, "n_splits": 4, "b
 
 @pytest.fixture(scope="module")
 def good() -> Autoencoder:
-    """A fit of four deep programmes by three latents, which is what they need."""
-    return Autoencoder("mse", **GOOD).fit(simulate(500, depth=1500))
+    """A fit, with nulls, of four deep programmes by three latents, which is what they need."""
+    return Autoencoder("mse", **GOOD).fit(simulate(500, depth=1500), null=True)
 
 
 def fired(model: Model, profiles_of: Autoencoder) -> set[str]:
@@ -55,6 +58,70 @@ def test_silent_on_a_good_model(good: Autoencoder) -> None:
 
 def test_a_constant_predictor_is_found_out(good: Autoencoder) -> None:
     assert {"skill", "diversity", "gain_over_pca", "own_profile_rank"} <= fired(altered(good, "constant"), good)
+
+
+@pytest.mark.parametrize("target", ["split", "self"])
+def test_a_model_of_permuted_targets_is_found_out(target: str) -> None:
+    profiles = read_profiles(simulate(500, depth=1500))
+    found = fit(profiles, Settings("mse", target=target, **GOOD), null=PAIR_PERMUTED).diagnostics
+    assert {"skill", "own_profile_rank"} <= set(found.loc[found["fires"], "name"])
+
+
+def test_nulls_stand_beside_the_fit_and_come_only_on_request(good: Autoencoder) -> None:
+    metrics, found = good.evaluation_.metrics, good.diagnostics_
+    table = null_table(metrics, found, "test")
+    assert list(table.columns) == [HELD_OUT, "gain_over_mean_profile", "skill"]
+    assert list(table.index) == ["this fit", *NULLS.values()]
+    gain = paired_difference(good.evaluation_.profiles, "model", "mean_profile", "test", HELD_OUT)[0]
+    own = [value(metrics, "model", "test", HELD_OUT), gain, value(metrics, "model", "test", "skill")]
+    np.testing.assert_allclose(table.loc["this fit"], own, atol=1e-12)
+    assert (table["skill"].iloc[1:].abs() < 0.03).all()
+    by_name = found.set_index("name")
+    assert table.loc[NULLS[PAIR_PERMUTED], "skill"] == by_name.loc["pair_permuted_skill", "value"]
+    assert by_name.loc["pair_permuted_skill", "limit"] == f"this fit: {own[2]:.4f}"
+    plain = found[~found["name"].str.contains("permuted")]
+    assert len(plain) == len(found) - 8
+    assert null_table(metrics, plain, "test").empty
+
+
+def test_the_excess_over_a_null_is_the_difference_of_gains_by_profile(good: Autoencoder) -> None:
+    settings = Settings("mse", **GOOD)
+    without = fit(read_profiles(simulate(500, depth=1500)), settings, null=PAIR_PERMUTED).evaluation
+    gains = [
+        paired_difference(of.profiles, "model", "mean_profile", "test", HELD_OUT)[2]
+        for of in (good.evaluation_, without)
+    ]
+    row = good.diagnostics_.set_index("name").loc["excess_over_pair_permuted"]
+    assert row["value"] == pytest.approx((gains[0] - gains[1]).mean(), abs=1e-12)
+    limit = 1.96 * (gains[0] - gains[1]).std(ddof=1) / np.sqrt(len(gains[0]))
+    assert row["limit"] == f"above {limit:.5f}"
+
+
+def flat(n_profiles: int = 300) -> np.ndarray:
+    """Counts of equal rates and depth: profiles differ in noise alone."""
+    rates = np.random.default_rng(0).gamma(0.5, 1.0, 120)
+    return np.random.default_rng(1).poisson(np.tile(1500 * rates / rates.sum(), (n_profiles, 1))).astype(np.float32)
+
+
+def test_data_without_signal_are_told_from_a_model_that_missed_it() -> None:
+    excess = [f"excess_over_{null}" for null in NULLS]
+    poor_data = Autoencoder("mse", **GOOD).fit(flat(), null=True).diagnostics_.set_index("name").loc[excess]
+    assert poor_data["fires"].all()
+    assert poor_data["message"].str.contains("neither does shrunken PCA: as far as these profiles can show").all()
+    bad = GOOD | {"basis": "free", "init": "random", "learning_rate": 3.0, "epochs": 3}
+    poor_model = Autoencoder("mse", **bad).fit(simulate(500, depth=1500), null=True)
+    rows = poor_model.diagnostics_.set_index("name").loc[excess]
+    assert rows["fires"].all()
+    assert rows["message"].str.contains("but shrunken PCA does: these data hold a signal").all()
+
+
+def test_without_counts_nulls_are_compared_by_the_own_input_cosine() -> None:
+    counts = simulate(300, depth=1500)
+    counts.X = counts.X.log1p()
+    found = Autoencoder("mse", **GOOD).fit(counts, null=True).diagnostics_.set_index("name")
+    assert not found.loc["excess_over_gene_permuted", "fires"]
+    assert {"gene_permuted_cosine", "pair_permuted_cosine"} <= set(found.index)
+    assert "gene_permuted_skill" not in found.index
 
 
 def test_reconstructions_of_absurd_length_are_found_out(good: Autoencoder) -> None:

@@ -86,6 +86,22 @@ def test_profiles_without_structure_are_said_to_hold_nothing() -> None:
     assert "nearly nothing to learn per profile" in inspect_profiles(read_profiles(counts)).verdict
 
 
+def test_the_text_says_when_the_ceiling_is_too_high(reduced: Inspection) -> None:
+    warning = "The ceiling takes noise for Poisson; other technical noise makes it too high."
+    assert warning in reduced.verdict
+    rng = np.random.default_rng(0)
+    poisson, rates = simulate(2000)
+    gamma = rng.gamma(2.0, 0.5, rates.shape)  # technical noise of mean 1 on every rate: counts are negative binomial
+    noisy = inspect_profiles(read_profiles(rng.poisson(rates * gamma).astype(np.float32)))
+    assert warning in noisy.verdict
+    assert noisy.ceiling_counts is not None
+    truth = mean_cosine(rates * gamma, rates)  # before any counting; the counts themselves are further off
+    assert noisy.ceiling_counts > truth + 0.05
+    assert inspect_profiles(read_profiles(poisson)).ceiling_counts == pytest.approx(
+        mean_cosine(poisson.toarray(), rates), abs=0.005
+    )
+
+
 def test_without_counts_there_is_no_ceiling_and_the_reason_is_given() -> None:
     values = np.random.default_rng(0).normal(8, 1, (40, 60))
     found = inspect_profiles(read_profiles(values))

@@ -18,6 +18,7 @@ from geneae.comparison import compare_arms
 from geneae.errors import InputError
 from geneae.estimator import Autoencoder
 from geneae.evaluation import HELD_OUT
+from geneae.nulls import NULLS
 from geneae.report import Picture, Run, _picture, number, read_run, render_report, score_rows, write_report
 from geneae.runs import gather
 
@@ -396,6 +397,41 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures")
+def test_the_ceiling_is_said_to_be_too_high_where_noise_is_not_poisson(tmp_path: Path) -> None:
+    html = render_report(write_runs(tmp_path, ["mse"]), ANSWER)
+    assert "other technical noise, which the two halves share, makes it too high" in html
+    assert "an estimate of the cosine with the noise-free profile (Spearman 1904)" in html
+
+
+def test_labels_of_different_columns_are_not_drawn_together(tmp_path: Path) -> None:
+    several = write_runs(tmp_path, ["mse", "cosine"], label=["B", "T"])
+    assert "UMAP of the latents by cell type" in render_report(several, ANSWER)
+    several[1].config["color"] = "donor"
+    html = render_report(several, ANSWER)
+    assert "UMAP of the latents" not in html
+    assert "Difference to mse by" not in html
+
+
+def test_nulls_stand_beside_their_fit(tmp_path: Path) -> None:
+    folder, metrics = write_run(tmp_path / "run")
+    assert "nothing to learn" not in render_report([read_run(folder)], ANSWER)
+    names = [f"{null}_{name}" for null in NULLS for name in (HELD_OUT, "gain_over_mean_profile", "skill")]
+    rows = pd.DataFrame(
+        {"name": names, "value": np.arange(6) / 8, "limit": "this fit: 1", "fires": False, "message": ""}
+    )
+    pd.concat([pd.read_csv(folder / "diagnostics.csv"), rows]).to_csv(folder / "diagnostics.csv", index=False)
+    table = Page(render_report([read_run(folder)], ANSWER)).table("The same training where there is nothing to learn")
+    assert list(table.index) == ["this fit", *NULLS.values()]
+    assert list(map(float, table.loc[NULLS["gene_permuted"]])) == [0.0, 0.125, 0.25]
+    assert list(map(float, table.loc[NULLS["pair_permuted"]])) == [0.375, 0.5, 0.625]
+    means = metrics[(metrics["split"] == "test") & (metrics["statistic"] == "mean")].set_index(["model", "metric"])[
+        "value"
+    ]
+    own = means["model", HELD_OUT], means["model", HELD_OUT] - means["mean_profile", HELD_OUT], means["model", "skill"]
+    assert list(map(float, table.loc["this fit"])) == pytest.approx(list(own), abs=1e-15)
+
+
 def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     folder, _ = write_run(tmp_path / "run")
     for name in ("genewise", "diagnostics", "split"):
@@ -404,7 +440,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "The runs carry no labels: geneae fit --color KEY" in html
+    assert "The runs carry no labels: --color KEY" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "One seed says nothing about the spread between seeds." in html

@@ -1,6 +1,7 @@
 """Grids: the same seeds on one split, resumed, refused where runs do not belong together."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -152,6 +153,57 @@ def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Pat
     assert (table["label"] == labels[table.index]).all()
     with pytest.raises(InputError, match="unknown obs column 'kid'; did you mean 'kind'"):
         fit_run(profiles, BASE, tmp_path / "other", "test", color="kid")
+
+
+@pytest.fixture(scope="module")
+def coloured(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two losses, two seeds, labelled."""
+    folder = tmp_path_factory.mktemp("coloured") / "out"
+    arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(folder)]
+    result = CliRunner().invoke(main, [*arguments, *FLAGS, "--color", "kind"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def titles(folder: Path) -> list[str]:
+    """Of the figures of a report."""
+    return re.findall("<h3>(.*?)</h3>", (folder / "report.html").read_text())
+
+
+COLOURED = ["Difference to mse by kind", "UMAP of the latents by kind"]
+
+
+def test_color_in_a_comparison_shows_labels_and_one_umap_an_arm(coloured: Path, compared: Path) -> None:
+    assert set(COLOURED) <= set(titles(coloured))
+    assert not set(COLOURED) & set(titles(compared))
+    assert sorted(path.parent.name for path in coloured.glob("*/umap.csv")) == ["cosine-seed0", "mse-seed0"]
+    assert all("label" in pd.read_csv(path) for path in coloured.glob("*/profiles.csv"))
+    assert (
+        "UMAP of the latents coloured by kind. mse: 240 profiles, 4 labels; cosine: 240"
+        in (coloured / "report.html").read_text()
+    )
+    metrics = [pd.read_csv(folder / "metrics.csv") for folder in (coloured, compared)]
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-4, atol=1e-6)
+
+
+def test_labelled_folders_can_be_compared_by_themselves(coloured: Path, tmp_path: Path) -> None:
+    folders = [str(coloured / name) for name in ("mse-seed0", "mse-seed1", "cosine-seed0", "cosine-seed1")]
+    result = CliRunner().invoke(main, ["compare", *folders, "--color", "kind", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert set(COLOURED) <= set(titles(tmp_path / "out"))
+
+
+def test_runs_without_the_labels_asked_for_are_refused(
+    coloured: Path, compared: Path, counts_path: Path, tmp_path: Path
+) -> None:
+    plain = compared / "mse-seed1"
+    with pytest.raises(InputError, match=r"--color kind needs runs .*mse-seed1 has no labels\. Fit it again"):
+        compare_runs([coloured / "mse-seed0", plain], tmp_path / "out", color="kind")
+    with pytest.raises(InputError, match="has labels of 'kind'"):
+        compare_runs([coloured / "mse-seed0"], tmp_path / "out", color="donor")
+    arguments = ["compare", str(counts_path), "--seeds", "2", *FLAGS, "-o", str(compared), "--color"]
+    assert "holds a run with other color. Choose" in CliRunner().invoke(main, [*arguments, "kind"]).output
+    assert "did you mean 'kind'?" in CliRunner().invoke(main, [*arguments, "kid"]).output
 
 
 def test_settings_of_a_run_are_written_whole(compared: Path) -> None:

@@ -72,6 +72,15 @@ def test_the_bar_shows_validation_cosine_and_mse(monkeypatch: pytest.MonkeyPatch
     assert "lowest loss in epoch 1" in written.getvalue()
 
 
+def test_the_bar_starts_anew_with_the_next_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = on_a_terminal(monkeypatch)
+    with progress_bar(10, False) as show:
+        assert show is not None
+        show(ROW)
+        show(ROW | {"epoch": 0.0, "validation_loss": 0.9})
+    assert "lowest loss in epoch 0" in written.getvalue()
+
+
 def test_a_quiet_terminal_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     written = on_a_terminal(monkeypatch)
     with progress_bar(10, True) as show:
