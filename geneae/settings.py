@@ -53,15 +53,15 @@ class Settings:
     """Divide every gene by its deviation."""
     dropout: float = 0.25
     """In the hidden layers, 0 to below 1."""
-    n_splits: int = 4
+    n_splits: int = 8
     """Count splits that training takes in turn."""
     epochs: int = 60
-    """At most."""
+    """At most; each takes every training profile once."""
     patience: int = 20
     """Epochs without a better validation loss after which training stops."""
-    batch_size: int = 512
+    batch_size: int = 256
     """Profiles a step."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     """Of AdamW; falls linearly to zero over the second half of the epochs."""
     weight_decay: float = 0.05
     """Decoupled; on MLPs and random matrices, not on linear paths that start at PCA."""
