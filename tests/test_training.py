@@ -231,7 +231,7 @@ def test_the_same_seed_gives_the_same_weights_and_history(data: Data, settings: 
     histories = [start.train().history.drop(columns=["train_seconds", "seconds"]) for start in (first, second, third)]
     assert are_equal(weights(first.network), weights(second.network))
     assert histories[0].equals(histories[1])
-    assert not are_equal(weights(first.network), weights(third.network))
+    assert not histories[0].equals(histories[2])  # the weights may be the same: those of the start, where it is kept
 
 
 @pytest.mark.parametrize("settings", [replace(QUICK, learning_rate=1e18), replace(PLAIN, learning_rate=1e18)])
