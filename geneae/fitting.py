@@ -21,9 +21,9 @@ from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.losses import LossSettings, find_loss
 from geneae.model import FORMAT, Model
 from geneae.network import Network, network_in_basis, random_network
-from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, MismatchedSource, mismatch, partners, permute_genes
+from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, partners, permute_genes
 from geneae.objectives import Reconstruction
-from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants
+from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants, mismatch
 from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
 from geneae.settings import Settings
@@ -218,7 +218,7 @@ def _train(
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
     choices = network, known[0], preprocess, is_split, settings.n_splits, settings.seed
-    source = PairSource(*choices, blocks) if partners_of[0] is None else MismatchedSource(*choices, partners_of[0])
+    source = PairSource(*choices, blocks, partners_of[0])
     splitter = Splitter(known[1].matrix) if is_split else None
     validation = [
         Pairs(network, mismatch(draw_blocks(known[1], preprocess, splitter, seed), partners_of[1]))

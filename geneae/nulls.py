@@ -1,15 +1,9 @@
 """The same profiles with nothing left to learn in them: what a fit gives on them, it gives without any signal."""
 
-from functools import lru_cache
-from typing import final
-
 import numpy as np
 from scipy import sparse
 
-from geneae.network import Network
-from geneae.pairs import CACHE_BYTES, TRAINING_STREAM, Pairs, PairSource, draw_blocks
-from geneae.preprocess import Expression, Preprocess
-from geneae.views import Splitter
+from geneae.preprocess import Expression
 
 GENE_PERMUTED, PAIR_PERMUTED = "gene_permuted", "pair_permuted"
 NULLS = {
@@ -44,45 +38,3 @@ def partners(split: np.ndarray, seed: int) -> np.ndarray:
         cycle = rng.permutation(np.flatnonzero(split == name))
         found[cycle] = np.roll(cycle, -1)
     return found
-
-
-def mismatch(blocks: list[sparse.csr_matrix], partner: np.ndarray | None) -> list[sparse.csr_matrix]:
-    """Two blocks whose rows belong together, of which the second belongs to the partners; all as it is without any.
-
-    Parameters
-    ----------
-    blocks
-        The profiles, or their two halves.
-    partner
-        (n_profiles,) row by row.
-    """
-    return blocks if partner is None else [blocks[0], blocks[-1][partner]]
-
-
-@final
-class MismatchedSource(PairSource):
-    """Pairs of every epoch, on the count splits of `PairSource`, with targets of the partners."""
-
-    def __init__(
-        self,
-        network: Network,
-        expression: Expression,
-        preprocess: Preprocess,
-        is_split: bool,
-        n_splits: int,
-        seed: int,
-        partner: np.ndarray,
-    ) -> None:
-        super().__init__(network, expression, preprocess, is_split, n_splits, seed)
-        splitter = Splitter(expression.matrix) if is_split else None
-
-        def draw(split: int) -> Pairs:
-            blocks = draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split))
-            return Pairs(network, mismatch(blocks, partner))
-
-        bytes_each = 8 * expression.n_profiles * len(network.deviation)  # a free basis keeps the profiles: too much
-        self._mismatched = lru_cache(maxsize=1 if network.is_free else max(1, CACHE_BYTES // bytes_each))(draw)
-
-    def epoch(self, epoch: int) -> Pairs:
-        """Pairs of an epoch, counted from 1."""
-        return self._mismatched((epoch - 1) % self.n_splits)

@@ -95,6 +95,19 @@ def draw_blocks(
     return [preprocess.apply(half) for half in draw_halves(splitter, expression.totals, np.random.default_rng(seed))]
 
 
+def mismatch(blocks: list[sparse.csr_matrix], partner: np.ndarray | None) -> list[sparse.csr_matrix]:
+    """Two blocks whose rows belong together, of which the second belongs to the partners; all as it is without any.
+
+    Parameters
+    ----------
+    blocks
+        The profiles, or their two halves.
+    partner
+        (n_profiles,) row by row.
+    """
+    return blocks if partner is None else [blocks[0], blocks[-1][partner]]
+
+
 class PairSource:
     """Pairs of every epoch: `n_splits` count splits in turn, which train as well as a fresh one each time.
 
@@ -112,6 +125,8 @@ class PairSource:
         Of them.
     first
         The blocks of the first split, where they were drawn before.
+    partner
+        (n_profiles,) profile whose target each is given, see `mismatch`; its own without it.
     """
 
     def __init__(
@@ -123,6 +138,7 @@ class PairSource:
         n_splits: int,
         seed: int,
         first: list[sparse.csr_matrix] | None = None,
+        partner: np.ndarray | None = None,
     ) -> None:
         self.n_splits = n_splits if is_split else 1
         bytes_each = 8 * expression.n_profiles * len(network.deviation)
@@ -133,7 +149,8 @@ class PairSource:
         def draw(split: int) -> Pairs:
             if split == 0 and first is not None:
                 return Pairs(network, first)
-            return Pairs(network, draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split)))
+            blocks = draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split))
+            return Pairs(network, mismatch(blocks, partner))
 
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 

@@ -10,7 +10,8 @@ from reference import counts_matrix, csr
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT, paired_difference, value
 from geneae.fitting import fit
-from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, mismatch, partners, permute_genes
+from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, partners, permute_genes
+from geneae.pairs import mismatch
 from geneae.preprocess import Expression
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
