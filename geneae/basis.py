@@ -15,6 +15,7 @@ OVERSAMPLING = 16  # directions beyond the rank asked for; they take up the erro
 ITERATIONS = 4  # subspace iterations; the spectra of expression fall slowly
 FOLDS = 5  # of the cross-fit of the Wiener factors
 FOLD_ITERATIONS = 2  # are enough for factors; the basis itself gains from more
+CHUNK = 2048  # profiles multiplied at a time; their scores stay in the cache
 ENOUGH = 1500  # profiles that factors are estimated on; folds beyond are left out
 
 
@@ -66,8 +67,9 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
     rank = min(rank, largest_rank(n_rows, n_genes))
     mean = sum(column_mean(block) * (block.shape[0] / n_rows) for block in blocks)
     centre = torch.from_numpy(np.asarray(mean, dtype=np.float32))
+    chunks = [block[start : start + CHUNK] for block in blocks for start in range(0, block.shape[0], CHUNK)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy transposes on one core
-        rows = list(pool.map(lambda block: sparse_rows(block, transpose=True), blocks))
+        rows = list(pool.map(lambda chunk: sparse_rows(chunk, transpose=True), chunks))
     draws = torch.Generator().manual_seed(seed)
     directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_rows, n_genes), generator=draws)
     for left in reversed(range(iterations)):

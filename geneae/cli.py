@@ -98,7 +98,12 @@ FIT_OPTIONS = (
     option("learning_rate", "Of AdamW; falls to zero over the second half of the epochs."),
     option("weight_decay", "Decoupled weight decay."),
     option("dropout", "In the hidden layers."),
-    option("n_splits", "Count splits that training takes in turn.", "--splits"),
+    option(
+        "n_splits",
+        "Count splits that training takes in turn.  [default: 8, or 4 from 4,096 training profiles on]",
+        "--splits",
+        type=int,
+    ),
     option("seed", "Of everything random."),
     option("split_seed", "Of the split and the judging halves.  [default: --seed]", type=int),
     option("device", "Where to train.", **choice(DEVICES)),

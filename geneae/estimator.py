@@ -63,7 +63,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         n_top_genes: int | None = DEFAULTS.n_top_genes,
         scale: bool = DEFAULTS.scale,
         dropout: float = DEFAULTS.dropout,
-        n_splits: int = DEFAULTS.n_splits,
+        n_splits: int | None = DEFAULTS.n_splits,
         epochs: int = DEFAULTS.epochs,
         patience: int = DEFAULTS.patience,
         batch_size: int = DEFAULTS.batch_size,

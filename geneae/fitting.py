@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,7 @@ from geneae.splits import EXCLUDED, split_profiles
 from geneae.training import Training, train
 from geneae.views import Splitter
 
+MANY = 4096  # training profiles; from here on eight count splits are no better than four
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -75,6 +78,9 @@ def fit(
         Name in `geneae.nulls.NULLS`: fit, and judge, what is left of the profiles when there is nothing to learn.
     """
     begin = time.perf_counter()
+    Thread(
+        target=import_module, args=("lightning_fabric",)
+    ).start()  # takes seconds; the bases need no Python meanwhile
     if null is not None and null not in NULLS:
         raise unknown("null", null, NULLS)
     center = check_loss(settings)
@@ -87,6 +93,7 @@ def fit(
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
     _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
+    Thread(target=import_module, args=("lightning_fabric",)).start()  # takes seconds, and bases need no Python
     expression, _ = preprocess.match(profiles)
     if null == GENE_PERMUTED:
         expression = permute_genes(expression, settings.seed)
@@ -205,6 +212,11 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
     return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
 
 
+def number_of_splits(settings: Settings, n_profiles: int) -> int:
+    """Count splits that training takes in turn: more profiles make up for fewer splits."""
+    return settings.n_splits or (8 if n_profiles < MANY else 4)
+
+
 def _train(
     network: Network,
     known: tuple[Expression, Expression],
@@ -217,7 +229,7 @@ def _train(
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
-    choices = network, known[0], preprocess, is_split, settings.n_splits, settings.seed
+    choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
     source = PairSource(*choices, blocks, partners_of[0])
     splitter = Splitter(known[1].matrix) if is_split else None
     validation = [

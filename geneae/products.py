@@ -8,6 +8,7 @@ With a linear last layer, predicted = W h + b, no dense profiles x genes array i
 and centring, by gene or by profile, adds terms of rank one.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -148,10 +149,12 @@ class RowStore:
         rare = sparse.csr_matrix((matrix.data[is_kept], matrix.indices[is_kept], ends), shape=matrix.shape)
         self._panels = [rare[:, start : start + PANEL] for start in range(0, self._n_genes, PANEL)]
 
+        self._pool = ThreadPoolExecutor(torch.get_num_threads())
+
     def take(self, rows: Tensor) -> SparseRows:
-        """Some of the profiles, with their transpose."""
-        panels = tuple(_panel(panel[rows.numpy()], transpose=True) for panel in self._panels)
-        return SparseRows(panels, len(rows), self._n_genes, self._frequent.take(rows))
+        """Some of the profiles, with their transpose; SciPy lets other threads run."""
+        panels = self._pool.map(lambda panel: _panel(panel[rows.numpy()], transpose=True), self._panels)
+        return SparseRows(tuple(panels), len(rows), self._n_genes, self._frequent.take(rows))
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -341,21 +344,31 @@ class Projection:
 def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:
     """Products of target profiles with a last layer; differentiable in `weight` and `offset`.
 
-    Where `offset` and `center` are the same tensor, their product is taken once.
+    Where `offset` and `center` are the same tensor, as in a fixed basis, all products are taken in one pass.
     """
+    if rows.sums is None and center is offset:
+        squared = _row_squares(rows, center)
+        products = sparse_product(rows, torch.column_stack([weight, center, torch.ones_like(center)]))
+        by_weight, by_center, total = products[:, :-2], products[:, -2], products[:, -1]
+        return Projection(by_weight.contiguous(), by_center, by_center, squared, total)
     sums = rows.sums or row_sums(rows, center)
-    by_offset = sums.center if center is offset else sparse_product(rows, offset)
-    return Projection(sparse_product(rows, weight), by_offset, sums.center, sums.squared, sums.total)
+    return Projection(sparse_product(rows, weight), sparse_product(rows, offset), sums.center, sums.squared, sums.total)
 
 
 def row_sums(rows: SparseRows, center: Tensor) -> RowSums:
     """Of profiles, without a gradient."""
     rows = rows.to(center.device, center.dtype)
-    ones = torch.ones_like(center)[:, None]
+    by_center, total = _product(rows, torch.column_stack([center, torch.ones_like(center)])).unbind(1)
+    return RowSums(by_center, _row_squares(rows, center), total)
+
+
+def _row_squares(rows: SparseRows, like: Tensor) -> Tensor:
+    """(n_profiles,) |x|^2, where and as `like` is."""
+    rows = rows.to(like.device, like.dtype)
     squares = replace(rows, panels=tuple(replace(panel, values=panel.values**2) for panel in rows.panels))
     if rows.frequent is not None:
         squares = replace(squares, frequent=replace(rows.frequent, values=rows.frequent.values**2))
-    return RowSums(_product(rows, center[:, None])[:, 0], _product(squares, ones)[:, 0], _product(rows, ones)[:, 0])
+    return _product(squares, torch.ones_like(like)[:, None])[:, 0]
 
 
 class _LastLayer(torch.autograd.Function):

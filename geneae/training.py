@@ -2,10 +2,10 @@
 
 import contextlib
 import copy
+import ctypes
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from geneae.pairs import Batch, Pairs, PairSource
 from geneae.settings import Settings
 
 CHUNK = 4096  # pairs evaluated at a time
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 2**28
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
 
 
@@ -67,11 +69,14 @@ def train(
         Called with each row of the history.
     """
     device, autocast = open_device(settings)
+    _keep_memory()
     network.to(device)
+    n_threads = torch.get_num_threads() if network.is_free else 1
     begin = time.perf_counter()
 
     def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
-        losses, means = judge(network, validation, objective)
+        with _threads(n_threads):
+            losses, means = judge(network, validation, objective)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
@@ -91,7 +96,7 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         start = time.perf_counter()
         pairs = source.epoch(epoch)
-        with _threads(torch.get_num_threads() if network.is_free else 1):
+        with _threads(n_threads):
             train_loss = _train_epoch(network, pairs, objective, settings, optimizer, order, epoch, autocast)
         losses = record(epoch, train_loss, time.perf_counter() - start)
         if rows[-1]["validation_loss"] < best["validation_loss"] and _is_gain(at_start - losses):
@@ -114,6 +119,15 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory: gradients of 10 MB, given back to the system and asked for again at every step, cost
+    a third of its time in page faults. Elsewhere nothing is done."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
 def _is_gain(gains: Tensor) -> bool:
@@ -170,12 +184,12 @@ def _train_epoch(
     network.train()
     batches = pairs.order(order).split(settings.batch_size)
     total = 0.0
-    for number, (index, batch) in enumerate(zip(batches, _ahead(pairs.take, batches), strict=True)):
+    for number, index in enumerate(batches):
         factor = rate_factor((epoch - 1) * len(batches) + number, settings.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         with autocast():
-            (products,), _ = network(*_to_device(batch, network), objective.center)
+            (products,), _ = network(*_to_device(pairs.take(index), network), objective.center)
         value = objective(products)
         optimizer.zero_grad()
         value.backward()
@@ -187,16 +201,6 @@ def _train_epoch(
             "or look for extreme values in the data."
         )
     return total / pairs.n_profiles
-
-
-def _ahead(take: Callable[[Tensor], Batch], batches: Sequence[Tensor]) -> Iterator[Batch]:
-    """The batches in turn, each made by another thread while the one before it is trained on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(take, batches[0])
-        for index in batches[1:]:
-            ready, coming = coming.result(), pool.submit(take, index)
-            yield ready
-        yield coming.result()
 
 
 def _to_device(batch: Batch, network: Network) -> Batch:
