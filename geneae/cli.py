@@ -18,6 +18,7 @@ from geneae.settings import (
     LOSS_NAMES,
     PRECISIONS,
     STARTS,
+    STREAMS,
     TARGETS,
     Settings,
 )
@@ -63,6 +64,13 @@ def choice(options: tuple[str, ...]) -> dict[str, Any]:
 MATRIX_OPTIONS = (
     click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
     click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
+)
+STREAM = click.option(
+    "--stream",
+    type=click.Choice(STREAMS),
+    default="auto",
+    show_default=True,
+    help="Leave the matrix in its file and read rows as needed. auto: where a fit would take half the free memory.",
 )
 LOSS = option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME")
 LATENT = option("n_latent", "Length of the latent.", "--latent")
@@ -141,7 +149,7 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @click.option(
     "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
 )
-@options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
@@ -149,6 +157,7 @@ def fit(
     null: bool,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     overwrite: bool,
     quiet: bool,
     **fields: Any,
@@ -172,7 +181,7 @@ def fit(
     from geneae.runs import fit_run, judged_split
     from geneae.terminal import metrics_table, null_lines, progress_bar
 
-    profiles = read_profiles(data, layer, use_raw)
+    profiles = read_profiles(data, layer, use_raw, stream)
     say(profiles.describe())
     with progress_bar(settings.epochs, quiet) as show:
         model = fit_run(profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show)
@@ -224,13 +233,14 @@ def _training_line(model: Any) -> str:
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write.")
-@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
 def evaluate(
     model: str,
     data: str,
     output: str,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     min_overlap: float,
     overwrite: bool,
     quiet: bool,
@@ -248,7 +258,7 @@ def evaluate(
     from geneae.terminal import metrics_table
 
     loaded = load_model(Path(model))
-    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     split = read_split(Path(model), loaded, profiles)
     evaluation = judge(loaded, expression, profiles.names, split, fit_scales=False)
     with new_folder(Path(output), overwrite) as partial:
@@ -261,12 +271,18 @@ def evaluate(
 
 
 def _match(
-    model: Any, data: str, layer: str | None, use_raw: bool, min_overlap: float, say: Callable[[str], None]
+    model: Any,
+    data: str,
+    layer: str | None,
+    use_raw: bool,
+    stream: str,
+    min_overlap: float,
+    say: Callable[[str], None],
 ) -> tuple[Any, Any]:
     """Profiles, and the same in the genes of the model; says what was found."""
     from geneae.profiles import read_profiles
 
-    profiles = read_profiles(data, layer, use_raw)
+    profiles = read_profiles(data, layer, use_raw, stream)
     say(profiles.describe())
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
     n_genes = len(model.preprocess.genes)
@@ -280,7 +296,7 @@ def _match(
 @click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
 @click.option("--key-added", default="X_geneae", show_default=True, help="Key of the latent in obsm of an .h5ad.")
 @click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad.")
-@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
 def embed(
     model: str,
     data: str,
@@ -289,6 +305,7 @@ def embed(
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     min_overlap: float,
     overwrite: bool,
     quiet: bool,
@@ -304,7 +321,7 @@ def embed(
     check_format(Path(output), reconstruct)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
-    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     latent = loaded.latent(expression)
     with new_file(Path(output), overwrite) as partial:
         write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
@@ -316,8 +333,10 @@ def embed(
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="A cosine somebody has reached, to be put into its place.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of split, bases and count splits.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@options(*MATRIX_OPTIONS)
-def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool) -> None:
+@options(*MATRIX_OPTIONS, STREAM)
+def inspect(
+    data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool, stream: str
+) -> None:
     """Say what cosine the profiles of DATA can give, before any training.
 
     Trivial cosines, PCA, the noise ceiling, and whether there is anything to learn per profile.
@@ -329,7 +348,7 @@ def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: st
     from geneae.saving import to_json
     from geneae.terminal import inspection_table
 
-    profiles = read_profiles(data, layer, use_raw)
+    profiles = read_profiles(data, layer, use_raw, stream)
     inspection = inspect_profiles(profiles, seed, cosine)
     if as_json:
         click.echo(to_json(asdict(inspection)))

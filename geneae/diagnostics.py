@@ -14,7 +14,7 @@ from geneae.nulls import NULLS
 from geneae.preprocess import Expression
 from geneae.products import sparse_rows
 
-MOST_PROFILES = 3000  # whose reconstructions are searched for their own profile
+MOST_PROFILES = 3000  # that are looked at; their reconstructions are compared with each of them
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
 DIVERSITY = 0.05  # of the simplest rival's
 USED = 0.1  # share of the latents that the reconstruction should make use of
@@ -45,11 +45,11 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
     model, evaluation
         Of the fit.
     expression
-        The profiles of `split`.
+        The profiles of `split`; of many, 3,000 are looked at.
     split
         `test` or `validation`.
     """
-    matrix = model.preprocess.apply(expression)
+    matrix = model.preprocess.apply(expression.take(slice(MOST_PROFILES)).load())
     hidden, latent = _hidden(model, matrix)
     return [
         *_against_baselines(evaluation, split),
@@ -302,9 +302,8 @@ def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
 @torch.no_grad()
 def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
     """Median rank, 0 best to 1 worst, of the own profile among all by cosine with the reconstruction."""
-    n_profiles = min(MOST_PROFILES, matrix.shape[0])
-    rows, hidden = sparse_rows(matrix[:n_profiles]), hidden[:n_profiles]
-    projection = model.network.project(rows, model.shift(is_half=False))
+    n_profiles = matrix.shape[0]
+    projection = model.network.project(sparse_rows(matrix), model.shift(is_half=False))
     cosines = (hidden @ projection.weight.T + projection.offset) / projection.squared.sqrt().clamp(min=1e-12)
     own = cosines.diagonal()
     rank = float(((cosines > own[:, None]).sum(1).double() / max(1, n_profiles - 1)).median())

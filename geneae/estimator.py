@@ -118,6 +118,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         use_raw: bool = False,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         null: bool = False,
+        stream: str = "auto",
+        scratch: Path | None = None,
     ) -> "Autoencoder":
         """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -134,10 +136,14 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         null
             Fit the nulls of `geneae.nulls` too, and say in `diagnostics_` whether there was anything to learn. Takes
             three times as long.
+        stream
+            Whether a file is read into memory, see `geneae.profiles.read_profiles`.
+        scratch
+            Folder for what training needs of profiles that stay in their file; None takes the system's.
         """
         settings = Settings(**self.get_params())
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
-        fitted = fit(profiles, settings, on_epoch)
+        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, stream)
+        fitted = fit(profiles, settings, on_epoch, scratch=scratch)
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
@@ -208,5 +214,5 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return model
 
     def _match(self, data: Any, layer: str | None, use_raw: bool) -> tuple[Profiles, Expression]:
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
+        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, "auto")
         return profiles, self._fitted().preprocess.match(profiles)[0]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -30,10 +31,13 @@ from geneae.preprocess import Expression, Preprocess, column_variance, fit_prepr
 from geneae.profiles import Profiles
 from geneae.settings import Settings
 from geneae.splits import EXCLUDED, split_profiles
+from geneae.streaming import StreamedSource
 from geneae.training import Training, train
 from geneae.views import Splitter
 
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
+SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
+VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -60,6 +64,7 @@ def fit(
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     null: str | None = None,
+    scratch: Path | None = None,
 ) -> Fitted:
     """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -76,6 +81,8 @@ def fit(
         Called with each row of the history.
     null
         Name in `geneae.nulls.NULLS`: fit, and judge, what is left of the profiles when there is nothing to learn.
+    scratch
+        Folder for what training needs of profiles that stay in their file; None takes the system's.
     """
     begin = time.perf_counter()
     Thread(
@@ -83,9 +90,11 @@ def fit(
     ).start()  # takes seconds; the bases need no Python meanwhile
     if null is not None and null not in NULLS:
         raise unknown("null", null, NULLS)
+    if null is not None and profiles.is_streamed:
+        raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
     center = check_loss(settings)
     is_split = _is_split(profiles, settings.target)
-    is_empty = np.diff(profiles.matrix.indptr) == 0
+    is_empty = profiles.scan.lengths == 0
     split_seed = settings.seed if settings.split_seed is None else settings.split_seed
     split = split_profiles(
         profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
@@ -101,7 +110,8 @@ def fit(
     partner = partners(split.to_numpy(), settings.seed) if null == PAIR_PERMUTED else None
     known = expression.take(train_rows), expression.take(validation_rows)
     partners_of = _among(partner, train_rows), _among(partner, validation_rows)
-    blocks, baselines = _fit_baselines(known[0], preprocess, settings, is_split, partners_of[0])
+    sample = known[0].sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
+    blocks, baselines = _fit_baselines(sample, preprocess, settings, is_split, partners_of[0])
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
@@ -109,7 +119,9 @@ def fit(
             blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
         )
         objective = Reconstruction(find_loss(settings.loss), center, constants)
-        training = _train(network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch)
+        training = _train(
+            network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch, scratch
+        )
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -130,6 +142,8 @@ def fit(
             "n_profiles": profiles.n_profiles,
             "n_genes": profiles.n_genes,
             "n_excluded": int((split == EXCLUDED).sum()),
+            "is_streamed": profiles.is_streamed,
+            "n_profiles_of_bases": sample.n_profiles,
             "fingerprint": profiles.fingerprint,
         },
         "versions": {name: version(name) for name in ("geneae", "torch", "anndata", "scipy", "numpy")}
@@ -195,7 +209,7 @@ def _fit_baselines(
     basis = fit_basis([whole], small if is_split else large, settings.seed)
     if preprocess.state != "counts":
         return mismatch([whole], partner), Baselines(basis, None, None, settings.n_latent)
-    splitter = Splitter(expression.matrix)
+    splitter = Splitter(expression.rows)
     halves = mismatch(draw_blocks(expression, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
     half = fit_basis(halves, large if is_split else small, settings.seed)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
@@ -227,13 +241,19 @@ def _train(
     settings: Settings,
     is_split: bool,
     on_epoch: Callable[[dict[str, float]], None] | None,
+    scratch: Path | None,
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
-    source = PairSource(*choices, blocks, partners_of[0])
-    splitter = Splitter(known[1].matrix) if is_split else None
+    source = (
+        StreamedSource(*choices, settings.batch_size, scratch)
+        if known[0].is_streamed
+        else PairSource(*choices, blocks, partners_of[0])
+    )
+    choosing = known[1].sample(SAMPLE_VALUES, VALIDATION_PROFILES, settings.seed)
+    splitter = Splitter(choosing.rows) if is_split else None
     validation = [
-        Pairs(network, mismatch(draw_blocks(known[1], preprocess, splitter, seed), partners_of[1]))
+        Pairs(network, mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]))
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]

@@ -99,24 +99,26 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         A cosine that somebody has reached, to be put into its place.
     """
     rng = np.random.default_rng(seed)
-    kept = np.flatnonzero(np.diff(profiles.matrix.indptr))
+    given, kept = profiles, np.flatnonzero(profiles.scan.lengths)
     if len(kept) > MOST_PROFILES:
         kept = np.sort(rng.choice(kept, MOST_PROFILES, replace=False))
-    split = split_profiles(profiles.obs.iloc[kept], validation=0.2, test=0, seed=seed)
-    train, test = (kept[(split == name).to_numpy()] for name in ("train", "validation"))
+    if profiles.is_streamed or len(kept) < profiles.n_profiles:
+        profiles = profiles.take(kept)
+    split = split_profiles(profiles.obs, validation=0.2, test=0, seed=seed)
+    train, test = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train)
     expression, _ = preprocess.match(profiles)
     whole = preprocess.apply(expression)
     basis = fit_basis([whole[train]], max(PCA_SIZES), seed)
     own, centred = _own_input(whole[test], basis)
     found: dict[str, Any] = {
-        "n_profiles": profiles.n_profiles,
-        "n_genes": profiles.n_genes,
+        "n_profiles": given.n_profiles,
+        "n_genes": given.n_genes,
         "n_genes_used": len(preprocess.genes),
         "n_test": len(test),
         "state": profiles.state,
         "molecules_median": None,
-        "density": profiles.density,
+        "density": given.density,
         **own,
         "centred": centred,
     }
@@ -128,8 +130,9 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         found |= dict.fromkeys(HELD_OUT_FIELDS)
     else:
         judged = preprocess if profiles.state == "counts" else Preprocess("counts", preprocess.genes, preprocess.scale)
-        found["molecules_median"] = float(np.median(counts.totals))
-        found |= _ceilings(counts.take(kept), judged, rng)
+        is_counts = profiles.state == "counts"
+        found["molecules_median"] = float(np.median(given.totals if is_counts else counts.totals))
+        found |= _ceilings(counts, judged, rng)
         found |= _held_out(counts, train, test, judged, seed, rng)
         found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
     return Inspection(**found, reasons=reasons, verdict=_verdict(found, cosine))
@@ -156,7 +159,7 @@ def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) 
     if recovered is None:
         return None, reason
     columns = profiles.genes.get_indexer(preprocess.genes)
-    return Expression(recovered.matrix[:, columns].tocsr(), recovered.totals), reason
+    return Expression(recovered.rows[:, columns].tocsr(), recovered.totals), reason
 
 
 def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,7 +230,7 @@ def _ceilings(counts: Expression, preprocess: Preprocess, rng: np.random.Generat
         "ceiling_half_interval": list(bootstrap_interval(by_profile[0.5], rng)),
         "ceiling_half_centred": half_ceiling(np.mean(centred, axis=0)),
         "ceiling_full": list(full_depth_ceiling(at_depth)),
-        "ceiling_counts": float(np.nanmean(counts_ceiling(counts.matrix))),
+        "ceiling_counts": float(np.nanmean(counts_ceiling(counts.rows))),
     }
 
 

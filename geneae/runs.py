@@ -62,7 +62,7 @@ def fit_run(
     it is declined. With `null`, the nulls of `geneae.nulls` are fitted too.
     """
     check_color(profiles, color)
-    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch, null=null)
+    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch, null=null, scratch=_nearest(folder))
     model.model_.config.update(command=command, color=color)
     if color is not None:
         table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
@@ -76,6 +76,11 @@ def fit_run(
 
     model.save(folder, overwrite=overwrite, and_then=add_report)
     return model
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:

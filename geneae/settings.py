@@ -12,6 +12,7 @@ CENTERS = ("none", "gene", "profile")
 CUT_PLACES = ("encoder", "decoder", "all")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
+STREAMS = ("auto", "yes", "no")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from geneae.network import Network, cut_initialize
 from geneae.objectives import Reconstruction
 from geneae.pairs import Batch, Pairs, PairSource
 from geneae.settings import Settings
+from geneae.streaming import StreamedPairs, StreamedSource
 
 CHUNK = 4096  # pairs evaluated at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -40,7 +41,7 @@ class Training:
 
 def train(
     network: Network,
-    source: PairSource,
+    source: PairSource | StreamedSource,
     validation: list[Pairs],
     objective: Reconstruction,
     settings: Settings,
@@ -172,7 +173,7 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 def _train_epoch(
     network: Network,
-    pairs: Pairs,
+    pairs: Pairs | StreamedPairs,
     objective: Reconstruction,
     settings: Settings,
     optimizer: torch.optim.Optimizer,

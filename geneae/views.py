@@ -76,7 +76,7 @@ def split_counts(counts: sparse.csr_matrix, rng: np.random.Generator) -> tuple[s
 
 def halves(expression: Expression, rng: np.random.Generator) -> tuple[Expression, Expression]:
     """Two random halves of the molecules; each is compared with half the molecules of the whole profile."""
-    return draw_halves(Splitter(expression.matrix), expression.totals, rng)
+    return draw_halves(Splitter(expression.rows), expression.totals, rng)
 
 
 def draw_halves(splitter: Splitter, totals: np.ndarray, rng: np.random.Generator) -> tuple[Expression, Expression]:
