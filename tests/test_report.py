@@ -19,7 +19,10 @@ from geneae.errors import InputError
 from geneae.estimator import Autoencoder
 from geneae.evaluation import HELD_OUT
 from geneae.nulls import NULLS
-from geneae.report import Picture, Run, _picture, number, read_run, render_report, score_rows, write_report
+from geneae.report import Run, read_run, render_report, write_report
+from geneae.report.cells import number
+from geneae.report.image import Picture, draw_picture
+from geneae.report.scores import score_rows
 from geneae.runs import gather
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -154,7 +157,7 @@ def compare(runs: list[Run]) -> pd.DataFrame:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes nearly all of the time; tests of tables and sentences go without."""
-    monkeypatch.setattr("geneae.report._picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
+    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -531,9 +534,9 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None
         ax.plot([1, 2], [3, 4], clip_on=True)
         return ax
 
-    plain = _picture("", "", "", draw)
+    plain = draw_picture("", "", "", draw)
     with mpl.rc_context({"axes.facecolor": "black", "svg.fonttype": "path"}):
-        assert _picture("", "", "", draw) == plain
+        assert draw_picture("", "", "", draw) == plain
         assert mpl.rcParams["axes.facecolor"] == "black"
     assert (plain.width, plain.height) == (614, 461)
 
