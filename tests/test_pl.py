@@ -16,7 +16,7 @@ from geneae import pl
 from geneae.evaluation import HELD_OUT
 from geneae.pl.epochs import LEAST_NORM_RANGE
 from geneae.pl.style import BASELINES, GREY, PALETTE, arm_style, shown
-from geneae.pl.values import label_differences, shown_split
+from geneae.pl.values import label_differences, main_metric, shown_split
 
 NASTY = [
     "<img src=x onerror=alert(1)>",
@@ -154,7 +154,8 @@ def test_distribution_shows_quantiles_mean_and_lines() -> None:
 
 def test_distribution_of_the_own_input_cosine_has_no_ceiling() -> None:
     profiles = {"run": one_table().drop(columns=HELD_OUT)}
-    ax = pl.cosine_distribution(profiles, metrics_table(["run"]).drop(columns="arm"))
+    assert main_metric(profiles) == "centred_cosine"
+    ax = pl.cosine_distribution(profiles, metrics_table(["run"]).drop(columns="arm"), metric="cosine")
     assert ax.get_xlabel() == "cosine (higher is better →)"
     assert {artist.get_label() for artist in ax.collections} >= set(BASELINES)
     assert "ceiling" not in {artist.get_label() for artist in ax.collections}
@@ -215,7 +216,7 @@ def test_error_parts_are_stacked_means() -> None:
     np.testing.assert_allclose([bar.get_width() for bar in magnitude], [0.2, 0.2, 0.4, 0.5, 0.55])
     np.testing.assert_allclose([bar.get_x() for bar in magnitude], [bar.get_width() for bar in direction])
     assert names_of_rows(ax) == ["mse", "cosine", "mean profile", "PCA", "shrunken PCA"]
-    assert ax.texts[0].get_text() == f"{expected[0] + 0.2:.4g}"
+    assert ax.texts[0].get_text() == f"{expected[0] + 0.2:#.4g}"
     assert legend_of(ax) == ["due to direction", "due to magnitude"]
 
 

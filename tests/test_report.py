@@ -298,7 +298,9 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
     page = Page(html)
     assert page.captions.count("Difference of each arm to mse, test profiles") == 2
     table = page.table("Difference of each arm to mse").reset_index()
-    assert len(table) == paired["metric"].isin([HELD_OUT, "cosine", "mse", "rescaled_mse"]).sum() == 8
+    assert (
+        len(table) == paired["metric"].isin([HELD_OUT, "centred_cosine", "cosine", "mse", "rescaled_mse"]).sum() == 10
+    )
     assert table.loc[0, "metric"] == "held-out cosine\xa0↑"
     found = paired[(paired["arm"] == "pearson") & (paired["metric"] == HELD_OUT)].iloc[0]
     row = table[(table["arm"] == "pearson") & (table["metric"] == "held-out cosine\xa0↑")].iloc[0]
@@ -462,8 +464,8 @@ def test_without_counts_and_without_test_profiles_it_says_so(tmp_path: Path) -> 
     assert "Without counts, its molecules cannot be divided into halves" in html
     assert "No test profiles were set aside" in html
     assert not any(caption.startswith("Test") for caption in page.captions)
-    assert "The 20 validation profiles of lowest cosine (this run)" in page.captions
-    assert "Distribution of the cosine" in html
+    assert "The 20 validation profiles of lowest centred cosine (this run)" in page.captions
+    assert "Distribution of the centred cosine" in html
 
 
 def test_a_run_folder_as_fit_leaves_it(fitted: Autoencoder, model_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from geneae.evaluation import HELD_OUT
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.layout import add_legend, label_size, name_rows, one_axes, rows_size
 from geneae.pl.style import GREY, LOWER_IS_BETTER, MARKERS, MOST_LABELS, PALETTE, arm_style, shown, title_of
 from geneae.pl.values import label_differences, main_metric, shown_split
@@ -59,7 +59,7 @@ def difference_by_label(
 
 def _dodge(number: int, n_arms: int) -> float:
     """Offset of an arm within its row, so that intervals do not hide each other."""
-    return 0.0 if n_arms == 1 else 0.7 * (number / (n_arms - 1) - 0.5)
+    return 0.0 if n_arms == 1 else 0.6 * (number / (n_arms - 1) - 0.5)
 
 
 def paired_differences(
@@ -74,9 +74,9 @@ def paired_differences(
     ax
         To draw on.
     metric, split
-        By default the held-out cosine where it is there, else the cosine; test, where there are test profiles.
+        By default the held-out cosine where it is there, else the centred cosine; test, where there are test profiles.
     """
-    metric = metric or (HELD_OUT if (paired["metric"] == HELD_OUT).any() else "cosine")
+    metric = metric or (HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS)
     split = split or shown_split({"": paired})
     rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
     if rows.empty:

@@ -28,7 +28,7 @@ def gene_correlation(genes: Mapping[str, pd.DataFrame], ax: Axes | None = None) 
     tables = [by_gene(table).dropna() for table in genes.values()]
     if len(tables) == 1:
         table = tables[0]
-        ax.scatter(table["mean"], table["correlation"], s=3, alpha=0.25, color=PALETTE[0], linewidths=0)
+        ax.scatter(table["mean"], table["correlation"], s=4, alpha=0.4, color=PALETTE[0], linewidths=0)
     for number, table in enumerate(tables):
         medians = running_median(table)
         if len(medians):

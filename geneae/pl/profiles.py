@@ -51,7 +51,7 @@ def cosine_distribution(
     ax
         To draw on.
     metric
-        A column of `profiles`; by default the held-out cosine where it is there, else the cosine with the own input.
+        A column of `profiles`; by default the held-out cosine where it is there, else the centred cosine.
     split
         By default test, where there are test profiles.
     """
@@ -76,8 +76,8 @@ def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> No
             body.set(facecolor=color, alpha=0.3, edgecolor=color)
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
     ax.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="butt")
-    ax.plot([median], [row], "o", color=color, markersize=6)
-    ax.plot([values.mean()], [row], "D", markerfacecolor="white", markeredgecolor=color, markersize=5)
+    ax.plot([median], [row], "o", color=color, markersize=6, zorder=4)
+    ax.plot([values.mean()], [row], "D", markerfacecolor="white", markeredgecolor=color, markersize=5, zorder=4)
 
 
 def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
@@ -141,6 +141,7 @@ def cosine_against_mse(
         bar = found[0].figure.colorbar(
             ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=slimness
         )
+        bar.ax.yaxis.labelpad = 8  # numbers of five digits are wide
         use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
     return found
 
@@ -211,7 +212,7 @@ def error_parts(
     for place, total in enumerate(totals):
         is_cut = total > edge / 1.18 * 1.001
         ax.annotate(
-            f"{total:.4g} →" if is_cut else f"{total:.4g}",
+            f"{total:#.4g} →" if is_cut else f"{total:#.4g}",
             (edge if is_cut else total, place),
             (-4 if is_cut else 4, 0),
             textcoords="offset points",

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from geneae.evaluation import CLEAR, HELD_OUT
+from geneae.evaluation import CLEAR, HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.style import BASELINES
 
 N_BINS = 20  # of genes of equal number, along the mean expression
@@ -30,9 +30,9 @@ def by_profile(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def main_metric(profiles: Mapping[str, pd.DataFrame]) -> str:
-    """`heldout_cosine` where there are such numbers, else `cosine`."""
+    """`heldout_cosine` where there are such numbers, else `centred_cosine`."""
     has_held_out = any(HELD_OUT in table and table[HELD_OUT].notna().any() for table in profiles.values())
-    return HELD_OUT if has_held_out else "cosine"
+    return HELD_OUT if has_held_out else WITHOUT_COUNTS
 
 
 def baseline_values(metrics: pd.DataFrame, arms: Sequence[str], split: str, metric: str) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("Matrix", distinct(runs, "data", "location")),
         ("Fingerprint of the data", distinct(runs, "data", "fingerprint")),
         ("Profiles and genes in the data", [
-            f"{n_profiles} x {n_genes}"
+            f"{int(n_profiles):,} x {int(n_genes):,}"
             for n_profiles, n_genes in zip(
                 distinct(runs, "data", "n_profiles"), distinct(runs, "data", "n_genes"), strict=False
             )

@@ -78,6 +78,10 @@ def notes_of(runs: list[Run]) -> list[str]:
             f"Rescaled MSE is taken after the centring of the loss: {', '.join(centred)} has one of its own, and is to "
             "be compared with the baselines beside it."
         )
+    kept = {arm: sum(of_config(run, "best_epoch") == 0 for run in several) for arm, several in arms_of(runs).items()}
+    if any(kept.values()):
+        arms = ", ".join(f"{arm} ({n} of {len(arms_of(runs)[arm])} runs)" for arm, n in kept.items() if n)
+        said.append(f"The start was kept, as no epoch of training was better on the validation profiles: {arms}.")
     if len(runs) == len(arms_of(runs)):
         said.append("One seed says nothing about the spread between seeds.")
     return said

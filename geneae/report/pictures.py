@@ -1,10 +1,13 @@
 """The figures of the report, each with caption and text alternative."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from geneae import pl
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.layout import label_size, rows_size
 from geneae.pl.style import BASELINES, MOST_LABELS, title_of
 from geneae.pl.values import (
@@ -16,17 +19,17 @@ from geneae.pl.values import (
     mean_curve,
     shown_split,
 )
-from geneae.report.cells import number, signed
+from geneae.report.cells import number, show_range, signed
 from geneae.report.folders import Run, arms_of, distinct, genes_by_arm, label_name
 from geneae.report.image import Picture, canvas, draw_picture, panels
-from geneae.report.tables import PAIRED_METRICS
 
 
 def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
     """Differences to the first arm in the metrics that count."""
     found = []
     split = shown_split({"": paired})
-    for metric in (metric for metric in PAIRED_METRICS if metric != "mse"):
+    main = HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
+    for metric in (main, "cosine", "rescaled_mse"):
         rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
         if rows.empty:
             continue
@@ -35,14 +38,13 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
             f"{row['verdict']}"
             for row in rows.to_dict("records")
         )
+        sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
         title = f"Difference in {title_of(metric)} to {rows['reference'].iloc[0]}"
 
         def draw(metric: str = metric, size: tuple[float, float] = rows_size(len(rows))) -> Axes:
             return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split)
 
-        found.append(
-            draw_picture(title, "Mean over profiles and seeds with its 95 % interval.", f"{title}: {said}.", draw)
-        )
+        found.append(draw_picture(title, f"Mean over {sample} with its 95 % interval.", f"{title}: {said}.", draw))
     return found
 
 
@@ -55,19 +57,41 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
         _distribution_picture(profiles, metrics, split),
         _against_mse_picture(profiles, split),
         _parts_picture(profiles, metrics, split),
-        _curves_picture(histories),
-        _norm_picture(histories),
+        _curves_picture(histories, _of_validation(runs)),
+        _norm_picture(histories, _of_validation(runs)),
     ]
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, label_name(runs)))
     genes = genes_by_arm(runs)
     if genes:
-        found.append(_genes_picture(genes, split))
+        found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
     umaps = {arm: run.umap for arm, several in arms.items() for run in several[::-1] if run.umap is not None}
     if umaps and is_one_key:
         found.append(_umap_picture(umaps, label_name(runs)))
     return found
+
+
+def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
+    """How many profiles and seeds a figure is of."""
+    profiles, seeds = list(n_profiles), list(n_seeds)
+    noun = "seed" if max(seeds) == 1 else "seeds"
+    return (
+        f"{show_range(min(profiles), max(profiles))} {split} profiles and {show_range(min(seeds), max(seeds))} {noun}"
+    )
+
+
+def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
+    """How many profiles and seeds have a value."""
+    by_arm = [table[table["split"] == split].dropna(subset=[metric]) for table in profiles.values()]
+    seeds = [int(table["profile"].value_counts().max()) if len(table) else 0 for table in by_arm]
+    return _sizes([table["profile"].nunique() for table in by_arm], seeds, split)
+
+
+def _of_validation(runs: list[Run]) -> str:
+    """How many profiles and seeds the histories are of."""
+    seeds = [len(several) for several in arms_of(runs).values()]
+    return _sizes([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
 
 
 def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str) -> Picture:
@@ -85,7 +109,7 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
     ]
     return draw_picture(
         f"Distribution of the {title_of(metric)}",
-        f"{split.capitalize()} profiles, mean over seeds. The bar goes from the 5th to the 95th percentile; the dot is "
+        f"Of {_sample(profiles, split, metric)}. The bar goes from the 5th to the 95th percentile; the dot is "
         "the median, the white diamond the mean. Lines are means of the baselines, to be compared with the diamond.",
         f"{title_of(metric)} with 5th to 95th percentile. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
         lambda: pl.cosine_distribution(profiles, metrics, canvas(rows_size(len(profiles)))[0], split=split),
@@ -99,7 +123,10 @@ def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Pictu
         for arm, table in tables.items()
     ]
     coloured = all("molecules" in table for table in tables.values())
-    caption = "Each dot is a profile; cosine and MSE are those of its own reconstruction."
+    caption = (
+        f"Of {_sample(profiles, split, 'cosine')}. A dot is a profile; cosine and MSE are those of its "
+        "own reconstruction."
+    )
     if coloured:
         caption += " Colour is the number of molecules: profiles of few molecules are noisier, and reach less."
     return draw_picture(
@@ -128,7 +155,8 @@ def _parts_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, spl
     size = rows_size(len(profiles) + n_baselines)
     return draw_picture(
         "Parts of the error",
-        "MSE is the sum of two parts: reconstructions that point in another direction, and reconstructions that are "
+        f"Mean over {_sample(profiles, split, 'mse')}. MSE is the sum of two parts: reconstructions that "
+        "point in another direction, and reconstructions that are "
         "too long or too short. A cosine loss sees the first part only."
         + (" Baselines are those beside the first arm." if n_baselines and len(profiles) > 1 else ""),
         f"Mean over {split} profiles of the two parts of the MSE. {'; '.join(said)}.",
@@ -146,10 +174,10 @@ def _curve_ends(histories: dict[str, list[pd.DataFrame]], column: str) -> str:
     return "; ".join(said)
 
 
-def _curves_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
+def _curves_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Training curves",
-        "What training saw of the validation profiles, epoch by epoch; epoch 0 is the start. With count splits these "
+        f"What training saw of {sample}, epoch by epoch; epoch 0 is the start. With count splits these "
         "are numbers of halves against halves. Thick lines are means over seeds, thin lines single seeds.",
         f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
         f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
@@ -157,10 +185,11 @@ def _curves_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
     )
 
 
-def _norm_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
+def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Norm of the reconstruction",
-        "Median over validation profiles of the length of the reconstruction over that of its target. The MSE is least "
+        f"Of {sample}. Median over profiles of the length of the reconstruction over that of its target. "
+        "The MSE is least "
         "where this ratio equals the cosine; a cosine loss leaves it free.",
         f"Norm ratio by epoch: {_curve_ends(histories, 'norm_ratio')}.",
         lambda: pl.norm_by_epoch(histories, panels(1, len(histories))[0]),
@@ -177,7 +206,8 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
     ]
     return draw_picture(
         f"Difference to {reference} by {name}",
-        f"Mean difference in {title_of(metric)} over the {split} profiles of each {name}, with its 95 % interval "
+        f"Of {_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles "
+        f"of each {name}, with its 95 % interval "
         "over profiles; number of profiles in brackets. Intervals are not corrected for their number."
         + (f" The {MOST_LABELS} most frequent are shown." if table["label"].nunique() > MOST_LABELS else ""),
         f"Difference in {title_of(metric)} to {reference}. {'; '.join(said)}.",
@@ -185,14 +215,14 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
     )
 
 
-def _genes_picture(genes: dict[str, pd.DataFrame], split: str) -> Picture:
+def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
     said = []
     for arm, table in genes.items():
         found = by_gene(table)["correlation"].dropna()
         said.append(f"{arm}: median {found.median():.4f} over {len(found):,} genes")
     return draw_picture(
         "Correlation by gene",
-        f"Pearson correlation over {split} profiles between a gene and its reconstruction, against the mean expression "
+        f"Pearson correlation over {sample} between a gene and its reconstruction, against the mean expression "
         "of the gene. Lines are medians of equally many genes. Rare genes are nearly all noise.",
         f"Correlation of genes with their reconstruction. {'; '.join(said)}.",
         lambda: pl.gene_correlation(genes, panels(1, len(genes))[0]),
@@ -200,10 +230,12 @@ def _genes_picture(genes: dict[str, pd.DataFrame], split: str) -> Picture:
 
 
 def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
+    sizes = [len(table) for table in tables.values()]
     said = [f"{arm}: {len(table):,} profiles, {table['label'].nunique():,} labels" for arm, table in tables.items()]
     return draw_picture(
         f"UMAP of the latents by {name}",
-        "Of the first seed of each arm. Distances between groups mean little in a UMAP.",
+        f"Of the first seed of each arm, {show_range(min(sizes), max(sizes))} profiles of all splits. "
+        "Distances between groups mean little in a UMAP.",
         f"UMAP of the latents coloured by {name}. {'; '.join(said)}.",
         lambda: pl.umap(tables, panels(len(tables)), title=name),
     )

@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geneae.evaluation import HELD_OUT
+import numpy as np
+
+from geneae.evaluation import HELD_OUT, SAME
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
 from geneae.report.folders import Run, arms_of, of_config
 
@@ -31,19 +33,31 @@ def score_rows(runs: list[Run], split: str) -> list[Scores]:
     """Arms, then baselines, then the ceiling. A baseline that is the same beside several arms is one row."""
     arms = arms_of(runs)
     rows = [_scores(arm, "arm", several, split, "model") for arm, several in arms.items()]
-    merged: dict[tuple[str, str, str], tuple[Scores, list[str]]] = {}
+    merged: list[tuple[Scores, list[str]]] = []
     for arm, several in arms.items():
         for scores in _baselines(several, split):
-            values = {metric: [f"{value:.9g}" for value in found] for metric, found in scores.means.items()}
-            merged.setdefault((scores.kind, scores.title, repr(values)), (scores, []))[1].append(arm)
+            known = (beside for other, beside in merged if _is_same(scores, other))
+            beside = next(known, None)
+            if beside is None:
+                merged.append((scores, [arm]))
+            else:
+                beside.append(arm)
     titles: set[str] = set()
     found = []
-    for scores, beside in merged.values():
+    for scores, beside in merged:
         again = scores.title in titles
         titles.add(scores.title)
         title = f"{scores.title} (beside {', '.join(beside)})" if again else scores.title
         found.append(Scores(title, scores.kind, scores.means, scores.n_profiles, scores.n_runs))
     return [*rows, *sorted(found, key=lambda scores: scores.kind == "ceiling")]
+
+
+def _is_same(one: Scores, other: Scores) -> bool:
+    """Whether two rows are equal to the digits shown; fits on machines with other work differ in the last bits."""
+    return (one.kind, one.title, one.n_profiles) == (other.kind, other.title, other.n_profiles) and all(
+        np.allclose(values, other.means.get(metric, np.nan), rtol=SAME, atol=1e-6, equal_nan=True)
+        for metric, values in one.means.items()
+    )
 
 
 def _baselines(runs: list[Run], split: str) -> list[Scores]:

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 
 from geneae.diagnostics import null_table
-from geneae.evaluation import HELD_OUT
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
 from geneae.nulls import NULLS
 from geneae.pl.style import title_of
 from geneae.pl.values import by_gene, by_profile, main_metric
-from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, signed
+from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
 from geneae.report.folders import Run, arms_of, genes_by_arm, label_name
 
-PAIRED_METRICS = (HELD_OUT, "cosine", "rescaled_mse", "mse")
+PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse")
 N_WORST = 20  # profiles named
 N_GENES = 10  # named at either end
 
@@ -48,9 +48,11 @@ def _paired_table(paired: pd.DataFrame) -> Table:
         f"Difference of each arm to {reference}, {split} profiles",
         headers,
         rows,
-        "Differences are taken profile by profile and seed by seed; the interval holds for other profiles and other "
-        "seeds alike. p values are corrected for the number of comparisons in all metrics (Holm 1979); the "
-        "verdict follows from them.",
+        "Differences are taken profile by profile and seed by seed; the interval, by bootstrap, holds for other "
+        "profiles and other seeds alike, and is not corrected for the number of intervals. p values are corrected for "
+        "the number of comparisons in all metrics (Holm 1979); the verdict follows from them, and a "
+        "difference below the last digit of a table is none. Errors of a loss that leaves the length of reconstructions free are compared after "
+        "rescaling alone: before it, they tell of that length.",
     )
 
 
@@ -86,8 +88,10 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
             rows.append([Cell(name, kind="" if title in NULLS.values() else "arm"), *map(number_cell, numbers)])
     if not rows:
         return None
+    sizes = [run.metrics.loc[run.metrics["split"] == split, "n_profiles"].max() for run in runs]
+    n_profiles = show_range(int(min(sizes)), int(max(sizes)))
     return Table(
-        f"The same training where there is nothing to learn: means over {split} profiles",
+        f"The same training where there is nothing to learn: means over {n_profiles} {split} profiles",
         ("fit", *headers),
         rows,
         "Genes permuted: each profile keeps its values at random genes, so that profiles share nothing but their "
