@@ -51,7 +51,7 @@ def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
     assert "A cosine of 0.4 here: on values as they are it is worse than the mean profile (0.73)" in reduced.verdict
     assert "below PCA-4" in reduced.verdict
     assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
-    assert "halves of the molecules it is 50 % of the way" in judge_cosine(0.70, asdict(reduced))
+    assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
     assert "which no honest reconstruction is" in judge_cosine(0.80, asdict(reduced))
     assert "an own-input cosine above 0.84 to 0.84 is in part copied noise" in reduced.verdict
     assert "copied noise" in judge_cosine(0.95, asdict(reduced))

@@ -50,9 +50,9 @@ def _paired_table(paired: pd.DataFrame) -> Table:
         rows,
         "Differences are taken profile by profile and seed by seed; the interval, by bootstrap, holds for other "
         "profiles and other seeds alike, and is not corrected for the number of intervals. p values are corrected for "
-        "the number of comparisons in all metrics (Holm 1979); the verdict follows from them, and a "
-        "difference below the last digit of a table is none. Errors of a loss that leaves the length of reconstructions free are compared after "
-        "rescaling alone: before it, they tell of that length.",
+        "the number of comparisons in all metrics (Holm 1979); the verdict follows from them, and a difference below "
+        "the last digit of a table is none. Errors of a loss that leaves the length of reconstructions free are "
+        "compared after rescaling alone: before it, they tell of that length.",
     )
 
 
