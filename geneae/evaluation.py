@@ -31,6 +31,7 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "p95": lambda values: float(np.quantile(values, 0.95)),
 }
 HELD_OUT = "heldout_cosine"
+WITHOUT_COUNTS = "centred_cosine"  # read where there is no held-out cosine: the plain one can be 0.999 for everybody
 COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
 SAME = 5e-5  # a difference below the last digit that is shown
 CLEAR = 1.96  # standard errors that make a mean difference one that the data can show
@@ -381,7 +382,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     """Sentences that say whether the model beats PCA and shrunken PCA, profile by profile, on a split."""
     metrics = evaluation.metrics
     has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
-    metric = HELD_OUT if has_counts else "cosine"
+    metric = HELD_OUT if has_counts else WITHOUT_COUNTS
     rivals = {"pca": "PCA of the same size", "shrunken_pca": "shrunken PCA of the same size"}
     if has_counts:
         sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
@@ -392,14 +393,28 @@ def verdict(evaluation: Evaluation, split: str) -> str:
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
             said.append(f"{_outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
-    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (cosine)"
+    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
-    if not has_counts:
+    if has_counts:
+        sentence += f" {_standing(metrics, split)}"
+    else:
         is_shallow = "molecules" in evaluation.profiles  # counts, but none to judge by
         reason = "With fewer than 20 molecules in a half" if is_shallow else "Without counts"
         sentence += f" {reason} no held-out number can be had: an own-input cosine also rewards the copying of noise."
     return sentence
+
+
+def _standing(metrics: pd.DataFrame, split: str) -> str:
+    """Where the model is between mean profile and ceiling."""
+    trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
+    ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
+    if np.isnan(skill):
+        return f"The mean profile has {trivial:.4f} and the noise ceiling is {ceiling:.4f}: there is nothing to gain."
+    return (
+        f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
+        f"ceiling ({ceiling:.4f})."
+    )
 
 
 def _outcome(difference: float, error: float) -> str:

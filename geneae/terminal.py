@@ -117,14 +117,20 @@ def inspection_table(inspection: Inspection) -> str:
     if inspection.ceiling_half is not None and inspection.ceiling_half_interval is not None:
         low, high = inspection.ceiling_half_interval
         rows.append(["noise ceiling", "", "", f"{inspection.ceiling_half:.4f}"])
+        rows.append(row("  headroom above the mean profile", None, None, inspection.headroom))
+        rows.append(row("  after gene-centring", None, None, inspection.ceiling_half_centred))
         rows.append(["  95 % interval over profiles", "", "", f"{low:.4f} to {high:.4f}"])
     if inspection.ceiling_full is not None:
         low, high = inspection.ceiling_full
         rows.append(["  of whole profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
     if inspection.ceiling_counts is not None:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
+    if inspection.ceiling_half is None:
+        rows = [cells[:3] for cells in rows]
     lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
     reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
+    if inspection.ceiling_half is not None and reason:
+        reason += f"; median {inspection.molecules_median:,.0f} per profile"
     return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
 
 
