@@ -62,7 +62,9 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
             differences = _differences(arms[0], arm, metric)
             if differences.size:
                 better = METRICS[metric].better if metric in METRICS else "higher" if metric == HELD_OUT else "lower"
-                rows.append((arm.name, metric, *_interval(differences, seed), *differences.shape[::-1], better))
+                rows.append(
+                    (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better)
+                )
     columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better"]
     table = pd.DataFrame(rows, columns=columns)
     scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
@@ -89,7 +91,7 @@ def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
     return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
 
 
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
     """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided normal p value from its spread."""
     rng = np.random.default_rng(seed)
     n_seeds, n_profiles = differences.shape
