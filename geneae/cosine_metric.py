@@ -331,8 +331,8 @@ def _normalized(cross: np.ndarray, x_squared: np.ndarray, y_squared: np.ndarray)
 
 def _cross(x: Rows, y: Rows) -> np.ndarray:
     """(n rows of x, n rows of y) float64 x y': profiles by profiles, where hardly a value is zero."""
-    is_sparse = sparse.issparse(x)
-    if not is_sparse:
+    are_sparse = sparse.issparse(x) and sparse.issparse(y)
+    if not are_sparse:
         return np.asarray(x @ y.T, np.float64)
     found, back = np.empty((x.shape[0], y.shape[0])), y.T.tocsr()
     for start in range(0, x.shape[0], CHUNK):

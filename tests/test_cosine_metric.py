@@ -26,7 +26,7 @@ def latents(n_profiles: int = 150, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     """Three labels in a plane of little variance among eight dimensions, around a large common mean."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n_profiles)
-    rows = 3.0 * rng.normal(size=(n_profiles, 8))
+    rows = 1.5 * rng.normal(size=(n_profiles, 8))
     angle = 2 * np.pi * labels / 3
     rows[:, :2] = np.stack([np.cos(angle), np.sin(angle)], 1) + 0.3 * rng.normal(size=(n_profiles, 2))
     return rows + np.r_[0, 0, np.full(6, 5.0)], np.array(["a", "b", "c"])[labels]
@@ -50,14 +50,14 @@ def test_it_keeps_the_contract_of_scikit_learn() -> None:
 def test_neighbours_by_the_metric_have_the_label_more_often() -> None:
     rows, labels = latents()
     others, truth = latents(seed=1)
-    metric = CosineMetric(n_components=2, seed=0).fit(rows, labels)
+    metric = CosineMetric(n_components=4, batch_size=32, epochs=60).fit(rows, labels)
     known = np.unique(labels, return_inverse=True)[1]
     right = {
         name: (np.array(["a", "b", "c"])[vote(similarity, known, 15)] == truth).mean()
         for name, similarity in (("plain", cosines(others, rows)), ("learned", metric.similarity(others, rows)))
     }
-    assert right["plain"] < 0.6
-    assert right["learned"] > 0.9
+    assert right["plain"] < 0.85
+    assert right["learned"] > 0.93
     assert metric.score(others, truth) > 0.9
     assert (metric.map_**2).sum(0)[:2].sum() > 0.8 * (metric.map_**2).sum()
 
@@ -274,8 +274,8 @@ def test_labels_that_teach_nothing_are_refused(counts: anndata.AnnData) -> None:
     rows, labels = latents()
     with pytest.raises(InputError, match=r"at least two labels; found one class, 'x'\. Give others\."):
         CosineMetric().fit(rows, np.full(len(rows), "x"))
-    with pytest.raises(InputError, match=r"must have two profiles or more; found 150 labels for 150 profiles\."):
-        CosineMetric().fit(rows, [f"label{i}" for i in range(150)])
+    with pytest.raises(InputError, match=r"must have two profiles or more; found 15 labels for 15 profiles\."):
+        CosineMetric().fit(rows[:15], [f"label{i}" for i in range(15)])
     with pytest.raises(InputError, match=r"unknown obs column 'kinds'; did you mean 'kind'\? Available: donor, kind"):
         CosineMetric().fit(counts, "kinds")
     counts.obs.loc["cell3", "kind"] = np.nan
