@@ -4,13 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geneae import pl as pl
+    from geneae.cosine_metric import CosineMetric as CosineMetric
     from geneae.estimator import Autoencoder as Autoencoder
     from geneae.profiles import read_profiles as read_profiles
 
 __version__ = "0.1.0"
-__all__ = ["Autoencoder", "__version__", "pl", "read_profiles"]
+__all__ = ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"]
 
-WHERE = {"Autoencoder": "geneae.estimator", "pl": "geneae.pl", "read_profiles": "geneae.profiles"}
+WHERE = {
+    "Autoencoder": "geneae.estimator",
+    "CosineMetric": "geneae.cosine_metric",
+    "pl": "geneae.pl",
+    "read_profiles": "geneae.profiles",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -440,5 +440,73 @@ def _run_grid(
     return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
 
 
+@main.command()
+@click.argument("data", type=click.Path())
+@click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
+@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
+@click.option("--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.")
+@click.option("--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map.")
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
+@click.option("--neighbors", type=click.IntRange(1), default=15, show_default=True, help="That vote for a label.")
+@click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
+@click.option(
+    "--test",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="Fraction of the profiles that choose nothing and are judged.",
+)
+@options(
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
+    option("seed", "Of everything random."),
+    *MATRIX_OPTIONS,
+    OVERWRITE,
+    QUIET,
+)
+def metric(
+    data: str,
+    key: str,
+    output: str | None,
+    model: str | None,
+    components: int,
+    epochs: int,
+    neighbors: int,
+    validation: float,
+    test: float,
+    group: str | None,
+    seed: int,
+    layer: str | None,
+    use_raw: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Learn a cosine under which profiles of DATA with the same label agree.
+
+    Compares the label that the nearest training profiles vote for, by the learned metric, the plain cosine and PCA, on
+    profiles that took no part. Writes a folder for `geneae.CosineMetric.load`.
+    """
+    folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
+    from geneae.saving import check_writable
+
+    check_writable(folder, overwrite)
+    say = _say(quiet)
+    from geneae.cosine_metric import CosineMetric
+    from geneae.metric_comparison import answer, judge_metric
+    from geneae.profiles import read_profiles
+    from geneae.saving import load_model
+    from geneae.terminal import accuracy_table
+
+    loaded = None if model is None else load_model(Path(model))
+    profiles = read_profiles(data, layer, use_raw)
+    say(profiles.describe())
+    learner = CosineMetric(components, epochs=epochs, n_neighbors=neighbors, seed=seed)
+    judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
+    say(judged.describe())
+    say(accuracy_table(judged.table))
+    say(answer(judged))
+    learner.save(folder, overwrite=overwrite, tables=judged.tables())
+    say(f"Written to {folder}: the metric, split.csv, profiles.csv, metrics.csv.")
+
+
 if __name__ == "__main__":
     main()

@@ -65,7 +65,9 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
             if differences.size:
                 better = METRICS[metric].better if metric in METRICS else "higher" if metric == HELD_OUT else "lower"
                 floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
-                rows.append((arm.name, metric, *_interval(differences, seed), *differences.shape[::-1], better, floor))
+                rows.append(
+                    (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
+                )
     columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better", "floor"]
     table = pd.DataFrame(rows, columns=columns)
     scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
@@ -97,7 +99,7 @@ def _mean(arm: Arm, metric: str) -> float:
     return float(np.nanmean([table[metric].to_numpy(float) for table in arm.profiles.values()]))
 
 
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
     """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided p value from its spread.
 
     Few seeds drawn again vary too little, by the root of (n - 1) / n, and their spread is known badly: draws are

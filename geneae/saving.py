@@ -26,7 +26,13 @@ from geneae.profiles import STATES, Profiles
 from geneae.settings import CENTERS
 
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
-OURS = ({CONFIG, WEIGHTS, GENES}, {"profiles.csv", "metrics.csv"}, {"paired.csv", "metrics.csv"})
+METRIC_WEIGHTS = "metric.safetensors"
+OURS = (
+    {CONFIG, WEIGHTS, GENES},
+    {CONFIG, METRIC_WEIGHTS},
+    {"profiles.csv", "metrics.csv"},
+    {"paired.csv", "metrics.csv"},
+)
 
 
 @contextlib.contextmanager
@@ -68,8 +74,8 @@ def check_writable(path: Path, overwrite: bool = False) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a folder is empty, or holds a model or the tables of an evaluation or comparison: others write a
-    `config.json` or a `metrics.csv` too."""
+    """Whether a folder is empty, or holds a model, a metric or the tables of an evaluation or comparison: others write
+    a `config.json` or a `metrics.csv` too."""
     if not path.is_dir():
         return False
     names = {file.name for file in path.iterdir()}

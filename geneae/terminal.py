@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from geneae.diagnostics import null_table
 from geneae.evaluation import HELD_OUT, Evaluation, value
 from geneae.inspection import Inspection
+from geneae.metric_comparison import WAYS
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
@@ -73,6 +74,22 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
     n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
     head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def accuracy_table(table: pd.DataFrame) -> str:
+    """Share of profiles whose neighbours vote for their label, by metric, and what the learned one has over others."""
+    validation, test = (table[table["split"] == split] for split in SPLITS)
+    rows = [["", "accuracy ↑", "learned minus it (95 % interval)"]]
+    for way, first, last, gain, low, high in zip(
+        *(validation[name] for name in ("metric", "accuracy")),
+        *(test[name] for name in ("accuracy", "learned_minus", "low", "high")),
+        strict=True,
+    ):
+        interval = "" if np.isnan(gain) else f"{gain:+.4f} ({low:+.4f} to {high:+.4f})"
+        rows.append([WAYS[way], f"{first:.4f} / {last:.4f}", interval])
+    sizes = " / ".join(f"{part['n_profiles'].iloc[0]:,} {part['split'].iloc[0]}" for part in (validation, test))
+    head = f"Label that the nearest training profiles vote for, over {sizes} profiles; differences on test"
     return "\n".join([head, *_aligned(rows)])
 
 

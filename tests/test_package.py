@@ -34,7 +34,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_by("import numpy") == {"numpy"}  # what is loaded is seen
 
 
-@pytest.mark.parametrize("arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "metric --help", "--version"]
+)
 def test_help_loads_nothing_heavy(arguments: str) -> None:
     code = f"""
 from geneae.cli import main
@@ -59,9 +61,10 @@ def test_help_answers_at_once() -> None:
 
 
 def test_public_names_are_the_promised_ones() -> None:
-    assert geneae.__all__ == ["Autoencoder", "__version__", "pl", "read_profiles"] == dir(geneae)
+    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"] == dir(geneae)
     assert geneae.pl.umap.__module__ == "geneae.pl.latents"
     assert geneae.Autoencoder.__module__ == "geneae.estimator"
+    assert geneae.CosineMetric.__module__ == "geneae.cosine_metric"
     assert geneae.read_profiles.__module__ == "geneae.profiles"
     with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
         _ = geneae.autoencoder  # type: ignore[attr-defined]
