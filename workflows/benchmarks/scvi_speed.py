@@ -3,13 +3,13 @@
 PYTHON_OF_SCVI workflows/benchmarks/scvi_speed.py COUNTS.h5ad --model SCVI --batch-size 128
 """
 
+import argparse
 import json
 import statistics
 import time
 import warnings
 
 import anndata
-import click
 import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -32,37 +32,36 @@ class Clock(Callback):
         self.seconds.append(time.perf_counter() - self._start)
 
 
-@click.command(context_settings={"show_default": True})
-@click.argument("path", type=click.Path(exists=True))
-@click.option("--model", "name", type=click.Choice(list(MODELS)), default="SCVI")
-@click.option("--batch-size", default=128)
-@click.option("--hidden", default=128)
-@click.option("--latent", default=32)
-@click.option("--profiles", default=4096, help="Train on the first so many; the speed does not depend on it.")
-@click.option("--epochs", default=2, help="Timed, after one to warm up.")
-@click.option("--threads", default=2)
-def main(
-    path: str, name: str, batch_size: int, hidden: int, latent: int, profiles: int, epochs: int, threads: int
-) -> None:
+def main() -> None:
     """Train on counts and print the profiles per second of every epoch, and their median."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("--model", choices=list(MODELS), default="SCVI")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--latent", type=int, default=32)
+    parser.add_argument("--profiles", type=int, default=4096, help="the first so many; the speed does not depend on it")
+    parser.add_argument("--epochs", type=int, default=2, help="timed, after one to warm up")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    adata = anndata.read_h5ad(path)[:profiles].copy()
-    MODELS[name].setup_anndata(adata)
-    model = MODELS[name](adata, n_hidden=hidden, n_latent=latent)
+    torch.set_num_threads(given.threads)
+    adata = anndata.read_h5ad(given.path)[: given.profiles].copy()
+    MODELS[given.model].setup_anndata(adata)
+    model = MODELS[given.model](adata, n_hidden=given.hidden, n_latent=given.latent)
     clock = Clock()
     model.train(
-        epochs + 1,
+        given.epochs + 1,
         accelerator="cpu",
         train_size=1.0,
-        batch_size=batch_size,
+        batch_size=given.batch_size,
         callbacks=[clock],
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
     )
     rates = [adata.n_obs / seconds for seconds in clock.seconds[1:]]
-    click.echo(json.dumps({"scvi": scvi.__version__, "rates": rates, "median": statistics.median(rates)}))
+    print(json.dumps({"scvi": scvi.__version__, "rates": rates, "median": statistics.median(rates)}))
 
 
 if __name__ == "__main__":
