@@ -1,15 +1,17 @@
 """The `geneae` command. What a command needs is loaded when it runs, so that `--help` answers at once."""
 
+import contextlib
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geneae import __version__
-from geneae.errors import InputError
+from geneae.errors import InputError, Interrupted
 from geneae.settings import (
     BASES,
     CENTERS,
@@ -27,15 +29,47 @@ DEFAULTS = Settings()
 
 
 class InputErrors(click.Group):
-    """A group of commands that answers input errors with their message alone and exit code 2."""
+    """A group of commands that answers input errors with their message alone and exit code 2.
+
+    SIGINT and SIGTERM end with how to go on, and 130 and 143.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with _stops_raise():
+                return super().invoke(ctx)
         except InputError as error:
-            click.echo(f"Error: {error}", err=True)
+            _say(not _is_first())(f"Error: {error}", err=True)
             ctx.exit(2)
+        except Interrupted as stop:
+            name = signal.Signals(stop.number).name
+            _say(not _is_first())(f"Stopped by {name}. {stop.message or 'Nothing was written.'}", err=True)
+            ctx.exit(128 + stop.number)
+
+
+@contextlib.contextmanager
+def _stops_raise() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` inside, so that what is half-written is removed."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks, of several that train together."""
+    if "geneae.devices" not in sys.modules:  # which loads torch
+        return True
+    from geneae.devices import is_first
+
+    return is_first()
 
 
 @click.group(cls=InputErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -116,6 +150,8 @@ FIT_OPTIONS = (
     option("split_seed", "Of the split and the judging halves.  [default: --seed]", type=int),
     option("device", "Where to train.", **choice(DEVICES)),
     option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
+    option("devices", "Devices on each node that share every batch."),
+    option("nodes", "Machines with so many devices; started by torchrun or SLURM."),
 )
 COLOR = click.option(
     "--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP."
@@ -149,12 +185,14 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @click.option(
     "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
 )
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
     color: str | None,
     null: bool,
+    resume: bool,
     layer: str | None,
     use_raw: bool,
     stream: str,
@@ -169,22 +207,37 @@ def fit(
     """
     settings = Settings(**fields)
     folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
-    from geneae.saving import check_writable
+    if resume and overwrite:
+        raise InputError("--resume goes on with what is there, and --overwrite replaces it. Give one of them.")
+    from geneae.saving import check_writable, finish_swap
 
-    check_writable(folder, overwrite)
-    say = _say(quiet)
+    finish_swap(folder)
+    check_writable(folder, overwrite, resume)
     from geneae.fitting import check_loss
 
     check_loss(settings)
+    from geneae.devices import is_first, open_ranks
     from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
-    from geneae.runs import fit_run, judged_split
+    from geneae.runs import Task, fit_run, is_finished, judged_split
     from geneae.terminal import metrics_table, null_lines, progress_bar
 
+    if settings.devices * settings.nodes > 1:
+        open_ranks(settings)  # before anything is read, so that all processes read at the same time
+    quiet = quiet or not is_first()
+    say = _say(quiet)
     profiles = read_profiles(data, layer, use_raw, stream)
     say(profiles.describe())
-    with progress_bar(settings.epochs, quiet) as show:
-        model = fit_run(profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show)
+    if resume and is_finished(Task("", settings, folder), profiles.fingerprint, color, null):
+        say(f"{folder} holds this run and is whole: nothing is left to do.")
+        return
+    try:
+        with progress_bar(settings.epochs, quiet) as show:
+            model = fit_run(
+                profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show, resume=resume
+            )
+    except Interrupted as stop:
+        raise Interrupted(stop.number, _how_to_go_on(folder)) from None
     if quiet:
         return
     say(_split_line(model))
@@ -198,12 +251,21 @@ def fit(
     say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
 
 
+def _how_to_go_on(folder: Path) -> str:
+    from geneae.checkpoints import is_unfinished
+
+    if not is_unfinished(folder):
+        return "Training had not begun: run the same command again."
+    given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    return f"What was trained is in {folder}. Go on with:\n{shlex.join(['geneae', *given, '--resume'])}"
+
+
 def _command() -> str:
     return shlex.join(["geneae", *sys.argv[1:]])
 
 
-def _say(is_quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if is_quiet else click.echo
+def _say(is_quiet: bool) -> Callable[..., None]:
+    return (lambda *_, **__: None) if is_quiet else click.echo
 
 
 def _split_line(model: Any) -> str:
@@ -432,11 +494,14 @@ def _run_grid(
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)
-    for number, (task, taken) in enumerate(done, start=1):
-        seconds += [taken] if taken else []
-        left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
-        how = f"{taken:.0f} s" if taken else "there already"
-        say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+    try:
+        for number, (task, taken) in enumerate(done, start=1):
+            seconds += [taken] if taken else []
+            left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
+            how = f"{taken:.0f} s" if taken else "there already"
+            say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+    except Interrupted as stop:
+        raise Interrupted(stop.number, f"Run the same command again to go on:\n{_command()}") from None
     return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
 
 

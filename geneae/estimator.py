@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
+from geneae.devices import is_first
 from geneae.diagnostics import against_null, to_table
 from geneae.errors import InputError
 from geneae.evaluation import COLUMNS, HELD_OUT, evaluate, write_evaluation
@@ -77,6 +78,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         split_seed: int | None = DEFAULTS.split_seed,
         device: str = DEFAULTS.device,
         precision: str = DEFAULTS.precision,
+        devices: int = DEFAULTS.devices,
+        nodes: int = DEFAULTS.nodes,
     ) -> None:
         self.loss = loss
         self.n_latent = n_latent
@@ -108,6 +111,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.split_seed = split_seed
         self.device = device
         self.precision = precision
+        self.devices = devices
+        self.nodes = nodes
 
     def fit(
         self,
@@ -119,7 +124,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         null: bool = False,
         stream: str = "auto",
-        scratch: Path | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = True,
     ) -> "Autoencoder":
         """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -138,17 +144,20 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             three times as long.
         stream
             Whether a file is read into memory, see `geneae.profiles.read_profiles`.
-        scratch
-            Folder for what training needs of profiles that stay in their file; None takes the system's.
+        checkpoint
+            Folder for checkpoints, from which the same call goes on after the process was killed, to the same bits.
+        resume
+            Whether to go on from what is there; else it is replaced.
         """
         settings = Settings(**self.get_params())
         profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, stream)
-        fitted = fit(profiles, settings, on_epoch, scratch=scratch)
+        folder = None if checkpoint is None else Path(checkpoint)
+        fitted = fit(profiles, settings, on_epoch, None, folder, resume)
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
         for name in NULLS if null else ():
-            without = fit(profiles, settings, on_epoch, name)
+            without = fit(profiles, settings, on_epoch, name, folder, resume)
             judged = against_null(
                 fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
             )
@@ -183,8 +192,13 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def save(
         self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
     ) -> None:
-        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name."""
+        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name.
+
+        Of several processes that have trained it only the first writes.
+        """
         model = self._fitted()
+        if not is_first():
+            return
         with new_folder(Path(folder), overwrite) as partial:
             save_model(model, partial)
             if hasattr(self, "history_"):

@@ -1,8 +1,6 @@
 """A fit from profiles to a judged model: split, preprocessing, bases, training, evaluation."""
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from scipy import sparse
 
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
+from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
 from geneae.diagnostics import diagnose, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
@@ -64,7 +64,8 @@ def fit(
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     null: str | None = None,
-    scratch: Path | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = True,
 ) -> Fitted:
     """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -81,13 +82,12 @@ def fit(
         Called with each row of the history.
     null
         Name in `geneae.nulls.NULLS`: fit, and judge, what is left of the profiles when there is nothing to learn.
-    scratch
-        Folder for what training needs of profiles that stay in their file; None takes the system's.
+    checkpoint
+        Folder for a checkpoint of the training.
+    resume
+        Whether to go on from the one that is there.
     """
     begin = time.perf_counter()
-    Thread(
-        target=import_module, args=("lightning_fabric",)
-    ).start()  # takes seconds; the bases need no Python meanwhile
     if null is not None and null not in NULLS:
         raise unknown("null", null, NULLS)
     if null is not None and profiles.is_streamed:
@@ -99,6 +99,10 @@ def fit(
     split = split_profiles(
         profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
     )
+    saved = None
+    if checkpoint is not None:
+        identity = _identity(profiles, settings, split, null)
+        saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
     _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
@@ -119,8 +123,9 @@ def fit(
             blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
         )
         objective = Reconstruction(find_loss(settings.loss), center, constants)
+        names = profiles.names[train_rows]
         training = _train(
-            network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch, scratch
+            network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch, saved, names
         )
     config = {
         "format": FORMAT,
@@ -154,12 +159,30 @@ def fit(
     evaluation = evaluate(
         model, expression.take(judged), profiles.names[judged], split.iloc[judged], True, _among(partner, judged)
     )
-    config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
+    spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
+    config |= spent if saved is None else saved.spent()
     model = replace(model, scales=evaluation.scales)
     name = "test" if settings.test else "validation"
     last = expression.take(np.flatnonzero(split == name))
     diagnostics = to_table(diagnose(model, evaluation, last, name))
     return Fitted(model, split, training.history, evaluation, gene_correlation(model, last), diagnostics)
+
+
+def _identity(profiles: Profiles, settings: Settings, split: pd.Series, null: str | None) -> dict[str, Any]:
+    """What has to be the same to go on with a training."""
+    return {
+        "settings": asdict(settings),
+        "data": profiles.fingerprint,
+        "split": digest(split.to_numpy()),
+        "null": null,
+        "streaming": profiles.is_streamed,
+        **{f"version of {name}": version(name) for name in ("geneae", "torch")},
+    }
+
+
+def nearest_folder(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def check_loss(settings: Settings) -> str:
@@ -241,10 +264,12 @@ def _train(
     settings: Settings,
     is_split: bool,
     on_epoch: Callable[[dict[str, float]], None] | None,
-    scratch: Path | None,
+    saved: Checkpoint | None,
+    names: pd.Index,
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
+    scratch = None if saved is None else nearest_folder(saved.path)
     source = (
         StreamedSource(*choices, settings.batch_size, scratch)
         if known[0].is_streamed
@@ -257,7 +282,7 @@ def _train(
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
-    training = train(network, source, validation, objective, settings, on_epoch)
+    training = train(network, source, validation, objective, settings, on_epoch, saved, names)
     network.to("cpu")
     return training
 
@@ -272,9 +297,3 @@ def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]
         "seconds_to_best_epoch": float(history["seconds"].iloc[training.best_epoch]),
         "profiles_per_second": n_profiles * epochs_run / train_seconds if train_seconds else None,
     }
-
-
-def _peak_memory() -> float:
-    """Largest memory of this process so far, in 10^6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -26,3 +26,7 @@ class Reconstruction:
     def __call__(self, products: InnerProducts) -> Tensor:
         """The mean over the profiles that have a direction."""
         return mean_loss(self.loss.function, products, self.settings)
+
+    def n_counted(self, products: InnerProducts) -> Tensor:
+        """How many profiles that mean is over, to take it over the batches of several processes."""
+        return masked_loss(self.loss.function, products, self.settings)[1].sum()

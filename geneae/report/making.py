@@ -8,6 +8,8 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
     """How the runs were made: what they have in common, and where they differ all of it."""
     seconds = [float(found) for run in runs if (found := of_config(run, "seconds")) is not None]
     memory = [float(found) for run in runs if (found := of_config(run, "peak_memory_mb")) is not None]
+    speed = [float(found) for run in runs if (found := of_config(run, "profiles_per_second")) is not None]
+    to_best = [float(found) for run in runs if (found := of_config(run, "seconds_to_best_epoch")) is not None]
     versions = {name: None for run in runs for name in (of_config(run, "versions") or {})}
     sizes = {name: None for run in runs for name in run.split_sizes}
     of_split = [
@@ -31,6 +33,8 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("Seed", [", ".join(distinct(runs, "seed"))]),
         ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),
         ("Time", [f"{sum(seconds):,.1f} seconds in all runs together"] if seconds else []),
+        ("Training", [f"{show_range(round(min(speed)), round(max(speed)))} profiles per second"] if speed else []),
+        ("Best epoch", [f"after at most {max(to_best):,.1f} seconds of training"] if to_best else []),
         ("Peak memory", [f"{max(memory):,.0f} MB in the largest run"] if memory else []),
         ("Versions", [", ".join(f"{name} {' or '.join(distinct(runs, 'versions', name))}" for name in versions)]),
     ]  # fmt: skip
