@@ -61,11 +61,12 @@ def test_help_answers_at_once() -> None:
 
 
 def test_public_names_are_the_promised_ones() -> None:
-    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"] == dir(geneae)
+    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"] == dir(geneae)
     assert geneae.pl.umap.__module__ == "geneae.pl.latents"
     assert geneae.Autoencoder.__module__ == "geneae.estimator"
     assert geneae.CosineMetric.__module__ == "geneae.cosine_metric"
     assert geneae.read_profiles.__module__ == "geneae.profiles"
+    assert (geneae.tl.__name__, geneae.pl.__name__) == ("geneae.tl", "geneae.pl")
     with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
         _ = geneae.autoencoder  # type: ignore[attr-defined]
 
