@@ -596,10 +596,16 @@ def _run_grid(
 @click.argument("data", type=click.Path())
 @click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
-@click.option("--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.")
-@click.option("--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map.")
+@click.option(
+    "--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.  [default: on genes]"
+)
+@click.option(
+    "--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map, in components."
+)
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
-@click.option("--neighbors", type=click.IntRange(1), default=15, show_default=True, help="That vote for a label.")
+@click.option(
+    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
+)
 @click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
 @click.option(
     "--test",
@@ -609,8 +615,8 @@ def _run_grid(
     help="Fraction of the profiles that choose nothing and are judged.",
 )
 @options(
-    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
-    option("seed", "Of everything random."),
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.  [default: none]", metavar="KEY"),
+    option("seed", "Seed of everything random, a whole number of at least 0."),
     *MATRIX_OPTIONS,
     OVERWRITE,
     QUIET,
