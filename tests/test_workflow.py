@@ -1,0 +1,193 @@
+"""The Snakemake workflow: what it accepts, what it plans, and what `geneae compare` makes of its runs."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import simulate
+
+from geneae.cli import fit
+from geneae.saving import read_config
+from geneae.settings import LOSS_NAMES, Settings
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ROOT / "workflows"
+SETTINGS = {"epochs": 2, "latent": 4, "hidden": 16, "rank": 12, "splits": 2, "validation": 0.2, "test": 0.2}
+GRID = {"losses": ["mse", "cosine"], "cuts": [1], "seeds": [0, 1], "split-seed": 3}
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow in a folder by its `config.yaml`, with the commands of this Python; all it says is in stdout."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(WORKFLOW / "Snakefile"),
+        "--directory",
+        str(folder),
+    ]
+    command += ["--configfile", str(folder / "config.yaml"), "--cores", "2", "--nocolor", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, **said, check=False, timeout=500, env=os.environ | {"PATH": path})
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """A grid on two small data sets in a folder; returns the folder."""
+    data = [
+        {"name": "simulated", "path": "simulated.h5ad"},
+        {"name": "immune", "path": "immune.h5ad", "evaluate-on": "immune_others.h5ad"},
+    ]
+    config = {"data": data, **GRID, "settings": SETTINGS} | changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the configuration and the data: simulated counts, and 120 genes of 200 of the shipped cells."""
+    folder = write_config(tmp_path_factory.mktemp("workflow"))
+    simulate(160).write_h5ad(folder / "simulated.h5ad")
+    immune = anndata.read_h5ad(ROOT / "data" / "immune_559.h5ad")
+    often = np.argsort(-np.asarray(immune.X.sum(axis=0)).ravel())[:120]
+    immune[:160, often].copy().write_h5ad(folder / "immune.h5ad")
+    immune[160:200, often].copy().write_h5ad(folder / "immune_others.h5ad")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(workplace: Path) -> Path:
+    """The same folder after the workflow has run on two cores."""
+    finished = snakemake(workplace)
+    assert finished.returncode == 0, finished.stdout + "".join(
+        path.read_text(encoding="utf-8") for path in sorted(workplace.glob("logs/**/*.log"))
+    )
+    return workplace
+
+
+def test_every_run_is_there_and_shares_the_split_of_its_data_set(done: Path) -> None:
+    for data in ("simulated", "immune"):
+        runs = sorted((done / "results" / data / "runs").iterdir())
+        names = [f"{loss}_cut1_seed{seed}" for loss in ("cosine", "mse") for seed in (0, 1)]
+        assert [run.name for run in runs] == names
+        assert len({(run / "split.csv").read_bytes() for run in runs}) == 1
+        for run, name in zip(runs, names, strict=True):
+            settings = read_config(run)["settings"]
+            assert f"{settings['loss']}_cut{settings['cut']:g}_seed{settings['seed']}" == name
+            assert (settings["split_seed"], settings["n_latent"], settings["epochs"]) == (3, 4, 2)
+
+
+def test_every_run_is_evaluated_on_its_own_profiles_or_on_others(done: Path) -> None:
+    for data, splits in (("simulated", {"train", "validation", "test"}), ("immune", {"all"})):
+        folders = list((done / "results" / data / "evaluations").iterdir())
+        assert len(folders) == 4
+        for folder in folders:
+            table = pd.read_csv(folder / "profiles.csv")
+            assert set(table["split"]) == splits
+            assert table["profile"].nunique() == {"simulated": 160, "immune": 40}[data]
+
+
+def test_the_comparison_reads_all_runs(done: Path) -> None:
+    for data in ("simulated", "immune"):
+        folder = done / "results" / data / "comparison"
+        paired = pd.read_csv(folder / "paired.csv")
+        assert set(zip(paired["reference"], paired["arm"], paired["n_seeds"], strict=True)) == {("mse", "cosine", 2)}
+        assert pd.read_csv(folder / "metrics.csv")["run"].nunique() == 4
+
+
+def test_a_second_run_has_nothing_to_do_and_one_page_gathers_the_reports(done: Path) -> None:
+    assert "Nothing to be done" in snakemake(done, "--dry-run").stdout
+    page = done / "report.html"
+    assert snakemake(done, "--report", str(page)).returncode == 0
+    assert page.read_text(encoding="utf-8").count("geneae compare") >= 2
+
+
+def test_flags_reach_the_commands(workplace: Path, tmp_path: Path) -> None:
+    path, other = workplace / "simulated.h5ad", workplace / "immune.h5ad"
+    data = {"name": "a", "path": str(path), "layer": "counts", "color": "kind", "evaluate-on": str(other)}
+    settings = {"scale": True, "n-top-genes": None, "group": "my donor"}
+    folder = write_config(tmp_path, data=[data], losses=["cosine"], cuts=[1, 2.5], seeds=[7], settings=settings)
+    planned = snakemake(folder, "--dry-run", "--printshellcmds").stdout
+    flags = "--split-seed 3 --color kind --layer counts --scale --group 'my donor' > logs/fit/a/"
+    run = "results/a/runs/cosine_cut2.5_seed7"
+    assert f"geneae fit {path} -o {run} --loss cosine --cut 2.5 --seed 7 {flags}" in planned
+    assert f"geneae evaluate {run} {other} -o results/a/evaluations/cosine_cut2.5_seed7 --layer counts > " in planned
+    assert f"geneae compare results/a/runs/cosine_cut1_seed7 {run} -o results/a/comparison --color kind > " in planned
+
+
+def test_lint_is_clean(workplace: Path) -> None:
+    linted = snakemake(workplace, "--lint")
+    assert (linted.returncode, "your workflow is in a good condition" in linted.stdout) == (0, True), linted.stdout
+
+
+@pytest.mark.skipif(
+    find_spec("snakemake_executor_plugin_slurm") is None,
+    reason="snakemake-executor-plugin-slurm is not installed: no plan for a cluster can be made",
+)
+def test_the_plan_for_a_cluster_asks_for_a_gpu_for_each_fit(workplace: Path, tmp_path: Path) -> None:
+    folder = write_config(tmp_path, data=[{"name": "a", "path": str(workplace / "immune.h5ad")}])
+    planned = snakemake(folder, "--dry-run", "--workflow-profile", str(WORKFLOW / "profiles" / "slurm"))
+    assert planned.returncode == 0, planned.stdout
+    print(planned.stdout)
+    blocks = re.split(r"\nrule ", planned.stdout)[1:]
+    fits = [block for block in blocks if block.startswith("fit:")]
+    assert len(fits) == 4
+    assert all("gpu=1" in block and "threads: 4" in block and "runtime=240" in block for block in fits)
+    others = [block for block in blocks if block.startswith(("evaluate:", "compare:"))]
+    assert len(others) == 5
+    assert not any("gpu=" in block for block in others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"lossess": ["mse"]},
+            r"configuration, \$: Additional properties .* 'lossess' was unexpected.* Known keys: data,",
+        ),
+        ({"settings": {"epoch": 3}}, r"\$\.settings: .* 'epoch' was unexpected.* Known keys: epochs, patience,"),
+        ({"data": [{"name": "a", "path": "a.h5ad", "colour": "b"}]}, r"\$\.data\[0\]: .* 'colour' was unexpected"),
+        ({"losses": ["mae"]}, r"\$\.losses\[0\]: 'mae' is not one of \['mse', "),
+        ({"data": [{"name": "a", "path": "b"}] * 2}, "data: names must differ; found a, a. Rename one"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_name(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    refused = snakemake(write_config(tmp_path, **changes), "--dry-run")
+    assert refused.returncode == 1
+    assert re.search(message, refused.stdout.replace("(", "").replace(")", "")), refused.stdout
+
+
+def schema() -> dict[str, Any]:
+    """Of the configuration."""
+    found: dict[str, Any] = yaml.safe_load((WORKFLOW / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+    return found["properties"]
+
+
+def test_settings_are_the_flags_of_fit() -> None:
+    in_grid = {"loss", "cut", "seed", "split_seed"}
+    flags = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in fit.params}
+    expected = {flags[name] for name in Settings.__dataclass_fields__ if name not in in_grid}
+    assert set(schema()["settings"]["properties"]) == expected
+    assert schema()["losses"]["items"]["enum"] == list(LOSS_NAMES)
+
+
+def test_the_configuration_explains_every_key_and_its_default() -> None:
+    text = (WORKFLOW / "config" / "config.yaml").read_text(encoding="utf-8")
+    assert set(yaml.safe_load(text)) == set(schema())
+    explained = dict(re.findall(r"^  (?:# )?(?:- )?([a-z-]+): (\S+) +# .+$", text, re.MULTILINE))
+    explained |= dict(re.findall(r"^    (?:# )?([a-z-]+): (\S+) +# .+$", text, re.MULTILINE))
+    assert set(schema()["settings"]["properties"]) | set(schema()["data"]["items"]["properties"]) == set(explained)
+    fields = {parameter.opts[0].removeprefix("--"): parameter.name for parameter in fit.params}
+    for name in schema()["settings"]["properties"]:
+        default = getattr(Settings(), str(fields[name]))
+        assert yaml.safe_load(explained[name]) == (int(default) if name == "precision" else default), name
