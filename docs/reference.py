@@ -1,4 +1,4 @@
-"""The API reference as HTML, made of the docstrings: `python docs/reference.py`, then open docs/reference/index.html."""
+"""The API reference as HTML, made of the docstrings: `python docs/reference.py`; open docs/reference/index.html."""
 
 import argparse
 import pkgutil

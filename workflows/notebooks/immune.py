@@ -39,7 +39,7 @@ adata
 # %% [markdown]
 # ## What can be had at all
 #
-# Before anything is trained: the cosine that the mean profile reaches, and the noise ceiling. Numbers below are held-out
+# Before anything is trained: the cosine that the mean profile reaches, and the noise ceiling. Numbers are held-out
 # cosines: one random half of a profile's molecules is predicted from the other half, which copying noise cannot raise.
 
 # %%
@@ -66,7 +66,7 @@ print(inspection.verdict)
 choices = {"n_latent": 16, "n_top_genes": 1000, "test": 0.3, "split_seed": 0}
 model = Autoencoder("cosine", **choices).fit(adata)
 metrics = model.evaluation_.metrics
-metrics[(metrics["split"] == "test") & (metrics["statistic"] == "mean")].pivot(
+metrics[(metrics["split"] == "test") & (metrics["statistic"] == "mean")].pivot_table(
     index="model", columns="metric", values="value"
 )[["cosine", "centred_cosine", "mse", "heldout_cosine"]].round(4)
 
@@ -104,7 +104,7 @@ def umap_of(representation: str) -> pd.DataFrame:
 
 sc.pp.neighbors(normalised, use_rep="X_pca", random_state=0)
 sc.tl.leiden(normalised, key_added="cluster", flavor="igraph", n_iterations=2, random_state=0)
-pl.umap({"PCA": umap_of("X_pca"), "geneae": umap_of("X_geneae")}, title="Leiden cluster")
+axes = pl.umap({"PCA": umap_of("X_pca"), "geneae": umap_of("X_geneae")}, title="Leiden cluster")
 # %% [markdown]
 # ## Cosine by cluster
 #
@@ -127,7 +127,7 @@ by_cluster.join(sizes).sort_values("n_profiles", ascending=False).round(4)
 
 # %%
 own = profiles[profiles["model"] == "model"]
-pl.cosine_distribution({"geneae": own}, metrics)
+axes = pl.cosine_distribution({"geneae": own}, metrics)
 # %% [markdown]
 # ## The worst profiles
 #
@@ -139,13 +139,13 @@ worst = test[test["model"] == "model"].nsmallest(8, "heldout_cosine")
 worst[["profile", "label", "molecules", "heldout_cosine", "cosine", "mse", "norm_ratio"]].round(3)
 
 # %%
-pl.cosine_against_mse({"geneae": own})
+axes = pl.cosine_against_mse({"geneae": own})
 # %% [markdown]
 # ## Which loss?
 #
-# From the start at shrunken PCA the losses can hardly be told apart here. So the plain autoencoder: gene-sized matrices,
-# a random start, two seeds of each loss on one split. Differences are taken profile by profile; the interval is over
-# profiles and seeds, and the verdict is corrected for the number of metrics (Holm).
+# From the start at shrunken PCA the losses can hardly be told apart here. So the plain autoencoder: gene-sized
+# matrices, a random start, two seeds of each loss on one split. Differences are taken profile by profile; the interval
+# is over profiles and seeds, and the verdict is corrected for the number of metrics (Holm).
 
 # %%
 plain = choices | {"basis": "free", "init": "random", "batch_size": 64, "epochs": 20}
@@ -175,6 +175,6 @@ print(answer(paired))
 # the one factor for all predictions that is best on other profiles, can.
 
 # %%
-pl.cosine_distribution({loss: pd.concat(tables_of(loss).values()) for loss in runs})
+axes = pl.cosine_distribution({loss: pd.concat(tables_of(loss).values()) for loss in runs})
 # %%
-pl.training_curves({loss: [run.history_ for run in runs[loss].values()] for loss in runs})
+axes = pl.training_curves({loss: [run.history_ for run in runs[loss].values()] for loss in runs})
