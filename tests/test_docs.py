@@ -27,7 +27,8 @@ def outputs() -> list[Any]:
     assert not any("outputs" in cell and cell["outputs"] for cell in notebook.cells)
     ipc = Config({"KernelManager": {"transport": "ipc"}})  # over TCP the kernel warns of neighbours that may listen
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where, config=ipc).execute()
+    patient = {"timeout": None, "startup_timeout": 600}  # seconds; a busy machine is no error of the notebook
+    NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient).execute()
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
