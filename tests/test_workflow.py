@@ -28,16 +28,8 @@ GRID = {"losses": ["mse", "cosine"], "cuts": [1], "seeds": [0, 1], "split-seed":
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the workflow in a folder by its `config.yaml`, with the commands of this Python; it says all in stdout."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(WORKFLOW / "Snakefile"),
-        "--directory",
-        str(folder),
-    ]
-    command += ["--configfile", str(folder / "config.yaml"), "--cores", "2", "--nocolor", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--nocolor"]
+    command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml"), *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.run(command, **said, check=False, env=os.environ | {"PATH": path})
