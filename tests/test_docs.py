@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ def outputs() -> list[Any]:
     """What the cells of the notebook give, in their order."""
     notebook = jupytext.read(NOTEBOOK)
     assert not any("outputs" in cell and cell["outputs"] for cell in notebook.cells)
-    ipc = Config({"KernelManager": {"transport": "ipc"}})  # over TCP the kernel warns of neighbours that may listen
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
     patient = {"timeout": None, "startup_timeout": 600}  # seconds; a busy machine is no error of the notebook
-    NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient).execute()
+    with tempfile.TemporaryDirectory() as folder:
+        # Over TCP the kernel warns that neighbours may listen. Names of sockets must be short.
+        ipc = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+        NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient).execute()
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
