@@ -189,9 +189,9 @@ def schema() -> dict[str, Any]:
 
 
 def test_settings_are_the_flags_of_fit() -> None:
-    in_grid = {"loss", "cut", "seed", "split_seed"}
+    elsewhere = {"loss", "cut", "seed", "split_seed", "nodes"}  # the grid; and a job has one node
     flags = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in fit.params}
-    expected = {flags[name] for name in Settings.__dataclass_fields__ if name not in in_grid}
+    expected = {flags[name] for name in Settings.__dataclass_fields__ if name not in elsewhere}
     assert set(schema()["properties"]["settings"]["properties"]) == expected
     assert schema()["properties"]["losses"]["items"]["enum"] == list(LOSS_NAMES)
 
