@@ -16,9 +16,11 @@ from geneae.settings import (
     CUT_PLACES,
     DEVICES,
     LOSS_NAMES,
+    OBJECTIVE_NAMES,
     PRECISIONS,
     STARTS,
     TARGETS,
+    VIEW_NAMES,
     Settings,
 )
 
@@ -64,10 +66,25 @@ MATRIX_OPTIONS = (
     click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
     click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
 )
-LOSS = option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME")
+OBJECTIVE = option(
+    "objective",
+    f"What the encoder learns by: {', '.join(OBJECTIVE_NAMES)}; or one of the latter beside the first, such as "
+    "simclr+reconstruction.",
+    metavar="NAME",
+)
+LOSS = option("loss", f"Loss of reconstruction: {', '.join(LOSS_NAMES)}.", metavar="NAME")
 LATENT = option("n_latent", "Length of the latent.", "--latent")
 CUT = option("cut", "Cut-initialisation: divide the initial weights by this.")
 FIT_OPTIONS = (
+    OBJECTIVE,
+    option(
+        "views",
+        f"How views differ from their profile: {', '.join(VIEW_NAMES)}, each with an amount or without, such as "
+        "thin:0.3+mask:0.2. auto: thin for counts, else mask.",
+        metavar="CHAIN",
+    ),
+    option("agreement", "Weight of the agreement of views beside a reconstruction."),
+    option("label", "Column of obs that latents are judged by; it takes no part in training.", metavar="KEY"),
     LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
@@ -164,13 +181,13 @@ def fit(
 
     check_writable(folder, overwrite)
     say = _say(quiet)
-    from geneae.fitting import check_loss
+    from geneae.fitting import check_loss, check_objective
 
     check_loss(settings)
-    from geneae.evaluation import verdict
+    check_objective(settings)
     from geneae.profiles import read_profiles
-    from geneae.runs import fit_run, judged_split
-    from geneae.terminal import metrics_table, null_lines, progress_bar
+    from geneae.runs import conclude, fit_run, judged_split
+    from geneae.terminal import label_table, metrics_table, null_lines, progress_bar
 
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
@@ -179,8 +196,8 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    say(metrics_table(model.evaluation_))
-    say(verdict(model.evaluation_, judged_split(settings)))
+    say("\n".join(filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_)))))
+    say(conclude(model.evaluation_, judged_split(settings)))
     if null:
         say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))
     say(_training_line(model))
@@ -211,6 +228,8 @@ def _split_line(model: Any) -> str:
 
 def _training_line(model: Any) -> str:
     config = model.model_.config
+    if config["settings"]["objective"] != "reconstruction":
+        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in all; the last one is taken."
     best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
     if best == 0 and config["settings"]["init"] == "pca":
@@ -248,6 +267,7 @@ def evaluate(
     from geneae.terminal import metrics_table
 
     loaded = load_model(Path(model))
+    loaded.check_decoder()
     profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
     split = read_split(Path(model), loaded, profiles)
     evaluation = judge(loaded, expression, profiles.names, split, fit_scales=False)
@@ -304,6 +324,8 @@ def embed(
     check_format(Path(output), reconstruct)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
+    if reconstruct:
+        loaded.check_decoder()
     profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
     latent = loaded.latent(expression)
     with new_file(Path(output), overwrite) as partial:
@@ -344,16 +366,18 @@ def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: st
 @click.option(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
+@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Objectives to combine with the losses.")
 @click.option("--loss", "losses", multiple=True, metavar="NAME", help="An arm for each; the first is the reference.")
 @click.option("--cut", "cuts", multiple=True, type=float, help="Cut constants to combine with the losses.")
 @click.option("--latent", "latents", multiple=True, type=int, help="Sizes of the latent to combine with them.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR
-@options(*(one for one in FIT_OPTIONS if one not in (LOSS, LATENT, CUT)), *MATRIX_OPTIONS, QUIET)
+@options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, QUIET)
 def compare(
     data: tuple[str, ...],
     output: str,
+    objectives: tuple[str, ...],
     losses: tuple[str, ...],
     cuts: tuple[float, ...],
     latents: tuple[int, ...],
@@ -367,9 +391,9 @@ def compare(
 ) -> None:
     """Compare losses on DATA, or finished run folders with each other.
 
-    Every arm (a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary folder inside the
-    output; what is there already is not run again. Differences are taken profile by profile against the first arm, and
-    with --color by its values, too.
+    Every arm (an objective, a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary
+    folder inside the output; what is there already is not run again. Differences are taken profile by profile against
+    the first arm, and with --color by its values, too.
     """
     folder, say = Path(output), _say(quiet)
     if (Path(data[0]) / "config.json").is_file():
@@ -381,7 +405,8 @@ def compare(
             raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
         base = Settings(**fields)
         choices: dict[str, list[Any]] = {
-            "loss": list(losses) or ["mse", "cosine"],
+            "objective": list(objectives) or [base.objective],
+            "loss": list(losses) or ([base.loss] if objectives else ["mse", "cosine"]),
             "cut": list(cuts) or [base.cut],
             "n_latent": list(latents) or [base.n_latent],
         }
@@ -403,13 +428,14 @@ def _run_grid(
     say: Callable[[str], None],
 ) -> str:
     """Run every arm and seed, saying how far it is, and compare them."""
-    from geneae.fitting import check_loss
+    from geneae.fitting import check_loss, check_objective
     from geneae.runs import Source, compare_runs, grid, run_grid
     from geneae.saving import check_parent
 
     tasks = grid(base, choices, seeds, folder)
     for task in tasks:
         check_loss(task.settings)
+        check_objective(task.settings)
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)

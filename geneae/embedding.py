@@ -70,6 +70,7 @@ def describe(model: Model, key_added: str) -> dict[str, str]:
     return {
         "version": config["versions"]["geneae"],
         "key_added": key_added,
+        "objective": config["settings"].get("objective", "reconstruction"),
         "loss": config["settings"]["loss"],
         "center": config["center"],
         "space": model.preprocess.space,

@@ -188,6 +188,7 @@ def evaluate(
     partner
         (n_profiles,) position of the profile that each is to predict; its own where there is none.
     """
+    model.check_decoder()
     whole = model.preprocess.apply(expression)
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
     blocks = [whole] if partner is None else [whole, whole[partner]]
@@ -346,7 +347,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     for rival, title in rivals.items():
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
-            said.append(f"{_outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
+            said.append(f"{outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
     what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
@@ -357,7 +358,8 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     return sentence
 
 
-def _outcome(difference: float, error: float) -> str:
+def outcome(difference: float, error: float) -> str:
+    """In words, how a mean difference with its standard error is to be read."""
     if abs(difference) < SAME:
         return "is as good as"
     if abs(difference) <= CLEAR * error or np.isnan(error):

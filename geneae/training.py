@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import torch
@@ -16,14 +17,35 @@ from torch import Tensor
 from geneae.errors import InputError
 from geneae.metrics import METRICS, measure
 from geneae.network import Network, cut_initialize
-from geneae.objectives import Reconstruction
-from geneae.pairs import Batch, Pairs, PairSource
+from geneae.objectives import Objective, Reconstruction
+from geneae.pairs import Pairs
 from geneae.settings import Settings
 
 CHUNK = 4096  # pairs evaluated at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**28
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
+
+
+JudgeEpoch = Callable[[Network], tuple[Tensor, dict[str, float]]]
+"""Gives the losses by validation profile, and what else a row of the history holds."""
+
+
+class Batches(Protocol):
+    """The steps of an epoch, as the loop sees them."""
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Numbers of what is trained on, each profile once, in random order."""
+
+    def take(self, index: Tensor) -> Any:
+        """Some of it: tensors or what has a `to`, in tuples."""
+
+
+class Source(Protocol):
+    """Where the batches of an epoch come from."""
+
+    def epoch(self, epoch: int) -> Batches:
+        """Of an epoch, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +62,16 @@ class Training:
 
 def train(
     network: Network,
-    source: PairSource,
+    source: Source,
     validation: list[Pairs],
-    objective: Reconstruction,
+    objective: Objective,
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    judge_epoch: JudgeEpoch | None = None,
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
+
+    Where the validation loss of an objective does not choose (see `Objective.chooses_epoch`), the last epoch is taken.
 
     Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
     its validation loss is lower by more than two standard errors of the paired difference over profiles: with few
@@ -58,7 +83,7 @@ def train(
     network
         Freshly initialised; on the device that it is to be trained on.
     source
-        Training pairs.
+        Training pairs, or views.
     validation
         Pairs that choose the epoch and nothing else.
     objective
@@ -67,16 +92,21 @@ def train(
         Epochs, steps, rates; the cut is made after the start was recorded.
     on_epoch
         Called with each row of the history.
+    judge_epoch
+        Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
     """
     device, autocast = open_device(settings)
     _keep_memory()
     network.to(device)
     n_threads = torch.get_num_threads() if network.is_free else 1
     begin = time.perf_counter()
+    if judge_epoch is None:
+        assert isinstance(objective, Reconstruction)
+        judge_epoch = partial(judge, pairs=validation, objective=objective)
 
     def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
         with _threads(n_threads):
-            losses, means = judge(network, validation, objective)
+            losses, means = judge_epoch(network)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
@@ -85,21 +115,24 @@ def train(
         return losses
 
     initial = copy.deepcopy(network.state_dict())
-    network.core.silence_mlps()
+    if objective.chooses_epoch:
+        network.core.silence_mlps()
     rows: list[dict[str, float]] = []
     at_start = record(0, math.nan, 0.0)
     best, best_state = rows[0], copy.deepcopy(network.state_dict())
     network.load_state_dict(initial)
     cut_initialize(network, settings.cut, settings.cut_where)
-    optimizer = _optimizer(network, settings)
     order = torch.Generator().manual_seed(settings.seed)
+    objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
+    optimizer = _optimizer(network, objective, settings)
     for epoch in range(1, settings.epochs + 1):
         start = time.perf_counter()
-        pairs = source.epoch(epoch)
+        batches = source.epoch(epoch)
         with _threads(n_threads):
-            train_loss = _train_epoch(network, pairs, objective, settings, optimizer, order, epoch, autocast)
+            train_loss = _train_epoch(network, batches, objective, settings, optimizer, order, epoch, autocast)
         losses = record(epoch, train_loss, time.perf_counter() - start)
-        if rows[-1]["validation_loss"] < best["validation_loss"] and _is_gain(at_start - losses):
+        is_better = rows[-1]["validation_loss"] < best["validation_loss"] and _is_gain(at_start - losses)
+        if is_better or not objective.chooses_epoch:
             best, best_state = rows[-1], copy.deepcopy(network.state_dict())
         if epoch - best["epoch"] >= settings.patience:
             break
@@ -154,15 +187,22 @@ def open_device(settings: Settings) -> tuple[torch.device, Callable[[], Any]]:
     return fabric.device, fabric.autocast
 
 
-def _optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     linear = list(network.linear_parameters())
     slow = {id(parameter) for parameter in linear}
     others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
+    others += objective.learned()
     groups = [
         {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
         {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+
+
+def _n_steps(source: Source, settings: Settings) -> int:
+    """Steps of all epochs."""
+    order = source.epoch(1).order(torch.Generator())
+    return settings.epochs * len(order.split(settings.batch_size))
 
 
 def rate_factor(step: int, n_steps: int) -> float:
@@ -172,8 +212,8 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 def _train_epoch(
     network: Network,
-    pairs: Pairs,
-    objective: Reconstruction,
+    source: Batches,
+    objective: Objective,
     settings: Settings,
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
@@ -182,30 +222,32 @@ def _train_epoch(
 ) -> float:
     """One pass over all profiles; the mean loss per step, weighted by profiles."""
     network.train()
-    batches = pairs.order(order).split(settings.batch_size)
+    batches = source.order(order).split(settings.batch_size)
     total = 0.0
     for number, index in enumerate(batches):
         factor = rate_factor((epoch - 1) * len(batches) + number, settings.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         with autocast():
-            (products,), _ = network(*_to_device(pairs.take(index), network), objective.center)
-        value = objective(products)
+            seen = objective.see(network, _to_device(source.take(index), network))
+        value = objective(seen)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        objective.after_step(network, seen)
         total += float(value.detach()) * len(index)
     if not math.isfinite(total):
         raise InputError(
             f"the loss became {total} in epoch {epoch}. Lower the learning rate ({settings.learning_rate:g}), "
             "or look for extreme values in the data."
         )
-    return total / pairs.n_profiles
+    return total / sum(map(len, batches))
 
 
-def _to_device(batch: Batch, network: Network) -> Batch:
-    inputs, target = batch
-    return inputs.to(network.mean.device), target.to(network.mean.device)
+def _to_device(batch: Any, network: Network) -> Any:
+    if isinstance(batch, tuple):
+        return tuple(_to_device(part, network) for part in batch)
+    return batch.to(network.mean.device)
 
 
 @torch.no_grad()
