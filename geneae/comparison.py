@@ -7,14 +7,22 @@ import pandas as pd
 from scipy import stats
 
 from geneae.evaluation import COLUMNS, HELD_OUT
+from geneae.judging import BY_PROFILE
 from geneae.losses import find_loss
 from geneae.metrics import METRICS
 
 DRAWS = 2000  # bootstrap draws over profiles and seeds
+ANSWERS = {
+    HELD_OUT: "held-out cosine",
+    "cosine": "own-input cosine (no counts, so no held-out number)",
+    BY_PROFILE[0]: "20-NN accuracy of the latents",
+}
+"""Titles of what an answer is of: the first that there is."""
 LEVEL = 0.05  # of the family of all comparisons, after Holm
 BETTER, WORSE, SAME, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
 RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
-COMPARED = tuple(name for name in COLUMNS if name not in METRICS or METRICS[name].better)
+COMPARED = (*(name for name in COLUMNS if name not in METRICS or METRICS[name].better), *BY_PROFILE)
+HIGHER = (HELD_OUT, *BY_PROFILE)  # is better, of those that are no metric of single reconstructions
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +69,7 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
         for metric in COMPARED:
             differences = _differences(arms[0], arm, metric)
             if differences.size:
-                better = METRICS[metric].better if metric in METRICS else "higher" if metric == HELD_OUT else "lower"
+                better = METRICS[metric].better if metric in METRICS else "higher" if metric in HIGHER else "lower"
                 rows.append((arm.name, metric, *_interval(differences, seed), *differences.shape[::-1], better))
     columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better"]
     table = pd.DataFrame(rows, columns=columns)
@@ -85,6 +93,8 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
 
 def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
     """(n_seeds, n_profiles) arm minus reference, for the profiles that have a value everywhere."""
+    if not all(metric in table for of in (arm, reference) for table in of.profiles.values()):
+        return np.empty((0, 0))
     by_seed = [arm.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(arm.profiles)]
     return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
 
@@ -122,9 +132,11 @@ def _verdict(difference: float, p: float, better: str) -> str:
 def answer(paired: pd.DataFrame) -> str:
     """One sentence, or two with one seed: which arms are better or worse than the first on the metric that counts, and
     by how much."""
-    metric = HELD_OUT if (paired["metric"] == HELD_OUT).any() else "cosine"
-    rows = paired[paired["metric"] == metric]
-    title = "held-out cosine" if metric == HELD_OUT else "own-input cosine (no counts, so no held-out number)"
+    metrics = [name for name in ANSWERS if (paired["metric"] == name).any()]
+    if not metrics:
+        return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
+    rows = paired[paired["metric"] == metrics[0]]
+    title = ANSWERS[metrics[0]]
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
     n_seeds = int(rows["n_seeds"].iloc[0])
     said = []

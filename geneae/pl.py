@@ -39,8 +39,23 @@ METRIC_TITLES = {
     "norm_ratio": "norm ratio",
     "direction_error": "direction error",
     "magnitude_error": "magnitude error",
+    "knn_20": "20-NN accuracy",
+    "knn_200": "200-NN accuracy",
+    "linear_probe": "linear probe accuracy",
+    "ari": "ARI",
+    "nmi": "NMI",
 }
 LOWER_IS_BETTER = ("mse", "rescaled_mse", "relative_mse", "direction_error", "magnitude_error")
+NEITHER_IS_BETTER = (
+    "norm_ratio",
+    "latent_norm",
+    "effective_rank",
+    "view_cosine",
+    "opposite_halves",
+    "embedding_norm",
+    "effective_gradient",
+    "latent_spread",
+)
 FEW = 10  # values from which a smooth outline of their distribution can be drawn
 MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, or drawn in grey
 N_BINS = 20  # of genes of equal number, along the mean expression
@@ -465,6 +480,27 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Seque
         _draw_curves(ax, histories, f"validation_{metric}")
         better = "← lower is better" if metric == "mse" else "higher is better →"
         ax.set_ylabel(f"validation {title_of(metric)} ({better})")
+    _legend(found, _arm_handles(list(histories)))
+    return found
+
+
+def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Cosine of two views, share of opposite ones, and k-NN accuracy where there are labels, by epoch.
+
+    Parameters
+    ----------
+    histories
+        `history.csv` of every seed, by arm; each learns by views.
+    axes
+        Two or, with labels, three to draw on.
+    """
+    titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
+    if all("validation_knn_20" in history for several in histories.values() for history in several):
+        titles["validation_knn_20"] = "validation 20-NN accuracy (higher is better →)"
+    found = _several(axes, len(titles), len(histories))
+    for ax, (column, title) in zip(found, titles.items(), strict=True):
+        _draw_curves(ax, histories, column)
+        ax.set_ylabel(title)
     _legend(found, _arm_handles(list(histories)))
     return found
 

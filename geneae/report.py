@@ -24,12 +24,14 @@ from geneae import pl
 from geneae.diagnostics import null_table
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT
+from geneae.judging import BY_PROFILE, OF_CLUSTERS
+from geneae.judging import TITLES as JUDGED_TITLES
 from geneae.losses import ALIASES, LOSSES
 from geneae.nulls import NULLS
 from geneae.saving import SPLIT, read_config
 
-MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse")
-PAIRED_METRICS = (HELD_OUT, "cosine", "rescaled_mse", "mse")
+MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse", *BY_PROFILE, *OF_CLUSTERS)
+PAIRED_METRICS = (HELD_OUT, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 SPLITS = ("test", "validation")
 NEEDED = {
     "metrics": ("model", "seed", "split", "metric", "statistic", "value", "n_profiles"),
@@ -39,6 +41,7 @@ NEEDED = {
     "umap": ("profile", "umap_1", "umap_2", "label"),
     "diagnostics": ("name", "value", "limit", "fires", "message"),
 }
+ENCODER_NEEDED = NEEDED | {"profiles": ("profile", "split"), "history": ("epoch", "view_cosine", "opposite_halves")}
 TEXT_COLUMNS = {"model", "split", "metric", "statistic", "better", "profile", "gene", "label"} | {
     "name", "limit", "fires", "message"
 }  # fmt: skip
@@ -76,11 +79,19 @@ class Run:
     split_sizes: dict[str, int] = field(default_factory=dict)
     """Profiles by split, from `split.csv`."""
 
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it has latents alone, and no reconstruction."""
+        return _is_encoder(self.config)
+
 
 def read_run(folder: Path, arm: str | None = None) -> Run:
     """A run from its files; `arm` is by default the name of its loss."""
     config = read_config(folder)
-    metrics, profiles, history = (_read_table(folder / f"{name}.csv") for name in ("metrics", "profiles", "history"))
+    needed = ENCODER_NEEDED if _is_encoder(config) else NEEDED
+    metrics, profiles, history = (
+        _read_table(folder / f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
+    )
     genewise, umap, diagnostics = (
         _read_table(path) if (path := folder / f"{name}.csv").is_file() else None
         for name in ("genewise", "umap", "diagnostics")
@@ -93,11 +104,16 @@ def read_run(folder: Path, arm: str | None = None) -> Run:
     return Run(folder.name, arm, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _is_encoder(config: dict[str, Any]) -> bool:
+    network = config.get("network")
+    return isinstance(network, dict) and network.get("has_decoder") is False
+
+
+def _read_table(path: Path, needed: dict[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """A table with names as text (a gene may be called NA), and numbers to their last bit."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        missing = [name for name in NEEDED[path.stem] if name not in table]
+        missing = [name for name in needed[path.stem] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")
         for name in table.columns.difference(list(TEXT_COLUMNS)):
@@ -204,7 +220,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         title=_title(runs),
         answer=answer,
         facts=_facts(runs),
-        results=[_score_table(scores[split], split, MAIN_METRICS) for split in splits],
+        results=[table for split in splits if (table := _score_table(scores[split], split, MAIN_METRICS)).rows],
         more=[table for split in splits if (table := _score_table(scores[split], split, others)).rows],
         notes=_notes(runs),
         paired=[] if paired is None else _paired_tables(paired),
@@ -347,6 +363,7 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
         if name != f"pca_{size}"
     }
     names |= {"mean_profile": "mean profile"}
+    names |= {name: title for name, title in JUDGED_TITLES.items() if name not in ("model", *names)}
     names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
     found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known]
     ceiling = _scores("noise ceiling", "ceiling", runs, split, "model", "ceiling")
@@ -392,7 +409,7 @@ def _score_table(rows: list[Scores], split: str, metrics: Sequence[str]) -> Tabl
 
 def _metric_header(metric: str) -> str:
     title = pl.title_of(metric)
-    if metric == "norm_ratio":
+    if metric in pl.NEITHER_IS_BETTER:
         return title
     arrow = "↓" if metric in pl.LOWER_IS_BETTER else "↑"
     return f"{title}\N{NO-BREAK SPACE}{arrow}"
@@ -413,6 +430,20 @@ def _mean_cell(values: list[float]) -> Cell:
 def _notes(runs: list[Run]) -> list[str]:
     """What a reader of the table has to know."""
     said = []
+    if any("knn_20" in run.profiles for run in runs):
+        said.append(
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
+            "clusters of the latents agree with the labels. Labels took no part in training, except in that of the "
+            "supervised encoder, which is the ceiling."
+        )
+    if any(run.is_encoder for run in runs):
+        said.append(
+            "An encoder that learns by agreement of views reconstructs nothing: it has no cosine with a profile and no "
+            "squared error. Its last epoch is taken, as labels choose nothing."
+        )
+    if all(run.is_encoder for run in runs):
+        return said
     if _has_held_out(runs):
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
@@ -595,16 +626,22 @@ def _paired_pictures(paired: pd.DataFrame) -> list[Picture]:
 
 def _pictures(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
     """The figures whose numbers are there."""
+    by_views = [run for run in runs if "view_cosine" in run.history]
+    found = [_encoder_picture({arm: [run.history for run in many] for arm, many in arms_of(by_views).items()})] * bool(
+        by_views
+    )
+    runs = [run for run in runs if not run.is_encoder]
     arms = arms_of(runs)
     profiles = {arm: pd.concat([run.profiles for run in several]) for arm, several in arms.items()}
     histories = {arm: [run.history for run in several] for arm, several in arms.items()}
-    found = [
-        _distribution_picture(profiles, metrics, split),
-        _against_mse_picture(profiles, split),
-        _parts_picture(profiles, metrics, split),
-        _curves_picture(histories),
-        _norm_picture(histories),
-    ]
+    if runs:
+        found += [
+            _distribution_picture(profiles, metrics, split),
+            _against_mse_picture(profiles, split),
+            _parts_picture(profiles, metrics, split),
+            _curves_picture(histories),
+            _norm_picture(histories),
+        ]
     is_one_key = len(_distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, _label_name(runs)))
@@ -705,6 +742,19 @@ def _curves_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
         f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
         f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
         lambda: pl.training_curves(histories, _panels(2, len(histories))),
+    )
+
+
+def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
+    has_labels = all("validation_knn_20" in history for several in histories.values() for history in several)
+    said = [f"Cosine of views: {_curve_ends(histories, 'view_cosine')}"]
+    said += [f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}"] * has_labels
+    return _picture(
+        "Agreement of views",
+        "Validation profiles, epoch by epoch; epoch 0 is the start. Views of a profile that point in opposite "
+        "directions are many at the start of some methods and should be few at the end. Thick lines are means.",
+        f"{'. '.join(said)}.",
+        lambda: pl.encoder_curves(histories, _panels(2 + has_labels, len(histories))),
     )
 
 
@@ -809,9 +859,11 @@ def _nulls(runs: list[Run], split: str) -> Table | None:
     )
 
 
-def _worst_profiles(runs: list[Run], split: str) -> Table:
-    """The twenty profiles of least cosine, mean over arms and seeds."""
-    arms = arms_of(runs)
+def _worst_profiles(runs: list[Run], split: str) -> Table | None:
+    """The twenty profiles of least cosine, mean over arms and seeds; None where nothing is reconstructed."""
+    arms = arms_of(run for run in runs if not run.is_encoder)
+    if not arms:
+        return None
     profiles = {
         arm: pl.by_profile(pd.concat([run.profiles for run in several]), split) for arm, several in arms.items()
     }

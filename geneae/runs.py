@@ -246,6 +246,7 @@ def compare_runs(
     output.mkdir(parents=True, exist_ok=True)
     paired = compare_arms(arms, split) if len(arms) > 1 else None
     said = answer(paired) if paired is not None else "There is one arm, and nothing to compare it with."
+    paired = None if paired is None or paired.empty else paired
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     with new_file(output / METRICS, overwrite=True) as partial:

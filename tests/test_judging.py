@@ -33,7 +33,9 @@ from geneae.preprocess import fit_preprocess
 from geneae.profiles import Profiles, read_profiles
 from geneae.settings import Settings
 
-SETTINGS = Settings(**QUICK | {"epochs": 2}, objective="simclr", basis="free", init="random", label="kind", device="cpu")
+SETTINGS = Settings(
+    **QUICK | {"epochs": 2}, objective="simclr", basis="free", init="random", label="kind", device="cpu"
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_profiles_without_a_label_are_left_out(profiles: Profiles) -> None:
     assert (known.matrix != preprocess.apply(expression)[obs.index.get_indexer(known.names)]).nnz == 0
     with pytest.raises(InputError, match="unknown obs column 'kinds'; did you mean 'kind'"):
         labelled(expression, preprocess, obs, split, "kinds", 0)
-    with pytest.raises(InputError, match="column 'one' has 1 different values among them. Name another column"):
+    with pytest.raises(InputError, match=r"column 'one' has 1 different values among them\. Name another column"):
         labelled(expression, preprocess, obs.assign(one="x"), split, "one", 0)
 
 

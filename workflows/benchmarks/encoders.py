@@ -3,9 +3,10 @@
     python workflows/benchmarks/encoders.py DATA... --label cell_type --seeds 5
 
 Every seed is a split, a start and an order of its own. Numbers are weighted k-NN accuracies of test profiles, whose
-labels the training profiles vote for (k = 20, and 200 in brackets); higher is better. Differences are paired: of the same
-test profiles with the same seed, mean over seeds with the 95 % interval of Student's t. Nothing is chosen by labels: the
-last epoch is taken. Data without the label are trained on all the same, and say how the loss and the views went.
+labels the training profiles vote for (k = 20, and 200 in brackets); higher is better. Differences are paired: of the
+same test profiles with the same seed, mean over seeds with the 95 % interval of Student's t. Nothing is chosen by
+labels: the last epoch is taken. Data without the label are trained on all the same, and say how the loss and the views
+went.
 """
 
 from dataclasses import replace
