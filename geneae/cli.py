@@ -196,7 +196,8 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    say("\n".join(filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_)))))
+    for table in filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_))):
+        say(table)
     say(conclude(model.evaluation_, judged_split(settings)))
     if null:
         say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))

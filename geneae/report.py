@@ -626,10 +626,10 @@ def _paired_pictures(paired: pd.DataFrame) -> list[Picture]:
 
 def _pictures(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
     """The figures whose numbers are there."""
-    by_views = [run for run in runs if "view_cosine" in run.history]
-    found = [_encoder_picture({arm: [run.history for run in many] for arm, many in arms_of(by_views).items()})] * bool(
-        by_views
-    )
+    by_views = arms_of(run for run in runs if "view_cosine" in run.history)
+    found = []
+    if by_views:
+        found.append(_encoder_picture({arm: [run.history for run in several] for arm, several in by_views.items()}))
     runs = [run for run in runs if not run.is_encoder]
     arms = arms_of(runs)
     profiles = {arm: pd.concat([run.profiles for run in several]) for arm, several in arms.items()}
@@ -748,7 +748,8 @@ def _curves_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
 def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
     has_labels = all("validation_knn_20" in history for several in histories.values() for history in several)
     said = [f"Cosine of views: {_curve_ends(histories, 'view_cosine')}"]
-    said += [f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}"] * has_labels
+    if has_labels:
+        said.append(f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}")
     return _picture(
         "Agreement of views",
         "Validation profiles, epoch by epoch; epoch 0 is the start. Views of a profile that point in opposite "

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Protocol
 
 import pandas as pd
@@ -100,13 +99,14 @@ def train(
     network.to(device)
     n_threads = torch.get_num_threads() if network.is_free else 1
     begin = time.perf_counter()
-    if judge_epoch is None:
+
+    def judge_pairs(network: Network) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(objective, Reconstruction)
-        judge_epoch = partial(judge, pairs=validation, objective=objective)
+        return judge(network, validation, objective)
 
     def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
         with _threads(n_threads):
-            losses, means = judge_epoch(network)
+            losses, means = (judge_epoch or judge_pairs)(network)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
