@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from threading import Thread
 

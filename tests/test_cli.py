@@ -590,7 +590,7 @@ def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path)
     flags = [*FLAGS, "--objective", "simclr", "--label", "kind", "--views", "thin+mask:0.2"]
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
     assert result.exit_code == 0, result.output
-    assert "Latents judged by labels that took no part in training, on 24 validation / 24 test profiles" in result.stdout
+    assert "Latents judged by labels that took no part in training, on 24 validation / 24 test" in result.stdout
     assert "Judged by labels of 20 neighbours (k-NN accuracy) on 24 test profiles, the latent " in result.stdout
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"genewise.csv"}
     result = geneae("embed", tmp_path / "run", counts_path, "-o", tmp_path / "out.h5ad")
