@@ -3,13 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geneae import pl as pl
+    from geneae.cosine_metric import CosineMetric as CosineMetric
     from geneae.estimator import Autoencoder as Autoencoder
     from geneae.profiles import read_profiles as read_profiles
 
 __version__ = "0.1.0"
-__all__ = ["Autoencoder", "__version__", "read_profiles"]
+__all__ = ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"]
 
-WHERE = {"Autoencoder": "geneae.estimator", "read_profiles": "geneae.profiles"}
+WHERE = {
+    "Autoencoder": "geneae.estimator",
+    "CosineMetric": "geneae.cosine_metric",
+    "pl": "geneae.pl",
+    "read_profiles": "geneae.profiles",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -18,7 +25,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'geneae' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(WHERE[name]), name)
+    module = import_module(WHERE[name])
+    return module if module.__name__ == f"geneae.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -73,7 +73,7 @@ def disattenuated_cosine(held_out: np.ndarray, of_halves: np.ndarray) -> float:
 
 def has_molecules(first: Expression, second: Expression) -> np.ndarray:
     """Mask of the profiles with enough molecules in both halves to be judged."""
-    counts = [np.asarray(half.matrix.sum(1), dtype=np.float64).ravel() for half in (first, second)]
+    counts = [np.asarray(half.rows.sum(1), dtype=np.float64).ravel() for half in (first, second)]
     mask: np.ndarray = np.minimum(*counts) >= MIN_MOLECULES
     return mask
 

@@ -1,15 +1,17 @@
 """The `geneae` command. What a command needs is loaded when it runs, so that `--help` answers at once."""
 
+import contextlib
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geneae import __version__
-from geneae.errors import InputError
+from geneae.errors import InputError, Interrupted
 from geneae.settings import (
     BASES,
     CENTERS,
@@ -19,6 +21,7 @@ from geneae.settings import (
     OBJECTIVE_NAMES,
     PRECISIONS,
     STARTS,
+    STREAMS,
     TARGETS,
     VIEW_NAMES,
     Settings,
@@ -28,15 +31,47 @@ DEFAULTS = Settings()
 
 
 class InputErrors(click.Group):
-    """A group of commands that answers input errors with their message alone and exit code 2."""
+    """A group of commands that answers input errors with their message alone and exit code 2.
+
+    SIGINT and SIGTERM end with how to go on, and 130 and 143.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with _stops_raise():
+                return super().invoke(ctx)
         except InputError as error:
-            click.echo(f"Error: {error}", err=True)
+            _say(not _is_first())(f"Error: {error}", err=True)
             ctx.exit(2)
+        except Interrupted as stop:
+            name = signal.Signals(stop.number).name
+            _say(not _is_first())(f"Stopped by {name}. {stop.message or 'Nothing was written.'}", err=True)
+            ctx.exit(128 + stop.number)
+
+
+@contextlib.contextmanager
+def _stops_raise() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` inside, so that what is half-written is removed."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks, of several that train together."""
+    if "geneae.devices" not in sys.modules:  # which loads torch
+        return True
+    from geneae.devices import is_first
+
+    return is_first()
 
 
 @click.group(cls=InputErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -65,6 +100,13 @@ def choice(options: tuple[str, ...]) -> dict[str, Any]:
 MATRIX_OPTIONS = (
     click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
     click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
+)
+STREAM = click.option(
+    "--stream",
+    type=click.Choice(STREAMS),
+    default="auto",
+    show_default=True,
+    help="Leave the matrix in its file and read rows as needed. auto: where a fit would take half the free memory.",
 )
 OBJECTIVE = option(
     "objective",
@@ -125,6 +167,8 @@ FIT_OPTIONS = (
     option("split_seed", "Of the split and the judging halves.  [default: --seed]", type=int),
     option("device", "Where to train.", **choice(DEVICES)),
     option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
+    option("devices", "Devices on each node that share every batch."),
+    option("nodes", "Machines with so many devices; started by torchrun or SLURM."),
 )
 COLOR = click.option(
     "--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP."
@@ -158,14 +202,17 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @click.option(
     "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
 )
-@options(*FIT_OPTIONS, *MATRIX_OPTIONS, OVERWRITE, QUIET)
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
     color: str | None,
     null: bool,
+    resume: bool,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     overwrite: bool,
     quiet: bool,
     **fields: Any,
@@ -177,22 +224,37 @@ def fit(
     """
     settings = Settings(**fields)
     folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
-    from geneae.saving import check_writable
+    if resume and overwrite:
+        raise InputError("--resume goes on with what is there, and --overwrite replaces it. Give one of them.")
+    from geneae.saving import check_writable, finish_swap
 
-    check_writable(folder, overwrite)
-    say = _say(quiet)
+    finish_swap(folder)
+    check_writable(folder, overwrite, resume)
     from geneae.fitting import check_loss, check_objective
 
     check_loss(settings)
     check_objective(settings)
+    from geneae.devices import is_first, open_ranks
     from geneae.profiles import read_profiles
-    from geneae.runs import conclude, fit_run, judged_split
+    from geneae.runs import Task, conclude, fit_run, is_finished, judged_split
     from geneae.terminal import label_table, metrics_table, null_lines, progress_bar
 
-    profiles = read_profiles(data, layer, use_raw)
+    if settings.devices * settings.nodes > 1:
+        open_ranks(settings)  # before anything is read, so that all processes read at the same time
+    quiet = quiet or not is_first()
+    say = _say(quiet)
+    profiles = read_profiles(data, layer, use_raw, stream)
     say(profiles.describe())
-    with progress_bar(settings.epochs, quiet) as show:
-        model = fit_run(profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show)
+    if resume and is_finished(Task("", settings, folder), profiles.fingerprint, color, null):
+        say(f"{folder} holds this run and is whole: nothing is left to do.")
+        return
+    try:
+        with progress_bar(settings.epochs, quiet) as show:
+            model = fit_run(
+                profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show, resume=resume
+            )
+    except Interrupted as stop:
+        raise Interrupted(stop.number, _how_to_go_on(folder)) from None
     if quiet:
         return
     say(_split_line(model))
@@ -207,12 +269,21 @@ def fit(
     say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
 
 
+def _how_to_go_on(folder: Path) -> str:
+    from geneae.checkpoints import is_unfinished
+
+    if not is_unfinished(folder):
+        return "Training had not begun: run the same command again."
+    given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    return f"What was trained is in {folder}. Go on with:\n{shlex.join(['geneae', *given, '--resume'])}"
+
+
 def _command() -> str:
     return shlex.join(["geneae", *sys.argv[1:]])
 
 
-def _say(is_quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if is_quiet else click.echo
+def _say(is_quiet: bool) -> Callable[..., None]:
+    return (lambda *_, **__: None) if is_quiet else click.echo
 
 
 def _split_line(model: Any) -> str:
@@ -244,13 +315,14 @@ def _training_line(model: Any) -> str:
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write.")
-@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
 def evaluate(
     model: str,
     data: str,
     output: str,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     min_overlap: float,
     overwrite: bool,
     quiet: bool,
@@ -269,7 +341,7 @@ def evaluate(
 
     loaded = load_model(Path(model))
     loaded.check_decoder()
-    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     split = read_split(Path(model), loaded, profiles)
     evaluation = judge(loaded, expression, profiles.names, split, fit_scales=False)
     with new_folder(Path(output), overwrite) as partial:
@@ -282,12 +354,18 @@ def evaluate(
 
 
 def _match(
-    model: Any, data: str, layer: str | None, use_raw: bool, min_overlap: float, say: Callable[[str], None]
+    model: Any,
+    data: str,
+    layer: str | None,
+    use_raw: bool,
+    stream: str,
+    min_overlap: float,
+    say: Callable[[str], None],
 ) -> tuple[Any, Any]:
     """Profiles, and the same in the genes of the model; says what was found."""
     from geneae.profiles import read_profiles
 
-    profiles = read_profiles(data, layer, use_raw)
+    profiles = read_profiles(data, layer, use_raw, stream)
     say(profiles.describe())
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
     n_genes = len(model.preprocess.genes)
@@ -301,7 +379,7 @@ def _match(
 @click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
 @click.option("--key-added", default="X_geneae", show_default=True, help="Key of the latent in obsm of an .h5ad.")
 @click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad.")
-@options(*MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
 def embed(
     model: str,
     data: str,
@@ -310,6 +388,7 @@ def embed(
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
+    stream: str,
     min_overlap: float,
     overwrite: bool,
     quiet: bool,
@@ -327,7 +406,7 @@ def embed(
     loaded = load_model(Path(model))
     if reconstruct:
         loaded.check_decoder()
-    profiles, expression = _match(loaded, data, layer, use_raw, min_overlap, _say(quiet))
+    profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     latent = loaded.latent(expression)
     with new_file(Path(output), overwrite) as partial:
         write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
@@ -339,8 +418,10 @@ def embed(
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="A cosine somebody has reached, to be put into its place.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of split, bases and count splits.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@options(*MATRIX_OPTIONS)
-def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool) -> None:
+@options(*MATRIX_OPTIONS, STREAM)
+def inspect(
+    data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool, stream: str
+) -> None:
     """Say what cosine the profiles of DATA can give, before any training.
 
     Trivial cosines, PCA, the noise ceiling, and whether there is anything to learn per profile.
@@ -352,7 +433,7 @@ def inspect(data: str, cosine: float | None, seed: int, as_json: bool, layer: st
     from geneae.saving import to_json
     from geneae.terminal import inspection_table
 
-    profiles = read_profiles(data, layer, use_raw)
+    profiles = read_profiles(data, layer, use_raw, stream)
     inspection = inspect_profiles(profiles, seed, cosine)
     if as_json:
         click.echo(to_json(asdict(inspection)))
@@ -440,12 +521,83 @@ def _run_grid(
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)
-    for number, (task, taken) in enumerate(done, start=1):
-        seconds += [taken] if taken else []
-        left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
-        how = f"{taken:.0f} s" if taken else "there already"
-        say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+    try:
+        for number, (task, taken) in enumerate(done, start=1):
+            seconds += [taken] if taken else []
+            left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
+            how = f"{taken:.0f} s" if taken else "there already"
+            say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+    except Interrupted as stop:
+        raise Interrupted(stop.number, f"Run the same command again to go on:\n{_command()}") from None
     return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
+
+
+@main.command()
+@click.argument("data", type=click.Path())
+@click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
+@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
+@click.option("--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.")
+@click.option("--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map.")
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
+@click.option("--neighbors", type=click.IntRange(1), default=15, show_default=True, help="That vote for a label.")
+@click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
+@click.option(
+    "--test",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="Fraction of the profiles that choose nothing and are judged.",
+)
+@options(
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
+    option("seed", "Of everything random."),
+    *MATRIX_OPTIONS,
+    OVERWRITE,
+    QUIET,
+)
+def metric(
+    data: str,
+    key: str,
+    output: str | None,
+    model: str | None,
+    components: int,
+    epochs: int,
+    neighbors: int,
+    validation: float,
+    test: float,
+    group: str | None,
+    seed: int,
+    layer: str | None,
+    use_raw: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Learn a cosine under which profiles of DATA with the same label agree.
+
+    Compares the label that the nearest training profiles vote for, by the learned metric, the plain cosine and PCA, on
+    profiles that took no part. Writes a folder for `geneae.CosineMetric.load`.
+    """
+    folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
+    from geneae.saving import check_writable
+
+    check_writable(folder, overwrite)
+    say = _say(quiet)
+    from geneae.cosine_metric import CosineMetric
+    from geneae.metric_comparison import answer, judge_metric
+    from geneae.profiles import read_profiles
+    from geneae.saving import load_model
+    from geneae.terminal import accuracy_table
+
+    loaded = None if model is None else load_model(Path(model))
+    profiles = read_profiles(data, layer, use_raw)
+    say(profiles.describe())
+    learner = CosineMetric(components, epochs=epochs, n_neighbors=neighbors, seed=seed)
+    judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
+    say(judged.describe())
+    say(accuracy_table(judged.table))
+    say(answer(judged))
+    learner.save(folder, overwrite=overwrite, tables=judged.tables())
+    say(f"Written to {folder}: the metric, split.csv, profiles.csv, metrics.csv.")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from geneae.evaluation import COLUMNS, HELD_OUT
+from geneae.evaluation import COLUMNS, HELD_OUT, SAME, WITHOUT_COUNTS
 from geneae.judging import BY_PROFILE
 from geneae.losses import find_loss
 from geneae.metrics import METRICS
@@ -14,12 +14,13 @@ from geneae.metrics import METRICS
 DRAWS = 2000  # bootstrap draws over profiles and seeds
 ANSWERS = {
     HELD_OUT: "held-out cosine",
-    "cosine": "own-input cosine (no counts, so no held-out number)",
+    WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)",
     BY_PROFILE[0]: "20-NN accuracy of the latents",
 }
 """Titles of what an answer is of: the first that there is."""
 LEVEL = 0.05  # of the family of all comparisons, after Holm
-BETTER, WORSE, SAME, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
+BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
+SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
 RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
 COMPARED = (*(name for name in COLUMNS if name not in METRICS or METRICS[name].better), *BY_PROFILE)
 HIGHER = (HELD_OUT, *BY_PROFILE)  # is better, of those that are no metric of single reconstructions
@@ -49,7 +50,8 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
 
     For each metric the difference is taken profile by profile and seed by seed; interval and p value come from a
     bootstrap that draws profiles and seeds again, so that they hold for other profiles and other seeds alike. p values
-    are corrected over all comparisons of the table (Holm 1979).
+    are corrected over all comparisons of the table (Holm 1979). What is below the last digit that tables show is no
+    difference, however certain: `SAME` for cosines, a share `SAME_SHARE` of the reference for errors.
 
     Parameters
     ----------
@@ -70,8 +72,11 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
             differences = _differences(arms[0], arm, metric)
             if differences.size:
                 better = METRICS[metric].better if metric in METRICS else "higher" if metric in HIGHER else "lower"
-                rows.append((arm.name, metric, *_interval(differences, seed), *differences.shape[::-1], better))
-    columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better"]
+                floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
+                rows.append(
+                    (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
+                )
+    columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better", "floor"]
     table = pd.DataFrame(rows, columns=columns)
     scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
     raw = table["metric"].isin(RAW_ERRORS) & table["arm"].isin(scale_free)
@@ -80,9 +85,9 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     table.loc[raw, "p"] = np.nan
     table["p_holm"] = holm(table["p"].to_numpy(float))
     table["verdict"] = [
-        UNDEFINED if is_raw else _verdict(difference, p, better)
-        for is_raw, difference, p, better in zip(
-            raw, table["difference"], table["p_holm"], table["better"], strict=True
+        UNDEFINED if is_raw else _verdict(difference, p, better, floor)
+        for is_raw, difference, p, better, floor in zip(
+            raw, table["difference"], table["p_holm"], table["better"], table["floor"], strict=True
         )
     ]
     table.insert(1, "reference", arms[0].name)
@@ -99,18 +104,44 @@ def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
     return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
 
 
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
-    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided normal p value from its spread."""
+def _mean(arm: Arm, metric: str) -> float:
+    """Over profiles and seeds."""
+    return float(np.nanmean([table[metric].to_numpy(float) for table in arm.profiles.values()]))
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided p value from its spread.
+
+    Few seeds drawn again vary too little, by the root of (n - 1) / n, and their spread is known badly: draws are
+    widened by that root, and Student's t takes the place of the normal distribution.
+    """
     rng = np.random.default_rng(seed)
     n_seeds, n_profiles = differences.shape
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
+    seeds = 1 / n_seeds + (seeds - 1 / n_seeds) * np.sqrt(n_seeds / max(1, n_seeds - 1))
     means = np.empty(DRAWS)
     for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
         drawn = rng.integers(n_profiles, size=(100, n_profiles))
         means[start : start + 100] = np.take_along_axis(seeds[start : start + 100] @ differences, drawn, axis=1).mean(1)
     mean, spread = float(differences.mean()), float(means.std())
-    p = float(2 * stats.norm.sf(abs(mean) / spread)) if spread > 0 else float(mean == 0)
-    return mean, float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)), p
+    if spread == 0:
+        return mean, mean, mean, float(mean == 0)
+    freedom = _freedom(differences)
+    stretch = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    low, high = mean + stretch * (np.quantile(means, [0.025, 0.975]) - mean)
+    return mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / spread, freedom))
+
+
+def _freedom(differences: np.ndarray) -> float:
+    """Degrees of freedom of a variance that is the sum of one between seeds and one between profiles (Satterthwaite
+    1946): from the number of seeds less one, where seeds differ most, to the number of profiles less one."""
+    variances, freedoms = [], []
+    for means in (differences.mean(1), differences.mean(0)):
+        if len(means) > 1:
+            variances.append(means.var(ddof=1) / len(means))
+            freedoms.append(len(means) - 1)
+    squares = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return float(sum(variances) ** 2 / squares) if squares > 0 else 1.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -123,32 +154,57 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _verdict(difference: float, p: float, better: str) -> str:
-    if not p < LEVEL:
-        return SAME
+def _verdict(difference: float, p: float, better: str, floor: float) -> str:
+    if not p < LEVEL or abs(difference) < floor:
+        return NONE
     return BETTER if (difference > 0) == (better == "higher") else WORSE
 
 
-def answer(paired: pd.DataFrame) -> str:
-    """One sentence, or two with one seed: which arms are better or worse than the first on the metric that counts, and
-    by how much."""
-    metrics = [name for name in ANSWERS if (paired["metric"] == name).any()]
-    if not metrics:
+def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Two sentences: which arms are better or worse than the first on the metric that counts, and by how much; and
+    where the first stands between baselines and ceiling.
+
+    Parameters
+    ----------
+    paired
+        As `compare_arms` gives it.
+    metrics
+        Long table of all runs, with a column `arm`.
+    """
+    known = [name for name in ANSWERS if (paired["metric"] == name).any()]
+    if not known:
         return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
-    rows = paired[paired["metric"] == metrics[0]]
-    title = ANSWERS[metrics[0]]
+    metric, title = known[0], ANSWERS[known[0]]
+    rows = paired[paired["metric"] == metric]
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
     n_seeds = int(rows["n_seeds"].iloc[0])
+    seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed, which says nothing about the spread between seeds"
     said = []
-    for verdict in (BETTER, WORSE, SAME):
+    for verdict in (BETTER, WORSE, NONE):
         found = rows[rows["verdict"] == verdict]
         if len(found):
-            names = ", ".join(f"{arm} ({d:+.4f})" for arm, d in zip(found["arm"], found["difference"], strict=True))
+            names = ", ".join(f"{arm} ({_signed(d)})" for arm, d in zip(found["arm"], found["difference"], strict=True))
             said.append(f"{verdict}: {names}")
-    sentence = (
-        f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {n_seeds} "
-        f"seed{'s' * (n_seeds > 1)}, against {reference}: {'; '.join(said)}."
+    return (
+        f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, against {reference}: "
+        f"{'; '.join(said)}. {standing(metrics, reference, split, metric)}"
     )
-    if n_seeds == 1:
-        sentence += " One seed says nothing about the spread between seeds."
-    return sentence
+
+
+def _signed(difference: float) -> str:
+    """Four decimals with a sign; no sign where all of them are zero."""
+    return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
+
+
+def standing(metrics: pd.DataFrame, arm: str, split: str, metric: str) -> str:
+    """Where an arm stands: beside mean profile, PCA, shrunken PCA and the noise ceiling."""
+    rows = metrics[(metrics["arm"] == arm) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
+    own = {
+        "mean profile": ("mean_profile", metric),
+        "PCA of the same size": ("pca", metric),
+        "shrunken PCA": ("shrunken_pca", metric),
+        "noise ceiling": ("model", "ceiling"),
+    }
+    means = rows.groupby(["model", "metric"])["value"].mean()
+    beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
+    return f"{arm} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

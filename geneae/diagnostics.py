@@ -8,13 +8,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.evaluation import CLEAR, HELD_OUT, SAME, Evaluation, paired_difference, predictors, value
+from geneae.evaluation import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation, paired_difference, predictors, value
 from geneae.model import Model
 from geneae.nulls import NULLS
 from geneae.preprocess import Expression
 from geneae.products import sparse_rows
 
-MOST_PROFILES = 3000  # whose reconstructions are searched for their own profile
+MOST_PROFILES = 3000  # that are looked at; their reconstructions are compared with each of them
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
 DIVERSITY = 0.05  # of the simplest rival's
 USED = 0.1  # share of the latents that the reconstruction should make use of
@@ -45,11 +45,11 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
     model, evaluation
         Of the fit.
     expression
-        The profiles of `split`.
+        The profiles of `split`; of many, 3,000 are looked at.
     split
         `test` or `validation`.
     """
-    matrix = model.preprocess.apply(expression)
+    matrix = model.preprocess.apply(expression.take(slice(MOST_PROFILES)).load())
     hidden, latent = _hidden(model, matrix)
     return [
         *_against_baselines(evaluation, split),
@@ -64,7 +64,7 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
 def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str, split: str) -> list[Diagnostic]:
     """Whether a fit has learned more than the same fit where there is nothing to learn.
 
-    Compared is the gain over the mean profile, each on its own data, in held-out cosine (own-input cosine without
+    Compared is the gain over the mean profile, each on its own data, in held-out cosine (centred cosine without
     counts), profile by profile. A null below its mean profile counts as that, which needs no signal either. Where the
     fit gains no more than its null, (shrunken) PCA tells whose fault that is.
 
@@ -79,7 +79,7 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
     """
     both = evaluation, null_evaluation
     has_counts = not np.isnan(value(evaluation.metrics, "model", split, HELD_OUT))
-    metric, rival = (HELD_OUT, "shrunken_pca") if has_counts else ("cosine", "pca")
+    metric, rival = (HELD_OUT, "shrunken_pca") if has_counts else (WITHOUT_COUNTS, "pca")
     gains = [_gain(of, "model", split, metric) for of in both]
     excess, needed = _excess(*gains)
     rival_excess, rival_needed = _excess(*(_gain(of, rival, split, metric) for of in both))
@@ -129,7 +129,8 @@ def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
 
 
 def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The fit and its nulls by title: heldout_cosine (or cosine), gain_over_mean_profile, skill; empty without nulls.
+    """heldout_cosine (or centred_cosine), gain_over_mean_profile and skill of the fit and its nulls, by title; empty
+    without nulls.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> 
     values = dict(zip(diagnostics["name"], diagnostics["value"], strict=True))
     columns = [
         name
-        for name in (HELD_OUT, "cosine", "gain_over_mean_profile", "skill")
+        for name in (HELD_OUT, WITHOUT_COUNTS, "gain_over_mean_profile", "skill")
         if any(f"{null}_{name}" in values for null in NULLS)
     ]
     if not columns:
@@ -180,7 +181,7 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
             "are in both training and test.",
         )
     ]
-    metric = HELD_OUT if not np.isnan(skill) else "cosine"
+    metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
     for rival, title in (("pca", "PCA"), ("shrunken_pca", "shrunken PCA")):
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
@@ -302,9 +303,8 @@ def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
 @torch.no_grad()
 def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
     """Median rank, 0 best to 1 worst, of the own profile among all by cosine with the reconstruction."""
-    n_profiles = min(MOST_PROFILES, matrix.shape[0])
-    rows, hidden = sparse_rows(matrix[:n_profiles]), hidden[:n_profiles]
-    projection = model.network.project(rows, model.shift(is_half=False))
+    n_profiles = matrix.shape[0]
+    projection = model.network.project(sparse_rows(matrix), model.shift(is_half=False))
     cosines = (hidden @ projection.weight.T + projection.offset) / projection.squared.sqrt().clamp(min=1e-12)
     own = cosines.diagonal()
     rank = float(((cosines > own[:, None]).sum(1).double() / max(1, n_profiles - 1)).median())

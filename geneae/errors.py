@@ -32,3 +32,14 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> InputError:
     options = list(options)
     hint = did_you_mean(name, options) or "."
     return InputError(f"unknown {kind} '{name}'{hint} Available: {listed(options)}")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has asked to stop; the message says how to go on.
+
+    The command prints the message without a traceback and exits with 128 plus the number of the signal.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(number, message)
+        self.number, self.message = number, message

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
+from geneae.devices import is_first
 from geneae.diagnostics import against_null, to_table
 from geneae.errors import InputError
 from geneae.evaluation import COLUMNS, HELD_OUT, evaluate, write_evaluation
@@ -81,6 +82,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         split_seed: int | None = DEFAULTS.split_seed,
         device: str = DEFAULTS.device,
         precision: str = DEFAULTS.precision,
+        devices: int = DEFAULTS.devices,
+        nodes: int = DEFAULTS.nodes,
     ) -> None:
         self.loss = loss
         self.objective = objective
@@ -116,6 +119,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.split_seed = split_seed
         self.device = device
         self.precision = precision
+        self.devices = devices
+        self.nodes = nodes
 
     def fit(
         self,
@@ -126,6 +131,9 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         use_raw: bool = False,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         null: bool = False,
+        stream: str = "auto",
+        checkpoint: str | Path | None = None,
+        resume: bool = True,
     ) -> "Autoencoder":
         """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -142,15 +150,22 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         null
             Fit the nulls of `geneae.nulls` too, and say in `diagnostics_` whether there was anything to learn. Takes
             three times as long.
+        stream
+            Whether a file is read into memory, see `geneae.profiles.read_profiles`.
+        checkpoint
+            Folder for checkpoints, from which the same call goes on after the process was killed, to the same bits.
+        resume
+            Whether to go on from what is there; else it is replaced.
         """
         settings = Settings(**self.get_params())
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
-        fitted = fit(profiles, settings, on_epoch)
+        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, stream)
+        folder = None if checkpoint is None else Path(checkpoint)
+        fitted = fit(profiles, settings, on_epoch, None, folder, resume)
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
         for name in NULLS if null else ():
-            without = fit(profiles, settings, on_epoch, name)
+            without = fit(profiles, settings, on_epoch, name, folder, resume)
             judged = against_null(
                 fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
             )
@@ -185,8 +200,13 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def save(
         self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
     ) -> None:
-        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name."""
+        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name.
+
+        Of several processes that have trained it only the first writes.
+        """
         model = self._fitted()
+        if not is_first():
+            return
         with new_folder(Path(folder), overwrite) as partial:
             save_model(model, partial)
             if hasattr(self, "history_"):
@@ -217,5 +237,5 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return model
 
     def _match(self, data: Any, layer: str | None, use_raw: bool) -> tuple[Profiles, Expression]:
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw)
+        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, "auto")
         return profiles, self._fitted().preprocess.match(profiles)[0]

@@ -1,7 +1,7 @@
 """Models and baselines on the same profiles: per-profile numbers, one long table, one sentence."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from geneae.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling,
 from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
 from geneae.model import Model
 from geneae.network import Network
-from geneae.preprocess import Expression, column_mean, column_variance
+from geneae.preprocess import ColumnMoments, Expression
 from geneae.products import InnerProducts, LinearOutput, Projection, SparseRows, inner_products, sparse_rows
 from geneae.views import Splitter, draw_halves
 
 CHUNK = 1024  # profiles at a time
+READ = 4096  # profiles in memory at a time, if they come from a file
 REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
 EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
@@ -30,9 +31,14 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "p95": lambda values: float(np.quantile(values, 0.95)),
 }
 HELD_OUT = "heldout_cosine"
+WITHOUT_COUNTS = "centred_cosine"  # read where there is no held-out cosine: the plain one can be 0.999 for everybody
 COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
 SAME = 5e-5  # a difference below the last digit that is shown
 CLEAR = 1.96  # standard errors that make a mean difference one that the data can show
+
+
+Products = dict[str, dict[str, InnerProducts]]
+"""Inner products by model and centring."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +115,7 @@ def _linear(at: Frame, factors: Tensor) -> Predictor:
 @torch.no_grad()
 def products_of(
     models: dict[str, Predictor], blocks: list[sparse.csr_matrix], centers: tuple[str, ...]
-) -> list[dict[str, dict[str, InnerProducts]]]:
+) -> list[Products]:
     """Inner products of every target profile and its prediction, by model and centring, in the models' precision.
 
     Parameters
@@ -126,29 +132,28 @@ def products_of(
     By block that the predictions are made from.
     """
     dtype = next(iter(models.values())).output.weight_offset.dtype
-    parts: list[dict[str, dict[str, list[InnerProducts]]]] = [
-        {name: {center: [] for center in centers} for name in models} for _ in blocks
-    ]
-    for chunk in _chunks(blocks[0].shape[0]):
-        rows = [sparse_rows(block[chunk]).to("cpu", dtype) for block in blocks]
+    parts: list[list[Products]] = [[] for _ in blocks]
+    for start in range(0, blocks[0].shape[0], CHUNK):
+        rows = [sparse_rows(block[start : start + CHUNK]).to("cpu", dtype) for block in blocks]
         projections: dict[int, list[Projection]] = {}
+        for by_chunk in parts:
+            by_chunk.append({name: {} for name in models})
         for name, model in models.items():
             if model.basis not in projections:
                 projections[model.basis] = [model.project(some) for some in rows]
             known = projections[model.basis]
-            for by_model, given, source, target in zip(parts, rows, known, known[::-1], strict=True):
+            for by_chunk, given, source, target in zip(parts, rows, known, known[::-1], strict=True):
                 hidden = model.predict(given, source)
-                for center in centers:
-                    by_model[name][center].append(inner_products(target, model.output, hidden, center))
-    return [
-        {name: {center: _join(chunks) for center, chunks in by_center.items()} for name, by_center in by_model.items()}
-        for by_model in parts
-    ]
+                by_chunk[-1][name] = {c: inner_products(target, model.output, hidden, c) for c in centers}
+    return [_join_chunks(by_chunk) for by_chunk in parts]
 
 
-def _chunks(n_profiles: int) -> Iterator[np.ndarray]:
-    for start in range(0, n_profiles, CHUNK):
-        yield np.arange(start, min(start + CHUNK, n_profiles))
+def _join_chunks(by_chunk: list[Products]) -> Products:
+    """Inner products of all profiles from those of some at a time."""
+    return {
+        name: {center: _join([chunk[name][center] for chunk in by_chunk]) for center in by_center}
+        for name, by_center in by_chunk[0].items()
+    }
 
 
 def _join(parts: list[InnerProducts]) -> InnerProducts:
@@ -189,24 +194,19 @@ def evaluate(
         (n_profiles,) position of the profile that each is to predict; its own where there is none.
     """
     model.check_decoder()
-    whole = model.preprocess.apply(expression)
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
-    blocks = [whole] if partner is None else [whole, whole[partner]]
-    products = products_of(predictors(model, is_half=False), blocks, centers)[0]
+    products, held_out, of_halves = _all_products(model, expression, centers, partner)
     scales = model.scales
     if fit_scales:
         chosen = (split == "validation").to_numpy()
         scales = {name: best_scale(_take(by_center[model.center], chosen)) for name, by_center in products.items()}
-    held_out, of_halves = held_out_cosines(model, expression, partner)
-    is_empty = np.diff(whole.indptr) == 0
     tables = []
     for name, by_center in products.items():
         is_empty = (by_center["none"].target == 0).numpy()  # centring hides it: nothing minus the mean has a direction
         columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
         columns = {key: np.where(is_empty, np.nan, values) for key, values in columns.items()}
         columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
-        # an empty profile has a direction once it is centred, but nothing to be judged by
-        columns = {key: np.where(is_empty, np.nan, column) for key, column in columns.items()}
+        columns["rescaled_mse"][is_empty] = np.nan
         columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
         if model.preprocess.state == "counts":
             columns["molecules"] = expression.totals
@@ -219,42 +219,80 @@ def evaluate(
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
 
 
-def held_out_cosines(
-    model: Model, expression: Expression, partner: np.ndarray | None = None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
+def _all_products(
+    model: Model, expression: Expression, centers: tuple[str, ...], partner: np.ndarray | None
+) -> tuple[Products, dict[str, np.ndarray], np.ndarray]:
+    """Inner products of whole profiles and what `held_out_cosines` gives, some profiles at a time.
 
-    Returns
-    -------
-    (n_profiles,) means over splits and directions by model, empty without counts; and the cosines between the halves
-    themselves, from which the ceiling follows.
+    Each profile is read once; with partners, who may be anywhere, all are taken in one go.
     """
-    nothing = np.full(expression.n_profiles, np.nan)
-    if not model.can_hold_out:
-        return {}, nothing
-    rng = np.random.default_rng((int(model.config["split_seed"]), EVALUATION_STREAM))
-    models = predictors(model, is_half=True)
-    sums = {name: np.zeros(expression.n_profiles) for name in models}
-    of_halves = np.zeros(expression.n_profiles)
-    splitter = Splitter(expression.matrix)
-    for _ in range(REPEATS):
-        pair = draw_halves(splitter, expression.totals, rng)
-        known = has_molecules(*pair)
-        blocks = [model.preprocess.apply(half) for half in pair]
-        of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
-        judged = known if partner is None else known & known[partner]
-        if partner is None:
-            by_direction = products_of(models, blocks, ("none",))
-        else:
-            by_direction = [
-                products_of(models, [given, target[partner]], ("none",))[0]
-                for given, target in (blocks, reversed(blocks))
-            ]
-        for products in by_direction:
-            for name, by_center in products.items():
-                cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
-                sums[name] += np.where(judged, cosine, np.nan)
-    return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
+    judge_half = HalfJudge(model)
+    models = predictors(model, is_half=False)
+    by_chunk: list[Products] = []
+    cosines: list[dict[str, np.ndarray]] = []
+    of_halves: list[np.ndarray] = []
+    for rows, part in expression.chunks(READ if partner is None else max(1, expression.n_profiles)):
+        whole = model.preprocess.apply(part)
+        blocks = [whole] if partner is None else [whole, whole[partner]]
+        by_chunk.append(products_of(models, blocks, centers)[0])
+        found, between = judge_half(part, rows.start, partner)
+        cosines.append(found)
+        of_halves.append(between)
+    held_out = {name: np.concatenate([found[name] for found in cosines]) for name in cosines[0]}
+    return _join_chunks(by_chunk), held_out, np.concatenate(of_halves)
+
+
+class HalfJudge:
+    """Held-out cosines of a model and its baselines, on count splits that the seed of its split decides."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._models = predictors(model, is_half=True) if model.can_hold_out else {}
+
+    def __call__(
+        self, expression: Expression, start: int = 0, partner: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
+
+        Parameters
+        ----------
+        expression
+            Profiles in memory.
+        start
+            Position of the first of them among all; count splits are drawn anew from there.
+        partner
+            (n_profiles,) position of the profile that each is to predict.
+
+        Returns
+        -------
+        (n_profiles,) means over splits and directions by model, empty without counts; and the cosines between the
+        halves themselves, from which the ceiling follows.
+        """
+        if not self._models:
+            return {}, np.full(expression.n_profiles, np.nan)
+        preprocess = self._model.preprocess
+        rng = np.random.default_rng((int(self._model.config["split_seed"]), EVALUATION_STREAM, start))
+        sums = {name: np.zeros(expression.n_profiles) for name in self._models}
+        of_halves = np.zeros(expression.n_profiles)
+        splitter = Splitter(expression.rows)
+        for _ in range(REPEATS):
+            pair = draw_halves(splitter, expression.totals, rng)
+            known = has_molecules(*pair)
+            blocks = [preprocess.apply(half) for half in pair]
+            of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
+            judged = known if partner is None else known & known[partner]
+            if partner is None:
+                by_direction = products_of(self._models, blocks, ("none",))
+            else:
+                by_direction = [
+                    products_of(self._models, [given, target[partner]], ("none",))[0]
+                    for given, target in (blocks, reversed(blocks))
+                ]
+            for products in by_direction:
+                for name, by_center in products.items():
+                    cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
+                    sums[name] += np.where(judged, cosine, np.nan)
+        return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
 
 
 @torch.no_grad()
@@ -263,18 +301,26 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
 
     Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that does not vary.
     """
-    whole = model.preprocess.apply(expression)
     predictor = predictors(model, is_half=False)["model"]
-    rows = sparse_rows(whole).to("cpu", torch.float64)
-    hidden = predictor.predict(rows, predictor.project(rows)).numpy()
     weight = model.network.output_weight().detach().double().numpy()
-    centred = hidden - hidden.mean(0)
-    covariance = ((whole.T @ centred) * weight).sum(1) / len(hidden)
-    variance = ((weight @ (centred.T @ centred / len(hidden))) * weight).sum(1)
+    n_genes, n_hidden = weight.shape
+    moments = ColumnMoments(n_genes)
+    cross, squares, total = np.zeros((n_genes, n_hidden)), np.zeros((n_hidden, n_hidden)), np.zeros(n_hidden)
+    for _, part in expression.chunks(READ):
+        whole = model.preprocess.apply(part)
+        rows = sparse_rows(whole).to("cpu", torch.float64)
+        hidden = predictor.predict(rows, predictor.project(rows)).numpy()
+        moments.add(whole)
+        cross += whole.T @ hidden
+        squares += hidden.T @ hidden
+        total += hidden.sum(0)
+    n_profiles, mean = moments.n_profiles, total / moments.n_profiles
+    covariance = ((cross / n_profiles - np.outer(moments.mean(), mean)) * weight).sum(1)
+    variance = ((weight @ (squares / n_profiles - np.outer(mean, mean))) * weight).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = covariance / np.sqrt(np.maximum(variance, 0) * column_variance(whole))
+        correlation = covariance / np.sqrt(np.maximum(variance, 0) * moments.variance())
     correlation[~np.isfinite(correlation)] = np.nan
-    return pd.DataFrame({"gene": model.preprocess.genes, "mean": column_mean(whole), "correlation": correlation})
+    return pd.DataFrame({"gene": model.preprocess.genes, "mean": moments.mean(), "correlation": correlation})
 
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
@@ -337,7 +383,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     """Sentences that say whether the model beats PCA and shrunken PCA, profile by profile, on a split."""
     metrics = evaluation.metrics
     has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
-    metric = HELD_OUT if has_counts else "cosine"
+    metric = HELD_OUT if has_counts else WITHOUT_COUNTS
     rivals = {"pca": "PCA of the same size", "shrunken_pca": "shrunken PCA of the same size"}
     if has_counts:
         sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
@@ -348,14 +394,28 @@ def verdict(evaluation: Evaluation, split: str) -> str:
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
             said.append(f"{outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
-    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (cosine)"
+    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
-    if not has_counts:
+    if has_counts:
+        sentence += f" {_standing(metrics, split)}"
+    else:
         is_shallow = "molecules" in evaluation.profiles  # counts, but none to judge by
         reason = "With fewer than 20 molecules in a half" if is_shallow else "Without counts"
         sentence += f" {reason} no held-out number can be had: an own-input cosine also rewards the copying of noise."
     return sentence
+
+
+def _standing(metrics: pd.DataFrame, split: str) -> str:
+    """Where the model is between mean profile and ceiling."""
+    trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
+    ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
+    if np.isnan(skill):
+        return f"The mean profile has {trivial:.4f} and the noise ceiling is {ceiling:.4f}: there is nothing to gain."
+    return (
+        f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
+        f"ceiling ({ceiling:.4f})."
+    )
 
 
 def outcome(difference: float, error: float) -> str:

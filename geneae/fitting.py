@@ -1,15 +1,15 @@
 """A fit from profiles to a judged model: split, preprocessing, bases, training, evaluation."""
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
+from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
 from geneae.diagnostics import diagnose, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
@@ -44,11 +45,14 @@ from geneae.profiles import Profiles
 from geneae.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes, parse_objective
 from geneae.settings import Settings
 from geneae.splits import EXCLUDED, split_profiles
+from geneae.streaming import StreamedSource
 from geneae.training import JudgeEpoch, Source, Training, judge, train
 from geneae.view_pairs import JointSource, ViewSource, validation_views
 from geneae.views import Splitter, Viewer, parse_views
 
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
+SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
+VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -76,6 +80,8 @@ def fit(
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     null: str | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = True,
 ) -> Fitted:
     """Train on profiles, and judge the model and its baselines on validation and test profiles.
 
@@ -92,24 +98,33 @@ def fit(
         Called with each row of the history.
     null
         Name in `geneae.nulls.NULLS`: fit, and judge, what is left of the profiles when there is nothing to learn.
+    checkpoint
+        Folder for a checkpoint of the training.
+    resume
+        Whether to go on from the one that is there.
     """
     begin = time.perf_counter()
-    Thread(
-        target=import_module, args=("lightning_fabric",)
-    ).start()  # takes seconds; the bases need no Python meanwhile
     if null is not None and null not in NULLS:
         raise unknown("null", null, NULLS)
+    if null is not None and profiles.is_streamed:
+        raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
     center = check_loss(settings)
     name, is_reconstructed = check_objective(settings)
+    if profiles.is_streamed and (name is not None or settings.label is not None):
+        raise InputError("views and labels need the profiles in memory. Use --stream no, or other profiles.")
     if null is not None and not is_reconstructed:
         raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
     chain = parse_views(settings.views, profiles.state) if name is not None else []
     is_split = is_reconstructed and _is_split(profiles, settings.target)
-    is_empty = np.diff(profiles.matrix.indptr) == 0
+    is_empty = profiles.scan.lengths == 0
     split_seed = settings.seed if settings.split_seed is None else settings.split_seed
     split = split_profiles(
         profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
     )
+    saved = None
+    if checkpoint is not None and name is None:  # teachers and queues are in no checkpoint
+        identity = _identity(profiles, settings, split, null)
+        saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
     _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
@@ -121,10 +136,11 @@ def fit(
     partner = partners(split.to_numpy(), settings.seed) if null == PAIR_PERMUTED else None
     known = expression.take(train_rows), expression.take(validation_rows)
     partners_of = _among(partner, train_rows), _among(partner, validation_rows)
+    sample = known[0].sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
+    blocks, baselines = _fit_baselines(sample, preprocess, settings, is_split, is_reconstructed, partners_of[0])
     labels = None
     if settings.label is not None:
         labels = labelled(expression, preprocess, profiles.obs, split, settings.label, settings.seed)
-    blocks, baselines = _fit_baselines(known[0], preprocess, settings, is_split, is_reconstructed, partners_of[0])
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
@@ -142,9 +158,9 @@ def fit(
         if not is_reconstructed:
             network.drop_decoder()
         look = watch(labels, shift) if labels is not None else None
-        training = _train(
-            network, known, blocks, partners_of, preprocess, objective, settings, is_split, chain, look, on_epoch
-        )
+        names = profiles.names[train_rows]
+        choices = objective, settings, is_split, chain, look
+        training = _train(network, known, blocks, partners_of, preprocess, *choices, on_epoch, saved, names)
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -165,6 +181,8 @@ def fit(
             "n_profiles": profiles.n_profiles,
             "n_genes": profiles.n_genes,
             "n_excluded": int((split == EXCLUDED).sum()),
+            "is_streamed": profiles.is_streamed,
+            "n_profiles_of_bases": sample.n_profiles,
             "fingerprint": profiles.fingerprint,
         },
         "versions": {name: version(name) for name in ("geneae", "torch", "anndata", "scipy", "numpy")}
@@ -179,7 +197,8 @@ def fit(
         evaluation = describe_latents(model, *of_judged, training.history.iloc[training.best_epoch])
     if labels is not None:
         evaluation = merge(evaluation, _judge_by_labels(labels, model, settings))
-    config |= {"seconds": time.perf_counter() - begin, "peak_memory_mb": _peak_memory()}
+    spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
+    config |= spent if saved is None else saved.spent()
     model = replace(model, scales=evaluation.scales)
     last_name = "test" if settings.test else "validation"
     last = expression.take(np.flatnonzero(split == last_name))
@@ -202,12 +221,31 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
     name, is_reconstructed = parse_objective(settings.objective)
     if name is not None and settings.batch_size < 2:
         raise InputError(f"objective {settings.objective} needs steps of at least 2 profiles; found --batch-size 1.")
+    if name is not None and settings.devices * settings.nodes > 1:
+        raise InputError(f"objective {settings.objective} trains on one device; found {settings.devices} a node.")
     if not is_reconstructed and settings.target == "split":
         raise InputError(
             f"--target split is of reconstruction; objective {settings.objective} has none. Leave it out, or use "
             f"--objective {settings.objective}+reconstruction."
         )
     return name, is_reconstructed
+
+
+def _identity(profiles: Profiles, settings: Settings, split: pd.Series, null: str | None) -> dict[str, Any]:
+    """What has to be the same to go on with a training."""
+    return {
+        "settings": asdict(settings),
+        "data": profiles.fingerprint,
+        "split": digest(split.to_numpy()),
+        "null": null,
+        "streaming": profiles.is_streamed,
+        **{f"version of {name}": version(name) for name in ("geneae", "torch")},
+    }
+
+
+def nearest_folder(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def check_loss(settings: Settings) -> str:
@@ -262,7 +300,7 @@ def _fit_baselines(
     basis = fit_basis([whole], small if is_split else large, settings.seed)
     if preprocess.state != "counts" or not is_reconstructed:
         return mismatch([whole], partner), Baselines(basis, None, None, settings.n_latent)
-    splitter = Splitter(expression.matrix)
+    splitter = Splitter(expression.rows)
     halves = mismatch(draw_blocks(expression, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
     half = fit_basis(halves, large if is_split else small, settings.seed)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
@@ -296,21 +334,28 @@ def _train(
     chain: list[tuple[str, float]],
     look: Callable[[Network], dict[str, float]] | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
+    saved: Checkpoint | None,
+    names: pd.Index,
 ) -> Training:
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to judge each epoch."""
     source: Source
+    judge_epoch: JudgeEpoch
+    validation: list[Pairs] = []
     if isinstance(objective, SelfSupervised):
         source, judge_epoch = _views(network, known, preprocess, objective, settings, chain)
     else:
-        pairs, validation = _pairs(network, known, blocks, partners_of, preprocess, settings, is_split)
+        pairs, validation = _pairs(network, known, blocks, partners_of, preprocess, settings, is_split, saved)
         source, reconstruction = pairs, objective.reconstruction if isinstance(objective, Joint) else objective
         judge_epoch = partial(judge, pairs=validation, objective=reconstruction)
         if isinstance(objective, Joint):
             views, judge_views = _views(network, known, preprocess, objective.views, settings, chain)
+            assert isinstance(pairs, PairSource)
             source, judge_epoch = JointSource(views, pairs), _both(judge_epoch, judge_views, objective.weight)
     if look is not None:
         judge_epoch = _beside(judge_epoch, look)
-    training = train(network, source, [], objective, settings, on_epoch, judge_epoch)
+    is_plain = isinstance(objective, Reconstruction) and look is None  # then several processes share the judging
+    others = None if is_plain else judge_epoch
+    training = train(network, source, validation, objective, settings, on_epoch, saved, names, others)
     network.to("cpu")
     return training
 
@@ -323,13 +368,20 @@ def _pairs(
     preprocess: Preprocess,
     settings: Settings,
     is_split: bool,
-) -> tuple[PairSource, list[Pairs]]:
+    saved: Checkpoint | None,
+) -> tuple[PairSource | StreamedSource, list[Pairs]]:
     """Inputs and targets of training, and those of validation."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
-    source = PairSource(*choices, blocks, partners_of[0])
-    splitter = Splitter(known[1].matrix) if is_split else None
+    scratch = None if saved is None else nearest_folder(saved.path)
+    source = (
+        StreamedSource(*choices, settings.batch_size, scratch)
+        if known[0].is_streamed
+        else PairSource(*choices, blocks, partners_of[0])
+    )
+    choosing = known[1].sample(SAMPLE_VALUES, VALIDATION_PROFILES, settings.seed)
+    splitter = Splitter(choosing.rows) if is_split else None
     validation = [
-        Pairs(network, mismatch(draw_blocks(known[1], preprocess, splitter, seed), partners_of[1]))
+        Pairs(network, mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]))
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
@@ -381,9 +433,3 @@ def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]
         "seconds_to_best_epoch": float(history["seconds"].iloc[training.best_epoch]),
         "profiles_per_second": n_profiles * epochs_run / train_seconds if train_seconds else None,
     }
-
-
-def _peak_memory() -> float:
-    """Largest memory of this process so far, in 10^6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

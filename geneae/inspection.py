@@ -27,7 +27,8 @@ from geneae.views import halves
 MOST_PROFILES = 10_000  # inspected; more change no digit that is shown
 REPEATS = 5  # count splits that ceilings are the mean of
 SHRUNKEN_RANK = 128
-LITTLE = 0.02  # share of a cosine between mean profile and ceiling below which single profiles hold nearly nothing
+LITTLE = 0.02  # gain in held-out cosine over the mean profile below which it is hardly one
+NARROW = 0.05  # headroom below which single profiles hold nearly nothing but noise
 
 
 @dataclass(frozen=True)
@@ -99,24 +100,26 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         A cosine that somebody has reached, to be put into its place.
     """
     rng = np.random.default_rng(seed)
-    kept = np.flatnonzero(np.diff(profiles.matrix.indptr))
+    given, kept = profiles, np.flatnonzero(profiles.scan.lengths)
     if len(kept) > MOST_PROFILES:
         kept = np.sort(rng.choice(kept, MOST_PROFILES, replace=False))
-    split = split_profiles(profiles.obs.iloc[kept], validation=0.2, test=0, seed=seed)
-    train, test = (kept[(split == name).to_numpy()] for name in ("train", "validation"))
+    if profiles.is_streamed or len(kept) < profiles.n_profiles:
+        profiles = profiles.take(kept)
+    split = split_profiles(profiles.obs, validation=0.2, test=0, seed=seed)
+    train, test = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train)
     expression, _ = preprocess.match(profiles)
     whole = preprocess.apply(expression)
     basis = fit_basis([whole[train]], max(PCA_SIZES), seed)
     own, centred = _own_input(whole[test], basis)
     found: dict[str, Any] = {
-        "n_profiles": profiles.n_profiles,
-        "n_genes": profiles.n_genes,
+        "n_profiles": given.n_profiles,
+        "n_genes": given.n_genes,
         "n_genes_used": len(preprocess.genes),
         "n_test": len(test),
         "state": profiles.state,
         "molecules_median": None,
-        "density": profiles.density,
+        "density": given.density,
         **own,
         "centred": centred,
     }
@@ -128,8 +131,9 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         found |= dict.fromkeys(HELD_OUT_FIELDS)
     else:
         judged = preprocess if profiles.state == "counts" else Preprocess("counts", preprocess.genes, preprocess.scale)
-        found["molecules_median"] = float(np.median(counts.totals))
-        found |= _ceilings(counts.take(kept), judged, rng)
+        is_counts = profiles.state == "counts"
+        found["molecules_median"] = float(np.median(given.totals if is_counts else counts.totals))
+        found |= _ceilings(counts, judged, rng)
         found |= _held_out(counts, train, test, judged, seed, rng)
         found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
     return Inspection(**found, reasons=reasons, verdict=_verdict(found, cosine))
@@ -156,7 +160,7 @@ def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) 
     if recovered is None:
         return None, reason
     columns = profiles.genes.get_indexer(preprocess.genes)
-    return Expression(recovered.matrix[:, columns].tocsr(), recovered.totals), reason
+    return Expression(recovered.rows[:, columns].tocsr(), recovered.totals), reason
 
 
 def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,7 +231,7 @@ def _ceilings(counts: Expression, preprocess: Preprocess, rng: np.random.Generat
         "ceiling_half_interval": list(bootstrap_interval(by_profile[0.5], rng)),
         "ceiling_half_centred": half_ceiling(np.mean(centred, axis=0)),
         "ceiling_full": list(full_depth_ceiling(at_depth)),
-        "ceiling_counts": float(np.nanmean(counts_ceiling(counts.matrix))),
+        "ceiling_counts": float(np.nanmean(counts_ceiling(counts.rows))),
     }
 
 
@@ -267,11 +271,15 @@ def _held_out(
 def _verdict(found: dict[str, Any], cosine: float | None) -> str:
     """What these numbers mean, in sentences."""
     best = max(found["pca_cosine"].values())
+    trivial = found["mean_profile_cosine"]
+    digits = 2 if best - trivial >= LITTLE else 4  # else both may read 1.00
     said = [
-        f"A cosine of {found['mean_profile_cosine']:.2f} is what the mean profile reaches for everybody; PCA reaches "
-        f"{best:.2f} on its own input. After the gene means are subtracted the mean profile is at 0 and PCA at "
+        f"A cosine of {trivial:.{digits}f} is what the mean profile reaches for everybody; PCA reaches "
+        f"{best:.{digits}f} on its own input. After the gene means are subtracted the mean profile is at 0 and PCA at "
         f"{max(found['centred']['pca_cosine'].values()):.2f}."
     ]
+    if best - trivial < LITTLE:
+        said.append("The plain cosine hardly tells these profiles apart: read the one after gene-centring.")
     if found["ceiling_half"] is None:
         said.append("Without counts there is no noise ceiling: how much of the rest is noise cannot be said.")
     else:
@@ -284,9 +292,11 @@ def _verdict(found: dict[str, Any], cosine: float | None) -> str:
             "way."
         )
         if not learned - trivial > LITTLE:
+            said.append(_little(ceiling - trivial))
+        low, high = found["ceiling_full"]
+        if not np.isnan(low):
             said.append(
-                "There is nearly nothing to learn per profile: what tells these profiles apart is mostly noise, and "
-                "longer training or another loss will not change that."
+                f"Of whole profiles, an own-input cosine above {low:.2f} to {high:.2f} is in part copied noise."
             )
         said.append("The ceiling takes noise for Poisson; other technical noise makes it too high.")
     if cosine is not None:
@@ -294,8 +304,21 @@ def _verdict(found: dict[str, Any], cosine: float | None) -> str:
     return " ".join(said)
 
 
+def _little(headroom: float) -> str:
+    """What it means that shrunken PCA gains hardly anything over the mean profile."""
+    if not headroom > NARROW:
+        return (
+            "There is nearly nothing to learn per profile: what tells these profiles apart is mostly noise, and longer "
+            "training or another loss will not change that."
+        )
+    return (
+        f"PCA learns nearly nothing per profile, although the ceiling leaves {headroom:.3f} above the mean profile: "
+        "what there is takes more profiles than these, or is technical noise that both halves share."
+    )
+
+
 def judge_cosine(cosine: float, found: dict[str, Any]) -> str:
-    """Where a cosine that somebody has reached stands on these data, plain and gene-centred."""
+    """Where a cosine that somebody has reached stands on these data: plain, gene-centred, and held-out with counts."""
     places = []
     for title, numbers, floor in (
         ("on values as they are", found, found["mean_profile_cosine"]),
@@ -312,7 +335,19 @@ def judge_cosine(cosine: float, found: dict[str, Any]) -> str:
         if numbers is found and found.get("ceiling_full") and cosine > found["ceiling_full"][1]:
             place += f", and above the noise ceiling ({found['ceiling_full'][1]:.2f}): part of it is copied noise"
         places.append(f"{title} it is {place}")
+    if found.get("ceiling_half") is not None:
+        places.append(f"between two halves of the molecules it is {_held_out_place(cosine, found)}")
     return f"A cosine of {cosine:g} here: {'; '.join(places)}."
+
+
+def _held_out_place(cosine: float, found: dict[str, Any]) -> str:
+    trivial, ceiling = found["mean_profile_heldout"], found["ceiling_half"]
+    if cosine < trivial:
+        return f"worse than the mean profile ({trivial:.2f})"
+    if cosine > ceiling:
+        return f"above the noise ceiling ({ceiling:.2f}), which no honest reconstruction is"
+    share = 100 * (cosine - trivial) / (ceiling - trivial) if ceiling > trivial else 100.0
+    return f"{share:.0f} % of the way from the mean profile ({trivial:.2f}) to the noise ceiling ({ceiling:.2f})"
 
 
 def numbers_floor(centred: dict[str, Any]) -> float:

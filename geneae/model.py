@@ -72,8 +72,8 @@ class Model:
         shift = self.shift(is_half=False)
         latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
         with torch.no_grad():
-            for rows in np.array_split(np.arange(len(latent)), -(-len(latent) // CHUNK)):
-                matrix = self.preprocess.apply(expression.take(rows))
+            for rows, part in expression.chunks(CHUNK):
+                matrix = self.preprocess.apply(part)
                 latent[rows] = self.network.encode(self.network.scores(sparse_rows(matrix), shift)).numpy()
         return latent
 

@@ -19,7 +19,7 @@ NULL_STREAM = 11  # keeps these permutations apart from other random numbers of 
 def permute_genes(expression: Expression, seed: int) -> Expression:
     """The values of every profile at random genes, each profile by a permutation of its own; totals stay."""
     rng = np.random.default_rng((seed, NULL_STREAM))
-    matrix = expression.matrix
+    matrix = expression.rows
     parts = [rng.choice(matrix.shape[1], size, replace=False) for size in np.diff(matrix.indptr)]
     indices = np.concatenate([*parts, np.empty(0)]).astype(matrix.indices.dtype)
     permuted = sparse.csr_matrix((matrix.data.copy(), indices, matrix.indptr), shape=matrix.shape)

@@ -30,6 +30,9 @@ class Objective(Protocol):
     def __call__(self, seen: Any, /) -> Tensor:
         """The loss, a mean over profiles."""
 
+    def n_counted(self, seen: Any) -> Tensor:
+        """How many profiles that mean is over."""
+
     def after_step(self, network: Network, seen: Any) -> None:
         """What follows the network: teachers, queues."""
 
@@ -68,3 +71,7 @@ class Reconstruction:
     def __call__(self, products: InnerProducts) -> Tensor:
         """The mean over the profiles that have a direction."""
         return mean_loss(self.loss.function, products, self.settings)
+
+    def n_counted(self, products: InnerProducts) -> Tensor:
+        """How many profiles that mean is over, to take it over the batches of several processes."""
+        return masked_loss(self.loss.function, products, self.settings)[1].sum()

@@ -38,21 +38,36 @@ class Pairs:
 
     In a fixed basis everything that training needs of a profile is a handful of numbers, projected once; in a free
     basis the profiles themselves are kept, sparse.
+
+    Parameters
+    ----------
+    network
+        For which basis they are made.
+    blocks
+        The profiles, or their two halves; in a fixed basis also their projections, half after half, with the number
+        of halves.
     """
 
-    def __init__(self, network: Network, blocks: list[sparse.csr_matrix]) -> None:
-        self.n_pairs = sum(block.shape[0] for block in blocks)
-        self.n_profiles = blocks[0].shape[0]
-        self._swap = self.n_profiles if len(blocks) == 2 else 0
+    def __init__(self, network: Network, blocks: list[sparse.csr_matrix] | tuple[Projection, int]) -> None:
         self._projection: Projection | None = None
         self._store: RowStore | None = None
-        if network.is_free:
+        if isinstance(blocks, tuple):
+            self._projection, n_halves = blocks
+        else:
+            n_halves = len(blocks)
+            if not network.is_free:
+                self._projection = project_blocks(network, blocks)
+        if self._projection is not None:
+            self._scores = network.scores_of(self._projection)
+            self.n_pairs = len(self._scores)
+        else:
+            assert isinstance(blocks, list)
             matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
             self._store = RowStore(matrix)
             self._sums = row_sums(sparse_rows(matrix), network.mean.cpu())
-        else:
-            self._projection = _project(network, blocks)
-            self._scores = network.scores_of(self._projection)
+            self.n_pairs = int(matrix.shape[0])
+        self.n_profiles = self.n_pairs // n_halves
+        self._swap = self.n_profiles if n_halves == 2 else 0
 
     def __len__(self) -> int:
         return self.n_pairs
@@ -76,7 +91,8 @@ class Pairs:
         return rows, replace(target, sums=self._sums.take(partner))
 
 
-def _project(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
+def project_blocks(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
+    """Projections of the profiles of all blocks, block after block, in a fixed basis."""
     device = network.mean.device
     parts = [
         network.project(sparse_rows(block[start : start + CHUNK]).to(device))
@@ -143,8 +159,8 @@ class PairSource:
         self.n_splits = n_splits if is_split else 1
         bytes_each = 8 * expression.n_profiles * len(network.deviation)
         if network.is_free:
-            bytes_each = 16 * expression.matrix.nnz
-        splitter = Splitter(expression.matrix) if is_split else None
+            bytes_each = 16 * expression.n_values
+        splitter = Splitter(expression.rows) if is_split else None
 
         def draw(split: int) -> Pairs:
             if split == 0 and first is not None:

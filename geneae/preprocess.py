@@ -1,5 +1,6 @@
 """Normalisation, logarithm, gene choice and scaling: a frozen record, fitted once and applied again on new data."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,11 @@ from scipy import sparse
 
 from geneae.errors import InputError
 from geneae.profiles import Profiles
+from geneae.stored import StoredMatrix, chunks, select_columns
 
 MIN_PROFILES = 3  # a gene seen in fewer training profiles says nothing about the others
+CHUNK = 2048  # profiles of a file looked at in one go
+SAMPLE_STREAM = 13  # keeps the sample of profiles apart from other random numbers of the same seed
 WHOLE = 0.05  # molecules that a recovered count may be away from a whole number; chance would give up to 0.5
 MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads is missing
 
@@ -19,7 +23,7 @@ MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads
 class Expression:
     """Profiles in the genes of a model, before normalisation."""
 
-    matrix: sparse.csr_matrix
+    matrix: sparse.csr_matrix | StoredMatrix
     """(n_profiles, n_genes): counts, or values as they were read."""
     totals: np.ndarray
     """(n_profiles,) molecules over all genes of the source, chosen or not."""
@@ -29,9 +33,46 @@ class Expression:
         """Rows."""
         return int(self.matrix.shape[0])
 
-    def take(self, rows: np.ndarray) -> "Expression":
-        """Some of the profiles, by position."""
+    @property
+    def n_values(self) -> int:
+        """Values that are not zero; of profiles in a file, over all its genes."""
+        return int(self.matrix.nnz)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the profiles stay in their file."""
+        return isinstance(self.matrix, StoredMatrix)
+
+    @property
+    def rows(self) -> sparse.csr_matrix:
+        """The matrix of profiles in memory; those in a file have to be read first, by `load` or `chunks`."""
+        assert not isinstance(self.matrix, StoredMatrix)
+        return self.matrix
+
+    def take(self, rows: np.ndarray | slice) -> "Expression":
+        """Some of the profiles, by position; those in a file stay there."""
         return Expression(self.matrix[rows], self.totals[rows])
+
+    def load(self) -> "Expression":
+        """The same in memory."""
+        return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, StoredMatrix) else self
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, "Expression"]]:
+        """Positions and profiles in memory, at most `size` at a time."""
+        for rows, matrix in chunks(self.matrix, size):
+            yield rows, Expression(matrix, self.totals[rows])
+
+    def sample(self, n_values: int, n_profiles: int, seed: int) -> "Expression":
+        """In memory: random profiles, at most `n_profiles` with about `n_values` values; all where these are no more.
+
+        Profiles in memory already are given as they are.
+        """
+        if not self.is_streamed:
+            return self
+        most = int(n_values / max(1.0, self.n_values / max(1, self.n_profiles)))
+        most = max(1, min(self.n_profiles, n_profiles, most))
+        rows = np.random.default_rng((seed, SAMPLE_STREAM)).choice(self.n_profiles, most, replace=False)
+        return self.take(np.sort(rows)).load()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +113,13 @@ class Preprocess:
                 f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {_first(self.genes)}; data: "
                 f"{_first(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
             )
-        return Expression(select_columns(profiles.matrix, columns), profiles.totals), n_matched
+        matrix = profiles.matrix
+        chosen = matrix.select(columns) if isinstance(matrix, StoredMatrix) else select_columns(matrix, columns)
+        return Expression(chosen, profiles.totals), n_matched
 
     def apply(self, expression: Expression) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) float32 in `space`; as sparse as what was given."""
-        matrix = expression.matrix
+        """(n_profiles, n_genes) float32 in `space`; as sparse as what was given, which has to be in memory."""
+        matrix = expression.rows
         if self.state == "counts":
             matrix = normalize(matrix, expression.totals, self.target_sum)
         if (self.scale != 1).any():
@@ -103,16 +146,6 @@ def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_ma
     return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
-    """Column j of the result is column `columns[j]` of `matrix`; -1 makes it zero."""
-    found = np.flatnonzero(columns >= 0)
-    chosen = matrix[:, columns[found]]
-    to = found.astype(chosen.indices.dtype)[chosen.indices]
-    chosen = sparse.csr_matrix((chosen.data, to, chosen.indptr), shape=(matrix.shape[0], len(columns)))
-    chosen.sort_indices()
-    return chosen
-
-
 def fit_preprocess(
     profiles: Profiles,
     train: np.ndarray,
@@ -136,8 +169,13 @@ def fit_preprocess(
     """
     if n_top_genes is not None and n_top_genes < 1:
         raise InputError(f"at least one gene must be kept; n_top_genes is {n_top_genes}.")
-    matrix = profiles.matrix[train]
-    seen = np.bincount(matrix.indices, minlength=profiles.n_genes)
+    needs_variance = n_top_genes is not None or scale
+    seen, moments = np.zeros(profiles.n_genes, np.int64), ColumnMoments(profiles.n_genes)
+    for rows, matrix in chunks(profiles.matrix[train], len(train) if not profiles.is_streamed else CHUNK):
+        seen += np.bincount(matrix.indices, minlength=profiles.n_genes)
+        if needs_variance:
+            is_counts = profiles.state == "counts"
+            moments.add(normalize(matrix, profiles.totals[train][rows]) if is_counts else matrix)
     kept = np.flatnonzero(seen >= min(MIN_PROFILES, len(train)))
     if not len(kept):
         raise InputError(
@@ -147,14 +185,34 @@ def fit_preprocess(
     is_choice = n_top_genes is not None and n_top_genes < len(kept)
     if not is_choice and not scale:
         return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)))
-    if profiles.state == "counts":
-        matrix = normalize(matrix, profiles.totals[train])
-    variance = column_variance(matrix)
+    variance = moments.variance()
     if is_choice:
         kept = np.sort(kept[np.argsort(-variance[kept], kind="stable")[:n_top_genes]])
     deviation = np.sqrt(variance[kept])
     divisor = np.where(deviation > 0, deviation, 1.0) if scale else np.ones(len(kept))
     return Preprocess(profiles.state, profiles.genes[kept], divisor)
+
+
+class ColumnMoments:
+    """Means and variances of genes, from profiles that come block by block; in float64."""
+
+    def __init__(self, n_genes: int) -> None:
+        self.n_profiles, self._sum, self._squares = 0, np.zeros(n_genes), np.zeros(n_genes)
+
+    def add(self, matrix: sparse.csr_matrix) -> None:
+        """The next profiles."""
+        self.n_profiles += matrix.shape[0]
+        self._sum += _column_sum(matrix)
+        self._squares += _column_sum(_with_values(matrix, np.square(matrix.data, dtype=np.float64)))
+
+    def mean(self) -> np.ndarray:
+        """(n_genes,)"""
+        return self._sum / max(1, self.n_profiles)
+
+    def variance(self) -> np.ndarray:
+        """(n_genes,) population variances, at least 0."""
+        variance: np.ndarray = np.maximum(self._squares / max(1, self.n_profiles) - self.mean() ** 2, 0)
+        return variance
 
 
 def column_mean(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -164,9 +222,9 @@ def column_mean(matrix: sparse.csr_matrix) -> np.ndarray:
 
 def column_variance(matrix: sparse.csr_matrix) -> np.ndarray:
     """(n_genes,) population variances, in float64, at least 0."""
-    squares = _column_sum(_with_values(matrix, np.square(matrix.data, dtype=np.float64)))
-    variance: np.ndarray = np.maximum(squares / max(1, matrix.shape[0]) - column_mean(matrix) ** 2, 0)
-    return variance
+    moments = ColumnMoments(matrix.shape[1])
+    moments.add(matrix)
+    return moments.variance()
 
 
 def _column_sum(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -185,7 +243,10 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     """
     if profiles.state != "log_normalised":
         return None, f"values are {profiles.state.replace('_', '-')}, not log-normalised counts"
+    if profiles.is_streamed:
+        profiles = profiles.take(np.arange(profiles.n_profiles))
     matrix = profiles.matrix
+    assert not isinstance(matrix, StoredMatrix)
     if np.diff(matrix.indptr).min() == 0:
         return None, "some profiles have no value"
     values = np.expm1(matrix.data.astype(np.float64))

@@ -5,7 +5,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
-from anndata.io import read_elem
+from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from geneae.errors import InputError, did_you_mean, listed, unknown
+from geneae.settings import STREAMS
+from geneae.stored import StoredMatrix, canonical, chunks
 
 CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
+CHUNK_ROWS = 2048  # rows of a sparse matrix in a file that are looked at in one go
+FIT_SIZE = 8  # memory of a fit over that of its matrix: copies, halves, their transposes
 LARGEST_WHOLE = 2**24  # above it float32 has no odd numbers
 LARGEST_LOG = 30.0  # log2 of a billion: no logarithm of an expression value is larger
 
@@ -31,11 +35,27 @@ STATES = {
 }
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What one look at every value has found."""
+
+    state: str
+    """`counts`, `log_normalised` or `scaled`."""
+    lengths: np.ndarray
+    """(n_profiles,) int32: how many values are not zero."""
+    totals: np.ndarray
+    """(n_profiles,) sums over all genes, in float64: the molecules, where these are counts."""
+    highest: float
+    """Largest value."""
+    fingerprint: str | None = None
+    """`Profiles.fingerprint`, where it was taken on the way."""
+
+
 @dataclass(frozen=True, eq=False)
 class Profiles:
-    """Rows of expression, held sparse."""
+    """Rows of expression, held sparse, or left in their file."""
 
-    matrix: sparse.csr_matrix
+    matrix: sparse.csr_matrix | StoredMatrix
     """(n_profiles, n_genes), float32: sorted, without duplicates or stored zeros. It is not to be changed in place."""
     names: pd.Index
     """Profile names, unique."""
@@ -43,8 +63,8 @@ class Profiles:
     """Gene names, unique."""
     obs: pd.DataFrame
     """Annotation of the profiles, by name."""
-    state: str
-    """`counts`, `log_normalised` or `scaled`, found by looking at every value."""
+    scan: Scan
+    """What all values have in common."""
     source: str
     """Path, `AnnData in memory`, `array in memory` or `table in memory`."""
     location: str
@@ -61,59 +81,95 @@ class Profiles:
         return int(self.matrix.shape[1])
 
     @property
-    def density(self) -> float:
-        """Share of values that are not zero, 0 to 1."""
-        return float(self.matrix.nnz / max(1, self.n_profiles * self.n_genes))
+    def state(self) -> str:
+        """`counts`, `log_normalised` or `scaled`, found by looking at every value."""
+        return self.scan.state
 
     @property
-    def megabytes(self) -> float:
-        """Memory of the matrix, in 10^6 bytes."""
-        return float((self.matrix.data.nbytes + self.matrix.indices.nbytes + self.matrix.indptr.nbytes) / 1e6)
-
-    @cached_property
     def totals(self) -> np.ndarray:
-        """(n_profiles,) sums over all genes, summed in float64: the molecules, where these are counts."""
-        filled = np.diff(self.matrix.indptr) > 0
-        totals = np.zeros(self.n_profiles)
-        totals[filled] = np.add.reduceat(self.matrix.data, self.matrix.indptr[:-1][filled], dtype=np.float64)
-        return totals
+        """(n_profiles,) sums over all genes: the molecules, where these are counts."""
+        return self.scan.totals
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored."""
-        digest = hashlib.sha256(f"{self.n_profiles} {self.n_genes}".encode())
-        for names in (self.names, self.genes):
-            digest.update(b"\1" + "\0".join(names).encode())
-        for array, dtype in ((self.matrix.indptr, "<i8"), (self.matrix.indices, "<i4"), (self.matrix.data, "<f4")):
-            for start in range(0, len(array), CHUNK):
-                digest.update(np.ascontiguousarray(array[start : start + CHUNK], dtype=dtype).data)
-        return digest.hexdigest()
+        """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored or read."""
+        if self.scan.fingerprint is not None:
+            return self.scan.fingerprint
+        digest = Fingerprint(self.names, self.genes)
+        for _, block in chunks(self.matrix, CHUNK_ROWS):
+            digest.add(block)
+        return digest.finish()
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the matrix stays in its file."""
+        return isinstance(self.matrix, StoredMatrix)
+
+    @property
+    def density(self) -> float:
+        """Share of values that are not zero, 0 to 1."""
+        return float(self.scan.lengths.sum(dtype=np.int64) / max(1, self.n_profiles * self.n_genes))
+
+    @property
+    def megabytes(self) -> float:
+        """Memory of the matrix as float32 CSR, in 10^6 bytes."""
+        return megabytes(int(self.scan.lengths.sum(dtype=np.int64)), self.n_profiles)
 
     def describe(self) -> str:
         """What was found and what follows from it, in one line."""
         parts = [
             f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
             f"{100 * (1 - self.density):.1f} % zero",
-            f"{self.megabytes:,.1f} MB",
+            f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
         ]
         if self.state == "counts":
             parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
-        highest = float(self.matrix.data.max(initial=0.0))
-        if self.state == "log_normalised" and highest > LARGEST_LOG:
-            parts.append(f"but values up to {highest:,.0f} look as if no logarithm was taken")
+        if self.state == "log_normalised" and self.scan.highest > LARGEST_LOG:
+            parts.append(f"but values up to {self.scan.highest:,.0f} look as if no logarithm was taken")
         return f"{self.source}, {self.location}: {STATES[self.state]}; {', '.join(parts)}"
 
     def take(self, rows: Any) -> "Profiles":
-        """Some of the profiles, by position or mask, in the order given; the state stays that of the whole."""
+        """Some of the profiles, by position or mask, in that order, in memory; the state stays that of the whole."""
         rows = np.asarray(rows)
         if rows.dtype == bool and len(rows) != self.n_profiles:
             raise InputError(f"a mask must have one value for each of {self.n_profiles} profiles; found {len(rows)}.")
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        obs = self.obs.iloc[rows]
-        return Profiles(self.matrix[rows], self.names[rows], self.genes, obs, self.state, self.source, self.location)
+        matrix = self.matrix[rows]
+        matrix = matrix.read() if isinstance(matrix, StoredMatrix) else matrix
+        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
+        return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
 
 
-def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False) -> Profiles:
+def megabytes(n_values: int, n_profiles: int) -> float:
+    """Memory of a float32 CSR matrix, in 10^6 bytes."""
+    index = 4 if n_values < 2**31 else 8
+    return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6
+
+
+class Fingerprint:
+    """SHA-256 of profiles that come block by block; how they are divided makes no difference."""
+
+    def __init__(self, names: pd.Index, genes: pd.Index) -> None:
+        self._head = hashlib.sha256(f"{len(names)} {len(genes)}".encode())
+        for some in (names, genes):
+            self._head.update(b"\1" + "\0".join(some).encode())
+        self._parts = [hashlib.sha256() for _ in range(3)]
+
+    def add(self, block: sparse.csr_matrix) -> None:
+        """The next rows, canonical."""
+        arrays = (np.diff(block.indptr).astype("<i4"), block.indices, block.data)
+        for digest, array, dtype in zip(self._parts, arrays, ("<i4", "<i4", "<f4"), strict=True):
+            for start in range(0, len(array), CHUNK):
+                digest.update(np.ascontiguousarray(array[start : start + CHUNK], dtype=dtype).data)
+
+    def finish(self) -> str:
+        """In hexadecimal."""
+        for digest in self._parts:
+            self._head.update(digest.digest())
+        return self._head.hexdigest()
+
+
+def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
     """Profiles from wherever they are, after a look at every value.
 
     Of a file only the matrix asked for and the annotation are read. A matrix in memory that is float32 CSR already is
@@ -128,13 +184,20 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False) ->
         Name of a layer to read in place of `X`.
     use_raw
         Read `raw` in place of `X`.
+    stream
+        `yes` leaves the matrix in its file, from which rows are read whenever they are needed; `no` reads it into
+        memory; `auto` streams where a fit in memory would take more than half of what is free.
     """
+    if stream not in STREAMS:
+        raise unknown("stream", stream, STREAMS)
     if layer is not None and use_raw:
         raise InputError(f"either a layer or raw can be read; both layer '{layer}' and raw were asked for. Drop one.")
     if isinstance(data, str | os.PathLike):
-        return _read_path(Path(data), layer, use_raw)
+        return _read_path(Path(data), layer, use_raw, stream)
     if isinstance(data, anndata.AnnData):
-        return _read_anndata(data, layer, use_raw, "AnnData in memory")
+        return _read_anndata(data, layer, use_raw, "AnnData in memory", stream)
+    if stream == "yes":
+        raise InputError(f"only a file can be streamed; found {type(data).__name__}. Give a path, or leave out stream.")
     if layer is not None or use_raw:
         raise InputError(f"only AnnData has layers and raw; found {type(data).__name__}. Leave out layer and raw.")
     if isinstance(data, pd.DataFrame):
@@ -155,16 +218,20 @@ def _is_array(data: Any) -> bool:
     return sparse.issparse(data) or (isinstance(data, np.ndarray) and not isinstance(data, np.ma.MaskedArray))
 
 
-def _read_path(path: Path, layer: str | None, use_raw: bool) -> Profiles:
+def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Profiles:
     """Profiles from a file; what the storage libraries say of damaged bytes becomes one clear error."""
     _check_path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old formats and repeated names: told by our own errors where they matter
-            with _open(path) as group:
+            with contextlib.ExitStack() as stack:
+                group = stack.enter_context(_open(path))
                 if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
-                    return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path))
-                return _read_group(group, layer, use_raw, str(path))
+                    return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream)
+                profiles = _read_group(group, layer, use_raw, str(path), stream)
+                if profiles.is_streamed:
+                    stack.pop_all()  # the file stays open as long as its matrix is in use
+                return profiles
     except (InputError, MemoryError):
         raise
     except Exception as error:  # HDF5, zarr, each codec and anndata have errors of their own, with no common class
@@ -194,18 +261,16 @@ def _check_path(path: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
     if path.is_dir():
         import zarr  # slow to load, and most files are .h5ad
 
-        yield zarr.open_group(path, mode="r")
-    else:
-        with h5py.File(path, "r") as file:
-            yield file
+        return contextlib.nullcontext(zarr.open_group(path, mode="r"))
+    file: contextlib.AbstractContextManager[Any] = h5py.File(path, "r")
+    return file
 
 
-def _read_group(group: Any, layer: str | None, use_raw: bool, source: str) -> Profiles:
+def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
     """Profiles from the root of an HDF5 file or zarr folder."""
     if "obs" not in group or "var" not in group:
         raise InputError(
@@ -221,26 +286,30 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str) -> Pr
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
     location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
     node = group["layers"][layer] if layer is not None else group["raw/X" if use_raw else "X"]
-    matrix = node if hasattr(node, "shape") else read_elem(node)  # a dense one is read later, block by block
+    matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
     genes = read_elem(group["raw/var" if use_raw else "var"]).index
-    return _build(matrix, read_elem(group["obs"]), genes, source, location)
+    return _build(matrix, read_elem(group["obs"]), genes, source, location, stream)
 
 
 def _is_there(group: Any, key: str) -> bool:
     return key in group and group[key].attrs.get("encoding-type") != "null"
 
 
-def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str) -> Profiles:
+def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
     layers, has_raw = list(adata.layers), adata.raw is not None
     x = adata.X if layer is None and not use_raw else None  # of a view this is a copy: made once, and only if needed
     location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
-    if isinstance(matrix, CSRDataset | CSCDataset):
-        matrix = matrix.to_memory()
-    if not (_is_array(matrix) or isinstance(matrix, h5py.Dataset)):
+    if not (_is_array(matrix) or _is_stored(matrix)):
         kind = f"{type(matrix).__module__}.{type(matrix).__name__}"
         raise InputError(f"{source}, {location} must be in memory or in a file; found {kind}. Use adata.to_memory().")
-    return _build(matrix, adata.obs, (adata.raw if use_raw else adata).var_names, source, location)
+    genes = (adata.raw if use_raw else adata).var_names
+    return _build(matrix, adata.obs, genes, source, location, stream)
+
+
+def _is_stored(matrix: Any) -> bool:
+    """Whether a matrix lies in a file: sparse by anndata, or dense in HDF5 or zarr."""
+    return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
 
 
 def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
@@ -266,7 +335,7 @@ def _as_array(table: Any) -> Any:
     return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, location: str) -> Profiles:
+def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, location: str, stream: str = "no") -> Profiles:
     """Profiles from a matrix of any kind, once it and its names are found sound."""
     where = f"{source}, {location}"
     names, genes = _as_names(obs.index), _as_names(genes)
@@ -284,16 +353,67 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
-    csr, values = _to_csr(matrix)
-    if values.n_unusable:
-        at = np.flatnonzero(~np.isfinite(csr.data))[0]
-        name, gene = names[np.searchsorted(csr.indptr, at, side="right") - 1], genes[csr.indices[at]]
-        raise InputError(
-            f"{where}: every value must be a finite number; {values.n_unusable} are NaN or infinite, first in profile "
-            f"'{name}', gene '{gene}'. Remove these profiles or genes, or fill in the values."
-        )
+    is_streamed = _is_to_stream(matrix, stream, where)
+    if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
+        matrix = matrix.to_memory()
+    parts: list[sparse.csr_matrix] = []
+    values = _Values()
+    digest = Fingerprint(names, genes) if is_streamed else None
+    for block in _row_blocks(matrix):
+        _check_finite(block, values, where, names, genes)
+        with np.errstate(over="ignore"):  # told by check_float32
+            block = block.astype(np.float32, copy=False)
+        if digest is None:
+            parts.append(block)
+        else:
+            digest.add(canonical(block))
     values.check_float32(where)
-    return Profiles(csr, names, genes, obs.set_axis(names, axis=0), values.state, source, location)
+    scan = values.scan(digest)
+    obs = obs.set_axis(names, axis=0)
+    if is_streamed:
+        stored = StoredMatrix(matrix, np.arange(len(names)), scan.lengths)
+        return Profiles(stored, names, genes, obs, scan, source, location)
+    csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
+    return Profiles(csr, names, genes, obs, scan, source, location)
+
+
+def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
+    """Whether the matrix is to stay in its file."""
+    is_by_rows = _is_stored(matrix) and not isinstance(matrix, CSCDataset)
+    if stream == "yes" and not is_by_rows:
+        if isinstance(matrix, CSCDataset):
+            size = megabytes(int(matrix.group["data"].shape[0]), matrix.shape[1])
+            raise InputError(
+                f"{where} is stored gene by gene (CSC), from which single profiles cannot be read. Convert it once, "
+                f"which takes about {2 * size:,.0f} MB of memory: adata = anndata.read_h5ad(FILE); "
+                "adata.X = adata.X.tocsr(); adata.write_h5ad(NEW)."
+            )
+        raise InputError(f"{where} is in memory, and only a file can be streamed. Give a path, or leave out stream.")
+    if stream != "auto" or not is_by_rows:
+        return stream == "yes"
+    is_sparse = isinstance(matrix, CSRDataset)
+    n_values = int(matrix.group["data"].shape[0]) if is_sparse else matrix.shape[0] * matrix.shape[1] // 4
+    return megabytes(n_values, matrix.shape[0]) * FIT_SIZE > _free_megabytes() / 2
+
+
+def _free_megabytes() -> float:
+    """Memory that is free now, in 10^6 bytes; without end where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (ValueError, OSError, AttributeError):
+        return float("inf")
+
+
+def _check_finite(block: sparse.csr_matrix, values: "_Values", where: str, names: pd.Index, genes: pd.Index) -> None:
+    """Add the next rows to what is known of all; the first value that is no number is named."""
+    bad = np.flatnonzero(~np.isfinite(block.data))
+    if len(bad):
+        name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
+        raise InputError(
+            f"{where}: every value must be a finite number; {len(bad)} are NaN or infinite, first in profile "
+            f"'{name}', gene '{genes[block.indices[bad[0]]]}'. Remove these profiles or genes, or fill in the values."
+        )
+    values.add(block)
 
 
 def _as_names(index: pd.Index) -> pd.Index:
@@ -309,27 +429,37 @@ def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
         )
 
 
-@dataclass
 class _Values:
-    """What all values have in common, gathered chunk by chunk."""
+    """What all values have in common, gathered block by block."""
 
-    lowest: float = 0.0
-    highest: float = 0.0
-    are_whole: bool = True
-    n_unusable: int = 0
+    def __init__(self) -> None:
+        self.n_profiles = 0
+        self.lowest = self.highest = 0.0
+        self.are_whole = True
+        self._lengths: list[np.ndarray] = []
+        self._totals: list[np.ndarray] = []
 
-    def add(self, values: np.ndarray) -> None:
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values)
-            self.n_unusable += len(values) - int(np.count_nonzero(finite))
-            values = values if finite.all() else values[finite]
-            self.are_whole = self.are_whole and bool((values == np.rint(values)).all())
-        self.lowest = float(values.min(initial=self.lowest))
-        self.highest = float(values.max(initial=self.highest))
+    def add(self, block: sparse.csr_matrix) -> None:
+        """The next rows, canonical."""
+        self.n_profiles += block.shape[0]
+        self._lengths.append(np.diff(block.indptr).astype(np.int32))
+        self._totals.append(_row_sums(block))
+        for start in range(0, len(block.data), CHUNK):
+            values = block.data[start : start + CHUNK]
+            if values.dtype.kind == "f":
+                self.are_whole = self.are_whole and bool((values == np.rint(values)).all())
+            self.lowest = float(values.min(initial=self.lowest))
+            self.highest = float(values.max(initial=self.highest))
 
     @property
     def state(self) -> str:
+        """`counts`, `log_normalised` or `scaled`."""
         return "scaled" if self.lowest < 0 else "counts" if self.are_whole else "log_normalised"
+
+    def scan(self, digest: Fingerprint | None) -> Scan:
+        """All of it, with the fingerprint where it was taken."""
+        lengths, totals = np.concatenate(self._lengths), np.concatenate(self._totals)
+        return Scan(self.state, lengths, totals, self.highest, None if digest is None else digest.finish())
 
     def check_float32(self, where: str) -> None:
         largest = max(self.highest, -self.lowest)
@@ -344,42 +474,32 @@ class _Values:
             )
 
 
-def _to_csr(matrix: Any) -> tuple[sparse.csr_matrix, _Values]:
-    """The matrix as canonical float32 CSR, and what its values were before they became float32."""
-    values = _Values()
-    parts = []
-    for block in _row_blocks(matrix):
-        csr = _canonical(block)
-        for start in range(0, len(csr.data), CHUNK):
-            values.add(csr.data[start : start + CHUNK])
-        with np.errstate(over="ignore"):  # told by check_float32
-            parts.append(csr.astype(np.float32, copy=False))
-    csr = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
-    return _canonical(csr), values
+def _row_sums(block: sparse.csr_matrix) -> np.ndarray:
+    """(n_rows,) in float64."""
+    filled = np.diff(block.indptr) > 0
+    sums = np.zeros(block.shape[0])
+    if filled.any():
+        sums[filled] = np.add.reduceat(block.data, block.indptr[:-1][filled], dtype=np.float64)
+    return sums
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
-    """A sparse matrix whole, a dense one (in memory or in a file) in blocks of rows."""
+    """Canonical rows: of a sparse matrix in memory all, of any other some at a time."""
     is_sparse = sparse.issparse(matrix)  # a name of its own: mypy would narrow the type to one without methods
     if is_sparse:
         if matrix.format in ("csr", "csc"):
             matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
-        yield sparse.csr_matrix(matrix.tocsr())
+        yield canonical(sparse.csr_matrix(matrix.tocsr()))
+        return
+    if isinstance(matrix, CSRDataset):
+        for start in range(0, matrix.shape[0], CHUNK_ROWS):
+            block = matrix[start : start + CHUNK_ROWS]
+            block.check_format(full_check=True)
+            yield canonical(sparse.csr_matrix(block))
         return
     n_rows = max(1, CHUNK // matrix.shape[1])
     # scipy has neither float16, longdouble nor foreign byte order
     is_odd = matrix.dtype.kind == "f" and matrix.dtype.itemsize not in (4, 8)
     dtype = np.dtype(np.float64) if is_odd else matrix.dtype.newbyteorder("=")
     for start in range(0, matrix.shape[0], n_rows):
-        yield sparse.csr_matrix(np.asarray(matrix[start : start + n_rows], dtype=dtype))
-
-
-def _canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Sorted, duplicates summed, no stored zeros, small indices; the arrays given are never changed."""
-    if not csr.has_canonical_format or not len(csr.data) == csr.nnz == np.count_nonzero(csr.data):
-        csr = csr.copy()
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
-    index = sparse.get_index_dtype(maxval=max(csr.nnz, csr.shape[1]))
-    parts = (csr.data, csr.indices.astype(index, copy=False), csr.indptr.astype(index, copy=False))
-    return sparse.csr_matrix(parts, shape=csr.shape)
+        yield canonical(sparse.csr_matrix(np.asarray(matrix[start : start + n_rows], dtype=dtype)))

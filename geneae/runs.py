@@ -4,11 +4,12 @@ import itertools
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from geneae.checkpoints import is_unfinished
 from geneae.comparison import Arm, answer, compare_arms
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
@@ -23,7 +25,7 @@ from geneae.evaluation import Evaluation, verdict
 from geneae.judging import is_judged, label_verdict
 from geneae.profiles import Profiles, read_profiles
 from geneae.report import Run, read_run, write_report
-from geneae.saving import CONFIG, SPLIT, new_file, read_config
+from geneae.saving import CONFIG, SPLIT, finish_swap, new_file, read_config
 from geneae.settings import Settings
 
 PAIRED, METRICS, REPORT = "paired.csv", "metrics.csv", "report.html"
@@ -56,15 +58,18 @@ def fit_run(
     null: bool = False,
     with_umap: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    resume: bool = False,
 ) -> Autoencoder:
     """Fit, judge, and write a run folder with its report, whole or not at all.
 
-    With `color`, a column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made unless
-    it is declined. With `null`, the nulls of `geneae.nulls` are fitted too.
+    Until it is whole the folder holds checkpoints, from which the same call goes on with `resume`. With `color`, a
+    column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made unless it is declined.
+    With `null`, the nulls of `geneae.nulls` are fitted too.
     """
     check_color(profiles, color)
-    model = Autoencoder(**asdict(settings)).fit(profiles, on_epoch=on_epoch, null=null)
-    model.model_.config.update(command=command, color=color)
+    model = Autoencoder(**asdict(settings))
+    model.fit(profiles, on_epoch=on_epoch, null=null, checkpoint=folder, resume=resume)
+    model.model_.config.update(command=command, color=color, null=null)
     if color is not None:
         table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
         table["label"] = labels.reindex(table["profile"]).to_numpy()
@@ -75,7 +80,7 @@ def fit_run(
             umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
         write_report(partial / REPORT, [read_run(partial)], conclude(model.evaluation_, judged_split(settings)))
 
-    model.save(folder, overwrite=overwrite, and_then=add_report)
+    model.save(folder, overwrite=overwrite or resume, and_then=add_report)
     return model
 
 
@@ -168,9 +173,9 @@ def run_grid(
 ) -> Iterator[tuple[Task, float]]:
     """Run what has not been run; yields each task when it is done, with its seconds (0 if it was there already).
 
-    A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted goes on; one
-    that holds others is refused by name of what differs. With `color`, a column of `obs`, profiles are labelled, and a
-    UMAP is made of the first seed of each arm.
+    A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted goes on, in
+    the middle of a run where that has left a checkpoint; one that holds others is refused by name of what differs.
+    With `color`, a column of `obs`, profiles are labelled, and a UMAP is made of the first seed of each arm.
     """
     profiles = source.read()
     check_color(profiles, color)
@@ -183,27 +188,37 @@ def run_grid(
     if jobs == 1 or len(waiting) <= 1:
         for task in waiting:
             begin = time.perf_counter()
-            fit_run(profiles, task.settings, task.folder, command, color=color, with_umap=task.is_first)
+            fit_run(profiles, task.settings, task.folder, command, False, color, False, task.is_first, resume=True)
             yield task, time.perf_counter() - begin
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         futures = {pool.submit(_run_apart, source, task, command, threads, color): task for task in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()  # which has it finish its step and write a checkpoint
+            raise
 
 
 def _run_apart(source: Source, task: Task, command: str, threads: int, color: str | None) -> float:
     """One run in a process of its own."""
     torch.set_num_threads(threads)
     begin = time.perf_counter()
-    fit_run(source.read(), task.settings, task.folder, command, color=color, with_umap=task.is_first)
+    fit_run(source.read(), task.settings, task.folder, command, False, color, False, task.is_first, resume=True)
     return time.perf_counter() - begin
 
 
-def is_finished(task: Task, fingerprint: str, color: str | None = None) -> bool:
-    """Whether the folder of a task is there; one of other settings or data, or without that `color`, is refused."""
-    if not (task.folder / CONFIG).is_file():
+def is_finished(task: Task, fingerprint: str, color: str | None = None, null: bool = False) -> bool:
+    """Whether the folder of a task is there and whole.
+
+    One of other settings or data, without that `color`, or without the nulls that are asked for, is refused.
+    """
+    finish_swap(task.folder)
+    if not (task.folder / CONFIG).is_file() or is_unfinished(task.folder):
         return False
     config = read_config(task.folder)
     wanted = json.loads(json.dumps(asdict(task.settings)))
@@ -212,6 +227,8 @@ def is_finished(task: Task, fingerprint: str, color: str | None = None) -> bool:
         different.append("data")
     if color is not None and config.get("color") != color:
         different.append("color")
+    if null and not config.get("null"):
+        different.append("null")
     if different:
         raise InputError(
             f"{task.folder} holds a run with other {', '.join(different)}. Choose another output folder, or remove it."
@@ -245,12 +262,12 @@ def compare_runs(
     arms = gather(runs, split)
     output.mkdir(parents=True, exist_ok=True)
     paired = compare_arms(arms, split) if len(arms) > 1 else None
-    said = answer(paired) if paired is not None else "There is one arm, and nothing to compare it with."
-    paired = None if paired is None or paired.empty else paired
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     with new_file(output / METRICS, overwrite=True) as partial:
         metrics[columns].to_csv(partial, index=False)
+    paired = None if paired is None or paired.empty else paired
     if paired is not None:
         with new_file(output / PAIRED, overwrite=True) as partial:
             paired.to_csv(partial, index=False)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from geneae.baselines import Baselines
 from geneae.basis import Basis
+from geneae.checkpoints import is_partial, is_unfinished, sync
 from geneae.errors import InputError
 from geneae.model import FORMAT, Model
 from geneae.network import Network, PlainCore, SkipCore
@@ -26,41 +26,78 @@ from geneae.profiles import STATES, Profiles
 from geneae.settings import CENTERS
 
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
-OURS = ({CONFIG, WEIGHTS, GENES}, {"profiles.csv", "metrics.csv"}, {"paired.csv", "metrics.csv"})
+METRIC_WEIGHTS = "metric.safetensors"
+OURS = (
+    {CONFIG, WEIGHTS, GENES},
+    {CONFIG, METRIC_WEIGHTS},
+    {"profiles.csv", "metrics.csv"},
+    {"paired.csv", "metrics.csv"},
+)
 
 
 @contextlib.contextmanager
 def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name at the end, or vanishes if anything fails before.
 
-    A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours.
+    A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours. One that holds
+    nothing but checkpoints is replaced always. Where the process is killed, `finish_swap` makes good.
     """
-    check_writable(path, overwrite)
+    finish_swap(path)
+    check_writable(path, overwrite, resume=is_unfinished(path) and not (path / CONFIG).exists())
     path = path.resolve()  # a link to a folder elsewhere stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+    partial, old = _beside(path)
+    partial.mkdir(parents=True)
     try:
         yield partial
         for file in partial.iterdir():
             file.chmod(0o666 & ~_umask())  # safetensors makes its files private
+            sync(file)
+        sync(partial)
         if path.exists():
-            old = partial.with_suffix(".old")
             os.replace(path, old)
             os.replace(partial, path)
             shutil.rmtree(old)
         else:
             os.replace(partial, path)
+        sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_writable(path: Path, overwrite: bool = False) -> None:
-    """Refuse an output folder that is there, is no folder of ours, or cannot be made."""
+def finish_swap(path: Path) -> None:
+    """End what was killed while a folder was written or replaced: there is one whole folder, and nothing beside it.
+
+    The old folder gives its name away only when the new one is whole, so that a name without a folder means that the
+    new one was about to take it.
+    """
+    path = path.resolve()
+    partial, old = _beside(path)
+    if old.is_dir() and not path.exists():
+        with contextlib.suppress(FileNotFoundError):  # another process of the same run may do it, too
+            os.replace(partial if partial.is_dir() else old, path)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Names of a folder that is being written and of the one that it replaces; fixed, so that a next run finds them."""
+    return path.with_name(f".{path.name}.geneae-partial"), path.with_name(f".{path.name}.geneae-old")
+
+
+def check_writable(path: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse an output folder that is there, is no folder of ours, or cannot be made.
+
+    With `resume` it may be there: with a checkpoint, or finished.
+    """
     if path.exists():
         if not _is_ours(path):
             raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
-        if not overwrite and any(path.iterdir()):
+        if is_unfinished(path) and not overwrite and not resume:
+            raise InputError(
+                f"{path} holds the checkpoint of a run that has not ended. Add --resume to go on with it, --overwrite "
+                "to start anew, or choose another output."
+            )
+        if _names(path) and not overwrite and not resume:
             raise InputError(
                 f"the output folder {path} is there. Choose another one, or add --overwrite to replace it."
             )
@@ -68,12 +105,14 @@ def check_writable(path: Path, overwrite: bool = False) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a folder is empty, or holds a model or the tables of an evaluation or comparison: others write a
-    `config.json` or a `metrics.csv` too."""
-    if not path.is_dir():
-        return False
-    names = {file.name for file in path.iterdir()}
-    return not names or any(known <= names for known in OURS)
+    """Whether a folder is empty, or holds a checkpoint, a model, a metric or the tables of an evaluation or comparison:
+    others write a `config.json` or a `metrics.csv` too."""
+    return path.is_dir() and (not _names(path) or is_unfinished(path) or any(known <= _names(path) for known in OURS))
+
+
+def _names(path: Path) -> set[str]:
+    """What is in a folder, but for a checkpoint that was killed while it was written."""
+    return {file.name for file in path.iterdir() if not is_partial(file)}
 
 
 @contextlib.contextmanager
@@ -81,12 +120,10 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name with the same ending that becomes `path` at the end, or vanishes if anything fails before."""
     check_new_file(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes it private
+        sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

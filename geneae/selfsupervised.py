@@ -119,6 +119,10 @@ class SelfSupervised(nn.Module, ABC):
         """The mean over profiles."""
         return self.by_profile(seen).mean()
 
+    def n_counted(self, seen: Seen) -> Tensor:
+        """How many profiles that mean is over: all."""
+        return torch.tensor(len(seen.latent[0]))
+
     def after_step(self, network: Network, seen: Seen) -> None:
         """Let the teacher follow, by a momentum that rises to its end."""
         self._step += 1
@@ -326,6 +330,10 @@ class Joint:
         """The sum of both means."""
         total: Tensor = self.weight * self.views(seen[0]) + self.reconstruction(seen[1])
         return total
+
+    def n_counted(self, seen: tuple[Seen, InnerProducts]) -> Tensor:
+        """How many profiles the reconstruction is a mean over."""
+        return self.reconstruction.n_counted(seen[1])
 
     def after_step(self, network: Network, seen: tuple[Seen, InnerProducts]) -> None:
         """Teachers and queues follow."""

@@ -14,6 +14,7 @@ CENTERS = ("none", "gene", "profile")
 CUT_PLACES = ("encoder", "decoder", "all")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
+STREAMS = ("auto", "yes", "no")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Settings:
     patience: int = 20
     """Epochs without a better validation loss after which training stops."""
     batch_size: int = 256
-    """Profiles a step."""
+    """Profiles a step, on all devices together."""
     learning_rate: float = 2e-3
     """Of AdamW; falls linearly to zero over the second half of the epochs."""
     weight_decay: float = 0.05
@@ -93,6 +94,10 @@ class Settings:
     """`auto`, `cpu`, `cuda`, `mps`."""
     precision: str = "32"
     """`32` or `bf16`."""
+    devices: int = 1
+    """Devices on each node, a process each, that share every batch."""
+    nodes: int = 1
+    """Machines that have so many."""
 
     def __post_init__(self) -> None:
         for name, options in (
@@ -106,7 +111,7 @@ class Settings:
         ):
             if getattr(self, name) not in options:
                 raise unknown(name.replace("_", "-"), getattr(self, name), options)
-        whole = ["n_latent", "hidden", "rank", "epochs", "patience", "batch_size"]
+        whole = ["n_latent", "hidden", "rank", "epochs", "patience", "batch_size", "devices", "nodes"]
         whole += [name for name in ("n_splits", "n_top_genes") if getattr(self, name) is not None]
         for name in whole:
             _check(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)

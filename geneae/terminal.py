@@ -13,6 +13,7 @@ from geneae.evaluation import HELD_OUT, Evaluation, value
 from geneae.inspection import Inspection
 from geneae.judging import BY_PROFILE, OF_CLUSTERS, is_judged
 from geneae.judging import TITLES as JUDGED_TITLES
+from geneae.metric_comparison import WAYS
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
@@ -115,6 +116,22 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
     return "\n".join([head, *_aligned(rows)])
 
 
+def accuracy_table(table: pd.DataFrame) -> str:
+    """Share of profiles whose neighbours vote for their label, by metric, and what the learned one has over others."""
+    validation, test = (table[table["split"] == split] for split in SPLITS)
+    rows = [["", "accuracy ↑", "learned minus it (95 % interval)"]]
+    for way, first, last, gain, low, high in zip(
+        *(validation[name] for name in ("metric", "accuracy")),
+        *(test[name] for name in ("accuracy", "learned_minus", "low", "high")),
+        strict=True,
+    ):
+        interval = "" if np.isnan(gain) else f"{gain:+.4f} ({low:+.4f} to {high:+.4f})"
+        rows.append([WAYS[way], f"{first:.4f} / {last:.4f}", interval])
+    sizes = " / ".join(f"{part['n_profiles'].iloc[0]:,} {part['split'].iloc[0]}" for part in (validation, test))
+    head = f"Label that the nearest training profiles vote for, over {sizes} profiles; differences on test"
+    return "\n".join([head, *_aligned(rows)])
+
+
 def _aligned(rows: list[list[str]]) -> list[str]:
     """Lines with the first column to the left, all others to the right."""
     widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
@@ -156,14 +173,20 @@ def inspection_table(inspection: Inspection) -> str:
     if inspection.ceiling_half is not None and inspection.ceiling_half_interval is not None:
         low, high = inspection.ceiling_half_interval
         rows.append(["noise ceiling", "", "", f"{inspection.ceiling_half:.4f}"])
+        rows.append(row("  headroom above the mean profile", None, None, inspection.headroom))
+        rows.append(row("  after gene-centring", None, None, inspection.ceiling_half_centred))
         rows.append(["  95 % interval over profiles", "", "", f"{low:.4f} to {high:.4f}"])
     if inspection.ceiling_full is not None:
         low, high = inspection.ceiling_full
         rows.append(["  of whole profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
     if inspection.ceiling_counts is not None:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
+    if inspection.ceiling_half is None:
+        rows = [cells[:3] for cells in rows]
     lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
     reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
+    if inspection.ceiling_half is not None and reason:
+        reason += f"; median {inspection.molecules_median:,.0f} per profile"
     return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
 
 

@@ -4,16 +4,19 @@ import contextlib
 import copy
 import ctypes
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from geneae.errors import InputError
+from geneae.checkpoints import Checkpoint, Progress, stops_wait
+from geneae.devices import Ranks, open_ranks
+from geneae.errors import InputError, Interrupted
 from geneae.metrics import METRICS, measure
 from geneae.network import Network, cut_initialize
 from geneae.objectives import Objective, Reconstruction
@@ -23,6 +26,9 @@ from geneae.settings import Settings
 CHUNK = 4096  # pairs evaluated at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**28
+SHOWN = 3  # profiles named in a message
+STOP = 2**10  # tells the wish to stop from wishes to write, in their sum over processes
+RANK_STRIDE = 2**40  # between the seeds of processes, which draw their own dropout: no user has so large a seed
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
 
 
@@ -32,6 +38,8 @@ JudgeEpoch = Callable[[Network], tuple[Tensor, dict[str, float]]]
 
 class Batches(Protocol):
     """The steps of an epoch, as the loop sees them."""
+
+    n_profiles: int
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Numbers of what is trained on, each profile once, in random order."""
@@ -66,6 +74,8 @@ def train(
     objective: Objective,
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    names: pd.Index | None = None,
     judge_epoch: JudgeEpoch | None = None,
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
@@ -77,10 +87,12 @@ def train(
     profiles, the best of many epochs is often no better on others, and the simpler model is kept (after the rule of
     Breiman et al. 1984, which asks for one).
 
+    With several devices every process calls it with the same arguments and ends with the same weights.
+
     Parameters
     ----------
     network
-        Freshly initialised; on the device that it is to be trained on.
+        Freshly initialised.
     source
         Training pairs, or views.
     validation
@@ -88,21 +100,28 @@ def train(
     objective
         What is minimised.
     settings
-        Epochs, steps, rates; the cut is made after the start was recorded.
+        Epochs, steps, rates, devices; the cut is made after the start was recorded.
     on_epoch
         Called with each row of the history.
+    checkpoint
+        To go on from, if there is something, and to write now and then. With it, SIGINT and SIGTERM wait for the end
+        of a step, have it written and raise `Interrupted`.
+    names
+        Of the training profiles, for messages.
     judge_epoch
         Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
     """
-    device, autocast = open_device(settings)
+    ranks = open_ranks(settings)
     _keep_memory()
-    network.to(device)
+    network.to(ranks.device)
+    ranks.equalise(network)
     n_threads = torch.get_num_threads() if network.is_free else 1
-    begin = time.perf_counter()
+    begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
+    rows: list[dict[str, float]] = []
 
     def judge_pairs(network: Network) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(objective, Reconstruction)
-        return judge(network, validation, objective)
+        return judge(network, validation, objective, ranks)
 
     def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
         with _threads(n_threads):
@@ -114,32 +133,64 @@ def train(
         rows.append(row)
         return losses
 
-    initial = copy.deepcopy(network.state_dict())
-    if objective.chooses_epoch:
-        network.core.silence_mlps()
-    rows: list[dict[str, float]] = []
-    at_start = record(0, math.nan, 0.0)
-    best, best_state = rows[0], copy.deepcopy(network.state_dict())
-    network.load_state_dict(initial)
-    cut_initialize(network, settings.cut, settings.cut_where)
+    def save(is_asked: bool = False) -> None:
+        """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
+        if checkpoint is None:
+            return
+        is_wanted = is_asked or (ranks.rank == 0 and checkpoint.is_due())
+        wishes = ranks.total(STOP * bool(stopped_by()) + is_wanted)  # of all, so that all do the same
+        if wishes:
+            checkpoint.write(progress, time.perf_counter() - begin, ranks)
+        if wishes >= STOP:
+            raise Interrupted(stopped_by() or signal.SIGTERM)
+
+    def runaway(loss: float, index: Tensor, n_profiles: int) -> InputError:
+        said = _runaway(loss, progress, settings, index % n_profiles, names)
+        return InputError(said if checkpoint is None else f"{said} The weights before are in {checkpoint.path}.")
+
     order = torch.Generator().manual_seed(settings.seed)
-    objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
-    optimizer = _optimizer(network, objective, settings)
-    for epoch in range(1, settings.epochs + 1):
-        start = time.perf_counter()
-        batches = source.epoch(epoch)
-        with _threads(n_threads):
-            train_loss = _train_epoch(network, batches, objective, settings, optimizer, order, epoch, autocast)
-        losses = record(epoch, train_loss, time.perf_counter() - start)
-        is_better = rows[-1]["validation_loss"] < best["validation_loss"] and _is_gain(at_start - losses)
-        if is_better or not objective.chooses_epoch:
-            best, best_state = rows[-1], copy.deepcopy(network.state_dict())
-        if epoch - best["epoch"] >= settings.patience:
-            break
-    network.load_state_dict(best_state)
+    if checkpoint is not None and checkpoint.is_resumed:
+        optimizer = _optimizer(network, objective, settings)
+        progress = checkpoint.restore(network, optimizer, order, ranks.rank)
+        rows += progress.rows
+        if on_epoch is not None:
+            for row in rows:
+                on_epoch(row)
+    else:
+        initial = copy.deepcopy(network.state_dict())
+        if objective.chooses_epoch:
+            network.core.silence_mlps()
+        at_start = record(0, math.nan, 0.0)
+        best_state = copy.deepcopy(network.state_dict())
+        network.load_state_dict(initial)
+        cut_initialize(network, settings.cut, settings.cut_where)
+        objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
+        optimizer = _optimizer(network, objective, settings)
+        progress = Progress(network, optimizer, order.get_state(), at_start, rows, 0, best_state)
+        if ranks.rank:
+            torch.manual_seed(settings.seed + RANK_STRIDE * ranks.rank)
+    progress.rows = rows
+    waiting = stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0)
+    with waiting as stopped_by:
+        save(is_asked=len(rows) == 1)
+        while progress.epoch <= settings.epochs and progress.epoch - 1 - progress.best < settings.patience:
+            start = time.perf_counter() - progress.train_seconds
+            pairs = source.epoch(progress.epoch)
+            with _threads(n_threads):
+                train_loss = _train_epoch(progress, pairs, objective, settings, order, ranks, start, save, runaway)
+            losses = record(progress.epoch, train_loss, time.perf_counter() - start)
+            best = rows[progress.best]["validation_loss"]
+            is_better = rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
+            if is_better or not objective.chooses_epoch:
+                progress.best, progress.best_state = progress.epoch, copy.deepcopy(network.state_dict())
+            progress.epoch += 1
+            progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
+            progress.order = order.get_state()
+            save()
+    network.load_state_dict(progress.best_state)
     network.eval()
     stopped_early = len(rows) - 1 < settings.epochs
-    return Training(pd.DataFrame(rows).astype({"epoch": int}), int(best["epoch"]), stopped_early)
+    return Training(pd.DataFrame(rows).astype({"epoch": int}), progress.best, stopped_early)
 
 
 @contextlib.contextmanager
@@ -169,24 +220,6 @@ def _is_gain(gains: Tensor) -> bool:
     return float(gains.mean()) > 2 * error
 
 
-def open_device(settings: Settings) -> tuple[torch.device, Callable[[], Any]]:
-    """The device asked for and its precision, by Lightning Fabric.
-
-    Returns
-    -------
-    The device, and a context for forward passes in the precision asked for.
-    """
-    from lightning_fabric import Fabric  # slow to load
-
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but torch finds no CUDA device. Use --device cpu or auto.")
-    if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device mps was asked for, but torch finds no Apple GPU. Use --device cpu or auto.")
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if settings.precision == "bf16" else "32-true"
-    fabric = Fabric(accelerator=settings.device, devices=1, precision=precision)
-    return fabric.device, fabric.autocast
-
-
 def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     linear = list(network.linear_parameters())
     slow = {id(parameter) for parameter in linear}
@@ -211,37 +244,54 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 
 def _train_epoch(
-    network: Network,
-    source: Batches,
+    progress: Progress,
+    pairs: Batches,
     objective: Objective,
     settings: Settings,
-    optimizer: torch.optim.Optimizer,
     order: torch.Generator,
-    epoch: int,
-    autocast: Callable[[], Any],
+    ranks: Ranks,
+    start: float,
+    save: Callable[[], None],
+    runaway: Callable[[float, Tensor, int], InputError],
 ) -> float:
-    """One pass over all profiles; the mean loss per step, weighted by profiles."""
+    """What is left of one pass over all profiles, begun at `start`; the mean loss per step, weighted by profiles.
+
+    `save` is called after each step; `runaway` makes the error for a loss that is no number.
+    """
+    network, optimizer, epoch = progress.network, progress.optimizer, progress.epoch
     network.train()
-    batches = source.order(order).split(settings.batch_size)
-    total = 0.0
-    for number, index in enumerate(batches):
-        factor = rate_factor((epoch - 1) * len(batches) + number, settings.epochs * len(batches))
+    batches = pairs.order(order).split(settings.batch_size)
+    for index in batches[progress.step :]:
+        factor = rate_factor((epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
-        with autocast():
-            seen = objective.see(network, _to_device(source.take(index), network))
+        with ranks.autocast():
+            seen = objective.see(network, _to_device(pairs.take(ranks.part(index)), network))
         value = objective(seen)
         optimizer.zero_grad()
         value.backward()
+        weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
+        loss = ranks.average(network, value, weight)
+        if not math.isfinite(loss):
+            raise runaway(loss, index, pairs.n_profiles)
         optimizer.step()
         objective.after_step(network, seen)
-        total += float(value.detach()) * len(index)
-    if not math.isfinite(total):
-        raise InputError(
-            f"the loss became {total} in epoch {epoch}. Lower the learning rate ({settings.learning_rate:g}), "
-            "or look for extreme values in the data."
-        )
-    return total / sum(map(len, batches))
+        progress.total += loss * len(index)
+        progress.step += 1
+        progress.train_seconds = time.perf_counter() - start
+        save()
+    return progress.total / sum(map(len, batches))
+
+
+def _runaway(loss: float, progress: Progress, settings: Settings, rows: Tensor, names: pd.Index | None) -> str:
+    """What is wrong with a loss that is no number any more, with the profiles it was found on."""
+    first = [f"'{names[row]}'" if names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
+    more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
+    return (
+        f"the loss became {loss} in epoch {progress.epoch}, step {progress.step + 1}, on the profiles "
+        f"{', '.join(first)}{more}. Lower the learning rate ({settings.learning_rate:g}), or look for extreme values "
+        "in these profiles."
+    )
 
 
 def _to_device(batch: Any, network: Network) -> Any:
@@ -251,24 +301,38 @@ def _to_device(batch: Any, network: Network) -> Any:
 
 
 @torch.no_grad()
-def judge(network: Network, pairs: list[Pairs], objective: Reconstruction) -> tuple[Tensor, dict[str, float]]:
-    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, median norms."""
+def judge(
+    network: Network, pairs: list[Pairs], objective: Reconstruction, ranks: Ranks | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, median norms.
+
+    With `ranks`, each process computes those of its own part of the pairs and gets those of all.
+    """
     network.eval()
     losses: list[Tensor] = []
     norms: list[Tensor] = []
     values: dict[str, list[Tensor]] = {name: [] for name in ("cosine", "mse", "norm_ratio")}
+    n_pairs, where = 0, []
     for some in pairs:
-        for index in torch.arange(len(some)).split(CHUNK):
+        own = torch.arange(len(some)) if ranks is None else ranks.part(torch.arange(len(some)))
+        where.append(n_pairs + own)
+        n_pairs += len(some)
+        for index in own.split(CHUNK):
             (products, plain), latent = network(*_to_device(some.take(index), network), objective.center, "none")
             losses.append(objective.by_profile(products))
             norms.append(latent.norm(dim=1))
             for name, found in values.items():
                 found.append(measure(METRICS[name], plain))
-    joined = {name: torch.cat(found) for name, found in values.items()}
-    by_pair = torch.cat(losses).double()
+
+    def join(found: list[Tensor]) -> Tensor:
+        own = torch.cat(found)
+        return own if ranks is None else ranks.join(own, torch.cat(where), n_pairs)
+
+    joined = {name: join(found) for name, found in values.items()}
+    by_pair = join(losses).double()
     return by_pair.reshape(-1, pairs[0].n_profiles).mean(0), {
         "validation_cosine": float(joined["cosine"].nanmean()),
         "validation_mse": float(joined["mse"].nanmean()),
         "norm_ratio": float(joined["norm_ratio"].nanmedian()),
-        "latent_norm": float(torch.cat(norms).median()),
+        "latent_norm": float(join(norms).median()),
     }

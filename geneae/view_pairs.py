@@ -30,6 +30,7 @@ class ViewPairs:
     def __init__(
         self, network: Network, expression: Expression, viewer: Viewer, batch_size: int, seed: tuple[int, ...]
     ) -> None:
+        self.n_profiles = expression.n_profiles
         self._expression = expression
         self._viewer = viewer
         self._transpose = network.is_free
@@ -68,6 +69,7 @@ class JointPairs:
     """Views and reconstruction pairs of the same profiles."""
 
     def __init__(self, views: ViewPairs, pairs: Pairs) -> None:
+        self.n_profiles = pairs.n_profiles
         self._views = views
         self._pairs = pairs
 

@@ -80,7 +80,7 @@ def split_counts(counts: sparse.csr_matrix, rng: np.random.Generator) -> tuple[s
 
 def halves(expression: Expression, rng: np.random.Generator) -> tuple[Expression, Expression]:
     """Two random halves of the molecules; each is compared with half the molecules of the whole profile."""
-    return draw_halves(Splitter(expression.matrix), expression.totals, rng)
+    return draw_halves(Splitter(expression.rows), expression.totals, rng)
 
 
 def draw_halves(splitter: Splitter, totals: np.ndarray, rng: np.random.Generator) -> tuple[Expression, Expression]:
@@ -96,7 +96,7 @@ def thin(expression: Expression, least: float, rng: np.random.Generator) -> Expr
     same share, so that the expectation of what is normalised stays near.
     """
     kept = rng.uniform(least, 1.0, expression.n_profiles)
-    counts = expression.matrix
+    counts = expression.rows
     by_value = np.repeat(kept, np.diff(counts.indptr))
     values = (rng.random(counts.nnz) < by_value).astype(counts.dtype)  # right for single molecules, which most are
     several = np.flatnonzero(counts.data > 1)

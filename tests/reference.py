@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geneae.losses import LossSettings
 from geneae.network import Network, SkipCore
 from geneae.products import InnerProducts
-from geneae.profiles import Profiles
+from geneae.profiles import Profiles, Scan
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:
@@ -41,7 +41,8 @@ def profiles_of(dense: np.ndarray, state: str = "counts", genes: list[str] | Non
     """Profiles `p0`, `p1`, ... of genes `g0`, `g1`, ... unless named."""
     names = pd.Index([f"p{i}" for i in range(dense.shape[0])])
     columns = pd.Index(genes or [f"g{i}" for i in range(dense.shape[1])])
-    return Profiles(csr(dense), names, columns, pd.DataFrame(index=names), state, "array in memory", "X")
+    scan = Scan(state, (dense != 0).sum(1).astype(np.int32), dense.sum(1).astype(float), float(dense.max()))
+    return Profiles(csr(dense), names, columns, pd.DataFrame(index=names), scan, "array in memory", "X")
 
 
 def centred(x: Tensor, center: str, mean: Tensor | None = None) -> Tensor:

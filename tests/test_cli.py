@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from conftest import N_PROFILES, simulate
 from scipy import sparse
 
 from geneae import Autoencoder, __version__, read_profiles, runs
+from geneae.checkpoints import Checkpoint
 from geneae.cli import main
 from geneae.evaluation import verdict
 from geneae.nulls import NULLS
@@ -145,7 +147,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
-    assert found == expected | {"scale": True}
+    assert found == expected | {"scale": True, "devices": 1, "nodes": 1}  # several have tests of their own
 
 
 def test_help_names_every_loss_and_every_default() -> None:
@@ -399,6 +401,74 @@ def test_an_existing_folder_is_refused_before_any_work_is_done(run: Run, tmp_pat
     for arguments in (["fit", tmp_path / "no.h5ad"], ["evaluate", tmp_path / "no", tmp_path / "no.h5ad"]):
         assert_refused(geneae(*arguments, "-o", folder), text)
     assert (folder / "metrics.csv").read_bytes() == before
+
+
+def stopped(*arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2) -> Result:
+    """The command, stopped by a signal in the middle of an epoch."""
+    real, left = Checkpoint.is_due, [after]
+
+    def is_due(self: Checkpoint) -> bool:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self)
+
+    monkeypatch.setattr(Checkpoint, "is_due", is_due)
+    result = geneae(*arguments)
+    monkeypatch.setattr(Checkpoint, "is_due", real)
+    return result
+
+
+def test_a_stopped_run_goes_on_with_resume_alone(
+    run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS]
+    result = stopped(*arguments, monkeypatch=monkeypatch)
+    assert result.exit_code == 143
+    assert f"Stopped by SIGTERM. What was trained is in {folder}. Go on with:\ngeneae " in result.stderr
+    assert there(tmp_path) == {"run", "run/checkpoint.safetensors"}
+    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of a run that has not ended. Add --resume to go")
+    other = geneae(*arguments, "--resume", "--epochs", "5")
+    assert_refused(other, "is the checkpoint of a run with other epochs (3 there, 5 now). Go on with the data and")
+    assert geneae(*arguments, "--resume").exit_code == 0
+    assert there(folder) == FILES
+    for name in ("model.safetensors", "metrics.csv", "profiles.csv"):
+        assert (folder / name).read_bytes() == (run.folder / name).read_bytes()
+    assert json.loads((folder / "config.json").read_text())["parts"] == 2
+    before = (folder / "config.json").stat().st_mtime_ns
+    result = geneae(*arguments, "--resume")
+    assert f"{folder} holds this run and is whole: nothing is left to do.\n" in result.stdout
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    assert_refused(geneae(*arguments, "--resume", "--epochs", "5"), f"{folder} holds a run with other epochs. Choose")
+    assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run with other null. Choose")
+    assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume goes on with what is there, and --overw")
+
+
+def test_overwrite_starts_anew_and_keeps_the_old_run_until_the_end(
+    run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    arguments = ["fit", counts_path, "-o", folder, *FLAGS, "--seed", "5"]
+    assert stopped(*arguments, "--overwrite", monkeypatch=monkeypatch).exit_code == 143
+    assert there(folder) == FILES | {"checkpoint.safetensors"}
+    assert (folder / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
+    assert geneae(*arguments, "--resume").exit_code == 0
+    assert json.loads((folder / "config.json").read_text())["seed"] == 5
+    assert there(folder) == FILES
+    assert stopped(*arguments, "--seed", "6", "--overwrite", monkeypatch=monkeypatch).exit_code == 143
+    assert geneae(*arguments, "--seed", "7", "--overwrite").exit_code == 0
+    assert json.loads((folder / "config.json").read_text())["seed"] == 7
+
+
+def test_nulls_go_on_too(run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", *FLAGS, "--null"]
+    assert stopped(*arguments, monkeypatch=monkeypatch, after=20).exit_code == 143  # of 13 in each training
+    assert there(tmp_path / "run") == {"checkpoint.safetensors", "checkpoint-gene_permuted.safetensors"}
+    result = geneae(*arguments, "--resume")
+    assert result.exit_code == 0
+    assert len([line for line in result.stdout.splitlines() if line.startswith(tuple(NULLS.values()))]) == 2
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
 
 
 def test_overwrite_replaces_what_is_ours(run: Run, counts_path: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from geneae.comparison import BETTER, COMPARED, SAME, UNDEFINED, WORSE, Arm, answer, compare_arms, holm
+from geneae.comparison import BETTER, COMPARED, NONE, UNDEFINED, WORSE, Arm, _interval, answer, compare_arms, holm
 
 N_PROFILES, SEEDS = 200, (0, 1, 2)
 
@@ -36,7 +36,7 @@ def test_a_clear_gain_is_better_a_loss_worse_and_noise_no_difference() -> None:
     table = compare_arms(arms, "test")
     assert verdicts(table, "up") == {BETTER}
     assert verdicts(table, "down") == {WORSE}
-    assert verdicts(table, "other") == {SAME}
+    assert verdicts(table, "other") == {NONE}
     assert (table["reference"] == "reference").all()
     assert (table["n_profiles"] == N_PROFILES).all()
     assert (table["n_seeds"] == len(SEEDS)).all()
@@ -57,7 +57,7 @@ def test_an_arm_does_not_differ_from_its_copy() -> None:
     table = compare_arms([first, Arm("copy", "mse", first.profiles)], "test")
     assert (table["difference"] == 0).all()
     assert (table["p"] == 1).all()
-    assert verdicts(table, "copy") == {SAME}
+    assert verdicts(table, "copy") == {NONE}
 
 
 def test_the_same_table_every_time() -> None:
@@ -104,28 +104,75 @@ def test_holm_leaves_out_what_is_unknown() -> None:
     assert np.isnan(holm(np.array([np.nan]))).all()
 
 
+def test_a_difference_below_the_last_digit_is_none_however_certain() -> None:
+    table = compare_arms([arm("reference", noise=0), arm("up", gain=4e-5, noise=1e-7)], "test").set_index("metric")
+    assert (table["p_holm"] < 0.001).all()
+    assert (table.loc[["cosine", "centred_cosine", "heldout_cosine"], "verdict"] == NONE).all()
+    assert (table.loc[["mse", "rescaled_mse"], "verdict"] == NONE).all()  # 4e-5 of 0.55 is less than 1e-4 of it
+    table = compare_arms([arm("reference", noise=0), arm("up", gain=6e-5, noise=1e-7)], "test").set_index("metric")
+    assert (table["verdict"] == BETTER).all()
+    small = [
+        Arm(a.name, a.loss, {s: t / 1000 for s, t in a.profiles.items()}) for a in (arm("a"), arm("up", gain=0.02))
+    ]
+    found = compare_arms(small, "test").set_index("metric")["verdict"]
+    assert (found["cosine"], found["mse"]) == (NONE, BETTER)  # errors have no scale of their own
+
+
+def test_intervals_hold_as_often_as_they_say_for_few_seeds_that_differ() -> None:
+    """100 worlds of three seeds without a difference: 95 % of the intervals, give or take, hold the zero."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(100):
+        of_seed, of_profile = rng.normal(0, 0.01, (3, 1)), rng.normal(0, 0.05, (1, 100))
+        _, low, high, p = _interval(of_seed + of_profile + rng.normal(0, 0.02, (3, 100)), seed=0)
+        held += low < 0 < high
+        assert (p < 0.05) == (not low < 0 < high) or 0.02 < p < 0.1  # both say the same
+    assert held >= 90
+
+
+def metrics_of(*arms: str) -> pd.DataFrame:
+    """Means of arms and their baselines."""
+    rows = [
+        (name, model, "test", metric, "mean", value)
+        for name in arms
+        for model, metric, value in (
+            ("model", "heldout_cosine", 0.7), ("model", "centred_cosine", 0.6), ("mean_profile", "heldout_cosine", 0.5),
+            ("mean_profile", "centred_cosine", 0.0), ("pca", "centred_cosine", 0.55), ("model", "ceiling", 0.8),
+        )
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "model", "split", "metric", "statistic", "value"])
+
+
 def test_the_answer_names_every_arm_once_under_its_verdict() -> None:
-    said = answer(compare_arms([arm("reference"), arm("up", gain=0.02), arm("down", gain=-0.02)], "test"))
+    arms = [arm("reference"), arm("up", gain=0.02), arm("down", gain=-0.02)]
+    said = answer(compare_arms(arms, "test"), metrics_of("reference"))
     assert said.startswith("By held-out cosine on 200 test profiles and 3 seeds, against reference: better: up (+0.0")
     assert "; worse: down (-0.0" in said
+    assert said.endswith(" reference itself has 0.7000 (mean profile 0.5000, noise ceiling 0.8000).")
+    first = arms[0]
+    same = answer(compare_arms([first, Arm("copy", "mse", first.profiles)], "test"), metrics_of("reference"))
+    assert f"{NONE}: copy (0.0000)" in same
 
 
-def test_without_counts_the_answer_reads_the_own_input_cosine() -> None:
+def test_without_counts_the_answer_reads_the_centred_cosine() -> None:
     table = compare_arms([arm("a", held_out=False), arm("up", gain=0.02, held_out=False)], "test")
     assert "heldout_cosine" not in set(table["metric"])
-    assert answer(table).startswith("By own-input cosine (no counts")
+    said = answer(table, metrics_of("a").query("metric == 'centred_cosine'"))
+    assert said.startswith("By own-input centred cosine (no counts")
+    assert said.endswith("a itself has 0.6000 (mean profile 0.0000, PCA of the same size 0.5500).")
 
 
-def test_the_answer_has_two_sentences_at_most() -> None:
+def test_the_answer_has_two_sentences() -> None:
     arms = [arm("mse"), arm("cosine", loss="cosine", gain=0.02), arm("pearson", loss="pearson", gain=-0.02)]
     alone = [Arm(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
-    for several, expected in ((arms, 1), (alone, 2)):
+    for several in (arms, alone):
         table = compare_arms(several, "test")
         assert (table["verdict"] == UNDEFINED).any()
-        assert len(re.findall(r"\.(?: |$)", answer(table))) == expected
+        assert len(re.findall(r"\.(?: |$)", answer(table, metrics_of("mse")))) == 2
 
 
 def test_one_seed_is_called_one_seed() -> None:
     arms = [arm("reference"), arm("up", gain=0.02)]
     alone = [Arm(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
-    assert "One seed says nothing about the spread" in answer(compare_arms(alone, "test"))
+    said = answer(compare_arms(alone, "test"), metrics_of("reference"))
+    assert "one seed, which says nothing about the spread between seeds" in said

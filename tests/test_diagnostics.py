@@ -115,12 +115,12 @@ def test_data_without_signal_are_told_from_a_model_that_missed_it() -> None:
     assert rows["message"].str.contains("but shrunken PCA does: these data hold a signal").all()
 
 
-def test_without_counts_nulls_are_compared_by_the_own_input_cosine() -> None:
+def test_without_counts_nulls_are_compared_by_the_centred_cosine() -> None:
     counts = simulate(300, depth=1500)
     counts.X = counts.X.log1p()
     found = Autoencoder("mse", **GOOD).fit(counts, null=True).diagnostics_.set_index("name")
     assert not found.loc["excess_over_gene_permuted", "fires"]
-    assert {"gene_permuted_cosine", "pair_permuted_cosine"} <= set(found.index)
+    assert {"gene_permuted_centred_cosine", "pair_permuted_centred_cosine"} <= set(found.index)
     assert "gene_permuted_skill" not in found.index
 
 

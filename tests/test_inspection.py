@@ -50,6 +50,10 @@ def test_recovered_counts_are_told(reduced: Inspection) -> None:
 def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
     assert "A cosine of 0.4 here: on values as they are it is worse than the mean profile (0.73)" in reduced.verdict
     assert "below PCA-4" in reduced.verdict
+    assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
+    assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
+    assert "which no honest reconstruction is" in judge_cosine(0.80, asdict(reduced))
+    assert "an own-input cosine above 0.84 to 0.84 is in part copied noise" in reduced.verdict
     assert "copied noise" in judge_cosine(0.95, asdict(reduced))
 
 
@@ -109,6 +113,7 @@ def test_without_counts_there_is_no_ceiling_and_the_reason_is_given() -> None:
     assert found.ceiling_full is None
     assert "no whole number of molecules" in found.reasons["ceiling_half"]
     assert "no noise ceiling" in found.verdict
+    assert "The plain cosine hardly tells these profiles apart: read the one after gene-centring." in found.verdict
 
 
 def test_random_pairs_and_permuted_genes_equal_the_long_way() -> None:

@@ -16,7 +16,9 @@ from geneae.settings import LOSS_NAMES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geneae"
-MODULES = sorted(path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+MODULES = sorted(
+    path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
+)
 HEAVY = ("torch", "scanpy", "anndata", "pandas", "sklearn", "scipy", "numpy", "matplotlib", "lightning_fabric", "rich")
 
 
@@ -32,7 +34,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_by("import numpy") == {"numpy"}  # what is loaded is seen
 
 
-@pytest.mark.parametrize("arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "metric --help", "--version"]
+)
 def test_help_loads_nothing_heavy(arguments: str) -> None:
     code = f"""
 from geneae.cli import main
@@ -57,8 +61,10 @@ def test_help_answers_at_once() -> None:
 
 
 def test_public_names_are_the_promised_ones() -> None:
-    assert geneae.__all__ == ["Autoencoder", "__version__", "read_profiles"] == dir(geneae)
+    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"] == dir(geneae)
+    assert geneae.pl.umap.__module__ == "geneae.pl.latents"
     assert geneae.Autoencoder.__module__ == "geneae.estimator"
+    assert geneae.CosineMetric.__module__ == "geneae.cosine_metric"
     assert geneae.read_profiles.__module__ == "geneae.profiles"
     with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
         _ = geneae.autoencoder  # type: ignore[attr-defined]
@@ -89,18 +95,40 @@ def test_the_map_in_the_readme_names_every_file_once() -> None:
 
 def imported(path: Path) -> set[str]:
     """Files of the package that a file imports, anywhere in it."""
-    names = set()
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
             module = node.module or ""
-            if module == "geneae":
-                names |= {alias.name for alias in node.names}
-            elif module.startswith("geneae."):
-                names.add(module.split(".")[1])
+            found |= {file_of(module), *(file_of(f"{module}.{alias.name}") for alias in node.names)}
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("geneae.")}
-    return {f"{name}.py" for name in names if (PACKAGE / f"{name}.py").is_file()}
+            found |= {file_of(alias.name) for alias in node.names}
+    return found - {"", "__init__.py"}
+
+
+def file_of(module: str) -> str:
+    """The file of a module of the package, a folder by its `__init__.py`; nothing for other names."""
+    package, *inside = module.split(".")
+    path = Path(*inside)
+    places = [path.with_suffix(".py"), path / "__init__.py"] if inside else [path / "__init__.py"]
+    there = [place.as_posix() for place in places if package == "geneae" and (PACKAGE / place).is_file()]
+    return there[0] if there else ""
+
+
+def test_imports_of_files_and_of_folders_are_seen() -> None:
+    assert {"pl/__init__.py", "pl/values.py", "report/image.py"} <= imported(PACKAGE / "report" / "pictures.py")
+    assert {"report/__init__.py", "comparison.py"} <= imported(PACKAGE / "runs.py")
+    assert imported(PACKAGE / "__init__.py") == {"pl/__init__.py", "estimator.py", "profiles.py"}
+    assert file_of("numpy.linalg") == file_of("geneae.losses.LOSSES") == ""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("/__init__.py")])
+def test_a_folder_only_passes_on_what_its_files_hold(name: str) -> None:
+    body = ast.parse((PACKAGE / name).read_text(encoding="utf-8")).body
+    names = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert [type(node) for node in body if not isinstance(node, ast.ImportFrom)] == [ast.Expr, ast.Assign]
+    assert ast.literal_eval(ast.unparse(body[-1]).removeprefix("__all__ = ")) == sorted(names)
+    assert {path.split("/")[0] for path in imported(PACKAGE / name)} == {name.split("/")[0]}
 
 
 @pytest.mark.parametrize("name", MODULES)

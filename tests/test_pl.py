@@ -14,6 +14,9 @@ from matplotlib.text import Text
 
 from geneae import pl
 from geneae.evaluation import HELD_OUT
+from geneae.pl.epochs import LEAST_NORM_RANGE
+from geneae.pl.style import BASELINES, GREY, PALETTE, arm_style, shown
+from geneae.pl.values import label_differences, main_metric, shown_split
 
 NASTY = [
     "<img src=x onerror=alert(1)>",
@@ -139,7 +142,7 @@ def test_distribution_shows_quantiles_mean_and_lines() -> None:
         assert lines(ax, "o")[row].get_xdata() == [pytest.approx(values.median())]
         assert lines(ax, "D")[row].get_xdata() == [pytest.approx(values.mean())]
     found = {artist.get_label(): artist for artist in ax.collections if isinstance(artist, LineCollection)}
-    at = {name: [segment[0, 0] for segment in found[name].get_segments()] for name in (*pl.BASELINES, "ceiling")}
+    at = {name: [segment[0, 0] for segment in found[name].get_segments()] for name in (*BASELINES, "ceiling")}
     assert at == {"mean_profile": [0.4, 0.4], "pca": [0.5, 0.51], "shrunken_pca": [0.55, 0.55], "ceiling": [0.75, 0.75]}
     said = {text.get_text() for text in ax.texts}
     assert said == {"mean profile 0.4000", "PCA (differs by arm)", "shrunken PCA 0.5500", "noise ceiling 0.7500"}
@@ -151,9 +154,10 @@ def test_distribution_shows_quantiles_mean_and_lines() -> None:
 
 def test_distribution_of_the_own_input_cosine_has_no_ceiling() -> None:
     profiles = {"run": one_table().drop(columns=HELD_OUT)}
-    ax = pl.cosine_distribution(profiles, metrics_table(["run"]).drop(columns="arm"))
+    assert main_metric(profiles) == "centred_cosine"
+    ax = pl.cosine_distribution(profiles, metrics_table(["run"]).drop(columns="arm"), metric="cosine")
     assert ax.get_xlabel() == "cosine (higher is better →)"
-    assert {artist.get_label() for artist in ax.collections} >= set(pl.BASELINES)
+    assert {artist.get_label() for artist in ax.collections} >= set(BASELINES)
     assert "ceiling" not in {artist.get_label() for artist in ax.collections}
 
 
@@ -168,9 +172,9 @@ def test_distribution_of_few_or_no_values() -> None:
 
 def test_split_is_test_unless_asked_for_or_absent() -> None:
     table = one_table()
-    assert pl.shown_split({"a": table}) == "test"
-    assert pl.shown_split({"a": table}, "validation") == "validation"
-    assert pl.shown_split({"a": table[table["split"] == "validation"]}) == "validation"
+    assert shown_split({"a": table}) == "test"
+    assert shown_split({"a": table}, "validation") == "validation"
+    assert shown_split({"a": table[table["split"] == "validation"]}) == "validation"
     with pytest.raises(ValueError, match="no profile is in split 'train'; there are validation, test"):
         pl.cosine_distribution({"a": table}, split="train")
 
@@ -212,7 +216,7 @@ def test_error_parts_are_stacked_means() -> None:
     np.testing.assert_allclose([bar.get_width() for bar in magnitude], [0.2, 0.2, 0.4, 0.5, 0.55])
     np.testing.assert_allclose([bar.get_x() for bar in magnitude], [bar.get_width() for bar in direction])
     assert names_of_rows(ax) == ["mse", "cosine", "mean profile", "PCA", "shrunken PCA"]
-    assert ax.texts[0].get_text() == f"{expected[0] + 0.2:.4g}"
+    assert ax.texts[0].get_text() == f"{expected[0] + 0.2:#.4g}"
     assert legend_of(ax) == ["due to direction", "due to magnitude"]
 
 
@@ -249,7 +253,7 @@ def test_norm_by_epoch_keeps_its_range_and_shows_small_changes_small() -> None:
     ax = pl.norm_by_epoch(histories(["mse", "cosine"], (4,)))
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.65, 0.66, 0.67, 0.68])
     low, high = ax.get_ylim()
-    assert high - low >= pl.LEAST_NORM_RANGE - 1e-12
+    assert high - low >= LEAST_NORM_RANGE - 1e-12
     assert low < 0.6
     assert 0.68 < high < 1.0
     wide = histories(["cosine"], (4,))
@@ -276,7 +280,7 @@ def test_difference_by_label_is_paired() -> None:
 
 
 def test_difference_by_label_with_one_profile_of_a_label_has_no_interval() -> None:
-    table = pl.label_differences({"a": one_table(n_profiles=4), "b": one_table(0.1, n_profiles=4)}, "cosine", "test")
+    table = label_differences({"a": one_table(n_profiles=4), "b": one_table(0.1, n_profiles=4)}, "cosine", "test")
     assert list(table["n_profiles"]) == [1, 1]
     assert table["low"].isna().all()
     pl.difference_by_label({"a": one_table(n_profiles=4), "b": one_table(0.1, n_profiles=4)})
@@ -325,7 +329,7 @@ def test_umap_colours_are_those_of_the_labels() -> None:
     axes = pl.umap({"mse": umap_table(labels), "cosine": umap_table(labels[::-1])}, title="cell $type$")
     table = umap_table(labels)
     np.testing.assert_allclose(np.sort(dots(axes[0]), axis=0), np.sort(table[["umap_1", "umap_2"]], axis=0))
-    expected = {"T": pl.PALETTE[0], "B": pl.PALETTE[1], "NK": pl.PALETTE[2]}
+    expected = {"T": PALETTE[0], "B": PALETTE[1], "NK": PALETTE[2]}
     scatter = axes[0].collections[0]
     found = [to_hex(color, keep_alpha=False).upper() for color in scatter.get_facecolor()]
     assert found == [expected[label] for label in labels]
@@ -339,7 +343,7 @@ def test_umap_greys_out_what_is_rarer_than_the_twenty_most_frequent() -> None:
     assert len(dots(ax)) == len(labels)
     assert legend_of(ax) == [*(f"type {n}" for n in range(20)), "5 rarer ones"]
     grey = ax.collections[0]
-    assert {to_hex(color) for color in grey.get_facecolor()} == {pl.GREY}
+    assert {to_hex(color) for color in grey.get_facecolor()} == {GREY}
     assert len(np.asarray(grey.get_offsets())) == sum(30 - n for n in range(20, 25))
 
 
@@ -392,7 +396,7 @@ def test_hostile_names_are_drawn_as_they_are(figure: str) -> None:
     ax = drawn if isinstance(drawn, Axes) else drawn[0]
     texts = [text.get_text() for text in draw(ax).findobj(Text)]  # drawing a formula that is none would raise
     for name in NASTY:
-        assert any(pl.shown(name)[:12] in text for text in texts), name
+        assert any(shown(name)[:12] in text for text in texts), name
     assert not [text for text in texts if any(name in text for name in NASTY if "$" in name or "\n" in name)]
 
 
@@ -421,7 +425,7 @@ def test_too_few_axes_are_refused_and_spare_ones_hidden() -> None:
 
 
 def test_twenty_arms_are_told_apart() -> None:
-    styles = [tuple(pl.arm_style(n).values()) for n in range(20)]
+    styles = [tuple(arm_style(n).values()) for n in range(20)]
     assert len(set(styles)) == 20
 
 
@@ -436,4 +440,4 @@ def test_twenty_arms_are_told_apart() -> None:
     ],
 )
 def test_names_in_figures(name: str, text: str) -> None:
-    assert pl.shown(name) == text
+    assert shown(name) == text

@@ -180,7 +180,7 @@ def test_the_fingerprint_sees_values_places_and_names() -> None:
     renamed.obs_names, regened.var_names = list("abcde"), list("abcd")
     found = [read_profiles(a).fingerprint for a in (make(), make(other_value), make(other_place), renamed, regened)]
     assert len(set(found)) == 5
-    assert found[0] == "6f052eb56ae468ee40e8c3ae5edbe266801376645582bedc90dc1278c39d1112"
+    assert found[0] == "b27d58c26939aace742309828f289d63abc9eb4bfa113f363a12139d9cd48b63"
 
 
 def test_take_by_position_and_by_mask() -> None:
@@ -329,8 +329,57 @@ def test_no_other_matrix_is_read_in_place_of_the_one_asked_for(tmp_path: Path, i
     says("both layer 'counts' and raw were asked for. Drop one.", stored(make()), layer="counts", use_raw=True)
 
 
-def test_lazy_matrices_are_refused() -> None:
-    says("X must be in memory or in a file; found zarr.core.array.Array. Use", make(zarr.array(COUNTS)))
+def test_a_zarr_array_is_read() -> None:
+    np.testing.assert_array_equal(read_profiles(make(zarr.array(COUNTS))).matrix.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_a_streamed_file_says_what_a_file_in_memory_says(form: Any, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    (make(form(COUNTS)).write_h5ad if ending == "h5ad" else make(form(COUNTS)).write_zarr)(path)
+    streamed, whole = read_profiles(path, stream="yes"), read_profiles(path)
+    assert streamed.is_streamed
+    assert not whole.is_streamed
+    assert streamed.fingerprint == whole.fingerprint
+    np.testing.assert_array_equal(streamed.totals, whole.totals)
+    np.testing.assert_array_equal(streamed.scan.lengths, whole.scan.lengths)
+    assert (streamed.state, streamed.density, streamed.megabytes) == (whole.state, whole.density, whole.megabytes)
+    assert "left in its file" in streamed.describe()
+    np.testing.assert_array_equal(streamed.take([3, 0]).matrix.toarray(), COUNTS[[3, 0]])
+
+
+def test_a_backed_anndata_can_be_streamed(tmp_path: Path) -> None:
+    make(sparse.csr_matrix(COUNTS)).write_h5ad(tmp_path / "x.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    assert read_profiles(backed, stream="yes").take([1]).matrix.toarray().tolist() == [COUNTS[1].tolist()]
+
+
+def test_streaming_is_chosen_by_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(sparse.csr_matrix(COUNTS)).write_h5ad(tmp_path / "x.h5ad")
+    assert not read_profiles(tmp_path / "x.h5ad", stream="auto").is_streamed
+    monkeypatch.setattr("geneae.profiles._free_megabytes", lambda: 1e-3)
+    assert read_profiles(tmp_path / "x.h5ad", stream="auto").is_streamed
+    assert not read_profiles(tmp_path / "x.h5ad", stream="no").is_streamed
+    assert not read_profiles(COUNTS, stream="auto").is_streamed
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
+    make(sparse.csc_matrix(COUNTS)).write_h5ad(tmp_path / "x.h5ad")
+    says("stored gene by gene (CSC), from which single profiles", tmp_path / "x.h5ad", stream="yes")
+    says("X is in memory, and only a file can be streamed", make(), stream="yes")
+    says("only a file can be streamed; found ndarray", COUNTS, stream="yes")
+    says("unknown stream 'maybe'", COUNTS, stream="maybe")
+
+
+def test_a_streamed_file_with_a_value_that_is_no_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.profiles.CHUNK_ROWS", 2)
+    x = COUNTS.copy()
+    x[3, 2] = np.nan
+    make(sparse.csr_matrix(x)).write_h5ad(tmp_path / "x.h5ad")
+    says("first in profile 'cell3', gene 'gene2'", tmp_path / "x.h5ad", stream="yes")
 
 
 def test_layers_and_raw_belong_to_anndata() -> None:

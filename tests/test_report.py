@@ -19,7 +19,10 @@ from geneae.errors import InputError
 from geneae.estimator import Autoencoder
 from geneae.evaluation import HELD_OUT
 from geneae.nulls import NULLS
-from geneae.report import Picture, Run, _picture, number, read_run, render_report, score_rows, write_report
+from geneae.report import Run, read_run, render_report, write_report
+from geneae.report.cells import number
+from geneae.report.image import Picture, draw_picture
+from geneae.report.scores import score_rows
 from geneae.runs import gather
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -154,7 +157,7 @@ def compare(runs: list[Run]) -> pd.DataFrame:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes nearly all of the time; tests of tables and sentences go without."""
-    monkeypatch.setattr("geneae.report._picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
+    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +298,9 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
     page = Page(html)
     assert page.captions.count("Difference of each arm to mse, test profiles") == 2
     table = page.table("Difference of each arm to mse").reset_index()
-    assert len(table) == paired["metric"].isin([HELD_OUT, "cosine", "mse", "rescaled_mse"]).sum() == 8
+    assert (
+        len(table) == paired["metric"].isin([HELD_OUT, "centred_cosine", "cosine", "mse", "rescaled_mse"]).sum() == 10
+    )
     assert table.loc[0, "metric"] == "held-out cosine\xa0↑"
     found = paired[(paired["arm"] == "pearson") & (paired["metric"] == HELD_OUT)].iloc[0]
     row = table[(table["arm"] == "pearson") & (table["metric"] == "held-out cosine\xa0↑")].iloc[0]
@@ -459,8 +464,8 @@ def test_without_counts_and_without_test_profiles_it_says_so(tmp_path: Path) -> 
     assert "Without counts, its molecules cannot be divided into halves" in html
     assert "No test profiles were set aside" in html
     assert not any(caption.startswith("Test") for caption in page.captions)
-    assert "The 20 validation profiles of lowest cosine (this run)" in page.captions
-    assert "Distribution of the cosine" in html
+    assert "The 20 validation profiles of lowest centred cosine (this run)" in page.captions
+    assert "Distribution of the centred cosine" in html
 
 
 def test_a_run_folder_as_fit_leaves_it(fitted: Autoencoder, model_folder: Path, tmp_path: Path) -> None:
@@ -531,9 +536,9 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None
         ax.plot([1, 2], [3, 4], clip_on=True)
         return ax
 
-    plain = _picture("", "", "", draw)
+    plain = draw_picture("", "", "", draw)
     with mpl.rc_context({"axes.facecolor": "black", "svg.fonttype": "path"}):
-        assert _picture("", "", "", draw) == plain
+        assert draw_picture("", "", "", draw) == plain
         assert mpl.rcParams["axes.facecolor"] == "black"
     assert (plain.width, plain.height) == (614, 461)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from geneae.checkpoints import Checkpoint
 from geneae.cli import main
 from geneae.errors import InputError
 from geneae.runs import Source, arm_names, compare_runs, fit_run, grid, is_finished, run_grid
@@ -90,6 +92,29 @@ def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_
         is_finished(task, fingerprint)
     with pytest.raises(InputError, match="other epochs, data"):
         is_finished(task, "other")
+
+
+def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path, tmp_path: Path) -> None:
+    arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(tmp_path)]
+    real, left = Checkpoint.is_due, [20]  # of 9 in each training
+
+    def is_due(self: Checkpoint) -> bool:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "is_due", is_due)
+        result = CliRunner().invoke(main, [*arguments, *FLAGS])
+    assert result.exit_code == 130
+    assert "Stopped by SIGINT. Run the same command again to go on:\ngeneae " in result.output
+    assert [path.name for path in (tmp_path / "cosine-seed0").iterdir()] == ["checkpoint.safetensors"]
+    result = CliRunner().invoke(main, [*arguments, *FLAGS])
+    assert result.output.count("there already") == 2
+    for name in ("mse-seed1", "cosine-seed0", "cosine-seed1"):
+        assert (tmp_path / name / "metrics.csv").read_bytes() == (compared / name / "metrics.csv").read_bytes()
+    assert json.loads((tmp_path / "cosine-seed0" / "config.json").read_text())["parts"] == 2
 
 
 def test_several_jobs_give_the_same_numbers(compared: Path, counts_path: Path, tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from geneae import Autoencoder, read_profiles, saving
 from geneae.errors import InputError
 from geneae.evaluation import Evaluation, evaluate
 from geneae.model import Model
-from geneae.saving import load_model, new_file, new_folder, read_split, save_model, write_json
+from geneae.saving import (
+    check_writable,
+    finish_swap,
+    load_model,
+    new_file,
+    new_folder,
+    read_split,
+    save_model,
+    write_json,
+)
 
 FILES = {
     "config.json",
@@ -445,6 +454,40 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             interrupt(opened, "half")
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("has_old", [True, False])
+@pytest.mark.parametrize("has_partial", [True, False])
+@pytest.mark.parametrize("has_name", [True, False])
+def test_a_killed_swap_is_finished(has_name: bool, has_partial: bool, has_old: bool, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    there = {"run": has_name, ".run.geneae-partial": has_partial, ".run.geneae-old": has_old}
+    for name, is_there in there.items():
+        if is_there:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "config.json").write_text(name)
+    finish_swap(path)
+    left = "run" if has_name else ".run.geneae-partial" if has_partial and has_old else ".run.geneae-old"
+    # without the old folder nobody knows whether the new one is whole: it was about to be written
+    expected = {"run": left} if has_name or has_old else {}
+    assert {found.name: (found / "config.json").read_text() for found in tmp_path.iterdir()} == expected
+
+
+def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
+    (tmp_path / "run" / ".checkpoint.safetensors.partial").write_text("half")
+    text = r"run holds the checkpoint of a run that has not ended. Add --resume to go on with it, --overwrite to start"
+    with pytest.raises(InputError, match=text):
+        check_writable(tmp_path / "run")
+    check_writable(tmp_path / "run", resume=True)
+    with new_folder(tmp_path / "run") as partial:
+        (partial / "metrics.csv").write_text("x")
+    assert content(tmp_path / "run") == {"metrics.csv": b"x"}
+    (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds the checkpoint of a run"):
+        new_folder(tmp_path / "run").__enter__()
 
 
 def test_folders_above_are_made(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from geneae import Autoencoder
-from geneae.evaluation import HELD_OUT, held_out_cosines, value
+from geneae.evaluation import HELD_OUT, HalfJudge, value
 from geneae.losses import LOSSES
 from geneae.profiles import Profiles, read_profiles
 
@@ -79,7 +79,7 @@ def shrunken_full(profiles: Profiles, model: Autoencoder) -> float:
     whole = replace(fitted, baselines=replace(fitted.baselines, size=half.rank))
     judged = np.flatnonzero(model.split_.isin(["validation", "test"]))  # those, in the order, that `fit` evaluates
     expression = fitted.preprocess.match(profiles)[0].take(judged)
-    cosines, _ = held_out_cosines(whole, expression)
+    cosines, _ = HalfJudge(whole)(expression)
     is_test = (model.split_.iloc[judged] == "test").to_numpy()
     fitted_model = model.evaluation_.profiles.query("model == 'model' and split == 'test'")[HELD_OUT]
     if not np.allclose(cosines["model"][is_test], fitted_model, equal_nan=True):

@@ -1,0 +1,114 @@
+"""Figures of differences to the first arm."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.pl.layout import add_legend, label_size, name_rows, one_axes, rows_size
+from geneae.pl.style import GREY, LOWER_IS_BETTER, MARKERS, MOST_LABELS, PALETTE, arm_style, shown, title_of
+from geneae.pl.values import label_differences, main_metric, shown_split
+
+
+def difference_by_label(
+    profiles: Mapping[str, pd.DataFrame],
+    ax: Axes | None = None,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+) -> Axes:
+    """Difference of each arm to the first by label of the profiles (cell type, say), with 95 % intervals over profiles.
+
+    Needs two arms and a column `label`. The 20 most frequent labels are drawn.
+    """
+    if len(profiles) < 2 or not all("label" in table for table in profiles.values()):
+        raise ValueError("a difference by label needs at least two arms, and tables with a column 'label'.")
+    metric, split = metric or main_metric(profiles), shown_split(profiles, split)
+    table = label_differences(profiles, metric, split)
+    labels = list(dict.fromkeys(table["label"]))[:MOST_LABELS]
+    reference, *arms = profiles
+    ax = one_axes(ax, label_size(len(labels), len(arms)))
+    ax.axvline(0.0, color=GREY, linewidth=0.8)
+    for number, arm in enumerate(arms):
+        rows = table[(table["arm"] == arm) & table["label"].isin(labels)]
+        places = np.array([labels.index(label) for label in rows["label"]]) + _dodge(number, len(arms))
+        errors = (rows["high"] - rows["difference"]).fillna(0.0)
+        style = arm_style(number + 1)
+        marker = MARKERS[(number + 1) // len(PALETTE) % len(MARKERS)]
+        ax.errorbar(
+            rows["difference"], places, xerr=errors, fmt=marker, color=style["color"], markersize=4, linewidth=1.2
+        )
+    counts = table.groupby("label")["n_profiles"].max()
+    name_rows(ax, labels)
+    ax.set_yticks(range(len(labels)), [f"{shown(label)} ({counts[label]:,})" for label in labels])
+    for edge in range(1, len(labels)):
+        ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
+    better = "← left is better" if metric in LOWER_IS_BETTER else "right is better →"
+    ax.set_xlabel(f"difference in {title_of(metric)} to {shown(reference)} ({better})")
+    markers = [
+        Line2D([], [], color=arm_style(n + 1)["color"], marker=MARKERS[(n + 1) // len(PALETTE) % 3], label=shown(arm))
+        for n, arm in enumerate(arms)
+    ]
+    add_legend([ax], markers)
+    return ax
+
+
+def _dodge(number: int, n_arms: int) -> float:
+    """Offset of an arm within its row, so that intervals do not hide each other."""
+    return 0.0 if n_arms == 1 else 0.6 * (number / (n_arms - 1) - 0.5)
+
+
+def paired_differences(
+    paired: pd.DataFrame, ax: Axes | None = None, *, metric: str | None = None, split: str | None = None
+) -> Axes:
+    """Difference of every arm to the reference on one metric, with its interval; colour and marker give the verdict.
+
+    Parameters
+    ----------
+    paired
+        `paired.csv`.
+    ax
+        To draw on.
+    metric, split
+        By default the held-out cosine where it is there, else the centred cosine; test, where there are test profiles.
+    """
+    metric = metric or (HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS)
+    split = split or shown_split({"": paired})
+    rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
+    if rows.empty:
+        raise ValueError(f"there is no difference in {metric} on {split} profiles.")
+    ax = one_axes(ax, rows_size(len(rows)))
+    ax.axvline(0.0, color=GREY, linewidth=0.8)
+    kinds = {
+        "better": (PALETTE[0], "o"),
+        "worse": (PALETTE[1], "s"),
+        "no clear difference": (GREY, "D"),
+        "not comparable": (GREY, "x"),
+    }
+    kind = [verdict if verdict in kinds else "no clear difference" for verdict in rows["verdict"]]
+    for place, (of, difference, low, high) in enumerate(
+        zip(kind, rows["difference"], rows["low"], rows["high"], strict=True)
+    ):
+        color, marker = kinds[of]
+        ax.plot([low, high], [place, place], color=color, linewidth=2)
+        ax.plot([difference], [place], marker=marker, color=color, markersize=6)
+    name_rows(ax, list(rows["arm"]))
+    reach = 1.15 * float(np.nanmax(np.abs(rows[["difference", "low", "high"]].to_numpy(float))))
+    reach = reach if reach > 0 else 1e-3
+    ax.set_xlim(-reach, reach)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    better = "← left is better" if (rows["better"] == "lower").any() else "right is better →"
+    ax.set_xlabel(f"difference in {title_of(metric)} to {shown(rows['reference'].iloc[0])} ({better})")
+    add_legend(
+        [ax],
+        [
+            Line2D([], [], color=color, marker=marker, linewidth=2, label=name)
+            for name, (color, marker) in kinds.items()
+            if name in kind
+        ],
+    )
+    return ax

@@ -1,0 +1,92 @@
+"""Figures of training: metrics and norms by epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from geneae.pl.layout import add_legend, arm_handles, one_axes, panels_size, several_axes, use_plain_log
+from geneae.pl.style import FEW, GREY, WIDE, arm_style, title_of
+from geneae.pl.values import mean_curve
+
+LEAST_NORM_RANGE = 0.1  # of norm ratios along the axis: smaller changes should look small
+
+
+def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], column: str) -> None:
+    for number, several in enumerate(histories.values()):
+        style = arm_style(number)
+        if len(several) > 1:
+            for history in several:
+                ax.plot(history["epoch"], history[column], **style, linewidth=0.6, alpha=0.5)
+        mean = mean_curve(several, column)
+        marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(mean) < FEW else {}
+        ax.plot(mean.index, mean.to_numpy(), **style, linewidth=2, **marker)
+    values = np.concatenate([history[column].to_numpy(float) for several in histories.values() for history in several])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() / values.min() > WIDE:
+        ax.set_yscale("log")
+        use_plain_log(ax.yaxis, values.min(), values.max())
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Validation cosine and validation MSE by epoch: the mean over seeds, and a thin line for each seed.
+
+    Parameters
+    ----------
+    histories
+        `history.csv` of every seed, by arm.
+    axes
+        Two, to draw on.
+    """
+    found = several_axes(axes, 2, len(histories))
+    for ax, metric in zip(found, ("cosine", "mse"), strict=True):
+        _draw_curves(ax, histories, f"validation_{metric}")
+        better = "← lower is better" if metric == "mse" else "higher is better →"
+        ax.set_ylabel(f"validation {title_of(metric)} ({better})")
+    add_legend(found, arm_handles(list(histories)))
+    return found
+
+
+def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Cosine of two views, share of opposite ones, and k-NN accuracy where there are labels, by epoch.
+
+    Parameters
+    ----------
+    histories
+        `history.csv` of every seed, by arm; each learns by views.
+    axes
+        Two or, with labels, three to draw on.
+    """
+    titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
+    if all("validation_knn_20" in history for several in histories.values() for history in several):
+        titles["validation_knn_20"] = "validation 20-NN accuracy (higher is better →)"
+    found = several_axes(axes, len(titles), len(histories))
+    for ax, (column, title) in zip(found, titles.items(), strict=True):
+        _draw_curves(ax, histories, column)
+        ax.set_ylabel(title)
+    add_legend(found, arm_handles(list(histories)))
+    return found
+
+
+def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | None = None) -> Axes:
+    """Median over validation profiles of norm of prediction over norm of target, by epoch; 1 means equal lengths.
+
+    A prediction of noisy molecules has the least squared error where this ratio equals the cosine, below 1.
+    """
+    ax = one_axes(ax, panels_size(1, len(histories)))
+    _draw_curves(ax, histories, "norm_ratio")
+    low, high = ax.get_ylim()
+    if high - low < LEAST_NORM_RANGE:
+        middle = (low + high) / 2
+        low, high = middle - LEAST_NORM_RANGE / 2, middle + LEAST_NORM_RANGE / 2
+    ax.axhline(1.0, color=GREY, linewidth=0.8)
+    ax.set_ylim(low, high)
+    ax.set_ylabel("norm of prediction / norm of target")
+    add_legend([ax], arm_handles(list(histories)))
+    return ax

@@ -1,0 +1,113 @@
+"""Axes and what stands around them: sizes, panels, legends, ticks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from geneae.pl.style import LONGEST_NAME, MOST_LABELS, arm_style, shown
+
+
+def rows_size(n_rows: int) -> tuple[float, float]:
+    """Width and height, in inches, of a figure with a row for each arm."""
+    return 9.0, 1.7 + 0.36 * n_rows
+
+
+def panels_shape(n_panels: int) -> tuple[int, int]:
+    """Rows and columns of small multiples."""
+    n_columns = 3 if n_panels in (5, 6) else min(n_panels, 4)
+    return -(-n_panels // n_columns), n_columns
+
+
+def panels_size(n_panels: int, n_names: int = 1) -> tuple[float, float]:
+    """Width and height, in inches, of small multiples, with room for a legend of so many names."""
+    n_rows, n_columns = panels_shape(n_panels)
+    width = {1: 6.5, 2: 9.0}.get(n_columns, 10.5)
+    return width, n_rows * min(3.6, 0.9 * width / n_columns) + 0.9 + 0.09 * n_names
+
+
+def label_size(n_labels: int, n_arms: int) -> tuple[float, float]:
+    """Width and height, in inches, of `difference_by_label`."""
+    return 9.0, 1.7 + 0.09 * n_arms + min(n_labels, MOST_LABELS) * float(np.clip(0.16 * n_arms, 0.34, 1.2))
+
+
+def new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
+    """On a new figure of pyplot, so that a notebook shows it."""
+    from matplotlib import pyplot as plt  # chooses a backend
+
+    figure = plt.figure(figsize=size, layout="constrained")
+    return [figure.add_subplot(*shape, number + 1) for number in range(shape[0] * shape[1])]
+
+
+def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The axes given, or new ones."""
+    return new_axes(size)[0] if ax is None else ax
+
+
+def several_axes(axes: Sequence[Axes] | None, n_panels: int, n_names: int = 1) -> list[Axes]:
+    """One of the axes for each panel; those left over are hidden."""
+    found = new_axes(panels_size(n_panels, n_names), panels_shape(n_panels)) if axes is None else list(axes)
+    if len(found) < n_panels:
+        raise ValueError(f"{n_panels} panels need as many axes; found {len(found)}.")
+    for ax in found[n_panels:]:
+        ax.set_visible(False)
+    return found[:n_panels]
+
+
+def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = None) -> None:
+    """Below everything where the layout makes room for that, else inside the last axes."""
+    figure = axes[0].figure
+    widest = max((len(str(handle.get_label())) for handle in handles), default=1)
+    per_row = int(13 * figure.bbox.width / figure.dpi / (widest + 8))  # about 13 characters to an inch
+    columns = max(1, min(len(handles), per_row))
+    if figure.get_layout_engine() is not None:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, fontsize="small", title=title, frameon=False
+        )
+    else:
+        axes[-1].legend(handles=handles, fontsize="small", title=title)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names at the rows, the first at the top."""
+    ax.set_yticks(range(len(names)), [shown(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def set_title(ax: Axes, name: str, n_panels: int) -> None:
+    """Short enough not to run into the title of the next panel."""
+    is_narrow = panels_shape(n_panels)[1] > 2
+    ax.set_title(shown(name, 24 if is_narrow else LONGEST_NAME), fontsize="small" if is_narrow else "medium", y=1.0)
+
+
+def lies_in_grid(axes: Sequence[Axes]) -> bool:
+    """Whether axes lie as `panels_shape` would have them, so that inner ones need no numbers of their own."""
+    specs = [ax.get_subplotspec() for ax in axes]
+    n_columns = panels_shape(len(axes))[1]
+    return all(
+        spec is not None and (spec.colspan.start, spec.rowspan.start) == (n % n_columns, n // n_columns)
+        for n, spec in enumerate(specs)
+    )
+
+
+def use_plain_log(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers that do not run into each other."""
+    decades = np.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def dot_size(n_dots: int) -> float:
+    """Area of a dot in square points: smaller where there are more, never too small to be seen."""
+    return float(np.clip(6000 / max(n_dots, 1), 3, 24))
+
+
+def arm_handles(names: Sequence[str]) -> list[Line2D]:
+    """A line of the legend for each arm."""
+    return [Line2D([], [], **arm_style(n), linewidth=2, label=shown(name)) for n, name in enumerate(names)]

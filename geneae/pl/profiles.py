@@ -1,0 +1,232 @@
+"""Figures of single profiles: distribution of the cosine, cosine against MSE, parts of the error."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from geneae.pl.layout import (
+    add_legend,
+    dot_size,
+    lies_in_grid,
+    name_rows,
+    one_axes,
+    panels_shape,
+    rows_size,
+    set_title,
+    several_axes,
+    use_plain_log,
+)
+from geneae.pl.style import BASELINES, FEW, GREY, PALETTE, WIDE, axis_label
+from geneae.pl.values import baseline_values, by_profile, main_metric, shown_split
+
+BASELINE_LINES: dict[str, Any] = {"mean_profile": ":", "pca": "--", "shrunken_pca": "-.", "ceiling": "-"}
+
+
+def cosine_distribution(
+    profiles: Mapping[str, pd.DataFrame],
+    metrics: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+) -> Axes:
+    """Distribution over profiles of the cosine, a row for each arm, with lines for baselines and noise ceiling.
+
+    A bar goes from the 5th to the 95th percentile, a dot marks the median, a diamond the mean. Lines are means, and are
+    to be compared with the diamonds.
+
+    Parameters
+    ----------
+    profiles
+        `profiles.csv` by arm.
+    metrics
+        `metrics.csv`, for the lines.
+    ax
+        To draw on.
+    metric
+        A column of `profiles`; by default the held-out cosine where it is there, else the centred cosine.
+    split
+        By default test, where there are test profiles.
+    """
+    ax = one_axes(ax, rows_size(len(profiles)))
+    metric, split = metric or main_metric(profiles), shown_split(profiles, split)
+    for row, (number, table) in enumerate(enumerate(profiles.values())):
+        values = by_profile(table, split)[metric].dropna().to_numpy(float)
+        if len(values):
+            _draw_distribution(ax, values, row, PALETTE[number % len(PALETTE)])
+    if metrics is not None:
+        _draw_baselines(ax, baseline_values(metrics, list(profiles), split, metric))
+    name_rows(ax, list(profiles))
+    ax.set_xlabel(axis_label(metric))
+    return ax
+
+
+def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> None:
+    if len(np.unique(values)) >= FEW:
+        outline = ax.violinplot(values, positions=[row], orientation="horizontal", widths=0.8, showextrema=False)
+        bodies: Any = outline["bodies"]  # a list, whatever the types of matplotlib say
+        for body in bodies:
+            body.set(facecolor=color, alpha=0.3, edgecolor=color)
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
+    ax.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="butt")
+    ax.plot([median], [row], "o", color=color, markersize=6, zorder=4)
+    ax.plot([values.mean()], [row], "D", markerfacecolor="white", markeredgecolor=color, markersize=5, zorder=4)
+
+
+def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
+    """A line through each row; equal ones join to one line. Names stand above, one below another."""
+    order = sorted(lines, key=lambda name: np.nanmean(lines[name]))
+    values = {name: next(value for value in lines[name] if not np.isnan(value)) for name in order}
+    for height, name in enumerate(order):
+        ax.vlines(
+            lines[name],
+            np.arange(len(lines[name])) - 0.5,
+            np.arange(len(lines[name])) + 0.5,
+            colors="#333333",
+            linestyles=BASELINE_LINES[name],
+            linewidth=1.3,
+            label=name,
+        )
+        title = {"ceiling": "noise ceiling", **BASELINES}[name]
+        is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
+        place = list(values).index(name)
+        ax.annotate(
+            f"{title} {values[name]:.4f}" if is_one else f"{title} (differs by arm)",
+            (values[name], 1.0),
+            (-4 if place < len(order) / 2 else 4, 5 + 12 * height),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if place < len(order) / 2 else "left",
+            fontsize="small",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": GREY, "shrinkA": 0, "shrinkB": 0},
+            annotation_clip=False,
+        )
+
+
+def cosine_against_mse(
+    profiles: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None, *, split: str | None = None
+) -> list[Axes]:
+    """Cosine with the own input against MSE, a dot for each profile and a panel for each arm, all on the same scales.
+
+    Colour is the number of molecules, on a logarithmic scale, where the tables have a column `molecules`.
+    """
+    found = several_axes(axes, len(profiles))
+    split = shown_split(profiles, split)
+    tables = [by_profile(table, split) for table in profiles.values()]
+    norm = _molecules_norm(tables)
+    is_grid, n_columns = lies_in_grid(found), panels_shape(len(found))[1]
+    errors, cosines = (np.concatenate([table[name].dropna() for table in tables]) for name in ("mse", "cosine"))
+    for number, (ax, name, table) in enumerate(zip(found, profiles, tables, strict=True)):
+        coloured = {"color": PALETTE[0]}
+        colours = {"c": table["molecules"], "norm": norm, "cmap": "viridis"} if norm is not None else coloured
+        ax.scatter(table["mse"], table["cosine"], s=dot_size(len(table)), alpha=0.8, linewidths=0, **colours)
+        set_title(ax, name, len(found))
+        _set_range(ax, errors, cosines)
+        is_left = not is_grid or number % n_columns == 0
+        is_bottom = not is_grid or number + n_columns >= len(found)
+        ax.tick_params(labelleft=is_left, labelbottom=is_bottom)
+        if is_bottom:
+            ax.set_xlabel("MSE (← lower is better)" if len(found) < 3 else "← MSE")
+        if is_left:
+            ax.set_ylabel(axis_label("cosine") if len(found) < 3 else "cosine →")
+    if norm is not None:
+        slimness = 10 + 15 * panels_shape(len(found))[0]
+        bar = found[0].figure.colorbar(
+            ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=slimness
+        )
+        bar.ax.yaxis.labelpad = 8  # numbers of five digits are wide
+        use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
+    return found
+
+
+def _molecules_norm(tables: list[pd.DataFrame]) -> Normalize | None:
+    if not all("molecules" in table for table in tables):
+        return None
+    molecules = np.concatenate([table["molecules"].to_numpy(float) for table in tables])
+    molecules = molecules[np.isfinite(molecules) & (molecules > 0)]
+    if not len(molecules):
+        return None
+    low, high = float(molecules.min()), float(molecules.max())
+    return LogNorm(low, high) if high > low else LogNorm(low / 2, high * 2)
+
+
+def _set_range(ax: Axes, errors: np.ndarray, cosines: np.ndarray) -> None:
+    """The same range for all panels, with a margin; logarithmic where the errors of arms are of different magnitude."""
+    if len(errors) and errors.min() > 0 and errors.max() / errors.min() > WIDE:
+        ax.set_xscale("log")
+        ax.set_xlim(errors.min() / 1.2, errors.max() * 1.2)
+        use_plain_log(ax.xaxis, errors.min(), errors.max())
+    elif len(errors):
+        margin = 0.05 * (errors.max() - errors.min()) or 0.05
+        ax.set_xlim(errors.min() - margin, errors.max() + margin)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    if len(cosines):
+        margin = 0.05 * (cosines.max() - cosines.min()) or 0.05
+        ax.set_ylim(cosines.min() - margin, cosines.max() + margin)
+
+
+def error_parts(
+    profiles: Mapping[str, pd.DataFrame],
+    metrics: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    *,
+    split: str | None = None,
+) -> Axes:
+    """Mean MSE of each arm as its two parts, direction and magnitude, stacked; the number is their sum.
+
+    A bar that is far longer than the others is cut at the edge, as happens to losses that do not see magnitude.
+
+    Parameters
+    ----------
+    profiles
+        `profiles.csv` by arm.
+    metrics
+        `metrics.csv`; adds the baselines, those beside the first arm.
+    ax
+        To draw on.
+    split
+        By default test, where there are test profiles.
+    """
+    split = shown_split(profiles, split)
+    parts = ("direction_error", "magnitude_error")
+    bars = {name: [float(by_profile(table, split)[part].mean()) for part in parts] for name, table in profiles.items()}
+    rows = list(bars.items())
+    if metrics is not None:
+        first = list(profiles)[:1]
+        by_part = [baseline_values(metrics, first, split, part) for part in parts]
+        rows += [(BASELINES[name], [by_part[0][name][0], by_part[1][name][0]]) for name in by_part[0]]
+    ax = one_axes(ax, rows_size(len(rows)))
+    direction, magnitude = np.array([values for _, values in rows]).T
+    totals = direction + magnitude
+    places = np.arange(len(rows))
+    ax.barh(places, direction, height=0.7, color=PALETTE[0], label="direction")
+    ax.barh(places, magnitude, height=0.7, left=direction, color=PALETTE[4], label="magnitude")
+    edge = 1.18 * min(np.nanmax(totals), 4 * np.nanmin(totals)) or 1.0
+    for place, total in enumerate(totals):
+        is_cut = total > edge / 1.18 * 1.001
+        ax.annotate(
+            f"{total:#.4g} →" if is_cut else f"{total:#.4g}",
+            (edge if is_cut else total, place),
+            (-4 if is_cut else 4, 0),
+            textcoords="offset points",
+            ha="right" if is_cut else "left",
+            va="center",
+            fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if is_cut else None,
+        )
+    ax.set_xlim(0, edge)
+    name_rows(ax, [name for name, _ in rows])
+    ax.set_xlabel(axis_label("mse"))
+    handles = [
+        Line2D([], [], color=PALETTE[n], linewidth=7, label=f"due to {part}")
+        for n, part in ((0, "direction"), (4, "magnitude"))
+    ]
+    add_legend([ax], handles)
+    return ax

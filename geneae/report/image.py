@@ -1,0 +1,88 @@
+"""Figures as images inside a page."""
+
+import base64
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from PIL import Image  # what matplotlib itself writes PNGs with
+
+from geneae.pl.layout import panels_shape, panels_size
+
+MOST_VECTOR_DOTS = 2000  # above it, a figure is smaller as PNG than as SVG
+DPI = 110  # of a PNG
+CSS_DPI = 96  # of a browser: an inch has so many of its pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report."""
+
+    title: str
+    """In a few words."""
+    caption: str
+    """What is seen and how to read it."""
+    alternative: str
+    """The main numbers, for those who do not see it."""
+    source: str
+    """The image as a `data:` address."""
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+
+
+def canvas(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
+    """Axes on a figure that pyplot does not know of."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = [figure.add_subplot(*shape, place + 1) for place in range(shape[0] * shape[1])]
+    for spine in [spine for ax in axes for spine in ax.spines.values()]:
+        spine.set_in_layout(False)  # they lie within the axes, and to ask each for its size takes half of the time
+    return axes
+
+
+def panels(n_panels: int, n_names: int = 1) -> list[Axes]:
+    """Axes for small multiples."""
+    return canvas(panels_size(n_panels, n_names), panels_shape(n_panels))
+
+
+def draw_picture(title: str, caption: str, alternative: str, draw: Callable[[], Axes | Sequence[Axes]]) -> Picture:
+    """Draw and embed: as SVG, or as PNG where there are many dots. The user's settings of matplotlib play no part."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "geneae", "font.size": 10})
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # browsers find other fonts; a PNG shows a box
+        drawn = draw()
+        figure = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
+        assert isinstance(figure, Figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # else it is drawn once more, only to be laid out
+        kind = "png" if _n_dots(figure) > MOST_VECTOR_DOTS else "svg"
+        file = io.BytesIO()
+        without = {"Date": None, "Creator": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
+        figure.savefig(file, format=kind, dpi=DPI, metadata=without)
+    width, height = figure.get_size_inches()
+    content = file.getvalue() if kind == "svg" else _few_colors(file)
+    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    source = f"data:{media};base64,{base64.b64encode(content).decode()}"
+    return Picture(title, caption, alternative, source, round(width * CSS_DPI), round(height * CSS_DPI))
+
+
+def _few_colors(file: io.BytesIO) -> bytes:
+    """A PNG in 255 colours, a third of the size: what 20 arms with 5,000 dots each need to stay below 3 MB."""
+    smaller = io.BytesIO()
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(255).save(smaller, "png", optimize=True)
+    return smaller.getvalue()
+
+
+def _n_dots(figure: Figure) -> int:
+    dots = [artist for ax in figure.axes for artist in ax.collections if isinstance(artist, PathCollection)]
+    return sum(len(np.asarray(artist.get_offsets())) for artist in dots)

@@ -1,0 +1,62 @@
+"""How the runs were made."""
+
+from geneae.report.cells import Cell, Table, number_cell, show_range
+from geneae.report.folders import Run, distinct, of_config
+
+
+def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """How the runs were made: what they have in common, and where they differ all of it."""
+    seconds = [float(found) for run in runs if (found := of_config(run, "seconds")) is not None]
+    memory = [float(found) for run in runs if (found := of_config(run, "peak_memory_mb")) is not None]
+    speed = [float(found) for run in runs if (found := of_config(run, "profiles_per_second")) is not None]
+    to_best = [float(found) for run in runs if (found := of_config(run, "seconds_to_best_epoch")) is not None]
+    versions = {name: None for run in runs for name in (of_config(run, "versions") or {})}
+    sizes = {name: None for run in runs for name in run.split_sizes}
+    of_split = [
+        f"{name} {show_range(min(found), max(found))}"
+        for name in sizes
+        if (found := [run.split_sizes.get(name, 0) for run in runs])
+    ]
+    facts = [
+        ("Command", distinct(runs, "command")),
+        ("Data", distinct(runs, "data", "source")),
+        ("Matrix", distinct(runs, "data", "location")),
+        ("Fingerprint of the data", distinct(runs, "data", "fingerprint")),
+        ("Profiles and genes in the data", [
+            f"{int(n_profiles):,} x {int(n_genes):,}"
+            for n_profiles, n_genes in zip(
+                distinct(runs, "data", "n_profiles"), distinct(runs, "data", "n_genes"), strict=False
+            )
+        ]),
+        ("Space", distinct(runs, "space")),
+        ("Profiles by split", [", ".join(of_split)] if of_split else []),
+        ("Seed", [", ".join(distinct(runs, "seed"))]),
+        ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),
+        ("Time", [f"{sum(seconds):,.1f} seconds in all runs together"] if seconds else []),
+        ("Training", [f"{show_range(round(min(speed)), round(max(speed)))} profiles per second"] if speed else []),
+        ("Best epoch", [f"after at most {max(to_best):,.1f} seconds of training"] if to_best else []),
+        ("Peak memory", [f"{max(memory):,.0f} MB in the largest run"] if memory else []),
+        ("Versions", [", ".join(f"{name} {' or '.join(distinct(runs, 'versions', name))}" for name in versions)]),
+    ]  # fmt: skip
+    return [(title, lines) for title, lines in facts if any(lines)]
+
+
+def runs_table(runs: list[Run]) -> Table:
+    """A row for each run."""
+    rows = []
+    for run in runs:
+        row = [Cell(run.name), Cell(run.arm)]
+        for key in ("seed", "best_epoch", "epochs_run", "seconds", "peak_memory_mb"):
+            found = of_config(run, key)
+            value = float("nan") if found is None else float(found)
+            row.append(number_cell(value, f"{value:,.1f}" if key == "seconds" else f"{value:,.0f}"))
+        rows.append(row)
+    headers = ("run", "arm", "seed", "best epoch", "epochs run", "seconds", "peak memory, MB")
+    return Table("Runs", headers, rows, "A best epoch of 0 means that no epoch was better than the start.")
+
+
+def settings_table(runs: list[Run]) -> Table:
+    """Every setting, with all values that it has among the runs."""
+    names = {str(name): None for run in runs for name in (of_config(run, "settings") or {})}
+    rows = [[Cell(name), Cell(", ".join(distinct(runs, "settings", name)) or "none")] for name in names]
+    return Table("Settings", ("setting", "value"), rows)

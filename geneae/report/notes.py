@@ -1,0 +1,120 @@
+"""What the report says in words."""
+
+from geneae.losses import ALIASES, LOSSES
+from geneae.report.cells import show_range
+from geneae.report.folders import SPLITS, Run, arms_of, distinct, has_held_out, of_config, split_judged
+
+
+def title_of_report(runs: list[Run]) -> str:
+    """Arms and data."""
+    arms = list(arms_of(runs))
+    data = ", ".join(distinct(runs, "data", "source")) or "unknown data"
+    return f"{len(arms)} arms compared on {data}" if len(arms) > 1 else f"{arms[0]} on {data}"
+
+
+def facts_of(runs: list[Run]) -> str:
+    """How many arms, seeds, profiles and genes."""
+    n_arms, n_seeds = len(arms_of(runs)), len({run.config.get("seed") for run in runs})
+    said = [
+        f"{n_arms} arm{'s' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, {len(runs)} run{'s' * (len(runs) > 1)}"
+    ]
+    sizes = {
+        name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in ("train", *SPLITS[::-1])
+    }
+    sizes = {name: found for name, found in sizes.items() if found}
+    if sizes:
+        said.append(
+            ", ".join(f"{show_range(min(found), max(found))} {name}" for name, found in sizes.items()) + " profiles"
+        )
+    genes = distinct(runs, "network", "n_genes")
+    if genes:
+        said.append(f"{show_range(min(map(int, genes)), max(map(int, genes)))} genes")
+    return "; ".join(said)
+
+
+def notes_of(runs: list[Run]) -> list[str]:
+    """What a reader of the table has to know."""
+    said = []
+    if any("knn_20" in run.profiles for run in runs):
+        said.append(
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
+            "clusters of the latents agree with the labels. Labels took no part in training, except in that of the "
+            "supervised encoder, which is the ceiling."
+        )
+    if any(run.is_encoder for run in runs):
+        said.append(
+            "An encoder that learns by agreement of views reconstructs nothing: it has no cosine with a profile and no "
+            "squared error. Its last epoch is taken, as labels choose nothing."
+        )
+    if all(run.is_encoder for run in runs):
+        return said
+    if has_held_out(runs):
+        said.append(
+            "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
+            "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the other "
+            "half: noise cannot be copied, and the noise ceiling is what a perfect reconstruction would reach."
+        )
+        said.append(
+            "The ceiling takes noise for Poisson, as that of molecules counted one by one is; other technical noise, "
+            "which the two halves share, makes it too high."
+        )
+        said.append(
+            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
+            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
+            "of the cosine with the noise-free profile (Spearman 1904)."
+        )
+    else:
+        said.append(
+            "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
+            "Without counts, its molecules cannot be divided into halves: there is no held-out cosine, which would not "
+            "reward that, no noise ceiling, and no shrunken PCA."
+        )
+    said.append("Centred cosine is taken after the gene means are subtracted: the mean profile is at 0.")
+    said.append(
+        "PCA and shrunken PCA are fitted to the training profiles. Validation profiles choose the epoch; test profiles "
+        "choose nothing."
+    )
+    free = [arm for arm, several in arms_of(runs).items() if _is_scale_free(several[0])]
+    if free:
+        said.append(
+            f"The loss of {', '.join(free)} does not see the length of a reconstruction, so that its raw MSE says "
+            "nothing about the loss and is not to be compared with others. Rescaled MSE is taken after all "
+            "reconstructions of a model were multiplied by the one factor that suits the validation profiles best."
+        )
+    centred = [
+        f"{arm} ({center})"
+        for arm, several in arms_of(runs).items()
+        if (center := of_config(several[0], "center")) not in (None, "none")
+    ]
+    if centred:
+        said.append(
+            f"Rescaled MSE is taken after the centring of the loss: {', '.join(centred)} has one of its own, and is to "
+            "be compared with the baselines beside it."
+        )
+    kept = {arm: sum(of_config(run, "best_epoch") == 0 for run in several) for arm, several in arms_of(runs).items()}
+    if any(kept.values()):
+        arms = ", ".join(f"{arm} ({n} of {len(arms_of(runs)[arm])} runs)" for arm, n in kept.items() if n)
+        said.append(f"The start was kept, as no epoch of training was better on the validation profiles: {arms}.")
+    if len(runs) == len(arms_of(runs)):
+        said.append("One seed says nothing about the spread between seeds.")
+    return said
+
+
+def _is_scale_free(run: Run) -> bool:
+    name = str(of_config(run, "settings", "loss"))
+    name = ALIASES.get(name, name)
+    return name in LOSSES and LOSSES[name].is_scale_free
+
+
+def missing_from(runs: list[Run]) -> list[str]:
+    """What a reader would look for in vain."""
+    said = []
+    if split_judged(runs) != "test":
+        said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
+    if not any("label" in run.profiles or run.umap is not None for run in runs):
+        said.append(
+            "The runs carry no labels: --color KEY, with a column of obs such as the cell type, adds a UMAP and, "
+            "between arms, differences by label."
+        )
+    return said

@@ -1,0 +1,82 @@
+"""Run folders as one HTML file that needs nothing else and shows what their tables hold."""
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from geneae.report.folders import SPLITS, Run, split_judged
+from geneae.report.making import making_of, runs_table, settings_table
+from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
+from geneae.report.pictures import paired_pictures, pictures_of
+from geneae.report.scores import MAIN_METRICS, score_rows, score_table
+from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
+
+
+def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame | None = None) -> None:
+    """Write the report of one run or of many.
+
+    Parameters
+    ----------
+    path
+        Of the HTML file.
+    runs
+        At least one. Those of equal `arm` are seeds of one another; the first arm is the reference.
+    answer
+        The sentences that it opens with.
+    paired
+        `paired.csv` of a comparison.
+    """
+    path.write_text(render_report(runs, answer, paired), encoding="utf-8")
+
+
+def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = None) -> str:
+    """The report as HTML; takes what `write_report` does."""
+    source = files("geneae.report").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    judged = split_judged(runs)
+    present = [split for split in SPLITS if any((run.metrics["split"] == split).any() for run in runs)]
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
+    splits = [judged, *(split for split in present if split != judged)]
+    scores = {split: score_rows(runs, split) for split in splits}
+    return environment.from_string(source).render(
+        policy=_policy(source),
+        title=title_of_report(runs),
+        answer=answer,
+        facts=facts_of(runs),
+        results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS)).rows],
+        more=[table for split in splits if (table := score_table(scores[split], split, others)).rows],
+        notes=notes_of(runs),
+        paired=[] if paired is None else paired_tables(paired),
+        paired_pictures=[] if paired is None else paired_pictures(paired),
+        diagnostics=diagnostics_of(runs),
+        nulls=nulls_of(runs, judged),
+        pictures=pictures_of(runs, metrics, judged),
+        missing=missing_from(runs),
+        worst=worst_profiles(runs, judged),
+        genes=genes_of(runs, judged),
+        making=making_of(runs),
+        runs_table=runs_table(runs),
+        settings=settings_table(runs),
+    )
+
+
+def _policy(source: str) -> str:
+    """Content security policy: no request at all, and no script but our own."""
+
+    def digest(tag: str) -> str:
+        found = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)
+        assert found is not None
+        return "sha256-" + base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+
+    return (
+        f"default-src 'none'; img-src data:; style-src '{digest('style')}'; script-src '{digest('script')}'; "
+        "base-uri 'none'; form-action 'none'"
+    )

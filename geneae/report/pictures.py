@@ -1,0 +1,261 @@
+"""The figures of the report, each with caption and text alternative."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from geneae import pl
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.pl.layout import label_size, rows_size
+from geneae.pl.style import BASELINES, MOST_LABELS, title_of
+from geneae.pl.values import (
+    baseline_values,
+    by_gene,
+    by_profile,
+    label_differences,
+    main_metric,
+    mean_curve,
+    shown_split,
+)
+from geneae.report.cells import number, show_range, signed
+from geneae.report.folders import Run, arms_of, distinct, genes_by_arm, label_name
+from geneae.report.image import Picture, canvas, draw_picture, panels
+
+
+def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
+    """Differences to the first arm in the metrics that count."""
+    found = []
+    split = shown_split({"": paired})
+    main = HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
+    for metric in (main, "cosine", "rescaled_mse"):
+        rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
+        if rows.empty:
+            continue
+        said = "; ".join(
+            f"{row['arm']} {signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])}), "
+            f"{row['verdict']}"
+            for row in rows.to_dict("records")
+        )
+        sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
+        title = f"Difference in {title_of(metric)} to {rows['reference'].iloc[0]}"
+
+        def draw(metric: str = metric, size: tuple[float, float] = rows_size(len(rows))) -> Axes:
+            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split)
+
+        found.append(draw_picture(title, f"Mean over {sample} with its 95 % interval.", f"{title}: {said}.", draw))
+    return found
+
+
+def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
+    """The figures whose numbers are there."""
+    by_views = arms_of(run for run in runs if "view_cosine" in run.history)
+    found = []
+    if by_views:
+        found.append(_encoder_picture({arm: [run.history for run in several] for arm, several in by_views.items()}))
+    umaps = {arm: run.umap for arm, several in arms_of(runs).items() for run in several[::-1] if run.umap is not None}
+    runs = [run for run in runs if not run.is_encoder]
+    arms = arms_of(runs)
+    profiles = {arm: pd.concat([run.profiles for run in several]) for arm, several in arms.items()}
+    histories = {arm: [run.history for run in several] for arm, several in arms.items()}
+    if runs:
+        found += [
+            _distribution_picture(profiles, metrics, split),
+            _against_mse_picture(profiles, split),
+            _parts_picture(profiles, metrics, split),
+            _curves_picture(histories, _of_validation(runs)),
+            _norm_picture(histories, _of_validation(runs)),
+        ]
+    is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
+    if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
+        found.append(_labels_picture(profiles, split, label_name(runs)))
+    genes = genes_by_arm(runs)
+    if genes:
+        found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
+    if umaps and is_one_key:
+        found.append(_umap_picture(umaps, label_name(runs)))
+    return found
+
+
+def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
+    """How many profiles and seeds a figure is of."""
+    profiles, seeds = list(n_profiles), list(n_seeds)
+    noun = "seed" if max(seeds) == 1 else "seeds"
+    return (
+        f"{show_range(min(profiles), max(profiles))} {split} profiles and {show_range(min(seeds), max(seeds))} {noun}"
+    )
+
+
+def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
+    """How many profiles and seeds have a value."""
+    by_arm = [table[table["split"] == split].dropna(subset=[metric]) for table in profiles.values()]
+    seeds = [int(table["profile"].value_counts().max()) if len(table) else 0 for table in by_arm]
+    return _sizes([table["profile"].nunique() for table in by_arm], seeds, split)
+
+
+def _of_validation(runs: list[Run]) -> str:
+    """How many profiles and seeds the histories are of."""
+    seeds = [len(several) for several in arms_of(runs).values()]
+    return _sizes([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
+
+
+def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str) -> Picture:
+    metric = main_metric(profiles)
+    said = []
+    for arm, table in profiles.items():
+        values = by_profile(table, split)[metric].dropna()
+        if len(values):
+            low, median, high = values.quantile([0.05, 0.5, 0.95])
+            said.append(f"{arm}: mean {values.mean():.4f}, median {median:.4f} ({low:.4f} to {high:.4f})")
+    titles = BASELINES | {"ceiling": "noise ceiling"}
+    lines = [
+        f"{titles[name]} {np.nanmean(values):.4f}"
+        for name, values in baseline_values(metrics, list(profiles), split, metric).items()
+    ]
+    return draw_picture(
+        f"Distribution of the {title_of(metric)}",
+        f"Of {_sample(profiles, split, metric)}. The bar goes from the 5th to the 95th percentile; the dot is "
+        "the median, the white diamond the mean. Lines are means of the baselines, to be compared with the diamond.",
+        f"{title_of(metric)} with 5th to 95th percentile. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
+        lambda: pl.cosine_distribution(profiles, metrics, canvas(rows_size(len(profiles)))[0], split=split),
+    )
+
+
+def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Picture:
+    tables = {arm: by_profile(table, split) for arm, table in profiles.items()}
+    said = [
+        f"{arm}: {len(table):,} profiles, rank correlation of cosine and MSE {_rank_correlation(table):.2f}"
+        for arm, table in tables.items()
+    ]
+    coloured = all("molecules" in table for table in tables.values())
+    caption = (
+        f"Of {_sample(profiles, split, 'cosine')}. A dot is a profile; cosine and MSE are those of its "
+        "own reconstruction."
+    )
+    if coloured:
+        caption += " Colour is the number of molecules: profiles of few molecules are noisier, and reach less."
+    return draw_picture(
+        "Cosine against MSE",
+        caption,
+        f"Cosine against MSE, a dot for each of the {split} profiles. {'; '.join(said)}.",
+        lambda: pl.cosine_against_mse(profiles, panels(len(profiles)), split=split),
+    )
+
+
+def _rank_correlation(table: pd.DataFrame) -> float:
+    """Spearman; NaN where one of the two does not vary."""
+    ranks = table[["mse", "cosine"]].dropna().rank()
+    if len(ranks) < 2 or (ranks.std() == 0).any():
+        return float("nan")
+    return float(np.corrcoef(ranks["mse"], ranks["cosine"])[0, 1])
+
+
+def _parts_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str) -> Picture:
+    said = []
+    for arm, table in profiles.items():
+        means = by_profile(table, split)[["direction_error", "magnitude_error"]].mean()
+        direction, magnitude = (number(float(value)) for value in means)
+        said.append(f"{arm}: direction {direction}, magnitude {magnitude}")
+    n_baselines = len(baseline_values(metrics, list(profiles)[:1], split, "direction_error"))
+    size = rows_size(len(profiles) + n_baselines)
+    return draw_picture(
+        "Parts of the error",
+        f"Mean over {_sample(profiles, split, 'mse')}. MSE is the sum of two parts: reconstructions that "
+        "point in another direction, and reconstructions that are "
+        "too long or too short. A cosine loss sees the first part only."
+        + (" Baselines are those beside the first arm." if n_baselines and len(profiles) > 1 else ""),
+        f"Mean over {split} profiles of the two parts of the MSE. {'; '.join(said)}.",
+        lambda: pl.error_parts(profiles, metrics, canvas(size)[0], split=split),
+    )
+
+
+def _curve_ends(histories: dict[str, list[pd.DataFrame]], column: str) -> str:
+    said = []
+    for arm, several in histories.items():
+        curve = mean_curve(several, column)
+        said.append(
+            f"{arm} from {number(float(curve.iloc[0]))} to {number(float(curve.iloc[-1]))} at epoch {curve.index[-1]}"
+        )
+    return "; ".join(said)
+
+
+def _curves_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
+    return draw_picture(
+        "Training curves",
+        f"What training saw of {sample}, epoch by epoch; epoch 0 is the start. With count splits these "
+        "are numbers of halves against halves. Thick lines are means over seeds, thin lines single seeds.",
+        f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
+        f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
+        lambda: pl.training_curves(histories, panels(2, len(histories))),
+    )
+
+
+def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
+    has_labels = all("validation_knn_20" in history for several in histories.values() for history in several)
+    said = [f"Cosine of views: {_curve_ends(histories, 'view_cosine')}"]
+    if has_labels:
+        said.append(f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}")
+    return draw_picture(
+        "Agreement of views",
+        "Validation profiles, epoch by epoch; epoch 0 is the start. Views of a profile that point in opposite "
+        "directions are many at the start of some methods and should be few at the end. Thick lines are means.",
+        f"{'. '.join(said)}.",
+        lambda: pl.encoder_curves(histories, panels(2 + has_labels, len(histories))),
+    )
+
+
+def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
+    return draw_picture(
+        "Norm of the reconstruction",
+        f"Of {sample}. Median over profiles of the length of the reconstruction over that of its target. "
+        "The MSE is least "
+        "where this ratio equals the cosine; a cosine loss leaves it free.",
+        f"Norm ratio by epoch: {_curve_ends(histories, 'norm_ratio')}.",
+        lambda: pl.norm_by_epoch(histories, panels(1, len(histories))[0]),
+    )
+
+
+def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) -> Picture:
+    metric, reference = main_metric(profiles), next(iter(profiles))
+    table = label_differences(profiles, metric, split)
+    size = label_size(table["label"].nunique(), len(profiles) - 1)
+    said = [
+        f"{row['label']}, {row['arm']}: {signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])})"
+        for row in table.head(40).to_dict("records")
+    ]
+    return draw_picture(
+        f"Difference to {reference} by {name}",
+        f"Of {_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles "
+        f"of each {name}, with its 95 % interval "
+        "over profiles; number of profiles in brackets. Intervals are not corrected for their number."
+        + (f" The {MOST_LABELS} most frequent are shown." if table["label"].nunique() > MOST_LABELS else ""),
+        f"Difference in {title_of(metric)} to {reference}. {'; '.join(said)}.",
+        lambda: pl.difference_by_label(profiles, canvas(size)[0], split=split),
+    )
+
+
+def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
+    said = []
+    for arm, table in genes.items():
+        found = by_gene(table)["correlation"].dropna()
+        said.append(f"{arm}: median {found.median():.4f} over {len(found):,} genes")
+    return draw_picture(
+        "Correlation by gene",
+        f"Pearson correlation over {sample} between a gene and its reconstruction, against the mean expression "
+        "of the gene. Lines are medians of equally many genes. Rare genes are nearly all noise.",
+        f"Correlation of genes with their reconstruction. {'; '.join(said)}.",
+        lambda: pl.gene_correlation(genes, panels(1, len(genes))[0]),
+    )
+
+
+def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
+    sizes = [len(table) for table in tables.values()]
+    said = [f"{arm}: {len(table):,} profiles, {table['label'].nunique():,} labels" for arm, table in tables.items()]
+    return draw_picture(
+        f"UMAP of the latents by {name}",
+        f"Of the first seed of each arm, {show_range(min(sizes), max(sizes))} profiles of all splits. "
+        "Distances between groups mean little in a UMAP.",
+        f"UMAP of the latents coloured by {name}. {'; '.join(said)}.",
+        lambda: pl.umap(tables, panels(len(tables)), title=name),
+    )

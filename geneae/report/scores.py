@@ -1,0 +1,118 @@
+"""The table of results: arms, baselines and the ceiling."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geneae.evaluation import HELD_OUT, SAME
+from geneae.judging import BY_PROFILE, OF_CLUSTERS, TITLES
+from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
+from geneae.report.folders import Run, arms_of, of_config
+
+MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse", *BY_PROFILE, *OF_CLUSTERS)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A row of the table of results: an arm, a baseline or the ceiling."""
+
+    title: str
+    """As shown."""
+    kind: str
+    """`arm`, `baseline` or `ceiling`."""
+    means: dict[str, list[float]]
+    """By metric, one mean over profiles for every run."""
+    n_profiles: dict[str, list[int]]
+    """By metric, the number of profiles of every run."""
+    n_runs: int
+    """Seeds."""
+
+
+def score_rows(runs: list[Run], split: str) -> list[Scores]:
+    """Arms, then baselines, then the ceiling. A baseline that is the same beside several arms is one row."""
+    arms = arms_of(runs)
+    rows = [_scores(arm, "arm", several, split, "model") for arm, several in arms.items()]
+    merged: list[tuple[Scores, list[str]]] = []
+    for arm, several in arms.items():
+        for scores in _baselines(several, split):
+            known = (beside for other, beside in merged if _is_same(scores, other))
+            beside = next(known, None)
+            if beside is None:
+                merged.append((scores, [arm]))
+            else:
+                beside.append(arm)
+    titles: set[str] = set()
+    found = []
+    for scores, beside in merged:
+        again = scores.title in titles
+        titles.add(scores.title)
+        title = f"{scores.title} (beside {', '.join(beside)})" if again else scores.title
+        found.append(Scores(title, scores.kind, scores.means, scores.n_profiles, scores.n_runs))
+    return [*rows, *sorted(found, key=lambda scores: scores.kind == "ceiling")]
+
+
+def _is_same(one: Scores, other: Scores) -> bool:
+    """Whether two rows are equal to the digits shown; fits on machines with other work differ in the last bits."""
+    return (one.kind, one.title, one.n_profiles) == (other.kind, other.title, other.n_profiles) and all(
+        np.allclose(values, other.means.get(metric, np.nan), rtol=SAME, atol=1e-6, equal_nan=True)
+        for metric, values in one.means.items()
+    )
+
+
+def _baselines(runs: list[Run], split: str) -> list[Scores]:
+    """Of one arm, from the strongest kind to the weakest; the ceiling last."""
+    size = of_config(runs[0], "settings", "n_latent")
+    sized = "" if size is None else f", size {size}"
+    names = {"shrunken_pca": f"shrunken PCA{sized}", "pca": f"PCA{sized}"}
+    known = set(runs[0].metrics["model"])
+    sizes = [name for name in dict.fromkeys(runs[0].metrics["model"]) if re.fullmatch(r"pca_\d+", name)]
+    names |= {
+        name: f"PCA, size {name.removeprefix('pca_')}"
+        for name in sorted(sizes, key=lambda name: -int(name.removeprefix("pca_")))
+        if name != f"pca_{size}"
+    }
+    names |= {"mean_profile": "mean profile"}
+    names |= {name: title for name, title in TITLES.items() if name not in ("model", *names)}
+    names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
+    found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known]
+    ceiling = _scores("noise ceiling", "ceiling", runs, split, "model", "ceiling")
+    return [scores for scores in [*found, ceiling] if scores.means]
+
+
+def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metric: str | None = None) -> Scores:
+    means: dict[str, list[float]] = {}
+    sizes: dict[str, list[int]] = {}
+    for run in runs:
+        table = run.metrics
+        rows = table[(table["split"] == split) & (table["model"] == model) & (table["statistic"] == "mean")]
+        rows = rows[rows["metric"] == metric] if metric is not None else rows[rows["metric"] != "ceiling"]
+        for name, value, size in zip(rows["metric"], rows["value"], rows["n_profiles"], strict=True):
+            name = HELD_OUT if name == "ceiling" else str(name)
+            means.setdefault(name, []).append(float(value))
+            sizes.setdefault(name, []).append(int(size))
+    return Scores(title, kind, means, sizes, len(runs))
+
+
+def score_table(rows: list[Scores], split: str, metrics: Sequence[str]) -> Table:
+    """Mean over profiles and seeds ± deviation over seeds; how many these are in the caption, or where they differ."""
+    shown = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
+    rows = [scores for scores in rows if any(metric in scores.means for metric in shown)]
+    sizes = {metric: [size for scores in rows for size in scores.n_profiles.get(metric, [])] for metric in shown}
+    by_metric = {metric: show_range(min(found), max(found)) for metric, found in sizes.items()}
+    is_one_size, seeds = len(set(by_metric.values())) == 1, sorted({scores.n_runs for scores in rows})
+    headers = ["model"]
+    for metric in shown:
+        headers.append(metric_header(metric) + ("" if is_one_size else f" of {by_metric[metric]} profiles"))
+    if len(seeds) > 1:
+        headers.append("seeds")
+    cells = []
+    for scores in rows:
+        row = [Cell(scores.title, kind=scores.kind), *(mean_cell(scores.means.get(metric, [])) for metric in shown)]
+        cells.append([*row, count_cell(scores.n_runs)] if len(seeds) > 1 else row)
+    n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
+    of_seeds = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else "seeds"
+    spread = " ± standard deviation over seeds" if any(size > 1 for size in seeds) else ""
+    title = f"{split.capitalize()}: means over {n_profiles}{split} profiles and {of_seeds}{spread}"
+    return Table(title, tuple(headers), cells)

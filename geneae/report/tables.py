@@ -1,0 +1,152 @@
+"""The other tables: differences, diagnostics, nulls, worst profiles, genes."""
+
+import numpy as np
+import pandas as pd
+
+from geneae.diagnostics import null_table
+from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.judging import BY_PROFILE
+from geneae.nulls import NULLS
+from geneae.pl.style import title_of
+from geneae.pl.values import by_gene, by_profile, main_metric
+from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
+from geneae.report.folders import Run, arms_of, genes_by_arm, label_name
+
+PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
+N_WORST = 20  # profiles named
+N_GENES = 10  # named at either end
+
+
+def paired_tables(paired: pd.DataFrame) -> list[Table]:
+    """Paired differences in the metrics that count, and in the others."""
+    counts = paired["metric"].isin(PAIRED_METRICS)
+    return [_paired_table(table) for table in (paired[counts], paired[~counts]) if len(table)]
+
+
+def _paired_table(paired: pd.DataFrame) -> Table:
+    """A row for each metric and arm."""
+    order = [*PAIRED_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in PAIRED_METRICS)]
+    rows = []
+    for row in sorted(paired.to_dict("records"), key=lambda row: order.index(str(row["metric"]))):
+        difference, low, high, p = (float(row[name]) for name in ("difference", "low", "high", "p_holm"))
+        verdict = str(row["verdict"])
+        rows.append(
+            [
+                Cell(str(row["arm"])),
+                Cell(metric_header(str(row["metric"]))),
+                number_cell(difference, signed(difference)),
+                Cell(f"{signed(low)} to {signed(high)}", repr(low) if np.isfinite(low) else "", "number"),
+                number_cell(p, "< 0.0001" if p < 1e-4 else f"{p:.4f}"),
+                Cell(verdict, kind=verdict if verdict in ("better", "worse") else ""),
+                count_cell(row["n_profiles"]),
+                count_cell(row["n_seeds"]),
+            ]
+        )
+    reference = ", ".join(dict.fromkeys(map(str, paired["reference"])))
+    split = ", ".join(dict.fromkeys(map(str, paired["split"])))
+    headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict", "profiles", "seeds")
+    return Table(
+        f"Difference of each arm to {reference}, {split} profiles",
+        headers,
+        rows,
+        "Differences are taken profile by profile and seed by seed; the interval, by bootstrap, holds for other "
+        "profiles and other seeds alike, and is not corrected for the number of intervals. p values are corrected for "
+        "the number of comparisons in all metrics (Holm 1979); the verdict follows from them, and a difference below "
+        "the last digit of a table is none. Errors of a loss that leaves the length of reconstructions free are "
+        "compared after rescaling alone: before it, they tell of that length.",
+    )
+
+
+def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
+    """What fires, as message and the arms that it is said of; and a table of all diagnostics."""
+    tables = [run.diagnostics.assign(arm=run.arm) for run in runs if run.diagnostics is not None]
+    if not tables:
+        return None
+    said: dict[str, list[str]] = {}
+    rows = []
+    for (arm, name), found in pd.concat(tables).groupby(["arm", "name"], sort=False):
+        fires = found["fires"] == "True"
+        often = f"in {fires.sum()} of {len(found)} runs" if len(runs) > 1 else "yes"
+        if fires.any():
+            message = str(found.loc[fires, "message"].iloc[0])
+            said.setdefault(message, []).append(f"{arm} ({often})" if len(runs) > 1 else str(arm))
+        shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
+        rows.append([Cell(str(arm)), Cell(shown[0]), mean_cell(list(found["value"])), *map(Cell, shown[1:])])
+    spread = ": means ± standard deviation over seeds" if len(runs) > len(arms_of(runs)) else ""
+    table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
+    return [(message, ", ".join(arms)) for message, arms in said.items()], table
+
+
+def nulls_of(runs: list[Run], split: str) -> Table | None:
+    """Every fit with nulls beside them."""
+    rows: list[list[Cell]] = []
+    headers: list[str] = []
+    for run in runs:
+        table = pd.DataFrame() if run.diagnostics is None else null_table(run.metrics, run.diagnostics, split)
+        headers = headers or [metric_header(str(name)) for name in table.columns]
+        for title, *numbers in table.itertuples():
+            name = title if len(runs) == 1 else f"{run.name}, {title}"
+            rows.append([Cell(name, kind="" if title in NULLS.values() else "arm"), *map(number_cell, numbers)])
+    if not rows:
+        return None
+    sizes = [run.metrics.loc[run.metrics["split"] == split, "n_profiles"].max() for run in runs]
+    n_profiles = show_range(int(min(sizes)), int(max(sizes)))
+    return Table(
+        f"The same training where there is nothing to learn: means over {n_profiles} {split} profiles",
+        ("fit", *headers),
+        rows,
+        "Genes permuted: each profile keeps its values at random genes, so that profiles share nothing but their "
+        "depth. Targets permuted: each profile is to predict another one. A gain over the mean profile that is left "
+        "there needs no signal; a fit that gains no more has learned nothing.",
+    )
+
+
+def worst_profiles(runs: list[Run], split: str) -> Table | None:
+    """The twenty profiles of least cosine, mean over arms and seeds."""
+    arms = arms_of(run for run in runs if not run.is_encoder)
+    if not arms:  # nothing is reconstructed
+        return None
+    profiles = {arm: by_profile(pd.concat([run.profiles for run in several]), split) for arm, several in arms.items()}
+    metric = main_metric({arm: table.reset_index() for arm, table in profiles.items()})
+    values = pd.DataFrame({arm: table[metric] for arm, table in profiles.items()})
+    order = values.mean(axis=1).dropna().sort_values(kind="stable").index[:N_WORST]
+    first = next(iter(profiles.values())).reindex(order)
+    extra = [name for name in ("label", "molecules") if name in first]
+    rows = []
+    for name in order:
+        row = [Cell(str(name))]
+        if "label" in extra:
+            row.append(Cell(str(first.loc[name, "label"])))
+        if "molecules" in extra:
+            row.append(count_cell(float(first["molecules"][name])))
+        rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
+    headers = {"label": label_name(runs), "molecules": "molecules"}
+    columns = list(arms) if len(arms) > 1 else [metric_header(metric)]
+    mean = "mean over arms and seeds" if len(runs) > 1 else "this run"
+    return Table(
+        f"The {len(rows)} {split} profiles of lowest {title_of(metric)} ({mean})",
+        ("profile", *(headers[name] for name in extra), *columns),
+        rows,
+    )
+
+
+def genes_of(runs: list[Run], split: str) -> Table | None:
+    """The genes of highest and of lowest correlation among the better expressed half."""
+    genes = {arm: by_gene(table) for arm, table in genes_by_arm(runs).items()}
+    if not genes:
+        return None
+    values = pd.DataFrame({arm: table["correlation"] for arm, table in genes.items()})
+    means = pd.DataFrame({arm: table["mean"] for arm, table in genes.items()}).mean(axis=1)
+    order = values.mean(axis=1)[means >= means.median()].dropna().sort_values(ascending=False, kind="stable").index
+    named = order if len(order) <= 2 * N_GENES else order[:N_GENES].append(order[-N_GENES:])
+    rows = [
+        [Cell(str(gene)), number_cell(float(means[gene])), *(number_cell(float(values[arm][gene])) for arm in genes)]
+        for gene in named
+    ]
+    columns = list(genes) if len(genes) > 1 else ["correlation ↑"]
+    return Table(
+        f"Genes of highest and of lowest correlation with their reconstruction, {split} profiles",
+        ("gene", "mean expression", *columns),
+        rows,
+        "Among the half of the genes that is expressed more, as rare genes are nearly all noise.",
+    )
