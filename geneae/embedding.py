@@ -1,11 +1,14 @@
 """Latents in the files that others read: AnnData, CSV, Parquet, NumPy."""
 
+import shutil
 import warnings
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem, write_elem
 
 from geneae.errors import InputError
 from geneae.model import Model
@@ -13,6 +16,7 @@ from geneae.profiles import Profiles
 
 FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
 RECONSTRUCTED = "geneae_reconstructed"
+CHUNK = 1024  # profiles reconstructed at a time
 
 
 def check_format(path: Path, reconstruct: bool) -> None:
@@ -49,6 +53,8 @@ def write_embedding(
         table.to_csv(path, index_label="profile")
     elif path.suffix == ".parquet":
         table.rename_axis("profile").reset_index().to_parquet(path, index=False)
+    elif profiles.is_streamed and Path(data).is_file():
+        _add_to_copy(path, Path(data), model, latent, key_added, reconstruct)
     else:
         adata = _read(data)
         adata.obsm[key_added] = latent
@@ -56,6 +62,25 @@ def write_embedding(
         if reconstruct:
             adata.layers[RECONSTRUCTED] = reconstruction(model, latent, pd.Index(adata.var_names.astype(str)))
         adata.write_h5ad(path)
+
+
+def _add_to_copy(path: Path, data: Path, model: Model, latent: np.ndarray, key_added: str, reconstruct: bool) -> None:
+    """The same for an .h5ad that does not fit into memory: a copy of the file, to which all is added where it lies."""
+    shutil.copyfile(data, path)
+    with h5py.File(path, "r+") as file:
+        write_elem(file, f"obsm/{key_added}", latent)
+        write_elem(file, "uns/geneae", describe(model, key_added))
+        if not reconstruct:
+            return
+        genes = pd.Index(read_elem(file["var"]).index.astype(str))
+        shape, chunk = (len(latent), len(genes)), (min(CHUNK, len(latent)), len(genes))
+        name = f"layers/{RECONSTRUCTED}"
+        if name in file:
+            del file[name]
+        layer = file.create_dataset(name, shape, np.float32, chunks=chunk)
+        layer.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        for start in range(0, len(latent), CHUNK):
+            layer[start : start + CHUNK] = reconstruction(model, latent[start : start + CHUNK], genes)
 
 
 def _read(data: str) -> anndata.AnnData:
@@ -86,7 +111,7 @@ def reconstruction(model: Model, latent: np.ndarray, genes: pd.Index) -> np.ndar
     """(n_profiles, n_genes) float32 in the order of `genes`, dense; NaN for genes that the model does not know."""
     columns = model.preprocess.genes.get_indexer(genes)
     result = np.full((len(latent), len(genes)), np.nan, np.float32)
-    for rows in np.array_split(np.arange(len(latent)), max(1, len(latent) // 1024)):
+    for rows in np.array_split(np.arange(len(latent)), max(1, len(latent) // CHUNK)):
         result[np.ix_(rows, np.flatnonzero(columns >= 0))] = model.reconstruction(latent[rows])[
             :, columns[columns >= 0]
         ]

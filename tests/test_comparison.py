@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from geneae.comparison import BETTER, COMPARED, NONE, UNDEFINED, WORSE, Arm, _interval, answer, compare_arms, holm
+from geneae.comparison import (
+    BETTER,
+    COMPARED,
+    NONE,
+    UNDEFINED,
+    WORSE,
+    Arm,
+    answer,
+    bootstrap_interval,
+    compare_arms,
+    holm,
+)
 
 N_PROFILES, SEEDS = 200, (0, 1, 2)
 
@@ -124,7 +135,7 @@ def test_intervals_hold_as_often_as_they_say_for_few_seeds_that_differ() -> None
     held = 0
     for _ in range(100):
         of_seed, of_profile = rng.normal(0, 0.01, (3, 1)), rng.normal(0, 0.05, (1, 100))
-        _, low, high, p = _interval(of_seed + of_profile + rng.normal(0, 0.02, (3, 100)), seed=0)
+        _, low, high, p = bootstrap_interval(of_seed + of_profile + rng.normal(0, 0.02, (3, 100)), seed=0)
         held += low < 0 < high
         assert (p < 0.05) == (not low < 0 < high) or 0.02 < p < 0.1  # both say the same
     assert held >= 90

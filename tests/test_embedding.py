@@ -119,3 +119,19 @@ def test_a_zarr_becomes_an_h5ad(fitted: Autoencoder, counts: anndata.AnnData, tm
     found, names = read(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(found, latent)
     assert names == list(counts.obs_names)
+
+
+def test_a_copy_of_a_streamed_file_holds_what_a_whole_one_holds(
+    fitted: Autoencoder, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.embedding.CHUNK", 100)
+    latent = fitted.transform(counts_path)
+    for stream in ("yes", "no"):
+        profiles = read_profiles(counts_path, stream=stream)
+        write_embedding(tmp_path / f"{stream}.h5ad", str(counts_path), fitted.model_, profiles, latent, "X_new", True)
+    found, wanted = (anndata.read_h5ad(tmp_path / f"{stream}.h5ad") for stream in ("yes", "no"))
+    np.testing.assert_array_equal(found.obsm["X_new"], wanted.obsm["X_new"])
+    np.testing.assert_allclose(found.layers["geneae_reconstructed"], wanted.layers["geneae_reconstructed"], rtol=1e-5)
+    assert found.uns["geneae"].keys() == wanted.uns["geneae"].keys()
+    assert (found.X != wanted.X).nnz == 0
+    pd.testing.assert_frame_equal(found.obs, wanted.obs)
