@@ -18,10 +18,12 @@ from geneae.settings import (
     CUT_PLACES,
     DEVICES,
     LOSS_NAMES,
+    OBJECTIVE_NAMES,
     PRECISIONS,
     STARTS,
     STREAMS,
     TARGETS,
+    VIEW_NAMES,
     Settings,
 )
 
@@ -111,10 +113,31 @@ STREAM = click.option(
     show_default=True,
     help="Leave the matrix in its file and read rows as needed. auto: where a fit would take half the free memory.",
 )
-LOSS = option("loss", f"Loss: {', '.join(LOSS_NAMES)}.", metavar="NAME", shell_complete=_complete_loss)
+OBJECTIVE = option(
+    "objective",
+    f"What the encoder learns by: {', '.join(OBJECTIVE_NAMES)}; or one of the latter beside the first, such as "
+    "simclr+reconstruction.",
+    metavar="NAME",
+)
+LOSS = option(
+    "loss", f"Loss of reconstruction: {', '.join(LOSS_NAMES)}.", metavar="NAME", shell_complete=_complete_loss
+)
 LATENT = option("n_latent", "Length of the latent, in numbers per profile.", "--latent")
 CUT = option("cut", "Cut-initialisation: divide the initial weights by this factor.")
 FIT_OPTIONS = (
+    OBJECTIVE,
+    option(
+        "views",
+        f"How views differ from their profile: {', '.join(VIEW_NAMES)}, each with an amount or without, such as "
+        "thin:0.3+mask:0.2. auto: thin for counts, else mask.",
+        metavar="CHAIN",
+    ),
+    option("agreement", "Weight of the agreement of views beside a reconstruction, a factor of at least 0."),
+    option(
+        "label",
+        "Column of obs that latents are judged by; it takes no part in training.  [default: none]",
+        metavar="KEY",
+    ),
     LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
@@ -257,17 +280,17 @@ def fit(
 
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
-    from geneae.fitting import check_loss
+    from geneae.fitting import check_loss, check_objective
     from geneae.logs import check_log, open_log
 
     check_loss(settings)
+    check_objective(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
-    from geneae.evaluation import verdict
     from geneae.profiles import read_profiles
-    from geneae.runs import Task, fit_run, is_finished, judged_split
-    from geneae.terminal import both, metrics_table, null_lines, progress_bar
+    from geneae.runs import Task, conclude, fit_run, is_finished, judged_split
+    from geneae.terminal import both, label_table, metrics_table, null_lines, progress_bar
 
     if settings.devices * settings.nodes > 1:
         open_ranks(settings)  # before anything is read, so that all processes read at the same time
@@ -290,8 +313,9 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    say(metrics_table(model.evaluation_))
-    say(verdict(model.evaluation_, judged_split(settings)))
+    for table in filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_))):
+        say(table)
+    say(conclude(model.evaluation_, judged_split(settings)))
     if null:
         say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))
     say(_training_line(model))
@@ -331,6 +355,8 @@ def _split_line(model: Any) -> str:
 
 def _training_line(model: Any) -> str:
     config = model.model_.config
+    if config["settings"]["objective"] != "reconstruction":
+        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in all; the last one is taken."
     best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
     if best == 0 and config["settings"]["init"] == "pca":
@@ -369,6 +395,7 @@ def evaluate(
     from geneae.terminal import metrics_table
 
     loaded = load_model(Path(model))
+    loaded.check_decoder()
     profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     split = read_split(Path(model), loaded, profiles)
     evaluation = judge(loaded, expression, profiles.names, split, fit_scales=False)
@@ -432,6 +459,8 @@ def embed(
     check_format(Path(output), reconstruct)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
+    if reconstruct:
+        loaded.check_decoder()
     profiles, expression = _match(loaded, data, layer, use_raw, stream, min_overlap, _say(quiet))
     latent = loaded.latent(expression)
     with new_file(Path(output), overwrite) as partial:
@@ -500,6 +529,13 @@ def inspect(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
 @click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="NAME",
+    help="Objectives to combine with the losses.  [default: reconstruction]",
+)
+@click.option(
     "--loss",
     "losses",
     multiple=True,
@@ -518,10 +554,11 @@ def inspect(
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR
-@options(*(one for one in FIT_OPTIONS if one not in (LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
+@options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
 def compare(
     data: tuple[str, ...],
     output: str,
+    objectives: tuple[str, ...],
     losses: tuple[str, ...],
     cuts: tuple[float, ...],
     latents: tuple[int, ...],
@@ -535,9 +572,9 @@ def compare(
 ) -> None:
     """Compare losses on DATA, or finished run folders with each other.
 
-    Every arm (a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary folder inside the
-    output; what is there already is not run again. Differences are taken profile by profile against the first arm, and
-    with --color by its values, too.
+    Every arm (an objective, a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary
+    folder inside the output; what is there already is not run again. Differences are taken profile by profile against
+    the first arm, and with --color by its values, too.
     """
     folder, say = Path(output), _say(quiet)
     if (Path(data[0]) / "config.json").is_file():
@@ -549,7 +586,8 @@ def compare(
             raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
         base = Settings(**fields)
         choices: dict[str, list[Any]] = {
-            "loss": list(losses) or ["mse", "cosine"],
+            "objective": list(objectives) or [base.objective],
+            "loss": list(losses) or ([base.loss] if objectives else ["mse", "cosine"]),
             "cut": list(cuts) or [base.cut],
             "n_latent": list(latents) or [base.n_latent],
         }
@@ -571,13 +609,14 @@ def _run_grid(
     say: Callable[[str], None],
 ) -> str:
     """Run every arm and seed, saying how far it is, and compare them."""
-    from geneae.fitting import check_loss
+    from geneae.fitting import check_loss, check_objective
     from geneae.runs import Source, compare_runs, grid, run_grid
     from geneae.saving import check_parent
 
     tasks = grid(base, choices, seeds, folder)
     for task in tasks:
         check_loss(task.settings)
+        check_objective(task.settings)
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)

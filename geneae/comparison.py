@@ -7,15 +7,23 @@ import pandas as pd
 from scipy import stats
 
 from geneae.evaluation import COLUMNS, HELD_OUT, SAME, WITHOUT_COUNTS
+from geneae.judging import BY_PROFILE
 from geneae.losses import find_loss
 from geneae.metrics import METRICS
 
 DRAWS = 2000  # bootstrap draws over profiles and seeds
+ANSWERS = {
+    HELD_OUT: "held-out cosine",
+    WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)",
+    BY_PROFILE[0]: "20-NN accuracy of the latents",
+}
+"""Titles of what an answer is of: the first that there is."""
 LEVEL = 0.05  # of the family of all comparisons, after Holm
 BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
 SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
 RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
-COMPARED = tuple(name for name in COLUMNS if name not in METRICS or METRICS[name].better)
+COMPARED = (*(name for name in COLUMNS if name not in METRICS or METRICS[name].better), *BY_PROFILE)
+HIGHER = (HELD_OUT, *BY_PROFILE)  # is better, of those that are no metric of single reconstructions
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +71,7 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
         for metric in COMPARED:
             differences = _differences(arms[0], arm, metric)
             if differences.size:
-                better = METRICS[metric].better if metric in METRICS else "higher" if metric == HELD_OUT else "lower"
+                better = METRICS[metric].better if metric in METRICS else "higher" if metric in HIGHER else "lower"
                 floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
                 rows.append(
                     (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
@@ -90,6 +98,8 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
 
 def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
     """(n_seeds, n_profiles) arm minus reference, for the profiles that have a value everywhere."""
+    if not all(metric in table for of in (arm, reference) for table in of.profiles.values()):
+        return np.empty((0, 0))
     by_seed = [arm.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(arm.profiles)]
     return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
 
@@ -161,9 +171,11 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     metrics
         Long table of all runs, with a column `arm`.
     """
-    metric = HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
+    known = [name for name in ANSWERS if (paired["metric"] == name).any()]
+    if not known:
+        return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
+    metric, title = known[0], ANSWERS[known[0]]
     rows = paired[paired["metric"] == metric]
-    title = "held-out cosine" if metric == HELD_OUT else "own-input centred cosine (no counts, so no held-out number)"
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
     n_seeds = int(rows["n_seeds"].iloc[0])
     seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed, which says nothing about the spread between seeds"

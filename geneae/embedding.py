@@ -99,6 +99,7 @@ def describe(model: Model, key_added: str) -> dict[str, Any]:
     return {
         "version": config["versions"]["geneae"],
         "key_added": key_added,
+        "objective": config["settings"].get("objective", "reconstruction"),
         "loss": config["settings"]["loss"],
         "center": config["center"],
         "settings": {name: value for name, value in config["settings"].items() if value is not None},

@@ -56,7 +56,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     evaluation_
         The `geneae.evaluation.Evaluation` of validation and test profiles.
     genewise_
-        gene, mean and correlation over the test profiles.
+        gene, mean and correlation over the test profiles; empty where nothing is reconstructed.
     diagnostics_
         name, value, limit, fires, message.
     """
@@ -65,6 +65,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self,
         loss: str = DEFAULTS.loss,
         *,
+        objective: str = DEFAULTS.objective,
+        views: str = DEFAULTS.views,
+        agreement: float = DEFAULTS.agreement,
+        label: str | None = DEFAULTS.label,
         n_latent: int = DEFAULTS.n_latent,
         hidden: int = DEFAULTS.hidden,
         basis: str = DEFAULTS.basis,
@@ -98,6 +102,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         nodes: int = DEFAULTS.nodes,
     ) -> None:
         self.loss = loss
+        self.objective = objective
+        self.views = views
+        self.agreement = agreement
+        self.label = label
         self.n_latent = n_latent
         self.hidden = hidden
         self.basis = basis
@@ -270,7 +278,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
                 table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
                 table.to_csv(partial / "split.csv", index=False)
                 self.history_.to_csv(partial / "history.csv", index=False)
-                self.genewise_.to_csv(partial / "genewise.csv", index=False)
+                if len(self.genewise_):
+                    self.genewise_.to_csv(partial / "genewise.csv", index=False)
                 self.diagnostics_.to_csv(partial / "diagnostics.csv", index=False)
                 write_evaluation(self.evaluation_, partial)
             if and_then is not None:

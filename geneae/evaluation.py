@@ -193,6 +193,7 @@ def evaluate(
     partner
         (n_profiles,) position of the profile that each is to predict; its own where there is none.
     """
+    model.check_decoder()
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
     products, held_out, of_halves = _all_products(model, expression, centers, partner)
     scales = model.scales
@@ -392,7 +393,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     for rival, title in rivals.items():
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
-            said.append(f"{_outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
+            said.append(f"{outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
     what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
@@ -417,7 +418,8 @@ def _standing(metrics: pd.DataFrame, split: str) -> str:
     )
 
 
-def _outcome(difference: float, error: float) -> str:
+def outcome(difference: float, error: float) -> str:
+    """In words, how a mean difference with its standard error is to be read."""
     if abs(difference) < SAME:
         return "is as good as"
     if abs(difference) <= CLEAR * error or np.isnan(error):

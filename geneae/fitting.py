@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from torch import Tensor
 
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
@@ -21,6 +23,17 @@ from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
 from geneae.diagnostics import diagnose, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
+from geneae.judging import (
+    Labelled,
+    controls,
+    describe_latents,
+    diagnose_latents,
+    encode,
+    judge_latents,
+    labelled,
+    merge,
+    watch,
+)
 from geneae.losses import LossSettings, find_loss
 from geneae.model import FORMAT, Model
 from geneae.network import Network, network_in_basis, random_network
@@ -29,11 +42,13 @@ from geneae.objectives import Reconstruction
 from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants, mismatch
 from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
+from geneae.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes, parse_objective
 from geneae.settings import Settings
 from geneae.splits import EXCLUDED, split_profiles
 from geneae.streaming import StreamedSource
-from geneae.training import Training, train
-from geneae.views import Splitter
+from geneae.training import JudgeEpoch, Source, Training, judge, train
+from geneae.view_pairs import JointSource, ViewSource, validation_views
+from geneae.views import Splitter, Viewer, parse_views
 
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
@@ -54,7 +69,8 @@ class Fitted:
     evaluation: Evaluation
     """Of validation and test profiles."""
     genewise: pd.DataFrame
-    """gene, mean, correlation over the judged profiles: test, or validation where there is no test."""
+    """gene, mean, correlation over the judged profiles: test, or validation where there is no test; empty without a
+    decoder."""
     diagnostics: pd.DataFrame
     """name, value, limit, fires, message, over the same profiles."""
 
@@ -93,14 +109,20 @@ def fit(
     if null is not None and profiles.is_streamed:
         raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
     center = check_loss(settings)
-    is_split = _is_split(profiles, settings.target)
+    name, is_reconstructed = check_objective(settings)
+    if profiles.is_streamed and (name is not None or settings.label is not None):
+        raise InputError("views and labels need the profiles in memory. Use --stream no, or other profiles.")
+    if null is not None and not is_reconstructed:
+        raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
+    chain = parse_views(settings.views, profiles.state) if name is not None else []
+    is_split = is_reconstructed and _is_split(profiles, settings.target)
     is_empty = profiles.scan.lengths == 0
     split_seed = settings.seed if settings.split_seed is None else settings.split_seed
     split = split_profiles(
         profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
     )
     saved = None
-    if checkpoint is not None:
+    if checkpoint is not None and name is None:  # teachers and queues are in no checkpoint
         identity = _identity(profiles, settings, split, null)
         saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
@@ -115,18 +137,30 @@ def fit(
     known = expression.take(train_rows), expression.take(validation_rows)
     partners_of = _among(partner, train_rows), _among(partner, validation_rows)
     sample = known[0].sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
-    blocks, baselines = _fit_baselines(sample, preprocess, settings, is_split, partners_of[0])
+    blocks, baselines = _fit_baselines(sample, preprocess, settings, is_split, is_reconstructed, partners_of[0])
+    labels = None
+    if settings.label is not None:
+        labels = labelled(expression, preprocess, profiles.obs, split, settings.label, settings.seed)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
         constants = loss_constants(
             blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
         )
-        objective = Reconstruction(find_loss(settings.loss), center, constants)
+        of_whole = baselines.whole.mean - network.mean  # where the network knows halves
+        shift = of_whole if bool(of_whole.any()) else None
+        reconstruction = Reconstruction(find_loss(settings.loss), center, constants)
+        objective: Reconstruction | SelfSupervised | Joint = reconstruction
+        if name is not None:
+            views = OBJECTIVES[name](Sizes(settings.n_latent, settings.hidden, len(train_rows)))
+            views.shift = shift
+            objective = Joint(views, reconstruction, settings.agreement) if is_reconstructed else views
+        if not is_reconstructed:
+            network.drop_decoder()
+        look = watch(labels, shift) if labels is not None else None
         names = profiles.names[train_rows]
-        training = _train(
-            network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch, saved, names
-        )
+        choices = objective, settings, is_split, chain, look
+        training = _train(network, known, blocks, partners_of, preprocess, *choices, on_epoch, saved, names)
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -156,16 +190,45 @@ def fit(
     }
     model = Model(network, preprocess, baselines, {}, config)
     judged = np.flatnonzero(split.isin(["validation", "test"]))
-    evaluation = evaluate(
-        model, expression.take(judged), profiles.names[judged], split.iloc[judged], True, _among(partner, judged)
-    )
+    of_judged = expression.take(judged), profiles.names[judged], split.iloc[judged]
+    if is_reconstructed:
+        evaluation = evaluate(model, *of_judged, True, _among(partner, judged))
+    else:
+        evaluation = describe_latents(model, *of_judged, training.history.iloc[training.best_epoch])
+    if labels is not None:
+        evaluation = merge(evaluation, _judge_by_labels(labels, model, settings))
     spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
     config |= spent if saved is None else saved.spent()
     model = replace(model, scales=evaluation.scales)
-    name = "test" if settings.test else "validation"
-    last = expression.take(np.flatnonzero(split == name))
-    diagnostics = to_table(diagnose(model, evaluation, last, name))
-    return Fitted(model, split, training.history, evaluation, gene_correlation(model, last), diagnostics)
+    last_name = "test" if settings.test else "validation"
+    last = expression.take(np.flatnonzero(split == last_name))
+    if is_reconstructed:
+        genewise, found = gene_correlation(model, last), diagnose(model, evaluation, last, last_name)
+    else:
+        genewise, found = pd.DataFrame(), diagnose_latents(evaluation, settings.n_latent, last_name)
+    return Fitted(model, split, training.history, evaluation, genewise, to_table(found))
+
+
+def _judge_by_labels(labels: Labelled, model: Model, settings: Settings) -> Evaluation:
+    """Latents and controls."""
+    latent = encode(model.network, labels.matrix, model.shift(is_half=False))
+    found = {"model": latent, **controls(labels, model.baselines, settings)}
+    return judge_latents(labels, found, settings.seed)
+
+
+def check_objective(settings: Settings) -> tuple[str | None, bool]:
+    """What `parse_objective` gives; an unknown objective, or one that the other settings do not suit, is refused."""
+    name, is_reconstructed = parse_objective(settings.objective)
+    if name is not None and settings.batch_size < 2:
+        raise InputError(f"objective {settings.objective} needs steps of at least 2 profiles; found --batch-size 1.")
+    if name is not None and settings.devices * settings.nodes > 1:
+        raise InputError(f"objective {settings.objective} trains on one device; found {settings.devices} a node.")
+    if not is_reconstructed and settings.target == "split":
+        raise InputError(
+            f"--target split is of reconstruction; objective {settings.objective} has none. Leave it out, or use "
+            f"--objective {settings.objective}+reconstruction."
+        )
+    return name, is_reconstructed
 
 
 def _identity(profiles: Profiles, settings: Settings, split: pd.Series, null: str | None) -> dict[str, Any]:
@@ -224,13 +287,18 @@ def _rescaled(preprocess: Preprocess, expression: Expression) -> Preprocess:
 
 
 def _fit_baselines(
-    expression: Expression, preprocess: Preprocess, settings: Settings, is_split: bool, partner: np.ndarray | None
+    expression: Expression,
+    preprocess: Preprocess,
+    settings: Settings,
+    is_split: bool,
+    is_reconstructed: bool,
+    partner: np.ndarray | None,
 ) -> tuple[list[sparse.csr_matrix], Baselines]:
     """What the network is trained on (first draw), and the bases of the training profiles."""
     whole = preprocess.apply(expression)
     small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
     basis = fit_basis([whole], small if is_split else large, settings.seed)
-    if preprocess.state != "counts":
+    if preprocess.state != "counts" or not is_reconstructed:
         return mismatch([whole], partner), Baselines(basis, None, None, settings.n_latent)
     splitter = Splitter(expression.rows)
     halves = mismatch(draw_blocks(expression, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
@@ -260,14 +328,49 @@ def _train(
     blocks: list[sparse.csr_matrix],
     partners_of: tuple[np.ndarray | None, np.ndarray | None],
     preprocess: Preprocess,
-    objective: Reconstruction,
+    objective: Reconstruction | SelfSupervised | Joint,
     settings: Settings,
     is_split: bool,
+    chain: list[tuple[str, float]],
+    look: Callable[[Network], dict[str, float]] | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
     saved: Checkpoint | None,
     names: pd.Index,
 ) -> Training:
-    """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
+    """Train on the first of two sets of profiles, whose `blocks` are known, with the second to judge each epoch."""
+    source: Source
+    judge_epoch: JudgeEpoch
+    validation: list[Pairs] = []
+    if isinstance(objective, SelfSupervised):
+        source, judge_epoch = _views(network, known, preprocess, objective, settings, chain)
+    else:
+        pairs, validation = _pairs(network, known, blocks, partners_of, preprocess, settings, is_split, saved)
+        source, reconstruction = pairs, objective.reconstruction if isinstance(objective, Joint) else objective
+        judge_epoch = partial(judge, pairs=validation, objective=reconstruction)
+        if isinstance(objective, Joint):
+            views, judge_views = _views(network, known, preprocess, objective.views, settings, chain)
+            assert isinstance(pairs, PairSource)
+            source, judge_epoch = JointSource(views, pairs), _both(judge_epoch, judge_views, objective.weight)
+    if look is not None:
+        judge_epoch = _beside(judge_epoch, look)
+    is_plain = isinstance(objective, Reconstruction) and look is None  # then several processes share the judging
+    others = None if is_plain else judge_epoch
+    training = train(network, source, validation, objective, settings, on_epoch, saved, names, others)
+    network.to("cpu")
+    return training
+
+
+def _pairs(
+    network: Network,
+    known: tuple[Expression, Expression],
+    blocks: list[sparse.csr_matrix],
+    partners_of: tuple[np.ndarray | None, np.ndarray | None],
+    preprocess: Preprocess,
+    settings: Settings,
+    is_split: bool,
+    saved: Checkpoint | None,
+) -> tuple[PairSource | StreamedSource, list[Pairs]]:
+    """Inputs and targets of training, and those of validation."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
     scratch = None if saved is None else nearest_folder(saved.path)
     source = (
@@ -282,9 +385,42 @@ def _train(
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
-    training = train(network, source, validation, objective, settings, on_epoch, saved, names)
-    network.to("cpu")
-    return training
+    return source, validation
+
+
+def _views(
+    network: Network,
+    known: tuple[Expression, Expression],
+    preprocess: Preprocess,
+    objective: SelfSupervised,
+    settings: Settings,
+    chain: list[tuple[str, float]],
+) -> tuple[ViewSource, JudgeEpoch]:
+    """Views of training, and a look at those of validation."""
+    viewer = Viewer(chain, preprocess, np.sqrt(column_variance(preprocess.apply(known[0]))))
+    source = ViewSource(network, known[0], viewer, settings.batch_size, settings.seed)
+    batches = validation_views(viewer, known[1], settings.batch_size, settings.seed)
+    return source, partial(objective.judge, batches=batches)
+
+
+def _both(of_pairs: JudgeEpoch, of_views: JudgeEpoch, weight: float) -> JudgeEpoch:
+    """A joint loss, and the numbers of both."""
+
+    def judge_epoch(network: Network) -> tuple[Tensor, dict[str, float]]:
+        (by_pair, pair_means), (by_view, view_means) = of_pairs(network), of_views(network)
+        return by_pair.cpu() + weight * by_view, pair_means | view_means
+
+    return judge_epoch
+
+
+def _beside(judge_epoch: JudgeEpoch, look: Callable[[Network], dict[str, float]]) -> JudgeEpoch:
+    """With more numbers of the same network."""
+
+    def judge_more(network: Network) -> tuple[Tensor, dict[str, float]]:
+        losses, means = judge_epoch(network)
+        return losses, means | look(network)
+
+    return judge_more
 
 
 def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]:

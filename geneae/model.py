@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geneae.baselines import Baselines
+from geneae.errors import InputError
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
 from geneae.products import sparse_rows
@@ -46,6 +47,15 @@ class Model:
         """Whether profiles can be judged on held-out molecules: they were counts."""
         return self.baselines.half is not None
 
+    def check_decoder(self) -> None:
+        """Refuse what needs a reconstruction where nothing was trained to reconstruct."""
+        if not self.network.has_decoder:
+            objective = self.config["settings"]["objective"]
+            raise InputError(
+                f"a model of objective {objective} has latents alone: no decoder was trained, and nothing can be "
+                f"reconstructed or compared with a profile. Fit with --objective {objective}+reconstruction for both."
+            )
+
     def shift(self, is_half: bool) -> Tensor | None:
         """(n_genes,) by which the mean of halves or whole profiles lies above the mean the network knows.
 
@@ -69,6 +79,7 @@ class Model:
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 predicted from latents, in `preprocess.space`."""
+        self.check_decoder()
         shift = self.shift(is_half=False)
         with torch.no_grad():
             hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))

@@ -87,6 +87,10 @@ class SkipCore(nn.Module):
         )
         return [layer for layer in mlp if isinstance(layer, nn.Linear)], [bridge]
 
+    def drop_decoder(self) -> None:
+        """Leave the encoder alone."""
+        del self.decoder_linear, self.decoder_mlp
+
 
 class PlainCore(nn.Module):
     """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z)."""
@@ -113,6 +117,10 @@ class PlainCore(nn.Module):
         """Layers of a side along its deep path, and those that bridge it (none)."""
         stack = self.encoder if side == "encoder" else self.decoder
         return [layer for layer in stack if isinstance(layer, nn.Linear)], []
+
+    def drop_decoder(self) -> None:
+        """Leave the encoder alone."""
+        del self.decoder
 
 
 def _last(mlp: nn.Sequential) -> nn.Linear:
@@ -172,6 +180,7 @@ class Network(nn.Module):
             self.register_buffer("components", encoder_weight)
             self.components: Tensor
         self._fixed_output: LinearOutput | None = None
+        self.has_decoder = True
 
     @property
     def n_genes(self) -> int:
@@ -181,7 +190,15 @@ class Network(nn.Module):
     def shape(self) -> dict[str, str | bool | int]:
         """What is needed beside the settings to build it again."""
         core = "skip" if isinstance(self.core, SkipCore) else "plain"
-        return {"core": core, "is_free": self.is_free, "n_scores": len(self.deviation), "n_genes": self.n_genes}
+        sizes = {"n_scores": len(self.deviation), "n_genes": self.n_genes}
+        return {"core": core, "is_free": self.is_free, "has_decoder": self.has_decoder, **sizes}
+
+    def drop_decoder(self) -> None:
+        """Leave the encoder alone, for objectives that train nothing else."""
+        self.core.drop_decoder()
+        if self.is_free:
+            del self.decoder_weight, self.decoder_bias
+        self.has_decoder = False
 
     def output_weight(self) -> Tensor:
         """(n_genes, n_scores) last matrix."""
@@ -265,9 +282,12 @@ class Network(nn.Module):
         """Parameters of the linear paths: they start at the right place and move slowly."""
         if isinstance(self.core, SkipCore):
             yield from self.core.encoder_linear.parameters()
-            yield from self.core.decoder_linear.parameters()
             if self.is_free:
-                yield from (self.encoder_weight, self.encoder_bias, self.decoder_weight, self.decoder_bias)
+                yield from (self.encoder_weight, self.encoder_bias)
+            if self.has_decoder:
+                yield from self.core.decoder_linear.parameters()
+            if self.has_decoder and self.is_free:
+                yield from (self.decoder_weight, self.decoder_bias)
 
 
 def network_in_basis(
@@ -321,7 +341,7 @@ def cut_initialize(network: Network, factor: float, where: str = "all") -> None:
     with torch.no_grad():
         if where in ("encoder", "all"):
             depth = _cut_side(network, "encoder", factor, depth)
-        if where in ("decoder", "all"):
+        if where in ("decoder", "all") and network.has_decoder:
             _cut_side(network, "decoder", factor, depth)
 
 

@@ -1,11 +1,40 @@
 """What a training step minimises."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from geneae.losses import Loss, LossSettings, masked_loss, mean_loss
+from geneae.network import Network
 from geneae.products import InnerProducts
+
+
+class Objective(Protocol):
+    """What the training loop asks of whatever a step minimises."""
+
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether its validation loss chooses the epoch; else the last one is taken."""
+
+    def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
+        """Before the first of so many steps, when the network has been cut; what it learns itself is cut, too."""
+
+    def learned(self) -> Sequence[nn.Parameter]:
+        """Parameters beside those of the network."""
+
+    def see(self, network: Network, batch: Any) -> Any:
+        """What the loss is taken of, in the precision of the forward pass."""
+
+    def __call__(self, seen: Any, /) -> Tensor:
+        """The loss, a mean over profiles."""
+
+    def n_counted(self, seen: Any) -> Tensor:
+        """How many profiles that mean is over."""
+
+    def after_step(self, network: Network, seen: Any) -> None:
+        """What follows the network: teachers, queues."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +47,22 @@ class Reconstruction:
     """Centring of the inner products that the loss sees: `none`, `gene` or `profile`."""
     settings: LossSettings
     """Weights, and constants of the training profiles."""
+    chooses_epoch: ClassVar[bool] = True
+
+    def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
+        """Nothing: it learns nothing itself."""
+
+    def learned(self) -> Sequence[nn.Parameter]:
+        """None."""
+        return ()
+
+    def see(self, network: Network, batch: Any) -> InnerProducts:
+        """Inner products of the targets of a batch and their predictions."""
+        products: list[InnerProducts] = network(*batch, self.center)[0]
+        return products[0]
+
+    def after_step(self, network: Network, seen: InnerProducts) -> None:
+        """Nothing follows."""
 
     def by_profile(self, products: InnerProducts) -> Tensor:
         """(n_profiles,) losses; 0 where the target has no direction."""

@@ -21,7 +21,8 @@ from geneae.checkpoints import is_unfinished
 from geneae.comparison import Arm, answer, compare_arms
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
-from geneae.evaluation import verdict
+from geneae.evaluation import Evaluation, verdict
+from geneae.judging import is_judged, label_verdict
 from geneae.profiles import Profiles, read_profiles
 from geneae.report import Run, read_run, write_report
 from geneae.saving import CONFIG, SPLIT, finish_swap, new_file, read_config
@@ -77,10 +78,17 @@ def fit_run(
         if color is not None and with_umap:
             umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
             umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
-        write_report(partial / REPORT, [read_run(partial)], verdict(model.evaluation_, judged_split(settings)))
+        write_report(partial / REPORT, [read_run(partial)], conclude(model.evaluation_, judged_split(settings)))
 
     model.save(folder, overwrite=overwrite or resume, and_then=add_report)
     return model
+
+
+def conclude(evaluation: Evaluation, split: str) -> str:
+    """What came of a fit, in sentences: of its reconstruction, of its latents by labels, of whichever there is."""
+    said = [verdict(evaluation, split)] if "cosine" in evaluation.profiles else []
+    said += [label_verdict(evaluation, split)] if is_judged(evaluation) else []
+    return " ".join(said) or "Without labels nothing says how good these latents are: fit with --label KEY."
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:
@@ -157,7 +165,7 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
 
 
 def _shown(field: str, value: Any) -> str:
-    return str(value) if field == "loss" else f"{field.removeprefix('n_')}={value}"
+    return str(value) if field in ("objective", "loss") else f"{field.removeprefix('n_')}={value}"
 
 
 def run_grid(
@@ -259,6 +267,7 @@ def compare_runs(
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     with new_file(output / METRICS, overwrite=True) as partial:
         metrics[columns].to_csv(partial, index=False)
+    paired = None if paired is None or paired.empty else paired
     if paired is not None:
         with new_file(output / PAIRED, overwrite=True) as partial:
             paired.to_csv(partial, index=False)

@@ -308,12 +308,16 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
             if shape["core"] == "skip"
             else PlainCore(n_scores, n_latent, float(settings["dropout"]))
         )
-    first, last = ("encoder_weight", "decoder_weight") if shape["is_free"] else ("components", "components")
+    has_decoder = bool(shape.get("has_decoder", True))  # folders that do not say so hold an autoencoder
+    first = "encoder_weight" if shape["is_free"] else "components"
+    last = "decoder_weight" if shape["is_free"] and has_decoder else first
     n_genes = int(shape["n_genes"])
     for name, expected in ((first, (n_genes, n_scores)), ("mean", (n_genes,)), ("deviation", (n_scores,))):
         if state[name].shape != expected:
             raise ValueError(f"tensor {name} must have shape {expected}; found {tuple(state[name].shape)}")
     network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
+    if not has_decoder:
+        network.drop_decoder()
     network.load_state_dict(state, assign=True)
     return network.eval()
 

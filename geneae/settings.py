@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from geneae.errors import InputError, unknown
 
 LOSS_NAMES = ("mse", "relative-mse", "cosine", "pearson", "combined", "magnitude", "scaled-cosine")
+OBJECTIVE_NAMES = ("reconstruction", "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "dino")
+VIEW_NAMES = ("thin", "mask", "noise", "crossover", "swap")
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
 TARGETS = ("auto", "split", "self")
@@ -19,6 +21,15 @@ STREAMS = ("auto", "yes", "no")
 class Settings:
     """What a user can choose about a fit. Impossible values are refused."""
 
+    objective: str = "reconstruction"
+    """`reconstruction`, a name in `geneae.selfsupervised.OBJECTIVES`, or such a name joined with it by `+`."""
+    views: str = "auto"
+    """Names in `geneae.views.VIEWS`, each with `:amount` or without, joined by `+`. `auto`: `thin` for counts, else
+    `mask`."""
+    agreement: float = 0.1
+    """Weight of the agreement of views beside a reconstruction, at least 0."""
+    label: str | None = None
+    """Column of `obs` that latents are judged by. It takes no part in training."""
     loss: str = "mse"
     """Name in `geneae.losses.LOSSES`."""
     n_latent: int = 32
@@ -106,6 +117,7 @@ class Settings:
             _check(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
         _check("seed", self.seed, "at least 0", self.seed >= 0)
         _check("alpha", self.alpha, "between 0 and 1", 0 <= self.alpha <= 1)
+        _check("agreement", self.agreement, "at least 0", self.agreement >= 0)
         _check("beta", self.beta, "at least 0", self.beta >= 0)
         _check("gamma", self.gamma, "at least 1", self.gamma >= 1)
         _check("cut", self.cut, "above 0 (1 means no cut)", self.cut > 0)

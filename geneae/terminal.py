@@ -11,12 +11,27 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from geneae.diagnostics import null_table
 from geneae.evaluation import HELD_OUT, Evaluation, value
 from geneae.inspection import Inspection
+from geneae.judging import BY_PROFILE, OF_CLUSTERS, is_judged
+from geneae.judging import TITLES as JUDGED_TITLES
 from geneae.metric_comparison import WAYS
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
 SPLITS = ("validation", "test")
 BAR_WIDTH = 24  # characters
+WATCHED = {
+    "validation_cosine": "validation cosine",
+    "validation_mse": "MSE",
+    "view_cosine": "cosine of views",
+    "validation_knn_20": "k-NN accuracy",
+}
+LABEL_METRICS = {
+    "knn_20": "20-NN",
+    "knn_200": "200-NN",
+    "linear_probe": "linear probe",
+    "ari": "ARI",
+    "nmi": "NMI",
+}
 
 
 @contextlib.contextmanager
@@ -50,10 +65,8 @@ def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
     def say(row: dict[str, float]) -> str:
         is_start = row["epoch"] == 0  # of this fit or of the next, with --null
         best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
-        return (
-            f"epoch {row['epoch']:.0f}/{epochs}  validation cosine {row['validation_cosine']:.4f}  "
-            f"MSE {row['validation_mse']:.4g}  lowest loss in epoch {best['epoch']:.0f}"
-        )
+        shown = [f"{title} {row[name]:.4g}" for name, title in WATCHED.items() if name in row]
+        return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *shown, f"lowest loss in epoch {best['epoch']:.0f}"])
 
     return say
 
@@ -84,7 +97,12 @@ def both(*takers: Callable[[dict[str, float]], None] | None) -> Callable[[dict[s
 
 
 def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
-    """Model and baselines x cosine, centred cosine, MSE and held-out cosine; in each cell the mean of every split."""
+    """Model and baselines x cosine, centred cosine, MSE and held-out cosine; in each cell the mean of every split.
+
+    Nothing for an encoder without a reconstruction.
+    """
+    if "cosine" not in evaluation.profiles:
+        return ""
     metrics = evaluation.metrics
     present = [split for split in splits if split in set(metrics["split"])]
     sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
@@ -99,6 +117,25 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
     if _is_there(evaluation, "ceiling", present[-1]):
         rows.append(row("noise ceiling", "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
     head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def label_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
+    """Latents and controls x k-NN accuracy, linear probe, ARI and NMI; nothing where no labels took part."""
+    if not is_judged(evaluation):
+        return ""
+    metrics = evaluation.metrics
+    judged = metrics[metrics["metric"] == BY_PROFILE[0]]
+    present = [split for split in splits if split in set(judged["split"])]
+    sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    shown = [name for name in (*BY_PROFILE, *OF_CLUSTERS) if name in set(metrics["metric"])]
+    rows = [["", *(f"{LABEL_METRICS[name]} ↑" for name in shown)]]
+    for model, title in JUDGED_TITLES.items():
+        cells = (" / ".join(f"{value(metrics, model, split, name):.4f}" for split in present) for name in shown)
+        rows.append([title, *cells])
+    head = (
+        f"Latents judged by labels that took no part in training, on {' / '.join(sizes)} profiles; ↑ higher is better"
+    )
     return "\n".join([head, *_aligned(rows)])
 
 

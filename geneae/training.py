@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -18,10 +19,9 @@ from geneae.devices import Ranks, open_ranks
 from geneae.errors import InputError, Interrupted
 from geneae.metrics import METRICS, measure
 from geneae.network import Network, cut_initialize
-from geneae.objectives import Reconstruction
-from geneae.pairs import Batch, Pairs, PairSource
+from geneae.objectives import Objective, Reconstruction
+from geneae.pairs import Pairs
 from geneae.settings import Settings
-from geneae.streaming import StreamedPairs, StreamedSource
 
 CHUNK = 4096  # pairs evaluated at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -30,6 +30,29 @@ SHOWN = 3  # profiles named in a message
 STOP = 2**10  # tells the wish to stop from wishes to write, in their sum over processes
 RANK_STRIDE = 2**40  # between the seeds of processes, which draw their own dropout: no user has so large a seed
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
+
+
+JudgeEpoch = Callable[[Network], tuple[Tensor, dict[str, float]]]
+"""Gives the losses by validation profile, and what else a row of the history holds."""
+
+
+class Batches(Protocol):
+    """The steps of an epoch, as the loop sees them."""
+
+    n_profiles: int
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Numbers of what is trained on, each profile once, in random order."""
+
+    def take(self, index: Tensor) -> Any:
+        """Some of it: tensors or what has a `to`, in tuples."""
+
+
+class Source(Protocol):
+    """Where the batches of an epoch come from."""
+
+    def epoch(self, epoch: int) -> Batches:
+        """Of an epoch, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +69,18 @@ class Training:
 
 def train(
     network: Network,
-    source: PairSource | StreamedSource,
+    source: Source,
     validation: list[Pairs],
-    objective: Reconstruction,
+    objective: Objective,
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     checkpoint: Checkpoint | None = None,
     names: pd.Index | None = None,
+    judge_epoch: JudgeEpoch | None = None,
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
+
+    Where the validation loss of an objective does not choose (see `Objective.chooses_epoch`), the last epoch is taken.
 
     Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
     its validation loss is lower by more than two standard errors of the paired difference over profiles: with few
@@ -68,7 +94,7 @@ def train(
     network
         Freshly initialised.
     source
-        Training pairs.
+        Training pairs, or views.
     validation
         Pairs that choose the epoch and nothing else.
     objective
@@ -82,6 +108,8 @@ def train(
         of a step, have it written and raise `Interrupted`.
     names
         Of the training profiles, for messages.
+    judge_epoch
+        Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
     """
     ranks = open_ranks(settings)
     _keep_memory()
@@ -91,9 +119,13 @@ def train(
     begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
     rows: list[dict[str, float]] = []
 
+    def judge_pairs(network: Network) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(objective, Reconstruction)
+        return judge(network, validation, objective, ranks)
+
     def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
         with _threads(n_threads):
-            losses, means = judge(network, validation, objective, ranks)
+            losses, means = (judge_epoch or judge_pairs)(network)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
@@ -118,7 +150,7 @@ def train(
 
     order = torch.Generator().manual_seed(settings.seed)
     if checkpoint is not None and checkpoint.is_resumed:
-        optimizer = _optimizer(network, settings)
+        optimizer = _optimizer(network, objective, settings)
         progress = checkpoint.restore(network, optimizer, order, ranks.rank)
         rows += progress.rows
         if on_epoch is not None:
@@ -126,12 +158,14 @@ def train(
                 on_epoch(row)
     else:
         initial = copy.deepcopy(network.state_dict())
-        network.core.silence_mlps()
+        if objective.chooses_epoch:
+            network.core.silence_mlps()
         at_start = record(0, math.nan, 0.0)
         best_state = copy.deepcopy(network.state_dict())
         network.load_state_dict(initial)
         cut_initialize(network, settings.cut, settings.cut_where)
-        optimizer = _optimizer(network, settings)
+        objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
+        optimizer = _optimizer(network, objective, settings)
         progress = Progress(network, optimizer, order.get_state(), at_start, rows, 0, best_state)
         if ranks.rank:
             torch.manual_seed(settings.seed + RANK_STRIDE * ranks.rank)
@@ -146,7 +180,8 @@ def train(
                 train_loss = _train_epoch(progress, pairs, objective, settings, order, ranks, start, save, runaway)
             losses = record(progress.epoch, train_loss, time.perf_counter() - start)
             best = rows[progress.best]["validation_loss"]
-            if rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses):
+            is_better = rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
+            if is_better or not objective.chooses_epoch:
                 progress.best, progress.best_state = progress.epoch, copy.deepcopy(network.state_dict())
             progress.epoch += 1
             progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
@@ -185,15 +220,22 @@ def _is_gain(gains: Tensor) -> bool:
     return float(gains.mean()) > 2 * error
 
 
-def _optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     linear = list(network.linear_parameters())
     slow = {id(parameter) for parameter in linear}
     others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
+    others += objective.learned()
     groups = [
         {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
         {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+
+
+def _n_steps(source: Source, settings: Settings) -> int:
+    """Steps of all epochs."""
+    order = source.epoch(1).order(torch.Generator())
+    return settings.epochs * len(order.split(settings.batch_size))
 
 
 def rate_factor(step: int, n_steps: int) -> float:
@@ -203,8 +245,8 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 def _train_epoch(
     progress: Progress,
-    pairs: Pairs | StreamedPairs,
-    objective: Reconstruction,
+    pairs: Batches,
+    objective: Objective,
     settings: Settings,
     order: torch.Generator,
     ranks: Ranks,
@@ -224,20 +266,21 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         with ranks.autocast():
-            (products,), _ = network(*_to_device(pairs.take(ranks.part(index)), network), objective.center)
-        value = objective(products)
+            seen = objective.see(network, _to_device(pairs.take(ranks.part(index)), network))
+        value = objective(seen)
         optimizer.zero_grad()
         value.backward()
-        weight = float(objective.n_counted(products)) if ranks.size > 1 and ranks.has_part(index) else 0.0
+        weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
         loss = ranks.average(network, value, weight)
         if not math.isfinite(loss):
             raise runaway(loss, index, pairs.n_profiles)
         optimizer.step()
+        objective.after_step(network, seen)
         progress.total += loss * len(index)
         progress.step += 1
         progress.train_seconds = time.perf_counter() - start
         save()
-    return progress.total / pairs.n_profiles
+    return progress.total / sum(map(len, batches))
 
 
 def _runaway(loss: float, progress: Progress, settings: Settings, rows: Tensor, names: pd.Index | None) -> str:
@@ -251,9 +294,10 @@ def _runaway(loss: float, progress: Progress, settings: Settings, rows: Tensor, 
     )
 
 
-def _to_device(batch: Batch, network: Network) -> Batch:
-    inputs, target = batch
-    return inputs.to(network.mean.device), target.to(network.mean.device)
+def _to_device(batch: Any, network: Network) -> Any:
+    if isinstance(batch, tuple):
+        return tuple(_to_device(part, network) for part in batch)
+    return batch.to(network.mean.device)
 
 
 @torch.no_grad()

@@ -654,3 +654,31 @@ def test_sparse_columns_and_dense_files_give_the_same_run(counts: anndata.AnnDat
         latents.append(np.load(tmp_path / f"{name}.npy"))
     np.testing.assert_array_equal(*latents)
     assert latents[0].shape == (N_PROFILES, 4)
+
+
+def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path) -> None:
+    flags = [*FLAGS, "--objective", "simclr", "--label", "kind", "--views", "thin+mask:0.2"]
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
+    assert result.exit_code == 0, result.output
+    assert "Latents judged by labels that took no part in training, on 24 validation / 24 test" in result.stdout
+    assert "Judged by labels of 20 neighbours (k-NN accuracy) on 24 test profiles, the latent " in result.stdout
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"genewise.csv"}
+    result = geneae("embed", tmp_path / "run", counts_path, "-o", tmp_path / "out.h5ad")
+    assert result.exit_code == 0, result.output
+    latent = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(latent.obsm["X_geneae"], Autoencoder.load(tmp_path / "run").transform(counts_path))
+    assert latent.uns["geneae"]["objective"] == "simclr"
+    for command in (
+        ("embed", tmp_path / "run", counts_path, "-o", tmp_path / "other.h5ad", "--reconstruct"),
+        ("evaluate", tmp_path / "run", counts_path, "-o", tmp_path / "judged"),
+    ):
+        result = geneae(*command)
+        assert result.exit_code == 2
+        assert "a model of objective simclr has latents alone: no decoder was trained" in result.stderr
+
+
+def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
+    assert result.exit_code == 0, result.output
+    assert "Without labels nothing says how good these latents are: fit with --label KEY." in result.stdout
+    assert "the last one is taken" in result.stdout

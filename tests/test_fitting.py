@@ -123,6 +123,10 @@ def test_test_profiles_change_no_weight_and_no_choice(profiles: Profiles, kind: 
 
 LEARNS = {"epochs": 4, "learning_rate": 5e-2, "patience": 4}
 CHANGES: dict[str, dict[str, Any]] = {
+    "objective": {"objective": "simclr"},
+    "views": {"views": "mask:0.6"},
+    "agreement": {"agreement": 2.0},
+    "label": {"label": "kind"},
     "loss": {"loss": "cosine"},
     "n_latent": {"n_latent": 3},
     "hidden": {"hidden": 8},
@@ -154,6 +158,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "precision": {"precision": "bf16"},
 }
 NEEDS: dict[str, dict[str, Any]] = {
+    "views": {"objective": "simclr"},
+    "agreement": {"objective": "simclr+reconstruction"},
     "init": {"basis": "free"},
     "center": {"loss": "cosine"},
     "alpha": {"loss": "combined"},

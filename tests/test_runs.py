@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -236,3 +237,19 @@ def test_settings_of_a_run_are_written_whole(compared: Path) -> None:
     assert set(config["settings"]) == set(asdict(BASE))
     assert config["seed"] == 1
     assert config["split_seed"] == 0
+
+
+def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
+    base = Settings(**QUICK | {"epochs": 1}, label="kind")
+    choices: dict[str, Any] = {"objective": ["simclr", "reconstruction"], "loss": ["mse"]}
+    tasks = grid(base, choices, 1, tmp_path)
+    assert [task.arm for task in tasks] == ["simclr", "reconstruction"]
+    list(run_grid(Source(str(counts_path)), tasks, "test", jobs=1))
+    said = compare_runs([task.folder for task in tasks], tmp_path / "both", {task.folder: task.arm for task in tasks})
+    assert said.startswith("By 20-NN accuracy of the latents on 24 test profiles and one seed")
+    paired = pd.read_csv(tmp_path / "both" / "paired.csv")
+    assert set(paired["metric"]) == {"knn_20", "knn_200", "linear_probe"}
+    assert set(paired["better"]) == {"higher"}
+    report = (tmp_path / "both" / "report.html").read_text()
+    assert "Agreement of views" in report
+    assert "20-NN accuracy" in report

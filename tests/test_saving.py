@@ -554,3 +554,22 @@ def test_json_holds_plain_numbers_and_null_for_nan(tmp_path: Path) -> None:
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"a": 0.5, "b": None, "c": [3, True], "d": {"e": None}, "f": "é"}
     assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("kind", [{"basis": "free", "init": "random"}, {"basis": "free"}, {}])
+def test_an_encoder_read_back_gives_the_same_latents_and_reconstructs_nothing(
+    kind: dict[str, Any], tmp_path: Path
+) -> None:
+    adata = simulate(80, 40)
+    before = Autoencoder(**QUICK | kind, objective="byol").fit(adata)
+    before.save(tmp_path / "run")
+    after = Autoencoder.load(tmp_path / "run")
+    np.testing.assert_array_equal(after.transform(adata), before.transform(adata))
+    assert not any("decoder" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
+    assert after.get_params() == before.get_params()
+    message = "a model of objective byol has latents alone: no decoder was trained"
+    for use in (after.inverse_transform, before.inverse_transform):
+        with pytest.raises(InputError, match=message):
+            use(before.transform(adata))
+    with pytest.raises(InputError, match=message):
+        after.score_profiles(adata)

@@ -53,6 +53,27 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Seque
     return found
 
 
+def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Cosine of two views, share of opposite ones, and k-NN accuracy where there are labels, by epoch.
+
+    Parameters
+    ----------
+    histories
+        `history.csv` of every seed, by arm; each learns by views.
+    axes
+        Two or, with labels, three to draw on.
+    """
+    titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
+    if all("validation_knn_20" in history for several in histories.values() for history in several):
+        titles["validation_knn_20"] = "validation 20-NN accuracy (higher is better →)"
+    found = several_axes(axes, len(titles), len(histories))
+    for ax, (column, title) in zip(found, titles.items(), strict=True):
+        _draw_curves(ax, histories, column)
+        ax.set_ylabel(title)
+    add_legend(found, arm_handles(list(histories)))
+    return found
+
+
 def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | None = None) -> Axes:
     """Median over validation profiles of norm of prediction over norm of target, by epoch; 1 means equal lengths.
 

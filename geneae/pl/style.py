@@ -25,8 +25,23 @@ METRIC_TITLES = {
     "norm_ratio": "norm ratio",
     "direction_error": "direction error",
     "magnitude_error": "magnitude error",
+    "knn_20": "20-NN accuracy",
+    "knn_200": "200-NN accuracy",
+    "linear_probe": "linear probe accuracy",
+    "ari": "ARI",
+    "nmi": "NMI",
 }
 LOWER_IS_BETTER = ("mse", "rescaled_mse", "relative_mse", "direction_error", "magnitude_error")
+NEITHER_IS_BETTER = (
+    "norm_ratio",
+    "latent_norm",
+    "effective_rank",
+    "view_cosine",
+    "opposite_halves",
+    "embedding_norm",
+    "effective_gradient",
+    "latent_spread",
+)
 FEW = 10  # values from which a smooth outline of their distribution can be drawn
 MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, or drawn in grey
 LONGEST_NAME = 32  # characters

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geneae.pl.style import LOWER_IS_BETTER, title_of
+from geneae.pl.style import LOWER_IS_BETTER, NEITHER_IS_BETTER, title_of
 
 NOTHING = 1e-12  # smaller numbers are rounding
 
@@ -67,7 +67,7 @@ def show_range(low: float, high: float) -> str:
 def metric_header(metric: str) -> str:
     """A metric in words, and which way is better."""
     title = title_of(metric)
-    if metric == "norm_ratio":
+    if metric in NEITHER_IS_BETTER:
         return title
     arrow = "↓" if metric in LOWER_IS_BETTER else "↑"
     return f"{title}\N{NO-BREAK SPACE}{arrow}"

@@ -21,6 +21,7 @@ NEEDED = {
     "umap": ("profile", "umap_1", "umap_2", "label"),
     "diagnostics": ("name", "value", "limit", "fires", "message"),
 }
+ENCODER_NEEDED = NEEDED | {"profiles": ("profile", "split"), "history": ("epoch", "view_cosine", "opposite_halves")}
 TEXT_COLUMNS = {"model", "split", "metric", "statistic", "better", "profile", "gene", "label"} | {
     "name", "limit", "fires", "message"
 }  # fmt: skip
@@ -52,11 +53,19 @@ class Run:
     split_sizes: dict[str, int] = field(default_factory=dict)
     """Profiles by split, from `split.csv`."""
 
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it has latents alone, and no reconstruction."""
+        return _is_encoder(self.config)
+
 
 def read_run(folder: Path, arm: str | None = None) -> Run:
     """A run from its files; `arm` is by default the name of its loss."""
     config = read_config(folder)
-    metrics, profiles, history = (_read_table(folder / f"{name}.csv") for name in ("metrics", "profiles", "history"))
+    needed = ENCODER_NEEDED if _is_encoder(config) else NEEDED
+    metrics, profiles, history = (
+        _read_table(folder / f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
+    )
     genewise, umap, diagnostics = (
         _read_table(path) if (path := folder / f"{name}.csv").is_file() else None
         for name in ("genewise", "umap", "diagnostics")
@@ -69,11 +78,16 @@ def read_run(folder: Path, arm: str | None = None) -> Run:
     return Run(folder.name, arm, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _is_encoder(config: dict[str, Any]) -> bool:
+    network = config.get("network")
+    return isinstance(network, dict) and network.get("has_decoder") is False
+
+
+def _read_table(path: Path, needed: dict[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """A table with names as text (a gene may be called NA), and numbers to their last bit."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        missing = [name for name in NEEDED[path.stem] if name not in table]
+        missing = [name for name in needed[path.stem] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")
         for name in table.columns.difference(list(TEXT_COLUMNS)):

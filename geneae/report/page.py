@@ -51,7 +51,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         title=title_of_report(runs),
         answer=answer,
         facts=facts_of(runs),
-        results=[score_table(scores[split], split, MAIN_METRICS) for split in splits],
+        results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS)).rows],
         more=[table for split in splits if (table := score_table(scores[split], split, others)).rows],
         notes=notes_of(runs),
         paired=[] if paired is None else paired_tables(paired),

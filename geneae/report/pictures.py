@@ -50,23 +50,29 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
 
 def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
     """The figures whose numbers are there."""
+    by_views = arms_of(run for run in runs if "view_cosine" in run.history)
+    found = []
+    if by_views:
+        found.append(_encoder_picture({arm: [run.history for run in several] for arm, several in by_views.items()}))
+    umaps = {arm: run.umap for arm, several in arms_of(runs).items() for run in several[::-1] if run.umap is not None}
+    runs = [run for run in runs if not run.is_encoder]
     arms = arms_of(runs)
     profiles = {arm: pd.concat([run.profiles for run in several]) for arm, several in arms.items()}
     histories = {arm: [run.history for run in several] for arm, several in arms.items()}
-    found = [
-        _distribution_picture(profiles, metrics, split),
-        _against_mse_picture(profiles, split),
-        _parts_picture(profiles, metrics, split),
-        _curves_picture(histories, _of_validation(runs)),
-        _norm_picture(histories, _of_validation(runs)),
-    ]
+    if runs:
+        found += [
+            _distribution_picture(profiles, metrics, split),
+            _against_mse_picture(profiles, split),
+            _parts_picture(profiles, metrics, split),
+            _curves_picture(histories, _of_validation(runs)),
+            _norm_picture(histories, _of_validation(runs)),
+        ]
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, label_name(runs)))
     genes = genes_by_arm(runs)
     if genes:
         found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
-    umaps = {arm: run.umap for arm, several in arms.items() for run in several[::-1] if run.umap is not None}
     if umaps and is_one_key:
         found.append(_umap_picture(umaps, label_name(runs)))
     return found
@@ -182,6 +188,20 @@ def _curves_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Pi
         f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
         f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
         lambda: pl.training_curves(histories, panels(2, len(histories))),
+    )
+
+
+def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
+    has_labels = all("validation_knn_20" in history for several in histories.values() for history in several)
+    said = [f"Cosine of views: {_curve_ends(histories, 'view_cosine')}"]
+    if has_labels:
+        said.append(f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}")
+    return draw_picture(
+        "Agreement of views",
+        "Validation profiles, epoch by epoch; epoch 0 is the start. Views of a profile that point in opposite "
+        "directions are many at the start of some methods and should be few at the end. Thick lines are means.",
+        f"{'. '.join(said)}.",
+        lambda: pl.encoder_curves(histories, panels(2 + has_labels, len(histories))),
     )
 
 

@@ -5,13 +5,14 @@ import pandas as pd
 
 from geneae.diagnostics import null_table
 from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.judging import BY_PROFILE
 from geneae.nulls import NULLS
 from geneae.pl.style import title_of
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
 from geneae.report.folders import Run, arms_of, genes_by_arm, label_name
 
-PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse")
+PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 N_WORST = 20  # profiles named
 N_GENES = 10  # named at either end
 
@@ -100,9 +101,11 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
     )
 
 
-def worst_profiles(runs: list[Run], split: str) -> Table:
+def worst_profiles(runs: list[Run], split: str) -> Table | None:
     """The twenty profiles of least cosine, mean over arms and seeds."""
-    arms = arms_of(runs)
+    arms = arms_of(run for run in runs if not run.is_encoder)
+    if not arms:  # nothing is reconstructed
+        return None
     profiles = {arm: by_profile(pd.concat([run.profiles for run in several]), split) for arm, several in arms.items()}
     metric = main_metric({arm: table.reset_index() for arm, table in profiles.items()})
     values = pd.DataFrame({arm: table[metric] for arm, table in profiles.items()})

@@ -1,0 +1,147 @@
+"""How much encoders trained on views know of labels they have never seen: one markdown table over data and objectives.
+
+    python workflows/benchmarks/encoders.py DATA... --label cell_type --seeds 5
+
+Every seed is a split, a start and an order of its own. Numbers are weighted k-NN accuracies of test profiles, whose
+labels the training profiles vote for (k = 20, and 200 in brackets); higher is better. Differences are paired: of the
+same test profiles with the same seed, mean over seeds with the 95 % interval of Student's t. Nothing is chosen by
+labels: the last epoch is taken. Data without the label are trained on all the same, and say how the loss and the views
+went.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from geneae.fitting import Fitted, fit
+from geneae.judging import NEIGHBOURS, Labelled, controls, encode, knn_is_right, labelled
+from geneae.profiles import Profiles, read_profiles
+from geneae.selfsupervised import OBJECTIVES
+from geneae.settings import Settings
+
+RANDOM, PCA = "random_encoder", "pca"
+
+
+def label_profiles(profiles: Profiles, fitted: Fitted, label: str, seed: int) -> Labelled:
+    """Profiles with labels in the genes and splits of a fit."""
+    expression, _ = fitted.model.preprocess.match(profiles)
+    return labelled(expression, fitted.model.preprocess, profiles.obs, fitted.split, label, seed)
+
+
+def judge_seed(profiles: Profiles, base: Settings, objectives: list[str], label: str) -> list[dict[str, object]]:
+    """A row for each objective and control: k-NN accuracies on the test profiles of one seed."""
+    latents, known = {}, None
+    for objective in objectives:
+        fitted = fit(profiles, replace(base, objective=objective))
+        if known is None:  # genes and split are those of the seed, whatever the objective
+            known = label_profiles(profiles, fitted, label, base.seed)
+            latents |= controls(known, fitted.model.baselines, base)
+        latents[objective] = encode(fitted.model.network, known.matrix, fitted.model.shift(is_half=False))
+    assert known is not None
+    n_test = len(known.among("test"))
+    right = {
+        model: {f"knn_{k}": float(knn_is_right(known, values, "test", k).mean()) for k in NEIGHBOURS}
+        for model, values in latents.items()
+    }
+    return [{"model": model, "seed": base.seed, "n_test": n_test, **found} for model, found in right.items()]
+
+
+def difference(table: pd.DataFrame, model: str, rival: str) -> str:
+    """Of 20-NN accuracy, paired by seed, with its 95 % interval."""
+    by_seed = table.pivot_table(index="seed", columns="model", values="knn_20")
+    differences = (by_seed[model] - by_seed[rival]).to_numpy()
+    if len(differences) < 2:
+        return f"{differences.mean():+.3f}"
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    width = float(stats.t.ppf(0.975, len(differences) - 1) * error)
+    return f"{differences.mean():+.3f} ({differences.mean() - width:+.3f} to {differences.mean() + width:+.3f})"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Means over seeds, and differences to the random encoder and to PCA."""
+    lines = ["| data | encoder | 20-NN (200-NN) | - random encoder | - PCA |", "|---|---|---|---|---|"]
+    for data, of_data in table.groupby("data", sort=False):
+        for model in of_data["model"].unique():
+            means = of_data.loc[of_data["model"] == model, ["knn_20", "knn_200"]].mean()
+            others = [difference(of_data, model, rival) if model != rival else "" for rival in (RANDOM, PCA)]
+            cells = [str(data), str(model), f"{means['knn_20']:.3f} ({means['knn_200']:.3f})", *others]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def describe_training(profiles: Profiles, base: Settings, objectives: list[str]) -> str:
+    """Loss and views of validation profiles at start and end, for data without labels."""
+    lines = ["| encoder | validation loss | cosine of views | effective rank of the latent |", "|---|---|---|---|"]
+    for objective in objectives:
+        fitted = fit(profiles, replace(base, objective=objective))
+        start, end = fitted.history.iloc[0], fitted.history.iloc[-1]
+        metrics = fitted.evaluation.metrics
+        rank = metrics.loc[(metrics["metric"] == "effective_rank") & (metrics["split"] == "test"), "value"].iloc[0]
+        pairs = [f"{start[name]:.3f} to {end[name]:.3f}" for name in ("validation_loss", "view_cosine")]
+        lines.append(f"| {objective} | {' | '.join(pairs)} | {rank:.1f} |")
+    return "\n".join(lines)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--label", required=True, help="Column of obs that latents are judged by.")
+@click.option("--objective", "objectives", multiple=True, default=list(OBJECTIVES))
+@click.option("--seeds", default=5, help="Seeds 0, 1, ...")
+@click.option("--test", default=0.2, help="Share of the profiles that are judged.")
+@click.option("--epochs", default=100)
+@click.option("--batch-size", default=128)
+@click.option("--learning-rate", default=1e-3)
+@click.option("--views", default="auto")
+@click.option("--basis", default="free", help="free has a random start here, pca starts at PCA.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV with one row per encoder.")
+def main(
+    data: tuple[Path, ...],
+    label: str,
+    objectives: tuple[str, ...],
+    seeds: int,
+    test: float,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    views: str,
+    basis: str,
+    output: Path | None,
+) -> None:
+    """Train encoders on DATA with every objective and seed, and judge them by labels."""
+    torch.set_num_threads(1)
+    base = Settings(
+        test=test,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        views=views,
+        basis=basis,
+        init="random" if basis == "free" else "pca",
+        device="cpu",
+    )
+    rows: list[dict[str, object]] = []
+    for path in data:
+        profiles = read_profiles(path)
+        if label not in profiles.obs.columns:
+            click.echo(f"{path.name} has no labels '{label}':\n{describe_training(profiles, base, list(objectives))}\n")
+            continue
+        for seed in range(seeds):
+            found = judge_seed(profiles, replace(base, seed=seed), list(objectives), label)
+            rows += [{"data": path.stem, **row} for row in found]
+            click.echo(f"{path.stem}, seed {seed}: done", err=True)
+            if output is not None:  # after every seed, so that an interrupted run leaves what it has
+                pd.DataFrame(rows).to_csv(output, index=False)
+    if rows:
+        table = pd.DataFrame(rows)
+        sizes = table.groupby("data", sort=False)["n_test"].mean()
+        click.echo(", ".join(f"{name}: {size:.0f} test profiles a seed" for name, size in sizes.items()))
+        click.echo(markdown(table))
+
+
+if __name__ == "__main__":
+    main()
