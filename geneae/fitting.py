@@ -14,22 +14,24 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from torch import Tensor
 
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
 from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.diagnostics import diagnose, to_table
+from geneae.diagnostics import diagnose, of_collapse, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
-from geneae.losses import LossSettings, find_loss
+from geneae.losses import LossSettings
 from geneae.model import FORMAT, Model
+from geneae.negatives import at_perfection, find_loss
 from geneae.network import Network, network_in_basis, random_network
 from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, partners, permute_genes
 from geneae.objectives import Reconstruction
 from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants, mismatch
 from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
-from geneae.settings import Settings
+from geneae.settings import Settings, loss_terms
 from geneae.splits import EXCLUDED, split_profiles
 from geneae.streaming import StreamedSource
 from geneae.training import Training, train
@@ -38,6 +40,7 @@ from geneae.views import Splitter
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
 VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
+WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -119,14 +122,15 @@ def fit(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
-        constants = loss_constants(
-            blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
-        )
-        objective = Reconstruction(find_loss(settings.loss), center, constants)
+        weights = {name: getattr(settings, name) for name in WEIGHTS}
+        constants = loss_constants(blocks, network.mean, center, LossSettings(**weights))
+        objective = Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
+        labels = _labels(profiles, settings.label)
+        labels_of = _rows(labels, train_rows), _rows(labels, validation_rows)
         names = profiles.names[train_rows]
-        training = _train(
-            network, known, blocks, partners_of, preprocess, objective, settings, is_split, on_epoch, saved, names
-        )
+        options = preprocess, objective, settings, is_split, on_epoch, saved, names
+        training = _train(network, known, blocks, partners_of, labels_of, *options)
+        best_loss = _at_perfection(network, blocks, objective, settings)
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -138,6 +142,8 @@ def fit(
         "space": preprocess.space,
         "target_sum": preprocess.target_sum,
         "loss_constants": asdict(constants),
+        "loss_at_perfection": best_loss,
+        "collapse": training.collapse,
         "network": network.shape(),
         **_speed(training, len(train_rows)),
         "data": {
@@ -164,7 +170,8 @@ def fit(
     model = replace(model, scales=evaluation.scales)
     name = "test" if settings.test else "validation"
     last = expression.take(np.flatnonzero(split == name))
-    diagnostics = to_table(diagnose(model, evaluation, last, name))
+    found = of_collapse(training.collapse, int(training.history["epoch"].iloc[-1]))
+    diagnostics = to_table(found + diagnose(model, evaluation, last, name))
     return Fitted(model, split, training.history, evaluation, gene_correlation(model, last), diagnostics)
 
 
@@ -244,7 +251,8 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
     if is_split and baselines.half is not None and baselines.factors is not None:
         basis, factors = baselines.half, baselines.factors
     if settings.init == "random":
-        return random_network(basis.mean, settings.n_latent, settings.hidden, settings.dropout)
+        sizes = settings.n_latent, settings.hidden, settings.dropout
+        return random_network(basis.mean, *sizes, settings.latent_norm)
     is_free = settings.basis == "free"
     return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
 
@@ -259,6 +267,7 @@ def _train(
     known: tuple[Expression, Expression],
     blocks: list[sparse.csr_matrix],
     partners_of: tuple[np.ndarray | None, np.ndarray | None],
+    labels_of: tuple[Tensor | None, Tensor | None],
     preprocess: Preprocess,
     objective: Reconstruction,
     settings: Settings,
@@ -270,21 +279,64 @@ def _train(
     """Train on the first of two sets of profiles, whose `blocks` are known, with the second to choose the epoch."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
     scratch = None if saved is None else nearest_folder(saved.path)
+    has_margin = objective.loss.has_pair_margin and settings.margin is None
+    if known[0].is_streamed and (has_margin or settings.label is not None):
+        raise InputError(
+            f"loss {settings.loss} compares targets or labels and needs the profiles in memory. Use --stream no, or "
+            "a fixed --margin without a --label."
+        )
     source = (
         StreamedSource(*choices, settings.batch_size, scratch)
         if known[0].is_streamed
-        else PairSource(*choices, blocks, partners_of[0])
+        else PairSource(*choices, blocks, partners_of[0], has_margin, labels_of[0])
     )
     choosing = known[1].sample(SAMPLE_VALUES, VALIDATION_PROFILES, settings.seed)
     splitter = Splitter(choosing.rows) if is_split else None
     validation = [
-        Pairs(network, mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]))
+        Pairs(
+            network,
+            mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]),
+            objective.loss.compares,  # for the norm of the gradient
+            labels_of[1],
+        )
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
     training = train(network, source, validation, objective, settings, on_epoch, saved, names)
     network.to("cpu")
     return training
+
+
+def _labels(profiles: Profiles, label: str | None) -> Tensor | None:
+    """(n_profiles,) a number by value of a column of `obs`, -1 where there is none."""
+    if label is None:
+        return None
+    if label not in profiles.obs.columns:
+        raise unknown("obs column", label, profiles.obs.columns)
+    codes, values = pd.factorize(profiles.obs[label])
+    if len(values) < 2:
+        raise InputError(f"a label needs two values at least to tell profiles apart; '{label}' has {len(values)}.")
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def _rows(labels: Tensor | None, rows: np.ndarray) -> Tensor | None:
+    return None if labels is None else labels[torch.from_numpy(rows)]
+
+
+def _at_perfection(
+    network: Network, blocks: list[sparse.csr_matrix], objective: Reconstruction, settings: Settings
+) -> float | None:
+    """What a loss of cosines is where every prediction is its target, on a batch; None for one that is zero by
+    definition, or that sees latents, too."""
+    sees_latents = any(name == "triplet" for _, name in loss_terms(settings.loss))
+    if not objective.loss.compares or sees_latents:
+        return None
+    pairs = Pairs(network, blocks, compares_targets=True)
+    index = torch.randperm(pairs.n_profiles, generator=torch.Generator().manual_seed(settings.seed))
+    index = index[: settings.batch_size]
+    with torch.no_grad():
+        (products,), _ = network(*pairs.take(index), objective.center, others=pairs.others(index))
+    return at_perfection(objective.loss, products, objective.settings)
 
 
 def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]:

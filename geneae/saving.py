@@ -288,7 +288,7 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
     core = (
         SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
         if shape["core"] == "skip"
-        else PlainCore(n_scores, n_latent, float(settings["dropout"]))
+        else PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
     )
     first, last = ("encoder_weight", "decoder_weight") if shape["is_free"] else ("components", "components")
     n_genes = int(shape["n_genes"])
