@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -56,6 +57,8 @@ class Progress:
     """Sum over the profiles of these steps of their losses."""
     train_seconds: float = 0.0
     """That these steps took."""
+    update: float = math.nan
+    """Length of the change of all parameters in the last step of the epoch, over what their length was."""
 
 
 class Checkpoint:
@@ -120,7 +123,7 @@ class Checkpoint:
             return
         random = ranks.gather(_random_state(ranks.device))
         if ranks.rank == 0:
-            names = ("rows", "best", "epoch", "step", "total", "train_seconds")
+            names = ("rows", "best", "epoch", "step", "total", "train_seconds", "update")
             state = {name: getattr(progress, name) for name in names}
             state |= {"identity": self._identity, "seconds": seconds, "before": self.spent()}
             _replace(self.path, _pack(progress, random), state)
@@ -143,7 +146,7 @@ class Checkpoint:
         order.set_state(tensors["order"])
         _set_random_state(tensors["random"][rank], network.mean.device)
         state, at_start = self._state, tensors["at_start"].to(network.mean.device)
-        position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds")}
+        position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds", "update")}
         return Progress(
             network, optimizer, tensors["order"], at_start, state["rows"], state["best"], best_state, **position
         )

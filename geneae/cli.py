@@ -15,10 +15,14 @@ from geneae.errors import InputError, Interrupted
 from geneae.settings import (
     BASES,
     CENTERS,
+    CUT_BIASES,
     CUT_PLACES,
     DEVICES,
     LOSS_NAMES,
+    NEGATIVE_NAMES,
+    NEGATIVES,
     OBJECTIVE_NAMES,
+    OPTIMIZERS,
     PRECISIONS,
     STARTS,
     STREAMS,
@@ -28,6 +32,7 @@ from geneae.settings import (
 )
 
 DEFAULTS = Settings()
+WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is rounding
 
 
 class InputErrors(click.Group):
@@ -99,7 +104,7 @@ def choice(options: tuple[str, ...]) -> dict[str, Any]:
 
 def _complete_loss(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Losses for the shell to offer; another word is refused by our own error, which knows the nearest."""
-    return [name for name in LOSS_NAMES if name.startswith(begun)]
+    return [name for name in (*LOSS_NAMES, *NEGATIVE_NAMES) if name.startswith(begun)]
 
 
 MATRIX_OPTIONS = (
@@ -120,10 +125,19 @@ OBJECTIVE = option(
     metavar="NAME",
 )
 LOSS = option(
-    "loss", f"Loss of reconstruction: {', '.join(LOSS_NAMES)}.", metavar="NAME", shell_complete=_complete_loss
+    "loss",
+    f"Loss of reconstruction: {', '.join(LOSS_NAMES)}; comparing the profiles of a batch: {', '.join(NEGATIVE_NAMES)}; "
+    "or a sum: cosine+0.1*softmax.",
+    metavar="NAME",
+    shell_complete=_complete_loss,
 )
 LATENT = option("n_latent", "Length of the latent, in numbers per profile.", "--latent")
 CUT = option("cut", "Cut-initialisation: divide the initial weights by this factor.")
+RATE = option(
+    "learning_rate",
+    "Learning rate of the optimizer, a factor above 0; falls to zero over the second half of the epochs.",
+)
+DECAY = option("weight_decay", "Decoupled weight decay, a factor of at least 0.")
 FIT_OPTIONS = (
     OBJECTIVE,
     option(
@@ -135,7 +149,7 @@ FIT_OPTIONS = (
     option("agreement", "Weight of the agreement of views beside a reconstruction, a factor of at least 0."),
     option(
         "label",
-        "Column of obs that latents are judged by; it takes no part in training.  [default: none]",
+        "Column of obs that latents are judged by; of the losses only triplet learns by it.  [default: none]",
         metavar="KEY",
     ),
     LOSS,
@@ -143,8 +157,16 @@ FIT_OPTIONS = (
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
     option("beta", "Weight of the magnitude term in the loss magnitude, a factor of at least 0."),
     option("gamma", "Power of the loss scaled-cosine, at least 1."),
+    option(
+        "margin",
+        "Margin of cosine-embedding, ranking, triplet, a cosine of -1 to 1.  [default: by pair; triplet 0.2]",
+        type=float,
+    ),
+    option("negatives", "How ranking sees other profiles.", **choice(NEGATIVES)),
+    option("temperature", "Temperature of softmax, and of annealed negatives at the end, a factor above 0."),
     LATENT,
     option("hidden", "Width of the hidden layers, in units."),
+    option("latent_norm", "Bring every latent to unit norm (needs --init random).", "--latent-norm/--no-latent-norm"),
     option("basis", "Gene basis: fixed PCA, or free (gene-sized matrices are learned).", **choice(BASES)),
     option("rank", "Size of the PCA basis, in components."),
     option("init", "Start of a free basis.", **choice(STARTS)),
@@ -156,6 +178,19 @@ FIT_OPTIONS = (
     ),
     CUT,
     option("cut_where", "Where to cut.", **choice(CUT_PLACES)),
+    option(
+        "cut_bias",
+        "Cut biases such that directions stay (homogeneous), start them at zero, or divide them like weights (scale).",
+        **choice(CUT_BIASES),
+    ),
+    option(
+        "target_norm",
+        "Median norm of reconstructions at the start, in units of the space, by scaling the last layer."
+        "  [default: as it falls]",
+        type=float,
+    ),
+    option("grad_scale", "Multiply the gradient of a reconstruction by its norm to this power, 0 to 2."),
+    option("optimizer", "AdamW, or gradient descent without momentum.", **choice(OPTIMIZERS)),
     option("n_top_genes", "Keep so many genes of largest variance.  [default: all in 3 profiles or more]", type=int),
     option("scale", "Divide every gene by its deviation.", "--scale/--no-scale"),
     option("validation", "Fraction of the profiles that choose the epoch, 0 to 1."),
@@ -167,10 +202,8 @@ FIT_OPTIONS = (
     option("epochs", "At most so many epochs; each takes every training profile once."),
     option("patience", "Stop after so many epochs without a better validation loss."),
     option("batch_size", "Profiles a step."),
-    option(
-        "learning_rate", "Learning rate of AdamW, a factor above 0; falls to zero over the second half of the epochs."
-    ),
-    option("weight_decay", "Decoupled weight decay, a factor of at least 0."),
+    RATE,
+    DECAY,
     option("dropout", "Fraction of the hidden units left out in every step, 0 to below 1."),
     option(
         "n_splits",
@@ -361,6 +394,12 @@ def _training_line(model: Any) -> str:
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
     if best == 0 and config["settings"]["init"] == "pca":
         line += f" No epoch was better than the start, {start}, which was kept."
+    perfect = config["loss_at_perfection"]
+    if perfect is not None and perfect > WORTH_SAYING:
+        line += (
+            f" At a perfect reconstruction the loss {config['settings']['loss']} is {perfect:.3g}, not 0: it asks for "
+            "more than that."
+        )
     if best == config["settings"]["epochs"]:
         line += " It was still improving: more --epochs may help."
     return line
@@ -609,17 +648,27 @@ def _run_grid(
     say: Callable[[str], None],
 ) -> str:
     """Run every arm and seed, saying how far it is, and compare them."""
-    from geneae.fitting import check_loss, check_objective
-    from geneae.runs import Source, compare_runs, grid, run_grid
-    from geneae.saving import check_parent
+    from geneae.runs import Source, compare_runs, grid
 
     tasks = grid(base, choices, seeds, folder)
+    _run_tasks(Source(data, layer, use_raw), tasks, jobs, color, folder, say)
+    return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
+
+
+def _run_tasks(
+    source: Any, tasks: list[Any], jobs: int, color: str | None, folder: Path, say: Callable[[str], None]
+) -> None:
+    """Run every task that has not been run, saying how far it is."""
+    from geneae.fitting import check_loss, check_objective
+    from geneae.runs import run_grid
+    from geneae.saving import check_parent
+
     for task in tasks:
         check_loss(task.settings)
         check_objective(task.settings)
     check_parent(folder)
     seconds: list[float] = []
-    done = run_grid(Source(data, layer, use_raw), tasks, _command(), jobs, color)
+    done = run_grid(source, tasks, _command(), jobs, color)
     try:
         for number, (task, taken) in enumerate(done, start=1):
             seconds += [taken] if taken else []
@@ -628,7 +677,76 @@ def _run_grid(
             say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
     except Interrupted as stop:
         raise Interrupted(stop.number, f"Run the same command again to go on:\n{_command()}") from None
-    return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
+
+
+@main.command(name="sweep-cut")
+@click.argument("data", type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
+)
+@click.option("--cut", "cuts", multiple=True, metavar="C", help="Cut constants, 1/3 say.  [default: 1/3, 1, 3, 9, 15]")
+@click.option(
+    "--learning-rate",
+    "rates",
+    multiple=True,
+    type=float,
+    help="Learning rates; controls are matched to the first.  [default: 0.002, then x 1/3, 3, 9, 27]",
+)
+@click.option("--weight-decay", "decays", multiple=True, type=float, help="Weight decays.  [default: 0.05]")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
+def sweep_cut(
+    data: str,
+    output: str,
+    cuts: tuple[str, ...],
+    rates: tuple[float, ...],
+    decays: tuple[float, ...],
+    seeds: int,
+    jobs: int,
+    layer: str | None,
+    use_raw: bool,
+    quiet: bool,
+    **fields: Any,
+) -> None:
+    """Ask whether cut-initialisation does anything on DATA that another learning rate would not.
+
+    Every cut is run with every learning rate and weight decay; no cut, too, with the first rate times c and c^2. Each
+    cut is judged at its best rate by validation.
+    """
+    from geneae.runs import Source
+    from geneae.sweep import CONTROLS, Sweep, judge_sweep, sweep_tasks
+
+    base = Settings(**fields)
+    rate = base.learning_rate
+    sweep = Sweep(
+        tuple(_fraction(cut) for cut in cuts) or (1 / 3, 1.0, 3.0, 9.0, 15.0),
+        rates or (rate, rate / 3, rate * 3, rate * 9, rate * 27),
+        decays or (base.weight_decay,),
+        seeds,
+    )
+    folder, say = Path(output), _say(quiet)
+    tasks = sweep_tasks(base, sweep, folder)
+    _run_tasks(Source(data, layer, use_raw), tasks, jobs, None, folder, say)
+    said = judge_sweep(tasks, sweep, folder)
+    if not quiet:
+        import pandas as pd
+
+        click.echo(pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format))
+        click.echo(
+            "difference: in mean validation cosine over the epochs, from the cut; deviation: of it between seeds"
+        )
+    say(said)
+    say(f"Written to {folder}: runs.csv, arms.csv, controls.csv, paired.csv, curves.png and {folder / 'report.html'}.")
+
+
+def _fraction(text: str) -> float:
+    """A number such as 3, 0.5 or 1/3."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"a cut must be a number such as 3 or 1/3; found '{text}'.") from None
 
 
 @main.command()

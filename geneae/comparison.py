@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from geneae.diagnostics import CONSTANT_SKILL
 from geneae.evaluation import COLUMNS, HELD_OUT, SAME, WITHOUT_COUNTS
 from geneae.judging import BY_PROFILE
-from geneae.losses import find_loss
 from geneae.metrics import METRICS
+from geneae.negatives import find_loss
 
 DRAWS = 2000  # bootstrap draws over profiles and seeds
 ANSWERS = {
@@ -18,6 +19,7 @@ ANSWERS = {
     BY_PROFILE[0]: "20-NN accuracy of the latents",
 }
 """Titles of what an answer is of: the first that there is."""
+UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result is one of its seeds
 LEVEL = 0.05  # of the family of all comparisons, after Holm
 BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
 SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
@@ -158,6 +160,57 @@ def _verdict(difference: float, p: float, better: str, floor: float) -> str:
     if not p < LEVEL or abs(difference) < floor:
         return NONE
     return BETTER if (difference > 0) == (better == "higher") else WORSE
+
+
+def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """How much each arm depends on its seed.
+
+    Parameters
+    ----------
+    metrics
+        `metrics.csv` of all runs, with their arm.
+    split
+        `test` or `validation`.
+
+    Returns
+    -------
+    arm, metric, mean, deviation, least, most, success_rate, n_seeds, fires. The metric is the skill, or without counts
+    the share of the way from the mean profile's cosine to 1; a seed succeeds above 0.05. It fires where a seed has
+    failed, or the deviation between seeds is more than a quarter of the mean.
+    """
+    means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
+
+    def by_seed(model: str, metric: str) -> pd.Series:
+        rows = means[(means["model"] == model) & (means["metric"] == metric)]
+        return rows.set_index(["arm", "seed"])["value"].astype(float)
+
+    skill, name = by_seed("model", "skill"), "skill"
+    if skill.isna().all():
+        trivial = by_seed("mean_profile", "cosine")
+        skill, name = (by_seed("model", "cosine") - trivial) / (1 - trivial), "gain_over_mean_profile"
+    rows = []
+    for arm, values in skill.groupby(level="arm", sort=False):
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        success = float((values > CONSTANT_SKILL).mean())
+        fires = bool(success < 1 or deviation > UNSTEADY * values.mean())
+        rows.append((arm, name, values.mean(), deviation, values.min(), values.max(), success, len(values), fires))
+    columns = ["arm", "metric", "mean", "deviation", "least", "most", "success_rate", "n_seeds", "fires"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seed_sentence(seeds: pd.DataFrame) -> str:
+    """What is to be said of arms that depend on their seed; empty where none does."""
+    said = [
+        f"{row['arm']} succeeds with {round(row['success_rate'] * row['n_seeds'])} of {row['n_seeds']} seeds "
+        f"({str(row['metric']).replace('_', ' ')} {row['least']:.2f} to {row['most']:.2f})"
+        for row in seeds[seeds["fires"] & (seeds["n_seeds"] > 1)].to_dict("records")
+    ]
+    if not said:
+        return ""
+    return (
+        f" The seed decides: {'; '.join(said)}. Show all seeds; lower the learning rate, or with a hinge use softmax, "
+        "mean or fewer negatives, or a smaller initial norm."
+    )
 
 
 def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:

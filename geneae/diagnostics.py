@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from geneae.dynamics import COLLAPSES, effective_rank, perplexity
 from geneae.evaluation import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation, paired_difference, predictors, value
 from geneae.model import Model
 from geneae.nulls import NULLS
@@ -106,6 +107,22 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
             ),
         ),
     ]
+
+
+def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:
+    """The collapse that a training ended in; nothing where it did not.
+
+    Parameters
+    ----------
+    collapse
+        Name in `geneae.dynamics.COLLAPSES`.
+    epochs_run
+        Of the training.
+    """
+    if collapse is None:
+        return []
+    message = f"At epoch {epochs_run}: {COLLAPSES[collapse]}"
+    return [Diagnostic(f"{collapse}_collapse", float(epochs_run), "never", True, message)]
 
 
 def _gain(evaluation: Evaluation, model: str, split: str, metric: str) -> pd.Series:
@@ -237,20 +254,6 @@ def _spread(weight: Tensor, hidden: Tensor) -> float:
     return float(((centred @ (weight.T @ weight)) * centred).sum(1).mean())
 
 
-def effective_rank(latent: Tensor) -> float:
-    """exp of the entropy of the normalised eigenvalues of the covariance: 1 to n_latent (Roy and Vetterli 2007)."""
-    if len(latent) < 2:
-        return float("nan")
-    eigenvalues = torch.linalg.eigvalsh(torch.cov(latent.double().T).reshape(latent.shape[1], -1)).clamp(min=0)
-    return _perplexity(eigenvalues)
-
-
-def _perplexity(amounts: Tensor) -> float:
-    """exp of the entropy of shares: how many equal shares would be as even."""
-    share = amounts.double() / amounts.double().sum()
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
-
-
 @torch.no_grad()
 def contributions(model: Model, latent: Tensor) -> Tensor:
     """(n_latent,) mean squared change of the prediction when a latent is replaced by its mean."""
@@ -268,14 +271,15 @@ def contributions(model: Model, latent: Tensor) -> Tensor:
 def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
     n_latent, rank = latent.shape[1], effective_rank(latent)
     share = contributions(model, latent)
-    used = _perplexity(share)
+    used = perplexity(share)
     return [
         Diagnostic(
             "effective_rank",
             rank,
             f"at least {max(1.5, 0.1 * n_latent):g}",
             n_latent > 1 and rank < max(1.5, 0.1 * n_latent),
-            "The latent has collapsed to few directions. Lower the learning rate, or start from PCA.",
+            "The latent has collapsed to few directions. Lower the learning rate, start from PCA, or, with a loss with "
+            "negatives, use --loss softmax or --negatives mean.",
         ),
         Diagnostic(
             "used_latents",

@@ -20,7 +20,7 @@ from torch import Tensor
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
 from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.diagnostics import diagnose, to_table
+from geneae.diagnostics import diagnose, of_collapse, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.judging import (
@@ -34,8 +34,9 @@ from geneae.judging import (
     merge,
     watch,
 )
-from geneae.losses import LossSettings, find_loss
+from geneae.losses import LossSettings
 from geneae.model import FORMAT, Model
+from geneae.negatives import at_perfection, find_loss
 from geneae.network import Network, network_in_basis, random_network
 from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, partners, permute_genes
 from geneae.objectives import Reconstruction
@@ -43,7 +44,7 @@ from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, 
 from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
 from geneae.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes, parse_objective
-from geneae.settings import Settings
+from geneae.settings import Settings, loss_terms
 from geneae.splits import EXCLUDED, split_profiles
 from geneae.streaming import StreamedSource
 from geneae.training import JudgeEpoch, Source, Training, judge, train
@@ -53,6 +54,7 @@ from geneae.views import Splitter, Viewer, parse_views
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
 VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
+WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -144,12 +146,11 @@ def fit(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
-        constants = loss_constants(
-            blocks, network.mean, center, LossSettings(settings.alpha, settings.beta, settings.gamma)
-        )
+        weights = {name: getattr(settings, name) for name in WEIGHTS}
+        constants = loss_constants(blocks, network.mean, center, LossSettings(**weights))
         of_whole = baselines.whole.mean - network.mean  # where the network knows halves
         shift = of_whole if bool(of_whole.any()) else None
-        reconstruction = Reconstruction(find_loss(settings.loss), center, constants)
+        reconstruction = Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
         if name is not None:
             views = OBJECTIVES[name](Sizes(settings.n_latent, settings.hidden, len(train_rows)))
@@ -159,8 +160,11 @@ def fit(
             network.drop_decoder()
         look = watch(labels, shift) if labels is not None else None
         names = profiles.names[train_rows]
-        choices = objective, settings, is_split, chain, look
-        training = _train(network, known, blocks, partners_of, preprocess, *choices, on_epoch, saved, names)
+        taught = _labels(profiles, settings)
+        labels_of = _rows(taught, train_rows), _rows(taught, validation_rows)
+        choices = preprocess, objective, settings, is_split, chain, look, on_epoch, saved, names
+        training = _train(network, known, blocks, partners_of, labels_of, *choices)
+        best_loss = _at_perfection(network, blocks, reconstruction, settings) if is_reconstructed else None
     config = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -172,6 +176,8 @@ def fit(
         "space": preprocess.space,
         "target_sum": preprocess.target_sum,
         "loss_constants": asdict(constants),
+        "loss_at_perfection": best_loss,
+        "collapse": training.collapse,
         "network": network.shape(),
         **_speed(training, len(train_rows)),
         "data": {
@@ -204,6 +210,7 @@ def fit(
     last = expression.take(np.flatnonzero(split == last_name))
     if is_reconstructed:
         genewise, found = gene_correlation(model, last), diagnose(model, evaluation, last, last_name)
+        found = of_collapse(training.collapse, int(training.history["epoch"].iloc[-1])) + found
     else:
         genewise, found = pd.DataFrame(), diagnose_latents(evaluation, settings.n_latent, last_name)
     return Fitted(model, split, training.history, evaluation, genewise, to_table(found))
@@ -227,6 +234,15 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
         raise InputError(
             f"--target split is of reconstruction; objective {settings.objective} has none. Leave it out, or use "
             f"--objective {settings.objective}+reconstruction."
+        )
+    if name is not None and settings.target_norm is not None:
+        raise InputError(
+            f"--target-norm is of reconstructions alone; leave it out with --objective {settings.objective}."
+        )
+    if name is not None and is_reconstructed and find_loss(settings.loss).compares:
+        raise InputError(
+            f"loss {settings.loss} compares the profiles of a batch, as objective {settings.objective} does already. "
+            "Take another loss, or --objective reconstruction."
         )
     return name, is_reconstructed
 
@@ -312,7 +328,8 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
     if is_split and baselines.half is not None and baselines.factors is not None:
         basis, factors = baselines.half, baselines.factors
     if settings.init == "random":
-        return random_network(basis.mean, settings.n_latent, settings.hidden, settings.dropout)
+        sizes = settings.n_latent, settings.hidden, settings.dropout
+        return random_network(basis.mean, *sizes, settings.latent_norm)
     is_free = settings.basis == "free"
     return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
 
@@ -327,6 +344,7 @@ def _train(
     known: tuple[Expression, Expression],
     blocks: list[sparse.csr_matrix],
     partners_of: tuple[np.ndarray | None, np.ndarray | None],
+    labels_of: tuple[Tensor | None, Tensor | None],
     preprocess: Preprocess,
     objective: Reconstruction | SelfSupervised | Joint,
     settings: Settings,
@@ -344,9 +362,11 @@ def _train(
     if isinstance(objective, SelfSupervised):
         source, judge_epoch = _views(network, known, preprocess, objective, settings, chain)
     else:
-        pairs, validation = _pairs(network, known, blocks, partners_of, preprocess, settings, is_split, saved)
-        source, reconstruction = pairs, objective.reconstruction if isinstance(objective, Joint) else objective
-        judge_epoch = partial(judge, pairs=validation, objective=reconstruction)
+        reconstruction = objective.reconstruction if isinstance(objective, Joint) else objective
+        choices = preprocess, reconstruction, settings, is_split, saved
+        pairs, validation = _pairs(network, known, blocks, partners_of, labels_of, *choices)
+        source = pairs
+        judge_epoch = partial(judge, pairs=validation, objective=reconstruction, batch_size=settings.batch_size)
         if isinstance(objective, Joint):
             views, judge_views = _views(network, known, preprocess, objective.views, settings, chain)
             assert isinstance(pairs, PairSource)
@@ -365,7 +385,9 @@ def _pairs(
     known: tuple[Expression, Expression],
     blocks: list[sparse.csr_matrix],
     partners_of: tuple[np.ndarray | None, np.ndarray | None],
+    labels_of: tuple[Tensor | None, Tensor | None],
     preprocess: Preprocess,
+    objective: Reconstruction,
     settings: Settings,
     is_split: bool,
     saved: Checkpoint | None,
@@ -373,15 +395,25 @@ def _pairs(
     """Inputs and targets of training, and those of validation."""
     choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
     scratch = None if saved is None else nearest_folder(saved.path)
+    has_margin = objective.loss.has_pair_margin and settings.margin is None
+    if known[0].is_streamed and has_margin:
+        raise InputError(
+            f"loss {settings.loss} compares targets and needs the profiles in memory. Use --stream no, or a --margin."
+        )
     source = (
         StreamedSource(*choices, settings.batch_size, scratch)
         if known[0].is_streamed
-        else PairSource(*choices, blocks, partners_of[0])
+        else PairSource(*choices, blocks, partners_of[0], has_margin, labels_of[0])
     )
     choosing = known[1].sample(SAMPLE_VALUES, VALIDATION_PROFILES, settings.seed)
     splitter = Splitter(choosing.rows) if is_split else None
     validation = [
-        Pairs(network, mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]))
+        Pairs(
+            network,
+            mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]),
+            objective.loss.compares,  # for the norm of the gradient
+            labels_of[1],
+        )
         for number in range(VALIDATION_SPLITS if is_split else 1)
         for seed in [(settings.seed, VALIDATION_STREAM, number)]
     ]
@@ -421,6 +453,39 @@ def _beside(judge_epoch: JudgeEpoch, look: Callable[[Network], dict[str, float]]
         return losses, means | look(network)
 
     return judge_more
+
+
+def _labels(profiles: Profiles, settings: Settings) -> Tensor | None:
+    """(n_profiles,) a number by value of a column of `obs`, -1 where there is none; for the loss that learns by it."""
+    label = settings.label
+    if label is None or not any(name == "triplet" for _, name in loss_terms(settings.loss)):
+        return None
+    if label not in profiles.obs.columns:
+        raise unknown("obs column", label, profiles.obs.columns)
+    codes, values = pd.factorize(profiles.obs[label])
+    if len(values) < 2:
+        raise InputError(f"a label needs two values at least to tell profiles apart; '{label}' has {len(values)}.")
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def _rows(labels: Tensor | None, rows: np.ndarray) -> Tensor | None:
+    return None if labels is None else labels[torch.from_numpy(rows)]
+
+
+def _at_perfection(
+    network: Network, blocks: list[sparse.csr_matrix], objective: Reconstruction, settings: Settings
+) -> float | None:
+    """What a loss of cosines is where every prediction is its target, on a batch; None for one that is zero by
+    definition, or that sees latents, too."""
+    sees_latents = any(name == "triplet" for _, name in loss_terms(settings.loss))
+    if not objective.loss.compares or sees_latents:
+        return None
+    pairs = Pairs(network, blocks, compares_targets=True)
+    index = torch.randperm(pairs.n_profiles, generator=torch.Generator().manual_seed(settings.seed))
+    index = index[: settings.batch_size]
+    with torch.no_grad():
+        (products,), _ = network(*pairs.take(index), objective.center, others=pairs.others(index))
+    return at_perfection(objective.loss, products, objective.settings)
 
 
 def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]:

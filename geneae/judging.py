@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from geneae.baselines import Baselines
-from geneae.diagnostics import Diagnostic, effective_rank
+from geneae.diagnostics import Diagnostic
+from geneae.dynamics import effective_rank
 from geneae.errors import InputError, unknown
 from geneae.evaluation import CLEAR, Evaluation, outcome
 from geneae.model import Model

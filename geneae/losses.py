@@ -5,15 +5,15 @@ its line in `LOSSES`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from geneae.errors import unknown
 from geneae.products import InnerProducts
 
 NORM_FLOOR = 1e-6  # in units of the median profile norm; it bounds the gradient of a cosine near a zero prediction
+COARSER = 1000.0  # times that floor where products come in 16 bits, whose gradients must stay below 65,504
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class LossSettings:
     norm_ratio: float = 1.0
     """Norm ratio that `magnitude` asks for. 1 against own input; against noisy held-out molecules the best one is
     about the cosine that can be reached, so that a fit on count splits takes the noise ceiling."""
+    margin: float | None = None
+    """Of `cosine-embedding`, `ranking`, `triplet`; None: by pair."""
+    negatives: str = "mean"
+    """Of `ranking`: `mean`, `annealed`, `hardest`."""
+    temperature: float = 0.1
+    """Of `softmax`, and of `annealed` at the end; above 0."""
 
 
 def cosine_similarity(products: InnerProducts, floor: float = 0.0) -> Tensor:
@@ -59,12 +65,12 @@ def mse(products: InnerProducts, settings: LossSettings) -> Tensor:
 
 def relative_mse(products: InnerProducts, settings: LossSettings) -> Tensor:
     """|x - y|^2 / |x|^2 = (1 - r)^2 + 2 r (1 - c): every profile weighs the same, whatever its depth."""
-    return squared_error(products) / (products.target + _floor(settings) ** 2)
+    return squared_error(products) / (products.target + norm_floor(settings) ** 2)
 
 
 def cosine(products: InnerProducts, settings: LossSettings) -> Tensor:
     """1 - c, in [0, 2]. Blind to the length of y. With the sign of Keras, -c, the gradient is the same."""
-    return 1 - cosine_similarity(products, _floor(settings))
+    return 1 - cosine_similarity(products, norm_floor(settings))
 
 
 def combined(products: InnerProducts, settings: LossSettings) -> Tensor:
@@ -76,7 +82,7 @@ def combined(products: InnerProducts, settings: LossSettings) -> Tensor:
 
 def magnitude(products: InnerProducts, settings: LossSettings) -> Tensor:
     """(1 - c) + beta/2 (1 - r / norm_ratio)^2: direction and magnitude, whose gradients are orthogonal."""
-    square = _floor(settings) ** 2
+    square = norm_floor(settings) ** 2
     ratio = torch.sqrt((products.predicted + square) / (products.target + square))
     return cosine(products, settings) + settings.beta / 2 * (1 - ratio / settings.norm_ratio) ** 2
 
@@ -86,7 +92,8 @@ def scaled_cosine(products: InnerProducts, settings: LossSettings) -> Tensor:
     return cosine(products, settings).clamp(min=0) ** settings.gamma
 
 
-def _floor(settings: LossSettings) -> float:
+def norm_floor(settings: LossSettings) -> float:
+    """Norm below which a profile has no direction."""
     return NORM_FLOOR * settings.median_norm
 
 
@@ -102,6 +109,12 @@ class Loss:
     """Whether the length of the prediction goes unseen, so that a squared error needs rescaling first."""
     center: str | None = None
     """The centring that the loss is defined with; None where the user chooses."""
+    compares: bool = False
+    """Whether it compares each profile with the others of its batch (`InnerProducts.batch`)."""
+    has_pair_margin: bool = False
+    """Whether its margin is by default that of the pair, which takes the inner products of the targets."""
+    ranks: bool = False
+    """Whether it has a hinge that can collapse to "every score equal"."""
 
 
 LOSSES = {
@@ -118,19 +131,18 @@ ALIASES = {"keras-cosine": "cosine", "cosine-proximity": "cosine", "cosine_simil
 """Other names in use. Keras' cosine proximity is -cosine: the same gradient, the optimum at -1 instead of 0."""
 
 
-def find_loss(name: str) -> Loss:
-    """The loss of that name or alias; an unknown one is answered with the nearest."""
-    name = ALIASES.get(name, name)
-    if name not in LOSSES:
-        raise unknown("loss", name, LOSSES)
-    return LOSSES[name]
+def has_direction(products: InnerProducts, settings: LossSettings) -> Tensor:
+    """(n_profiles,) whether a target is more than zeros."""
+    return products.target > norm_floor(settings) ** 2
 
 
 def masked_loss(
     loss: Callable[[InnerProducts, LossSettings], Tensor], products: InnerProducts, settings: LossSettings
 ) -> tuple[Tensor, Tensor]:
     """(n_profiles,) losses, 0 for targets without a direction; and the mask of those that have one."""
-    has_norm = products.target > _floor(settings) ** 2
+    if products.cross.dtype in (torch.float16, torch.bfloat16):
+        products, settings = _widened(products), replace(settings, median_norm=settings.median_norm * COARSER)
+    has_norm = has_direction(products, settings)
     return torch.where(has_norm, loss(products, settings), 0.0), has_norm
 
 
@@ -140,3 +152,14 @@ def mean_loss(
     """Mean over the profiles that have a direction; zero targets weigh nothing, and the mean of none is 0."""
     values, has_norm = masked_loss(loss, products, settings)
     return values.sum() / has_norm.sum().clamp(min=1)
+
+
+def _widened(products: InnerProducts) -> InnerProducts:
+    """In 32 bits: in 16 bits the floor of a norm is zero, and cosines near 1 are all the same."""
+    batch = products.batch
+    if batch is not None:
+        targets = None if batch.targets is None else batch.targets.float()
+        batch = replace(batch, cross=batch.cross.float(), targets=targets, latent=batch.latent.float())
+    return InnerProducts(
+        products.cross.float(), products.target.float(), products.predicted.float(), products.n_genes, batch
+    )

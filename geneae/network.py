@@ -1,8 +1,10 @@
 """The autoencoder: a gene basis, fixed or learned, around a core that works on its scores."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geneae.basis import Basis
@@ -10,17 +12,20 @@ from geneae.errors import InputError
 from geneae.products import (
     InnerProducts,
     LinearOutput,
+    Others,
     Projection,
     SparseRows,
+    compare,
     inner_products,
     last_layer,
     linear_output,
     project,
     sparse_product,
 )
-from geneae.settings import CUT_PLACES
+from geneae.settings import CUT_BIASES, CUT_PLACES
 
 SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
+LATENT_FLOOR = 1e-6  # shorter latents are not brought to unit norm, which bounds the gradient
 
 
 class Dropout(nn.Dropout):
@@ -93,17 +98,22 @@ class SkipCore(nn.Module):
 
 
 class PlainCore(nn.Module):
-    """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z)."""
+    """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z).
 
-    def __init__(self, n_scores: int, n_latent: int, dropout: float) -> None:
+    With `has_unit_latents`, z is divided by its norm, which leaves a profile no way out of a comparison but its
+    direction.
+    """
+
+    def __init__(self, n_scores: int, n_latent: int, dropout: float, has_unit_latents: bool = False) -> None:
         super().__init__()
+        self.has_unit_latents = has_unit_latents
         self.encoder = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(n_scores, n_latent))
         self.decoder = nn.Sequential(nn.Linear(n_latent, n_scores), nn.ReLU(), Dropout(dropout))
 
     def encode(self, scores: Tensor) -> Tensor:
         """(n_profiles, n_latent) from (n_profiles, n_scores)."""
         latent: Tensor = self.encoder(scores)
-        return latent
+        return F.normalize(latent, eps=LATENT_FLOOR) if self.has_unit_latents else latent
 
     def decode(self, latent: Tensor) -> Tensor:
         """(n_profiles, n_scores) from (n_profiles, n_latent)."""
@@ -243,7 +253,11 @@ class Network(nn.Module):
         return project(rows, self.output_weight(), offset, center)
 
     def forward(
-        self, inputs: Tensor | SparseRows, target: Projection | SparseRows, *centers: str
+        self,
+        inputs: Tensor | SparseRows,
+        target: Projection | SparseRows,
+        *centers: str,
+        others: Others | None = None,
     ) -> tuple[list[InnerProducts], Tensor]:
         """Inner products of targets and predictions for each centring, and the latents.
 
@@ -255,6 +269,8 @@ class Network(nn.Module):
             Likewise their projections, or the profiles.
         centers
             Of the inner products: `none`, `gene`, `profile`.
+        others
+            For a loss that compares the profiles of a batch: asks for all pairs, for the first of the centrings.
         """
         scores = inputs if isinstance(inputs, Tensor) else self.scores(inputs)
         latent = self.encode(scores)
@@ -267,6 +283,9 @@ class Network(nn.Module):
                 output = self._output()
             hidden = hidden.to(projection.squared.dtype)
             products = [inner_products(projection, output, hidden, center) for center in centers]
+            if others is not None:
+                batch = compare(projection, output, hidden, centers[0], latent.to(hidden.dtype), others)
+                products[0] = replace(products[0], batch=batch)
         return products, latent
 
     def _output(self) -> LinearOutput:
@@ -277,6 +296,20 @@ class Network(nn.Module):
         if fixed is None or (fixed.weight_offset.device, fixed.weight_offset.dtype) != here:
             self._fixed_output = fixed = self.output()
         return fixed
+
+    def output_norms(self, inputs: Tensor | SparseRows, side: str) -> Tensor:
+        """(n_profiles,) norms of the latents (`encoder`) or reconstructions (`decoder`); in a network with linear
+        paths, of the distances of these from the mean profile."""
+        latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
+        if side == "encoder":
+            norms: Tensor = latent.norm(dim=1)
+            return norms
+        hidden, output = self.decode(latent), self.output()
+        gram_hidden = hidden if output.gram is None else hidden @ output.gram
+        squared: Tensor = (gram_hidden * hidden).sum(1)
+        if isinstance(self.core, PlainCore):
+            squared = squared + 2 * hidden @ output.weight_offset + output.offset_squared
+        return squared.clamp(min=0).sqrt()
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the linear paths: they start at the right place and move slowly."""
@@ -300,12 +333,12 @@ def network_in_basis(
     return Network(core, basis.components, basis.components, basis.mean, deviation, is_free)
 
 
-def random_network(mean: Tensor, n_latent: int, hidden: int, dropout: float) -> Network:
+def random_network(mean: Tensor, n_latent: int, hidden: int, dropout: float, has_unit_latents: bool = False) -> Network:
     """The plain autoencoder: genes -> hidden -> latent -> hidden -> genes, every matrix learned from random."""
     n_genes = len(mean)
     first, last = nn.Linear(n_genes, hidden), nn.Linear(hidden, n_genes)
     return Network(
-        PlainCore(hidden, n_latent, dropout),
+        PlainCore(hidden, n_latent, dropout, has_unit_latents),
         first.weight.detach().T.contiguous(),
         last.weight.detach().contiguous(),
         mean,
@@ -316,37 +349,56 @@ def random_network(mean: Tensor, n_latent: int, hidden: int, dropout: float) -> 
     )
 
 
-def cut_initialize(network: Network, factor: float, where: str = "all") -> None:
-    """Divide the initial weights by `factor`, in place, so that every output keeps its direction.
-
-    "Cut-initialisation" of Draganov, Vadgama and Bekkers 2024 (arXiv 2406.16468) divides every parameter; a bias then
-    outweighs the cut weights below it. Here the l-th bias along a path is divided by factor^l, and a linear path that
-    bridges L layers by factor^L. As ReLU is homogeneous, each output is exactly factor^-L times what it was.
+def cut_initialize(
+    network: Network,
+    factor: float = 1.0,
+    where: str = "all",
+    bias: str = "homogeneous",
+    target_norm: float | None = None,
+    inputs: Tensor | SparseRows | None = None,
+) -> None:
+    """Make the initial weights smaller, in place: "cut-initialisation" (Draganov, Vadgama and Bekkers 2024, arXiv
+    2406.16468).
 
     Parameters
     ----------
     network
         Freshly initialised.
     factor
-        c > 1 makes the start smaller, c < 1 larger, 1 changes nothing.
+        c > 1 makes the start smaller, c < 1 larger, 1 leaves the weights alone.
     where
         `encoder`, `decoder` (whose output is what a cosine loss normalises) or `all`. The gene matrices of a random
         start belong to their sides; a PCA basis is left alone, as is the mean profile it adds.
+    bias
+        `homogeneous`: the l-th bias along a path is divided by factor^l, and a linear path that bridges L layers by
+        factor^L; as ReLU is homogeneous, every output keeps its direction and is factor^-L times as long. `zero`:
+        biases start at zero. `scale`: every parameter is divided by the factor alone, as in the code of the paper
+        (which divides normalisation layers, too; there are none here); biases then outweigh the cut weights below
+        them, and profiles start almost alike.
+    target_norm
+        After that, scale the last layer such that this is the median norm of its output over `inputs`: of the
+        reconstruction (in a PCA basis, of its distance from the mean profile), or of the latent where only the encoder
+        is cut. Directions stay exactly.
+    inputs
+        A batch for `target_norm`, as `Network.forward` takes it.
     """
     if not factor > 0:
         raise InputError(f"the cut must be a number above 0; found {factor:g}. 1 means no cut.")
     if where not in CUT_PLACES:
         raise InputError(f"the cut must be in one of {', '.join(CUT_PLACES)}; found '{where}'.")
+    if bias not in CUT_BIASES:
+        raise InputError(f"the biases of a cut must be one of {', '.join(CUT_BIASES)}; found '{bias}'.")
     depth = 0
     with torch.no_grad():
-        if where in ("encoder", "all"):
-            depth = _cut_side(network, "encoder", factor, depth)
-        if where in ("decoder", "all") and network.has_decoder:
-            _cut_side(network, "decoder", factor, depth)
+        for side in ("encoder", "decoder"):
+            if where in (side, "all") and (side == "encoder" or network.has_decoder):
+                depth = _cut_side(network, side, factor, bias, depth)
+        if target_norm is not None:
+            _calibrate(network, "encoder" if where == "encoder" else "decoder", target_norm, inputs)
 
 
-def _cut_side(network: Network, side: str, factor: float, depth: int) -> int:
-    """Cut one side; `depth` counts the layers cut below it, which its biases have to make up for."""
+def _side(network: Network, side: str) -> tuple[list[tuple[Tensor, Tensor | None]], list[nn.Linear]]:
+    """Weights and biases of a side along its deep path, and the linear layers that bridge it."""
     layers, bridges = network.core.blocks(side)
     weights: list[tuple[Tensor, Tensor | None]] = [(layer.weight, layer.bias) for layer in layers]
     is_plain_free = network.is_free and not bridges
@@ -354,10 +406,37 @@ def _cut_side(network: Network, side: str, factor: float, depth: int) -> int:
         weights.insert(0, (network.encoder_weight, network.encoder_bias))
     if is_plain_free and side == "decoder":
         weights.append((network.decoder_weight, network.decoder_bias))
-    for below, (weight, bias) in enumerate(weights, start=1):
+    return weights, bridges
+
+
+def _cut_side(network: Network, side: str, factor: float, bias: str, depth: int) -> int:
+    """Cut one side; `depth` counts the layers cut below it, which its biases have to make up for."""
+    weights, bridges = _side(network, side)
+    for below, (weight, offset) in enumerate(weights, start=1):
         weight.div_(factor)
-        if bias is not None:
-            bias.div_(factor ** (depth + below))
+        if offset is not None and bias == "zero":
+            offset.zero_()
+        elif offset is not None:
+            offset.div_(factor if bias == "scale" else factor ** (depth + below))
     for bridge in bridges:
-        bridge.weight.div_(factor ** len(weights))
+        bridge.weight.div_(factor if bias == "scale" else factor ** len(weights))
     return depth + len(weights)
+
+
+def _calibrate(network: Network, side: str, target_norm: float, inputs: Tensor | SparseRows | None) -> None:
+    """Scale the last layer of a side such that its outputs have this median norm."""
+    if inputs is None:
+        raise InputError("a target norm is reached on a batch; found none. Pass inputs.")
+    if not 0 < target_norm < float("inf"):
+        raise InputError(f"the target norm must be a number above 0; found {target_norm:g}.")
+    was_training = network.training
+    network.eval()
+    found = float(network.output_norms(inputs, side).median())
+    network.train(was_training)
+    if not found > 0:
+        raise InputError("the target norm cannot be reached: every output of the start is zero. Use another --cut.")
+    weights, bridges = _side(network, side)
+    last, offset = weights[-1]
+    for tensor in (last, offset, *(bridge.weight for bridge in bridges)):
+        if tensor is not None:
+            tensor.mul_(target_norm / found)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geneae.losses import Loss, LossSettings, masked_loss, mean_loss
 from geneae.network import Network
-from geneae.products import InnerProducts
+from geneae.products import InnerProducts, Others, scale_gradient
 
 
 class Objective(Protocol):
@@ -23,6 +23,9 @@ class Objective(Protocol):
 
     def learned(self) -> Sequence[nn.Parameter]:
         """Parameters beside those of the network."""
+
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> Any:
+        """What a step takes, of the pairs or views of that index, when `progress`, 0 to 1, of the training is done."""
 
     def see(self, network: Network, batch: Any) -> Any:
         """What the loss is taken of, in the precision of the forward pass."""
@@ -47,6 +50,8 @@ class Reconstruction:
     """Centring of the inner products that the loss sees: `none`, `gene` or `profile`."""
     settings: LossSettings
     """Weights, and constants of the training profiles."""
+    grad_scale: float = 0.0
+    """Power of the norm of a prediction that its gradient is multiplied by."""
     chooses_epoch: ClassVar[bool] = True
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
@@ -56,9 +61,20 @@ class Reconstruction:
         """None."""
         return ()
 
-    def see(self, network: Network, batch: Any) -> InnerProducts:
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> tuple[Any, ...]:
+        """Inputs and targets, and, where the loss compares the profiles of a batch, what it needs to know of them.
+
+        Streamed pairs know neither labels nor products of targets.
+        """
+        if not self.loss.compares:
+            return tuple(pairs.take(index))
+        others = pairs.others(index, progress) if hasattr(pairs, "others") else Others(progress=progress)
+        return (*pairs.take(index), others)
+
+    def see(self, network: Network, batch: tuple[Any, ...]) -> InnerProducts:
         """Inner products of the targets of a batch and their predictions."""
-        products: list[InnerProducts] = network(*batch, self.center)[0]
+        inputs, target, *others = batch
+        products: list[InnerProducts] = network(inputs, target, self.center, others=others[0] if others else None)[0]
         return products[0]
 
     def after_step(self, network: Network, seen: InnerProducts) -> None:
@@ -70,7 +86,7 @@ class Reconstruction:
 
     def __call__(self, products: InnerProducts) -> Tensor:
         """The mean over the profiles that have a direction."""
-        return mean_loss(self.loss.function, products, self.settings)
+        return mean_loss(self.loss.function, scale_gradient(products, self.grad_scale), self.settings)
 
     def n_counted(self, products: InnerProducts) -> Tensor:
         """How many profiles that mean is over, to take it over the batches of several processes."""

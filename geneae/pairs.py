@@ -14,9 +14,11 @@ from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
 from geneae.products import (
     InnerProducts,
+    Others,
     Projection,
     RowStore,
     SparseRows,
+    gram_of,
     inner_products,
     linear_output,
     project,
@@ -46,23 +48,38 @@ class Pairs:
     blocks
         The profiles, or their two halves; in a fixed basis also their projections, half after half, with the number
         of halves.
+    compares_targets
+        Whether the inner products of targets with each other will be asked for: they need the profiles themselves, as
+        no basis of fewer dimensions than genes holds them.
+    labels
+        (n_profiles,) int64, below 0 for none.
     """
 
-    def __init__(self, network: Network, blocks: list[sparse.csr_matrix] | tuple[Projection, int]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        blocks: list[sparse.csr_matrix] | tuple[Projection, int],
+        compares_targets: bool = False,
+        labels: Tensor | None = None,
+    ) -> None:
         self._projection: Projection | None = None
         self._store: RowStore | None = None
+        self._labels = labels
+        self._matrix: sparse.csr_matrix | None = None
         if isinstance(blocks, tuple):
             self._projection, n_halves = blocks
         else:
             n_halves = len(blocks)
             if not network.is_free:
                 self._projection = project_blocks(network, blocks)
+            if compares_targets:
+                self._matrix = _stack(blocks)
         if self._projection is not None:
             self._scores = network.scores_of(self._projection)
             self.n_pairs = len(self._scores)
         else:
             assert isinstance(blocks, list)
-            matrix = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+            matrix = _stack(blocks) if self._matrix is None else self._matrix
             self._store = RowStore(matrix)
             self._sums = row_sums(sparse_rows(matrix), network.mean.cpu())
             self.n_pairs = int(matrix.shape[0])
@@ -89,6 +106,16 @@ class Pairs:
         rows = self._store.take(index)
         target = self._store.take(partner) if self._swap else rows
         return rows, replace(target, sums=self._sums.take(partner))
+
+    def others(self, index: Tensor, progress: float = 1.0) -> Others:
+        """What a loss that compares the profiles of a batch needs to know of these pairs."""
+        gram = None if self._matrix is None else gram_of(self._matrix[((index + self._swap) % self.n_pairs).numpy()])
+        labels = None if self._labels is None else self._labels[index % self.n_profiles]
+        return Others(gram, labels, progress)
+
+
+def _stack(blocks: list[sparse.csr_matrix]) -> sparse.csr_matrix:
+    return blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
 
 
 def project_blocks(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
@@ -143,6 +170,8 @@ class PairSource:
         The blocks of the first split, where they were drawn before.
     partner
         (n_profiles,) profile whose target each is given, see `mismatch`; its own without it.
+    compares_targets, labels
+        See `Pairs`.
     """
 
     def __init__(
@@ -155,18 +184,22 @@ class PairSource:
         seed: int,
         first: list[sparse.csr_matrix] | None = None,
         partner: np.ndarray | None = None,
+        compares_targets: bool = False,
+        labels: Tensor | None = None,
     ) -> None:
         self.n_splits = n_splits if is_split else 1
         bytes_each = 8 * expression.n_profiles * len(network.deviation)
         if network.is_free:
             bytes_each = 16 * expression.n_values
+        if compares_targets:
+            bytes_each += 8 * expression.n_values
         splitter = Splitter(expression.rows) if is_split else None
 
         def draw(split: int) -> Pairs:
             if split == 0 and first is not None:
-                return Pairs(network, first)
+                return Pairs(network, first, compares_targets, labels)
             blocks = draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split))
-            return Pairs(network, mismatch(blocks, partner))
+            return Pairs(network, mismatch(blocks, partner), compares_targets, labels)
 
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 

@@ -239,6 +239,37 @@ def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Others:
+    """What a loss that compares the profiles of a batch has to know beside predictions and targets."""
+
+    gram: Tensor | None = None
+    """(n_profiles, n_profiles) <x_i, x_j> of the targets, without centring."""
+    labels: Tensor | None = None
+    """(n_profiles,) int64, the same for the same label; below 0 for none."""
+    progress: float = 1.0
+    """Share of the training that is over, 0 to 1."""
+
+    def to(self, device: torch.device | str) -> "Others":
+        """The same elsewhere."""
+        gram, labels = (None if tensor is None else tensor.to(device) for tensor in (self.gram, self.labels))
+        return Others(gram, labels, self.progress)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every prediction of a batch against every target."""
+
+    cross: Tensor
+    """(n_profiles, n_profiles) <predicted_i, target_j>"""
+    targets: Tensor | None
+    """(n_profiles, n_profiles) <target_i, target_j>, where it is known."""
+    latent: Tensor
+    """(n_profiles, n_latent)"""
+    others: Others
+    """Labels and progress."""
+
+
+@dataclass(frozen=True)
 class InnerProducts:
     """What a loss or metric sees of profiles and their reconstructions; all tensors are (n_profiles,)."""
 
@@ -250,6 +281,8 @@ class InnerProducts:
     """|predicted|^2, at least 0"""
     n_genes: int
     """Length of the vectors."""
+    batch: Comparison | None = None
+    """The same of all pairs, where a loss asks for them."""
 
 
 @dataclass(frozen=True)
@@ -437,3 +470,67 @@ def inner_products(target: Projection, output: LinearOutput, hidden: Tensor, cen
     elif center != "none":
         raise ValueError(f"center must be one of {', '.join(CENTERS)}; found {center!r}")
     return InnerProducts(cross, squared.clamp(min=0), predicted.clamp(min=0), output.n_genes)
+
+
+def compare(
+    target: Projection, output: LinearOutput, hidden: Tensor, center: str, latent: Tensor, others: Others
+) -> Comparison:
+    """The inner products of every reconstruction of a batch with every target: (x_j weight) . h_i + <x_j, offset>.
+
+    Exact, and no larger than profiles x profiles; parameters as in `inner_products`.
+    """
+    cross = hidden @ target.weight.T + target.offset
+    gram = others.gram
+    if center == "gene":
+        by_center = hidden @ output.weight_center + output.offset_center
+        cross = cross - target.center - by_center[:, None] + output.center_squared
+        if gram is not None:
+            gram = gram - target.center - target.center[:, None] + output.center_squared
+    elif center == "profile":
+        total = hidden @ output.weight_sum + output.offset_sum
+        cross = cross - torch.outer(total, target.total) / output.n_genes
+        if gram is not None:
+            gram = gram - torch.outer(target.total, target.total) / output.n_genes
+    return Comparison(cross, gram, latent, others)
+
+
+def gram_of(matrix: sparse.csr_matrix) -> Tensor:
+    """(n_profiles, n_profiles) <x_i, x_j> of sparse profiles; what is stored is multiplied and nothing else."""
+    product = (matrix @ matrix.T).tocoo()
+    gram = torch.zeros(product.shape, dtype=_tensor(product.data).dtype)
+    gram[_tensor(product.row).long(), _tensor(product.col).long()] = _tensor(product.data)
+    return gram
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        return gradients[0] * factor, None
+
+
+def scale_gradient(products: InnerProducts, power: float) -> InnerProducts:
+    """The same products, whose gradient in each prediction is multiplied by the norm of that prediction to a power.
+
+    A prediction is seen through its inner products alone, so that the factor can be put on their gradients. As the
+    gradient of a cosine is the sine of the angle over the norm, 1 removes the norm from it; the angle of a step of
+    gradient descent still is divided by the norm, and 2 removes it from there, too (Draganov et al. 2025, arXiv
+    2502.09252, use 1).
+    """
+    if not power:
+        return products
+    factor = products.predicted.detach().sqrt() ** power
+
+    def scaled(values: Tensor, factor: Tensor = factor) -> Tensor:
+        result: Tensor = _ScaledGradient.apply(values, factor)  # type: ignore[no-untyped-call]
+        return result
+
+    batch = products.batch
+    if batch is not None:
+        batch = replace(batch, cross=scaled(batch.cross, factor[:, None]))
+    return replace(products, cross=scaled(products.cross), predicted=scaled(products.predicted), batch=batch)

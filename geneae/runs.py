@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from geneae.checkpoints import is_unfinished
-from geneae.comparison import Arm, answer, compare_arms
+from geneae.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
@@ -28,7 +28,7 @@ from geneae.report import Run, read_run, write_report
 from geneae.saving import CONFIG, SPLIT, finish_swap, new_file, read_config
 from geneae.settings import Settings
 
-PAIRED, METRICS, REPORT = "paired.csv", "metrics.csv", "report.html"
+PAIRED, METRICS, SEEDS, REPORT = "paired.csv", "metrics.csv", "seeds.csv", "report.html"
 MOST_UMAP = 5000  # profiles in a picture
 
 
@@ -57,10 +57,11 @@ def fit_run(
     color: str | None = None,
     null: bool = False,
     with_umap: bool = True,
+    with_report: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     resume: bool = False,
 ) -> Autoencoder:
-    """Fit, judge, and write a run folder with its report, whole or not at all.
+    """Fit, judge, and write a run folder, by default with its report, whole or not at all.
 
     Until it is whole the folder holds checkpoints, from which the same call goes on with `resume`. With `color`, a
     column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made unless it is declined.
@@ -78,7 +79,8 @@ def fit_run(
         if color is not None and with_umap:
             umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
             umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
-        write_report(partial / REPORT, [read_run(partial)], conclude(model.evaluation_, judged_split(settings)))
+        if with_report:
+            write_report(partial / REPORT, [read_run(partial)], conclude(model.evaluation_, judged_split(settings)))
 
     model.save(folder, overwrite=overwrite or resume, and_then=add_report)
     return model
@@ -129,6 +131,8 @@ class Task:
     """To write."""
     is_first: bool = True
     """Whether it has the first seed of its arm, the one that a UMAP is made of."""
+    with_report: bool = True
+    """Whether it gets a report of its own, which takes as long as a small fit."""
 
 
 def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path) -> list[Task]:
@@ -188,7 +192,7 @@ def run_grid(
     if jobs == 1 or len(waiting) <= 1:
         for task in waiting:
             begin = time.perf_counter()
-            fit_run(profiles, task.settings, task.folder, command, False, color, False, task.is_first, resume=True)
+            _fit_task(profiles, task, command, color)
             yield task, time.perf_counter() - begin
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -204,11 +208,16 @@ def run_grid(
             raise
 
 
+def _fit_task(profiles: Profiles, task: Task, command: str, color: str | None) -> None:
+    choices = color, False, task.is_first, task.with_report
+    fit_run(profiles, task.settings, task.folder, command, False, *choices, resume=True)
+
+
 def _run_apart(source: Source, task: Task, command: str, threads: int, color: str | None) -> float:
     """One run in a process of its own."""
     torch.set_num_threads(threads)
     begin = time.perf_counter()
-    fit_run(source.read(), task.settings, task.folder, command, False, color, False, task.is_first, resume=True)
+    _fit_task(source.read(), task, command, color)
     return time.perf_counter() - begin
 
 
@@ -239,7 +248,9 @@ def is_finished(task: Task, fingerprint: str, color: str | None = None, null: bo
 def compare_runs(
     folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None, color: str | None = None
 ) -> str:
-    """Compare finished run folders: writes `metrics.csv`, `paired.csv` and `report.html`, and gives the answer.
+    """Compare finished run folders and give the answer.
+
+    Written are `metrics.csv`, `paired.csv`, `seeds.csv` and `report.html`.
 
     Runs of different split, space or data are refused.
 
@@ -264,10 +275,14 @@ def compare_runs(
     paired = compare_arms(arms, split) if len(arms) > 1 else None
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
     said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
+    seeds = seed_table(metrics, split)
+    said += seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     with new_file(output / METRICS, overwrite=True) as partial:
         metrics[columns].to_csv(partial, index=False)
     paired = None if paired is None or paired.empty else paired
+    with new_file(output / SEEDS, overwrite=True) as partial:
+        seeds.to_csv(partial, index=False)
     if paired is not None:
         with new_file(output / PAIRED, overwrite=True) as partial:
             paired.to_csv(partial, index=False)

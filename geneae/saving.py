@@ -306,7 +306,7 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
         core = (
             SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
             if shape["core"] == "skip"
-            else PlainCore(n_scores, n_latent, float(settings["dropout"]))
+            else PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
         )
     has_decoder = bool(shape.get("has_decoder", True))  # folders that do not say so hold an autoencoder
     first = "encoder_weight" if shape["is_free"] else "components"

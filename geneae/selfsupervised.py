@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,11 @@ class SelfSupervised(nn.Module, ABC):
     def learned(self) -> list[nn.Parameter]:
         """Parameters of the heads that steps change; the teacher's follow."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("_teacher")]
+
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> Views:
+        """Two views of some profiles."""
+        views: Views = pairs.take(index)
+        return views
 
     def see(self, network: Network, batch: Views) -> Seen:
         """Embed two views of the same profiles."""
@@ -321,6 +326,11 @@ class Joint:
     def learned(self) -> list[nn.Parameter]:
         """Parameters beside those of the network."""
         return self.views.learned()
+
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> tuple[Views, Batch]:
+        """Views, and pairs of the same profiles."""
+        found: tuple[Views, Batch] = pairs.take(index)
+        return found
 
     def see(self, network: Network, batch: tuple[Views, Batch]) -> tuple[Seen, InnerProducts]:
         """Views embedded, and the other profiles of the batch reconstructed."""

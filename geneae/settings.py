@@ -1,5 +1,6 @@
 """Settings of a fit, in one frozen record. Nothing heavy is loaded, so that `--help` can read it."""
 
+import math
 from dataclasses import dataclass
 
 from geneae.errors import InputError, unknown
@@ -7,11 +8,15 @@ from geneae.errors import InputError, unknown
 LOSS_NAMES = ("mse", "relative-mse", "cosine", "pearson", "combined", "magnitude", "scaled-cosine")
 OBJECTIVE_NAMES = ("reconstruction", "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "dino")
 VIEW_NAMES = ("thin", "mask", "noise", "crossover", "swap")
+NEGATIVE_NAMES = ("cosine-embedding", "ranking", "softmax", "triplet")
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
 TARGETS = ("auto", "split", "self")
 CENTERS = ("none", "gene", "profile")
 CUT_PLACES = ("encoder", "decoder", "all")
+CUT_BIASES = ("homogeneous", "zero", "scale")
+NEGATIVES = ("mean", "annealed", "hardest")
+OPTIMIZERS = ("adamw", "sgd")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
@@ -29,9 +34,10 @@ class Settings:
     agreement: float = 0.1
     """Weight of the agreement of views beside a reconstruction, at least 0."""
     label: str | None = None
-    """Column of `obs` that latents are judged by. It takes no part in training."""
+    """Column of `obs` that latents are judged by. It takes no part in training, but for the loss `triplet`, which draws
+    equal values together."""
     loss: str = "mse"
-    """Name in `geneae.losses.LOSSES`."""
+    """Name in `geneae.losses.LOSSES` or `geneae.negatives.NEGATIVE_LOSSES`, or a weighted sum: `cosine+0.1*softmax`."""
     n_latent: int = 32
     """Length of the latent."""
     hidden: int = 128
@@ -55,10 +61,29 @@ class Settings:
     """Weight of the magnitude term in the loss `magnitude`, at least 0."""
     gamma: float = 2.0
     """Power of the loss `scaled-cosine`, at least 1."""
+    margin: float | None = None
+    """Of the losses `cosine-embedding`, `ranking` and `triplet`. None: for each pair of profiles what makes a perfect
+    reconstruction perfect, and 0.2 for `triplet`."""
+    negatives: str = "mean"
+    """How the loss `ranking` sees the other profiles: `mean`; `hardest`, the nearest one alone; `annealed`, from nearly
+    the mean to nearly the hardest as training goes on."""
+    temperature: float = 0.1
+    """Of the loss `softmax`, and at the end of `annealed`; above 0."""
+    latent_norm: bool = False
+    """Divide every latent by its norm; needs a random start."""
     cut: float = 1.0
     """Cut-initialisation: initial weights are divided by it; 1 means none."""
     cut_where: str = "all"
     """`encoder`, `decoder` or `all`."""
+    cut_bias: str = "homogeneous"
+    """`homogeneous`: biases are cut such that every direction stays; `zero`: they start at zero; `scale`: they are
+    divided like the weights."""
+    target_norm: float | None = None
+    """Median norm of the reconstructions at the start (of the latents, where only the encoder is cut)."""
+    grad_scale: float = 0.0
+    """The gradient of each reconstruction is multiplied by its norm to this power, 0 to 2."""
+    optimizer: str = "adamw"
+    """`adamw`, or `sgd`, without momentum."""
     n_top_genes: int | None = None
     """Keep the genes of largest variance; None keeps all that are seen in at least three training profiles."""
     scale: bool = False
@@ -74,7 +99,7 @@ class Settings:
     batch_size: int = 256
     """Profiles a step, on all devices together."""
     learning_rate: float = 2e-3
-    """Of AdamW; falls linearly to zero over the second half of the epochs."""
+    """Of the optimizer; falls linearly to zero over the second half of the epochs."""
     weight_decay: float = 0.05
     """Decoupled; on MLPs and random matrices, not on linear paths that start at PCA."""
     validation: float = 0.1
@@ -106,6 +131,9 @@ class Settings:
             ("target", TARGETS),
             ("center", CENTERS),
             ("cut_where", CUT_PLACES),
+            ("cut_bias", CUT_BIASES),
+            ("negatives", NEGATIVES),
+            ("optimizer", OPTIMIZERS),
             ("device", DEVICES),
             ("precision", PRECISIONS),
         ):
@@ -121,11 +149,40 @@ class Settings:
         _check("beta", self.beta, "at least 0", self.beta >= 0)
         _check("gamma", self.gamma, "at least 1", self.gamma >= 1)
         _check("cut", self.cut, "above 0 (1 means no cut)", self.cut > 0)
+        if self.target_norm is not None:
+            _check("target_norm", self.target_norm, "above 0", 0 < self.target_norm < math.inf)
+        _check("grad_scale", self.grad_scale, "between 0 and 2", 0 <= self.grad_scale <= 2)
+        _check("temperature", self.temperature, "above 0", self.temperature > 0)
         _check("dropout", self.dropout, "at least 0 and below 1", 0 <= self.dropout < 1)
         _check("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
         _check("weight_decay", self.weight_decay, "at least 0", self.weight_decay >= 0)
         if self.basis == "pca" and self.init == "random":
             raise InputError("a random start needs a basis that is learned. Use --basis free with --init random.")
+        if self.latent_norm and self.init != "random":
+            raise InputError("latents of unit norm cannot start at PCA. Use --basis free --init random.")
+        if self.latent_norm and self.target_norm is not None and self.cut_where == "encoder":
+            raise InputError("latents of unit norm have no other norm to start at. Use --cut-where decoder or all.")
+        terms = loss_terms(self.loss)
+        if any(name == "triplet" for _, name in terms) and self.label is None:
+            raise InputError(
+                "the loss triplet compares profiles of equal and unequal label. Name a column with --label."
+            )
+
+
+def loss_terms(loss: str) -> list[tuple[float, str]]:
+    """Weights and names of a sum such as `cosine+0.1*softmax`."""
+    terms = []
+    for term in loss.split("+"):
+        weight, star, name = term.rpartition("*")
+        try:
+            terms.append((float(weight) if star else 1.0, name.strip()))
+        except ValueError:
+            raise InputError(
+                f"the weight of a loss must be a number, as in cosine+0.1*softmax; found '{weight}' in '{loss}'."
+            ) from None
+        if not 0 < terms[-1][0] < math.inf:
+            raise InputError(f"the weight of a loss must be above 0; found {terms[-1][0]:g} in '{loss}'.")
+    return terms
 
 
 def _check(name: str, value: float, expected: str, is_sound: bool) -> None:

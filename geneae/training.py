@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geneae.checkpoints import Checkpoint, Progress, stops_wait
 from geneae.devices import Ranks, open_ranks
+from geneae.dynamics import STOPPING, Dynamics, Watch, relative_update, snapshot
 from geneae.errors import InputError, Interrupted
 from geneae.metrics import METRICS, measure
 from geneae.network import Network, cut_initialize
@@ -64,7 +65,9 @@ class Training:
     best_epoch: int
     """0 where no epoch was better on validation than the start."""
     stopped_early: bool
-    """Whether patience ended the training."""
+    """Whether patience, or a collapse, ended the training."""
+    collapse: str | None = None
+    """Name in `geneae.dynamics.COLLAPSES` of what was there at the end, if anything."""
 
 
 def train(
@@ -100,7 +103,8 @@ def train(
     objective
         What is minimised.
     settings
-        Epochs, steps, rates, devices; the cut is made after the start was recorded.
+        Epochs, steps, rates, devices. A random start is cut before it is recorded; one at PCA after that, as PCA stays
+        what the fit can fall back on.
     on_epoch
         Called with each row of the history.
     checkpoint
@@ -121,13 +125,13 @@ def train(
 
     def judge_pairs(network: Network) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(objective, Reconstruction)
-        return judge(network, validation, objective, ranks)
+        return judge(network, validation, objective, ranks, settings.batch_size)
 
-    def record(epoch: int, train_loss: float, train_seconds: float) -> Tensor:
+    def record(epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
         with _threads(n_threads):
             losses, means = (judge_epoch or judge_pairs)(network)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
-        row |= {"train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
+        row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
         if on_epoch is not None:
             on_epoch(row)
         rows.append(row)
@@ -157,28 +161,41 @@ def train(
             for row in rows:
                 on_epoch(row)
     else:
+        starts_at_pca = settings.init == "pca"  # which is no cut network, but what a fit can fall back on
+        if not starts_at_pca:
+            _cut(network, objective, source, settings)
         initial = copy.deepcopy(network.state_dict())
         if objective.chooses_epoch:
             network.core.silence_mlps()
-        at_start = record(0, math.nan, 0.0)
+        at_start = record(0, math.nan, 0.0, 0.0)
         best_state = copy.deepcopy(network.state_dict())
         network.load_state_dict(initial)
-        cut_initialize(network, settings.cut, settings.cut_where)
+        if starts_at_pca:
+            _cut(network, objective, source, settings)
         objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
         optimizer = _optimizer(network, objective, settings)
         progress = Progress(network, optimizer, order.get_state(), at_start, rows, 0, best_state)
         if ranks.rank:
             torch.manual_seed(settings.seed + RANK_STRIDE * ranks.rank)
     progress.rows = rows
+    watch = Watch(objective, rows[0]) if isinstance(objective, Reconstruction) else None
+    collapse = None
+    for row in rows[1:]:
+        collapse = watch.look(row) if watch is not None else None
     waiting = stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0)
     with waiting as stopped_by:
         save(is_asked=len(rows) == 1)
-        while progress.epoch <= settings.epochs and progress.epoch - 1 - progress.best < settings.patience:
+        while (
+            progress.epoch <= settings.epochs
+            and progress.epoch - 1 - progress.best < settings.patience
+            and collapse not in STOPPING
+        ):
             start = time.perf_counter() - progress.train_seconds
             pairs = source.epoch(progress.epoch)
             with _threads(n_threads):
                 train_loss = _train_epoch(progress, pairs, objective, settings, order, ranks, start, save, runaway)
-            losses = record(progress.epoch, train_loss, time.perf_counter() - start)
+            losses = record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
+            collapse = watch.look(rows[-1]) if watch is not None else None
             best = rows[progress.best]["validation_loss"]
             is_better = rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
             if is_better or not objective.chooses_epoch:
@@ -190,7 +207,7 @@ def train(
     network.load_state_dict(progress.best_state)
     network.eval()
     stopped_early = len(rows) - 1 < settings.epochs
-    return Training(pd.DataFrame(rows).astype({"epoch": int}), progress.best, stopped_early)
+    return Training(pd.DataFrame(rows).astype({"epoch": int}), progress.best, stopped_early, collapse)
 
 
 @contextlib.contextmanager
@@ -214,6 +231,17 @@ def _keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
+def _cut(network: Network, objective: Objective, source: Source, settings: Settings) -> None:
+    """Make the start smaller as the settings say; a target norm is reached on a random batch."""
+    inputs = None
+    if settings.target_norm is not None:
+        pairs = source.epoch(1)
+        order = pairs.order(torch.Generator().manual_seed(settings.seed))
+        inputs = _to_device(objective.batch(pairs, order[: settings.batch_size], 0.0), network)[0]
+    choices = settings.cut, settings.cut_where, settings.cut_bias, settings.target_norm
+    cut_initialize(network, *choices, inputs)
+
+
 def _is_gain(gains: Tensor) -> bool:
     """Whether the mean of paired gains is above two standard errors of it."""
     error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
@@ -229,6 +257,8 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
         {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
         {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
     ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD([group for group in groups if group["params"]], lr=settings.learning_rate)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
 
 
@@ -265,8 +295,10 @@ def _train_epoch(
         factor = rate_factor((epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
+        own = ranks.part(index)
         with ranks.autocast():
-            seen = objective.see(network, _to_device(pairs.take(ranks.part(index)), network))
+            batch = objective.batch(pairs, own, (epoch - 1) / settings.epochs)
+            seen = objective.see(network, _to_device(batch, network))
         value = objective(seen)
         optimizer.zero_grad()
         value.backward()
@@ -274,7 +306,10 @@ def _train_epoch(
         loss = ranks.average(network, value, weight)
         if not math.isfinite(loss):
             raise runaway(loss, index, pairs.n_profiles)
+        is_last = progress.step == len(batches) - 1
+        before = snapshot(network) if is_last else []
         optimizer.step()
+        progress.update = relative_update(network, before) if is_last else math.nan
         objective.after_step(network, seen)
         progress.total += loss * len(index)
         progress.step += 1
@@ -302,25 +337,34 @@ def _to_device(batch: Any, network: Network) -> Any:
 
 @torch.no_grad()
 def judge(
-    network: Network, pairs: list[Pairs], objective: Reconstruction, ranks: Ranks | None = None
+    network: Network,
+    pairs: list[Pairs],
+    objective: Reconstruction,
+    ranks: Ranks | None = None,
+    batch_size: int = CHUNK,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, median norms.
+    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, norms and dynamics.
 
-    With `ranks`, each process computes those of its own part of the pairs and gets those of all.
+    With `ranks`, each process computes those of its own part of the pairs and gets those of all. A loss that compares
+    the profiles of a batch sees batches of about the size of those in training, each of different profiles; every
+    process then computes all.
     """
     network.eval()
     losses: list[Tensor] = []
-    norms: list[Tensor] = []
+    dynamics = Dynamics(objective)
     values: dict[str, list[Tensor]] = {name: [] for name in ("cosine", "mse", "norm_ratio")}
     n_pairs, where = 0, []
+    ranks = None if objective.loss.compares else ranks
     for some in pairs:
         own = torch.arange(len(some)) if ranks is None else ranks.part(torch.arange(len(some)))
         where.append(n_pairs + own)
         n_pairs += len(some)
-        for index in own.split(CHUNK):
-            (products, plain), latent = network(*_to_device(some.take(index), network), objective.center, "none")
+        for index in _batches(some, batch_size) if objective.loss.compares else own.split(CHUNK):
+            inputs, target, *others = _to_device(objective.batch(some, index, 1.0), network)
+            centers = objective.center, "none"
+            (products, plain), latent = network(inputs, target, *centers, others=others[0] if others else None)
             losses.append(objective.by_profile(products))
-            norms.append(latent.norm(dim=1))
+            dynamics.add(products, latent)
             for name, found in values.items():
                 found.append(measure(METRICS[name], plain))
 
@@ -334,5 +378,11 @@ def judge(
         "validation_cosine": float(joined["cosine"].nanmean()),
         "validation_mse": float(joined["mse"].nanmean()),
         "norm_ratio": float(joined["norm_ratio"].nanmedian()),
-        "latent_norm": float(join(norms).median()),
+        **dynamics.means(join),
     }
+
+
+def _batches(pairs: Pairs, batch_size: int) -> Iterator[Tensor]:
+    """All pairs in order, in batches of at most that size, of nearly equal size and of different profiles."""
+    for profiles in torch.arange(len(pairs)).split(pairs.n_profiles):
+        yield from profiles.tensor_split(-(-len(profiles) // batch_size))

@@ -140,14 +140,25 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     flags |= {"basis": "free", "rank": 9, "init": "random", "target": "self", "cut": 2.0, "cut-where": "decoder"}
     flags |= {"n-top-genes": 60, "validation": 0.2, "test": 0.25, "group": "donor", "stratify": "kind", "epochs": 2}
     flags |= {"patience": 5, "batch-size": 99, "learning-rate": 0.01, "weight-decay": 0.1, "dropout": 0.1, "splits": 3}
-    flags |= {"seed": 4, "split-seed": 7, "device": "cpu", "precision": "bf16"}
+    flags |= {"seed": 4, "split-seed": 7, "device": "cpu", "precision": "bf16", "margin": 0.4, "temperature": 0.2}
+    flags |= {"negatives": "hardest", "label": "kind", "cut-bias": "zero", "target-norm": 3.0, "grad-scale": 1.0}
+    flags |= {"optimizer": "sgd"}
     arguments = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
-    result = geneae("fit", counts_path, "-o", tmp_path / "run", "--scale", "--quiet", *arguments)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", "--scale", "--latent-norm", "--quiet", *arguments)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
-    assert found == expected | {"scale": True, "devices": 1, "nodes": 1}  # several have tests of their own
+    expected |= {"scale": True, "latent_norm": True, "devices": 1, "nodes": 1}  # several have tests of their own
+    assert found == expected
+
+
+def test_what_a_fixed_margin_is_at_a_perfect_reconstruction_is_printed(counts_path: Path, tmp_path: Path) -> None:
+    flags = ["fit", counts_path, "--loss", "cosine-embedding", *FLAGS, "--epochs", "1"]
+    said = geneae(*flags, "--margin", "0.5", "-o", tmp_path / "fixed").stdout
+    number = json.loads((tmp_path / "fixed" / "config.json").read_text())["loss_at_perfection"]
+    assert f"At a perfect reconstruction the loss cosine-embedding is {number:.3g}, not 0: it asks for more" in said
+    assert "At a perfect" not in geneae(*flags, "-o", tmp_path / "by-pair").stdout
 
 
 def test_help_names_every_loss_and_every_default() -> None:

@@ -18,6 +18,8 @@ from geneae.comparison import (
     bootstrap_interval,
     compare_arms,
     holm,
+    seed_sentence,
+    seed_table,
 )
 
 N_PROFILES, SEEDS = 200, (0, 1, 2)
@@ -187,3 +189,38 @@ def test_one_seed_is_called_one_seed() -> None:
     alone = [Arm(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
     said = answer(compare_arms(alone, "test"), metrics_of("reference"))
     assert "one seed, which says nothing about the spread between seeds" in said
+
+
+def seed_metrics(skills: dict[str, list[float]], cosines: dict[str, list[float]] | None = None) -> pd.DataFrame:
+    rows = []
+    for arm_name, values in skills.items():
+        for seed, skill in enumerate(values):
+            cosine = skill if cosines is None else cosines[arm_name][seed]
+            rows += [(arm_name, seed, "model", "skill", skill), (arm_name, seed, "model", "cosine", cosine)]
+            rows.append((arm_name, seed, "mean_profile", "cosine", 0.6))
+    table = pd.DataFrame(rows, columns=["arm", "seed", "model", "metric", "value"])
+    return table.assign(split="test", statistic="mean")
+
+
+def test_an_arm_that_fails_with_a_seed_or_varies_much_is_said() -> None:
+    table = seed_table(
+        seed_metrics({"good": [0.6, 0.62, 0.61], "luck": [0.6, 0.0, 0.6], "wide": [0.2, 0.6, 0.9]}), "test"
+    )
+    assert list(table["arm"]) == ["good", "luck", "wide"]
+    assert list(table["fires"]) == [False, True, True]
+    assert list(table["success_rate"]) == pytest.approx([1, 2 / 3, 1])
+    assert table["deviation"][0] == pytest.approx(0.01)
+    said = seed_sentence(table)
+    assert "luck succeeds with 2 of 3 seeds (skill 0.00 to 0.60)" in said
+    assert "good" not in said
+    assert "use softmax" in said
+    assert seed_sentence(table[:1]) == ""
+    assert seed_sentence(seed_table(seed_metrics({"one": [0.0]}), "test")) == ""
+
+
+def test_without_counts_success_is_a_share_of_the_way_from_the_mean_profile() -> None:
+    nothing = {"a": [float("nan")] * 2}
+    table = seed_table(seed_metrics(nothing, {"a": [0.8, 0.61]}), "test")
+    assert table["metric"][0] == "gain_over_mean_profile"
+    assert (table["least"][0], table["most"][0]) == (pytest.approx(0.025), pytest.approx(0.5))
+    assert table["success_rate"][0] == 0.5

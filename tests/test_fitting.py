@@ -1,4 +1,5 @@
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ from conftest import N_PROFILES, QUICK, simulate
 from scipy import sparse
 from torch import Tensor
 
-from geneae import fitting
+from geneae import dynamics, fitting
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT, value, verdict
 from geneae.fitting import Fitted, check_loss, fit
@@ -140,6 +141,14 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gamma": {"gamma": 1.0},
     "cut": {"cut": 3.0},
     "cut_where": {"cut_where": "encoder"},
+    "margin": {"margin": 0.9},
+    "negatives": {"negatives": "hardest"},
+    "temperature": {"temperature": 0.5},
+    "latent_norm": {"latent_norm": True},
+    "cut_bias": {"cut_bias": "scale"},
+    "target_norm": {"target_norm": 3.0},
+    "grad_scale": {"grad_scale": 1.0},
+    "optimizer": {"optimizer": "sgd"},
     "n_top_genes": {"n_top_genes": 20},
     "scale": {"scale": True},
     "dropout": {"dropout": 0.0},
@@ -166,6 +175,13 @@ NEEDS: dict[str, dict[str, Any]] = {
     "beta": {"loss": "magnitude"},
     "gamma": {"loss": "scaled-cosine"},
     "cut_where": {"cut": 3.0},
+    "cut_bias": {"cut": 3.0},
+    "margin": {"loss": "ranking"},
+    "negatives": {"loss": "ranking"},
+    "temperature": {"loss": "softmax"},
+    "label": {"loss": "cosine+triplet", "label": "kind"},
+    "latent_norm": {"basis": "free", "init": "random"},
+    "grad_scale": {"loss": "cosine"},
     "patience": {"learning_rate": 3.0},
 }
 
@@ -368,3 +384,47 @@ def test_a_basis_larger_than_the_data_is_cut_to_them(monkeypatch: pytest.MonkeyP
     assert fitted.model.baselines.half.rank <= 40
     monkeypatch.setattr(fitting, "PCA_SIZES", (4,))
     assert fit(small, replace(SETTINGS, n_latent=2, rank=6, epochs=1)).model.baselines.whole.rank == 4
+
+
+def test_what_a_loss_is_at_a_perfect_reconstruction_is_recorded_where_it_compares_profiles(profiles: Profiles) -> None:
+    def recorded(**settings: Any) -> float | None:
+        found: float | None = fit(profiles, replace(SETTINGS, epochs=1, **settings)).model.config["loss_at_perfection"]
+        return found
+
+    assert recorded(loss="cosine") is None
+    assert recorded(loss="cosine+triplet", label="kind") is None
+    fixed, by_pair, wide = (recorded(loss="cosine-embedding", margin=margin) for margin in (0.5, None, 2.0))
+    assert fixed is not None
+    assert fixed > 0.01
+    assert by_pair == pytest.approx(0, abs=1e-6)
+    assert wide == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("kin", "unknown obs column 'kin'; did you mean 'kind'?"), ("same", "a label needs two values at least to tell")],
+)
+def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None:
+    adata = simulate(80, 40)
+    adata.obs["same"] = "a"
+    with pytest.raises(InputError, match=re.escape(message)):
+        fit(read_profiles(adata), replace(SETTINGS, loss="cosine+triplet", label=label))
+
+
+def test_a_collapse_is_recorded_with_its_remedy(profiles: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
+    fitted = fit(profiles, replace(SETTINGS, loss="cosine", epochs=5))
+    assert fitted.model.config["collapse"] == "frozen"
+    row = fitted.diagnostics.iloc[0]
+    assert (row["name"], row["value"], row["fires"]) == ("frozen_collapse", 5, True)
+    assert row["message"] == f"At epoch 5: {dynamics.COLLAPSES['frozen']}"
+
+
+def test_a_cosine_at_a_rate_far_too_high_freezes_and_that_is_said(profiles: Profiles) -> None:
+    plain = replace(SETTINGS, loss="cosine", basis="free", init="random", epochs=8, patience=8)
+    frozen = fit(profiles, replace(plain, learning_rate=1.0))
+    assert frozen.model.config["collapse"] == "frozen"
+    last = frozen.history.iloc[-1]
+    assert last["norm_ratio"] > 10
+    assert last["gradient_norm"] < 0.1 * frozen.history["gradient_norm"][0]
+    assert fit(profiles, replace(plain, learning_rate=1e-2)).model.config["collapse"] is None

@@ -25,10 +25,10 @@ from geneae.losses import (
     NORM_FLOOR,
     LossSettings,
     cosine_similarity,
-    find_loss,
     mean_loss,
     squared_error,
 )
+from geneae.negatives import find_loss
 from geneae.network import Network, network_in_basis, random_network
 from geneae.preprocess import Expression, fit_preprocess
 from geneae.products import InnerProducts, sparse_rows

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -364,3 +365,109 @@ def test_nor_at_that_of_the_last_layer_with_its_bias_but_at_that_of_an_inner_one
     relative = cosine_step(network)
     assert relative(network.decoder_weight, network.decoder_bias) < 1e-6
     assert relative(network.encoder_weight) > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["encoder", "decoder", "all"])
+def test_a_cut_may_start_biases_at_zero_or_divide_them_like_weights(kind: str, where: str) -> None:
+    before = dict(with_random_biases(build(kind)).named_parameters())
+    for bias in ("zero", "scale"):
+        network = with_random_biases(build(kind))
+        cut_initialize(network, 3.0, where, bias)
+        for name, value in network.named_parameters():
+            of_side = where == "all" or name.removeprefix("core.").startswith(where)
+            is_cut = of_side and (kind == "free-random" or name.startswith("core"))
+            layers = 2 if "linear" in name and bias == "zero" else 1
+            factor = 1.0 if not is_cut else 0.0 if bias == "zero" and name.endswith("bias") else 3.0**-layers
+            torch.testing.assert_close(value, factor * before[name], msg=f"{bias} {name}")
+
+
+def test_dividing_biases_like_weights_makes_profiles_alike_and_the_other_cuts_do_not() -> None:
+    x = profiles()
+
+    def between(network: Network) -> float:
+        y = torch.nn.functional.normalize(outputs(network, latents(network, x)))
+        return float((y @ y.T)[~torch.eye(len(y), dtype=torch.bool)].mean())
+
+    found = {}
+    for bias in ("homogeneous", "scale"):
+        for factor in (1.0, 3.0, 9.0):
+            network = build("free-random").double().eval()
+            cut_initialize(network, factor, "all", bias)
+            found[bias, factor] = between(network)
+    assert found["homogeneous", 9.0] == pytest.approx(found["homogeneous", 1.0], abs=1e-6)
+    assert found["scale", 1.0] < 0.98 < found["scale", 3.0] < 0.9999 < found["scale", 9.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["encoder", "decoder", "all"])
+def test_a_target_norm_is_reached_without_turning_anything(kind: str, where: str) -> None:
+    network = with_random_biases(build(kind))
+    rows = sparse_rows(csr(profiles())).to("cpu", torch.float64)
+    z = latents(network)
+    hidden, y = network.decode(z).detach(), outputs(network, z)
+    cut_initialize(network, 1.0, where, target_norm=2.5, inputs=rows)
+    after = latents(network)
+    if where == "encoder":
+        check_cut(z, after, 2.5 / float(z.norm(dim=1).median()))
+        return
+    torch.testing.assert_close(after, z)
+    if kind == "free-random":
+        check_cut(y, outputs(network, z), 2.5 / float(y.norm(dim=1).median()))
+    else:  # the mean profile stays; what is added to it is scaled
+        distance = (y - network.offset().detach()).norm(dim=1)
+        check_cut(hidden, network.decode(z).detach(), 2.5 / float(distance.median()))
+        assert float((outputs(network, z) - network.offset().detach()).norm(dim=1).median()) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"bias": "half"}, "the biases of a cut must be one of homogeneous, zero, scale; found 'half'."),
+        ({"target_norm": 1.0}, "a target norm is reached on a batch; found none. Pass inputs."),
+        ({"target_norm": -1.0, "inputs": torch.zeros(2, 6)}, "the target norm must be a number above 0; found -1."),
+    ],
+)
+def test_impossible_choices_of_a_cut_are_refused(choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        cut_initialize(build("pca"), 2.0, **choices)
+
+
+def test_a_target_norm_of_outputs_that_are_all_zero_is_refused() -> None:
+    network = build("free-random")
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    with pytest.raises(InputError, match=r"every output of the start is zero\. Use another --cut\."):
+        cut_initialize(network, target_norm=1.0, inputs=sparse_rows(csr(profiles())))
+
+
+def test_unit_latents_have_norm_one_and_the_direction_of_others() -> None:
+    mean = torch.from_numpy(profiles().mean(0)).float()
+    torch.manual_seed(0)
+    unit = with_random_biases(random_network(mean, 3, 6, 0.0, has_unit_latents=True))
+    other = with_random_biases(build("free-random"))
+    z = latents(unit)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z), dtype=torch.float64))
+    torch.testing.assert_close(z, torch.nn.functional.normalize(latents(other)))
+
+
+def test_weights_of_a_network_without_biases_never_get_shorter_under_plain_gradient_descent() -> None:
+    torch.manual_seed(0)
+    network = random_network(torch.from_numpy(profiles().mean(0)), 8, 20, 0.0).double().eval()
+    cut_initialize(network, 1.0, "all", "zero")
+    weights = {name: p for name, p in network.named_parameters() if name.endswith("weight")}
+    rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
+    start = {name: float(weight.detach().norm()) for name, weight in weights.items()}
+    for _ in range(30):
+        (products,), _ = network(rows, rows, "none")
+        loss = mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=0.0))
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        with torch.no_grad():
+            for weight, gradient in zip(weights.values(), gradients, strict=True):
+                inner = (weight * gradient).sum() / (weight.norm() * gradient.norm())
+                assert abs(float(inner)) < 1e-6
+                before = weight.norm()
+                weight.sub_(0.3 * gradient)
+                assert weight.norm() >= before * (1 - 1e-12)
+                torch.testing.assert_close(weight.norm() ** 2, before**2 + 0.09 * gradient.norm() ** 2)
+    assert all(float(weight.detach().norm()) > start[name] for name, weight in weights.items())

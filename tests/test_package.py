@@ -12,7 +12,8 @@ import pytest
 
 import geneae
 from geneae.losses import LOSSES
-from geneae.settings import LOSS_NAMES
+from geneae.negatives import NEGATIVE_LOSSES
+from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geneae"
@@ -77,6 +78,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 
 def test_the_names_in_settings_are_those_of_the_losses() -> None:
     assert tuple(LOSSES) == LOSS_NAMES
+    assert tuple(NEGATIVE_LOSSES) == NEGATIVE_NAMES
 
 
 def file_map() -> list[str]:

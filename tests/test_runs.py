@@ -47,6 +47,7 @@ def test_compare_writes_run_folders_and_tables(compared: Path) -> None:
     runs = sorted(path.name for path in compared.iterdir() if path.is_dir())
     assert runs == ["cosine-seed0", "cosine-seed1", "mse-seed0", "mse-seed1"]
     metrics, paired = pd.read_csv(compared / "metrics.csv"), pd.read_csv(compared / "paired.csv")
+    assert (pd.read_csv(compared / "seeds.csv")["n_seeds"] == metrics["seed"].nunique()).all()
     assert list(metrics.columns[:2]) == ["run", "arm"]
     for run in runs:
         own = pd.read_csv(compared / run / "metrics.csv")

@@ -45,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "self": {"target": "self"},
     "free": {"basis": "free", "scale": True},
     "random": {"basis": "free", "init": "random", "loss": "pearson"},
+    "unit": {"basis": "free", "init": "random", "latent_norm": True},
     "logs": {"n_top_genes": 30},
 }
 

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 
 from geneae.errors import InputError
-from geneae.losses import LossSettings, find_loss
+from geneae.losses import LossSettings
+from geneae.negatives import find_loss
 from geneae.settings import (
     BASES,
     CENTERS,
+    CUT_BIASES,
     CUT_PLACES,
     DEVICES,
+    NEGATIVES,
+    OPTIMIZERS,
     PRECISIONS,
     STARTS,
     TARGETS,
@@ -36,6 +40,9 @@ def test_defaults_are_those_of_the_issue_and_name_a_loss() -> None:
         ("target", TARGETS),
         ("center", CENTERS),
         ("cut_where", CUT_PLACES),
+        ("cut_bias", CUT_BIASES),
+        ("negatives", NEGATIVES),
+        ("optimizer", OPTIMIZERS),
         ("device", DEVICES),
         ("precision", PRECISIONS),
     ],
@@ -77,6 +84,19 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"gamma": 0.5}, "gamma must be at least 1; found 0.5."),
         ({"cut": 0}, "cut must be above 0 (1 means no cut); found 0."),
         ({"cut": float("nan")}, "cut must be above 0 (1 means no cut); found nan."),
+        ({"cut_bias": "none"}, "unknown cut-bias 'none'. Available: homogeneous, zero, scale"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'? Available: adamw, sgd"),
+        ({"negatives": "all"}, "unknown negatives 'all'. Available: mean, annealed, hardest"),
+        ({"target_norm": 0.0}, "target-norm must be above 0; found 0."),
+        ({"grad_scale": 2.5}, "grad-scale must be between 0 and 2; found 2.5."),
+        ({"temperature": 0.0}, "temperature must be above 0; found 0."),
+        ({"latent_norm": True}, "latents of unit norm cannot start at PCA. Use --basis free --init random."),
+        (
+            {"latent_norm": True, "basis": "free", "init": "random", "target_norm": 1.0, "cut_where": "encoder"},
+            "latents of unit norm have no other norm to start at. Use --cut-where decoder or all.",
+        ),
+        ({"loss": "cosine+0.5*triplet"}, "Name a column with --label."),
+        ({"loss": "cosine+x*mse"}, "the weight of a loss must be a number, as in cosine+0.1*softmax; found 'x'"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1; found 1."),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1; found -0.1."),
         ({"learning_rate": 0}, "learning-rate must be above 0; found 0."),

@@ -12,16 +12,17 @@ from reference import DENSE_LOSSES, DenseTwin, centred
 from scipy import sparse
 from torch import Tensor
 
-from geneae import training
+from geneae import dynamics, training
 from geneae.basis import fit_basis
 from geneae.errors import InputError
-from geneae.losses import LOSSES, LossSettings, find_loss
+from geneae.losses import LOSSES, LossSettings
+from geneae.negatives import find_loss
 from geneae.network import Network, network_in_basis, random_network
 from geneae.objectives import Reconstruction
 from geneae.pairs import Pairs, PairSource, draw_blocks, loss_constants
 from geneae.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.profiles import read_profiles
-from geneae.settings import Settings
+from geneae.settings import OPTIMIZERS, Settings
 from geneae.training import Training, judge, rate_factor, train
 from geneae.views import Splitter
 
@@ -33,7 +34,18 @@ COLUMNS = [
     "validation_cosine",
     "validation_mse",
     "norm_ratio",
+    "reconstruction_norm",
+    "reconstruction_norm_cv",
     "latent_norm",
+    "latent_norm_cv",
+    "gradient_norm",
+    "gradient_times_norm",
+    "opposite_halves",
+    "near_antipodal",
+    "effective_rank",
+    "loss_cosine",
+    "masked_targets",
+    "relative_update",
     "train_seconds",
     "seconds",
 ]
@@ -85,8 +97,11 @@ def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) ->
     loss = find_loss(settings.loss)
     center = loss.center or settings.center
     objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
-    source = PairSource(network, known, preprocess, is_split, settings.n_splits, settings.seed)
-    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n))) for n in range(2)]
+    compares = loss.compares
+    source = PairSource(
+        network, known, preprocess, is_split, settings.n_splits, settings.seed, compares_targets=compares
+    )
+    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), compares) for n in range(2)]
     return Start(network, source, validation, objective, settings)
 
 
@@ -178,7 +193,7 @@ def test_a_fit_that_only_does_harm_ends_at_its_start(data: Data, basis: str) -> 
 def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None:
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
-    means = dict.fromkeys(("validation_cosine", "validation_mse", "norm_ratio", "latent_norm"), 0.0)
+    means = dict.fromkeys(COLUMNS[3:-3], 0.0)
     monkeypatch.setattr(training, "judge", lambda *_: (torch.tensor(next(script)).double(), means))
 
 
@@ -252,17 +267,80 @@ def test_bf16_comes_near_to_32_bits(data: Data, settings: Settings) -> None:
     np.testing.assert_allclose(half["validation_loss"], whole["validation_loss"], rtol=0.03)
 
 
-def test_the_cut_comes_after_the_start_was_recorded_and_before_the_first_step(data: Data) -> None:
+@pytest.mark.parametrize("settings", [QUICK, PLAIN], ids=["fixed", "random"])
+def test_a_start_at_pca_is_recorded_before_the_cut_and_a_random_one_after_it(data: Data, settings: Settings) -> None:
     seen: dict[float, list[Any]] = {}
     for cut in (1.0, 4.0):
-        start = make_start(data, replace(PLAIN, cut=cut, learning_rate=1e-12))
-        before = weights(start.network)
+        start = make_start(data, replace(settings, cut=cut, learning_rate=1e-12))
         states: list[dict[str, Tensor]] = []
         start.train(lambda _, network=start.network, states=states: states.append(weights(network)))
-        assert are_equal(states[0], before)
-        seen[cut] = states[1:]
-    name = "decoder_weight"
-    torch.testing.assert_close(seen[4.0][0][name] * 4, seen[1.0][0][name])
+        seen[cut] = states
+    name = "core.encoder.2.weight" if settings is PLAIN else "core.encoder_mlp.0.weight"
+    torch.testing.assert_close(seen[4.0][1][name] * 4, seen[1.0][1][name])
+    assert are_equal(seen[4.0][0], seen[1.0][0]) == (settings is QUICK)
+
+
+def test_a_target_norm_is_that_of_the_first_row(data: Data) -> None:
+    start = make_start(data, replace(PLAIN, target_norm=5.0))
+    assert start.train().history["reconstruction_norm"][0] == pytest.approx(5.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("stopping", "n_rows"), [(("frozen",), 4), (("hinge",), 7)])
+def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
+    data: Data, monkeypatch: pytest.MonkeyPatch, stopping: tuple[str], n_rows: int
+) -> None:
+    scripted(monkeypatch, [[1.0 - 0.1 * epoch] * 4 for epoch in range(7)])
+    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
+    monkeypatch.setattr(training, "STOPPING", stopping)
+    result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
+    assert (result.collapse, result.stopped_early, len(result.history)) == ("frozen", n_rows < 7, n_rows)
+    assert result.best_epoch == n_rows - 1
+
+
+def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
+    monkeypatch.setattr(training, "judge", lambda *_: (torch.ones(4).double(), flat))
+    result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
+    assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
+
+
+def test_gradient_descent_moves_by_rate_times_gradient_where_adam_does_not(data: Data) -> None:
+    changes = {}
+    for optimizer in OPTIMIZERS:
+        settings = replace(PLAIN, optimizer=optimizer, epochs=1, batch_size=1000, weight_decay=0.0, dropout=0.0)
+        for factor in (1.0, 2.0):
+            start = make_start(data, replace(settings, learning_rate=1e-3 * factor))
+            start.objective = replace(start.objective, settings=replace(start.objective.settings))
+            before, after = weights(start.network), []
+            start.train(lambda _, network=start.network, after=after: after.append(weights(network)))
+            changes[optimizer, factor] = float((after[1]["decoder_weight"] - before["decoder_weight"]).norm())
+    for optimizer in OPTIMIZERS:
+        assert changes[optimizer, 2.0] == pytest.approx(2 * changes[optimizer, 1.0], rel=0.02)
+    n_weights = len(before["decoder_weight"]) * PLAIN.hidden
+    assert changes["adamw", 1.0] == pytest.approx(1e-3 * n_weights**0.5, rel=0.2)
+    assert changes["sgd", 1.0] != pytest.approx(changes["adamw", 1.0], rel=0.2)
+
+
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, basis="free"), PLAIN], ids=["fixed", "free", "random"])
+@pytest.mark.parametrize("loss", ["softmax", "cosine+cosine-embedding", "ranking"])
+def test_losses_with_negatives_train_in_every_basis(data: Data, settings: Settings, loss: str) -> None:
+    settings = replace(settings, loss=loss, epochs=6, learning_rate=2e-2, batch_size=30, dropout=0.0)
+    history = make_start(data, settings).train().history
+    assert history["gradient_norm"].notna().all()
+    assert ("ranking_loss" in history) == (loss == "ranking")
+    assert history["train_loss"].iloc[-1] < history["train_loss"][1]
+    if settings.init == "random":
+        assert history["validation_loss"].iloc[-1] < history["validation_loss"][0]
+
+
+def test_judge_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(data: Data) -> None:
+    start = make_start(data, replace(QUICK, loss="softmax"))
+    pairs = start.validation[0]
+    sizes = [[len(index), len(set((index % 40).tolist()))] for index in training._batches(pairs, 15)]
+    assert sizes == [[14, 14], [13, 13], [13, 13]] * 2
+    assert torch.equal(torch.cat(list(training._batches(pairs, 15))), torch.arange(80))
 
 
 def test_linear_paths_move_slowly_and_are_not_decayed(data: Data) -> None:

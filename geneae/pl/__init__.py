@@ -5,7 +5,7 @@ after another; per-profile numbers are averaged over seeds before they are drawn
 """
 
 from geneae.pl.differences import difference_by_label, paired_differences
-from geneae.pl.epochs import encoder_curves, norm_by_epoch, training_curves
+from geneae.pl.epochs import dynamics_by_epoch, encoder_curves, norm_by_epoch, training_curves
 from geneae.pl.genes import gene_correlation
 from geneae.pl.latents import umap
 from geneae.pl.profiles import cosine_against_mse, cosine_distribution, error_parts
@@ -14,6 +14,7 @@ __all__ = [
     "cosine_against_mse",
     "cosine_distribution",
     "difference_by_label",
+    "dynamics_by_epoch",
     "encoder_curves",
     "error_parts",
     "gene_correlation",

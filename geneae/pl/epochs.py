@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from geneae.pl.layout import add_legend, arm_handles, one_axes, panels_size, several_axes, use_plain_log
-from geneae.pl.style import FEW, GREY, WIDE, arm_style, title_of
+from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, title_of
 from geneae.pl.values import mean_curve
 
 LEAST_NORM_RANGE = 0.1  # of norm ratios along the axis: smaller changes should look small
@@ -90,3 +90,27 @@ def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | No
     ax.set_ylabel("norm of prediction / norm of target")
     add_legend([ax], arm_handles(list(histories)))
     return ax
+
+
+def dynamics_by_epoch(
+    histories: Mapping[str, Sequence[pd.DataFrame]],
+    columns: Sequence[str] = tuple(DYNAMICS),
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Norms, gradients, latents or the metric by epoch: the mean over seeds, and a thin line for each seed.
+
+    Parameters
+    ----------
+    histories
+        `history.csv` of every seed, by arm.
+    columns
+        Of it.
+    axes
+        To draw on, one a column.
+    """
+    found = several_axes(axes, len(columns), len(histories))
+    for ax, column in zip(found, columns, strict=True):
+        _draw_curves(ax, histories, column)
+        ax.set_ylabel(DYNAMICS.get(column, column.replace("_", " ")))
+    add_legend(found, arm_handles(list(histories)))
+    return found

@@ -47,6 +47,14 @@ MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, 
 LONGEST_NAME = 32  # characters
 WIDE = 100.0  # ratio of largest to smallest value from which an axis is logarithmic
 
+DYNAMICS = {
+    "reconstruction_norm": "norm of prediction (median)",
+    "gradient_norm": "gradient at the prediction (mean norm)",
+    "gradient_times_norm": "gradient x norm (cosine: mean sine)",
+    "effective_rank": "effective rank of the latent",
+}
+"""Columns of the history that say how a training went, and their titles."""
+
 
 def shown(name: object, longest: int = LONGEST_NAME) -> str:
     """A name as text of a figure: printable, in one line, shortened in the middle, `$` escaped."""

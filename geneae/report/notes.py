@@ -1,6 +1,7 @@
 """What the report says in words."""
 
-from geneae.losses import ALIASES, LOSSES
+from geneae.errors import InputError
+from geneae.negatives import find_loss
 from geneae.report.cells import show_range
 from geneae.report.folders import SPLITS, Run, arms_of, distinct, has_held_out, of_config, split_judged
 
@@ -102,9 +103,10 @@ def notes_of(runs: list[Run]) -> list[str]:
 
 
 def _is_scale_free(run: Run) -> bool:
-    name = str(of_config(run, "settings", "loss"))
-    name = ALIASES.get(name, name)
-    return name in LOSSES and LOSSES[name].is_scale_free
+    try:
+        return find_loss(str(of_config(run, "settings", "loss"))).is_scale_free
+    except InputError:  # a run of another version
+        return False
 
 
 def missing_from(runs: list[Run]) -> list[str]:

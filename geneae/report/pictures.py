@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from geneae import pl
 from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.layout import label_size, rows_size
-from geneae.pl.style import BASELINES, MOST_LABELS, title_of
+from geneae.pl.style import BASELINES, DYNAMICS, MOST_LABELS, title_of
 from geneae.pl.values import (
     baseline_values,
     by_gene,
@@ -67,6 +67,8 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
             _curves_picture(histories, _of_validation(runs)),
             _norm_picture(histories, _of_validation(runs)),
         ]
+        if all(column in history for several in histories.values() for history in several for column in DYNAMICS):
+            found.append(_dynamics_picture(histories, _of_validation(runs)))
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, label_name(runs)))
@@ -213,6 +215,18 @@ def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Pict
         "where this ratio equals the cosine; a cosine loss leaves it free.",
         f"Norm ratio by epoch: {_curve_ends(histories, 'norm_ratio')}.",
         lambda: pl.norm_by_epoch(histories, panels(1, len(histories))[0]),
+    )
+
+
+def _dynamics_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
+    return draw_picture(
+        "Norms, gradients and latents",
+        f"Of {sample}, with the centring of the loss. The gradient of a cosine with respect to the reconstruction is "
+        "the sine of their angle over its norm: where the norm grows, the gradient shrinks, and their product is the "
+        "mean sine. An effective rank near 1 is a latent that has collapsed.",
+        f"Norm of the reconstruction by epoch: {_curve_ends(histories, 'reconstruction_norm')}. "
+        f"Gradient: {_curve_ends(histories, 'gradient_norm')}.",
+        lambda: pl.dynamics_by_epoch(histories, axes=panels(len(DYNAMICS), len(histories))),
     )
 
 

@@ -31,7 +31,8 @@ from time_to_quality import decomposition_seconds
 from torch import Tensor, nn
 
 from geneae.fitting import fit
-from geneae.losses import LossSettings, find_loss
+from geneae.losses import LossSettings
+from geneae.negatives import find_loss
 from geneae.network import Network, PlainCore, random_network
 from geneae.objectives import Reconstruction
 from geneae.pairs import Pairs, PairSource, loss_constants
