@@ -1,6 +1,6 @@
 """Runs that are killed and go on, compared with runs that were left alone.
 
-`python tests/kills.py 50` kills a small `geneae fit` fifty times, each time of another run, and prints what came of it.
+`python tests/kills.py 50` kills a small `geneae fit` fifty times, each time another run, and prints what came of it.
 The runs are forks of this process, so that what takes long, the loading of libraries, is done once.
 """
 
@@ -106,29 +106,48 @@ def go_on(arguments: list[str], folder: Path, whole: Path) -> tuple[list[str], i
     return differences(whole, folder) + beside, json.loads((folder / "config.json").read_text())["parts"]
 
 
+def kill_at_random(arguments: list[str], run: Path, seconds: float, rng: np.random.Generator) -> bool:
+    """Start a run and kill it: in every second run somewhere in it, else while it trains and writes at every step.
+
+    Whether it was alive; on a machine with other work it may have ended before.
+    """
+    is_training = rng.random() < 0.5
+    process = start(arguments, run.with_suffix(".log"), always_write if is_training else lambda: None)
+    while is_training and not (run / checkpoints.CHECKPOINT).exists():
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, seconds / 3 if is_training else seconds))
+    os.kill(process, signal.SIGKILL)
+    return end(process) == -signal.SIGKILL
+
+
 def kill_many(n_kills: int, seed: int, folder: Path, replaces: tuple[int, ...] = ()) -> dict[str, Any]:
     """Kill so many runs at random moments, and one before each of some replacements, and resume each."""
     rng = np.random.default_rng(seed)
     data = folder / "data.h5ad"
     simulate().write_h5ad(data)
-    wholes, seconds = {}, {}
+    wholes, seconds = {}, 0.0
     for kind, flags in KINDS.items():
         wholes[kind], begin = folder / f"{kind}-whole", time.perf_counter()
         assert end(start(["fit", str(data), "-o", str(wholes[kind]), *flags], folder / "log")) == 0
-        seconds[kind] = time.perf_counter() - begin
-    result: dict[str, Any] = {"identical": 0, "wrong": {}, "parts": [], "killed": 0}
-    plans = [(None, number) for number in range(n_kills)] + [(k, n_kills + i) for i, k in enumerate(replaces)]
-    for replace, number in plans:
+        seconds = time.perf_counter() - begin
+    result: dict[str, Any] = {"identical": 0, "wrong": {}, "parts": [], "killed": 0, "ended": 0}
+    while result["killed"] < n_kills + len(replaces):
+        number = result["killed"]
         kind = list(KINDS)[number % len(KINDS)]
         run = folder / f"run{number}"
         arguments = ["fit", str(data), "-o", str(run), *KINDS[kind]]
-        arm = die_before_replace(replace) if replace is not None else (always_write if number % 4 < 2 else lambda: None)
-        process = start(arguments, run.with_suffix(".log"), arm)
-        if replace is None:
-            time.sleep(rng.uniform(0, 1.1 * seconds[kind]))
-            os.kill(process, signal.SIGKILL)
-        result["killed"] += end(process) == -signal.SIGKILL
+        if number < n_kills and not kill_at_random(arguments, run, seconds, rng):
+            shutil.rmtree(run)
+            seconds *= 0.8  # it was quicker than the ones before
+            result["ended"] += 1
+            continue
+        if number >= n_kills:
+            arm = die_before_replace(replaces[number - n_kills])
+            assert end(start(arguments, run.with_suffix(".log"), arm)) == -signal.SIGKILL
+        result["killed"] += 1
+        begin = time.perf_counter()
         wrong, parts = go_on(arguments, run, wholes[kind])
+        seconds = max(seconds, time.perf_counter() - begin)
         result["parts"].append(parts)
         result["identical"] += not wrong
         result["wrong"] |= {run.name: wrong} if wrong else {}
