@@ -97,8 +97,13 @@ def choice(options: tuple[str, ...]) -> dict[str, Any]:
     return {"type": click.Choice(options)}
 
 
+def _complete_loss(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Losses for the shell to offer; another word is refused by our own error, which knows the nearest."""
+    return [name for name in LOSS_NAMES if name.startswith(begun)]
+
+
 MATRIX_OPTIONS = (
-    click.option("--layer", metavar="NAME", help="Read this layer in place of X."),
+    click.option("--layer", metavar="NAME", help="Layer to read.  [default: X]"),
     click.option("--raw", "use_raw", is_flag=True, help="Read raw in place of X."),
 )
 STREAM = click.option(
@@ -114,9 +119,11 @@ OBJECTIVE = option(
     "simclr+reconstruction.",
     metavar="NAME",
 )
-LOSS = option("loss", f"Loss of reconstruction: {', '.join(LOSS_NAMES)}.", metavar="NAME")
-LATENT = option("n_latent", "Length of the latent.", "--latent")
-CUT = option("cut", "Cut-initialisation: divide the initial weights by this.")
+LOSS = option(
+    "loss", f"Loss of reconstruction: {', '.join(LOSS_NAMES)}.", metavar="NAME", shell_complete=_complete_loss
+)
+LATENT = option("n_latent", "Length of the latent, in numbers per profile.", "--latent")
+CUT = option("cut", "Cut-initialisation: divide the initial weights by this factor.")
 FIT_OPTIONS = (
     OBJECTIVE,
     option(
@@ -130,12 +137,12 @@ FIT_OPTIONS = (
     LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
-    option("beta", "Weight of the magnitude term in the loss magnitude."),
+    option("beta", "Weight of the magnitude term in the loss magnitude, a factor of at least 0."),
     option("gamma", "Power of the loss scaled-cosine, at least 1."),
     LATENT,
-    option("hidden", "Width of the hidden layers."),
+    option("hidden", "Width of the hidden layers, in units."),
     option("basis", "Gene basis: fixed PCA, or free (gene-sized matrices are learned).", **choice(BASES)),
-    option("rank", "Components of the PCA basis."),
+    option("rank", "Size of the PCA basis, in components."),
     option("init", "Start of a free basis.", **choice(STARTS)),
     option(
         "target",
@@ -147,31 +154,69 @@ FIT_OPTIONS = (
     option("cut_where", "Where to cut.", **choice(CUT_PLACES)),
     option("n_top_genes", "Keep so many genes of largest variance.  [default: all in 3 profiles or more]", type=int),
     option("scale", "Divide every gene by its deviation.", "--scale/--no-scale"),
-    option("validation", "Fraction of the profiles that choose the epoch."),
-    option("test", "Fraction of the profiles that choose nothing and are judged."),
-    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
-    option("stratify", "Column of obs whose values keep their proportions in every split.", metavar="KEY"),
-    option("epochs", "At most so many epochs."),
+    option("validation", "Fraction of the profiles that choose the epoch, 0 to 1."),
+    option("test", "Fraction of the profiles that choose nothing and are judged, 0 to 1."),
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.  [default: none]", metavar="KEY"),
+    option(
+        "stratify", "Column of obs whose values keep their proportions in every split.  [default: none]", metavar="KEY"
+    ),
+    option("epochs", "At most so many epochs; each takes every training profile once."),
     option("patience", "Stop after so many epochs without a better validation loss."),
     option("batch_size", "Profiles a step."),
-    option("learning_rate", "Of AdamW; falls to zero over the second half of the epochs."),
-    option("weight_decay", "Decoupled weight decay."),
-    option("dropout", "In the hidden layers."),
+    option(
+        "learning_rate", "Learning rate of AdamW, a factor above 0; falls to zero over the second half of the epochs."
+    ),
+    option("weight_decay", "Decoupled weight decay, a factor of at least 0."),
+    option("dropout", "Fraction of the hidden units left out in every step, 0 to below 1."),
     option(
         "n_splits",
         "Count splits that training takes in turn.  [default: 8, or 4 from 4,096 training profiles on]",
         "--splits",
         type=int,
     ),
-    option("seed", "Of everything random."),
-    option("split_seed", "Of the split and the judging halves.  [default: --seed]", type=int),
+    option("seed", "Seed of everything random, a whole number of at least 0."),
+    option("split_seed", "Seed of the split and the judging halves, a whole number.  [default: --seed]", type=int),
     option("device", "Where to train.", **choice(DEVICES)),
     option("precision", "Bits of the forward pass.", **choice(PRECISIONS)),
     option("devices", "Devices on each node that share every batch."),
     option("nodes", "Machines with so many devices; started by torchrun or SLURM."),
 )
+
+
+def _use_file(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Take defaults from a file of flags, so that what stands on the command line wins."""
+    if path is None:
+        return
+    from geneae.settings_file import read_flags
+
+    parameters = {flag.removeprefix("--"): one for one in ctx.command.params for flag in one.opts if flag[:2] == "--"}
+    known = [flag for flag in parameters if flag not in ("config", "output")]
+    found = {parameters[flag]: value for flag, value in read_flags(Path(path), known).items()}
+    ctx.default_map = {
+        one.name: [value] if one.multiple and isinstance(value, str) else value
+        for one, value in found.items()
+        if one.name
+    }
+
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(),
+    is_eager=True,
+    expose_value=False,
+    callback=_use_file,
+    metavar="FILE.toml",
+    help="File of flags, such as settings.toml of a run folder; flags given here win.  [default: none]",
+)
+LOG = click.option(
+    "--log",
+    type=click.Choice(["csv", "tensorboard"]),
+    help="Write the history of every epoch while training, into the folder OUTPUT_log.  [default: none]",
+)
 COLOR = click.option(
-    "--color", metavar="KEY", help="Column of obs to tell profiles apart by in the report, with a UMAP."
+    "--color",
+    metavar="KEY",
+    help="Column of obs to tell profiles apart by in the report, with a UMAP.  [default: none]",
 )
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -180,7 +225,7 @@ MIN_OVERLAP = click.option(
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Refuse data with a smaller share of the model's genes.",
+    help="Refuse data with a smaller share of the model's genes, 0 to 1.",
 )
 
 
@@ -203,7 +248,7 @@ def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
     "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
-@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, OVERWRITE, QUIET)
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
 def fit(
     data: str,
     output: str | None,
@@ -213,6 +258,7 @@ def fit(
     layer: str | None,
     use_raw: bool,
     stream: str,
+    log: str | None,
     overwrite: bool,
     quiet: bool,
     **fields: Any,
@@ -231,13 +277,16 @@ def fit(
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
     from geneae.fitting import check_loss, check_objective
+    from geneae.logs import check_log, open_log
 
     check_loss(settings)
     check_objective(settings)
+    log_folder = folder.with_name(f"{folder.name}_log")
+    check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
     from geneae.profiles import read_profiles
     from geneae.runs import Task, conclude, fit_run, is_finished, judged_split
-    from geneae.terminal import label_table, metrics_table, null_lines, progress_bar
+    from geneae.terminal import both, label_table, metrics_table, null_lines, progress_bar
 
     if settings.devices * settings.nodes > 1:
         open_ranks(settings)  # before anything is read, so that all processes read at the same time
@@ -248,10 +297,12 @@ def fit(
     if resume and is_finished(Task("", settings, folder), profiles.fingerprint, color, null):
         say(f"{folder} holds this run and is whole: nothing is left to do.")
         return
+    noted = log if is_first() else None
     try:
-        with progress_bar(settings.epochs, quiet) as show:
+        with progress_bar(settings.epochs, quiet) as show, open_log(noted, log_folder) as note:
+            on_epoch = both(show, note)
             model = fit_run(
-                profiles, settings, folder, _command(), overwrite, color, null, on_epoch=show, resume=resume
+                profiles, settings, folder, _command(), overwrite, color, null, on_epoch=on_epoch, resume=resume
             )
     except Interrupted as stop:
         raise Interrupted(stop.number, _how_to_go_on(folder)) from None
@@ -327,7 +378,7 @@ def evaluate(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Judge the MODEL folder and its baselines on the profiles of DATA.
+    """Judge the MODEL (folder, or zip of geneae share) and its baselines on the profiles of DATA.
 
     Profiles that the model was fitted on are told apart from others where DATA is what it was fitted on.
     """
@@ -393,7 +444,7 @@ def embed(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write the latents of the profiles of DATA by the MODEL folder.
+    """Write the latents of the profiles of DATA by the MODEL (folder, or zip of geneae share).
 
     An .h5ad is DATA with the latent in obsm, ready for scanpy; .csv and .parquet have a row per profile; .npy is the
     bare array.
@@ -414,9 +465,34 @@ def embed(
 
 
 @main.command()
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="File to write, ending in .zip.")
+@click.option("--licence", metavar="TEXT", help="Licence that the model card names.  [default: not stated]")
+@options(OVERWRITE, QUIET)
+def share(model: str, output: str, licence: str | None, overwrite: bool, quiet: bool) -> None:
+    """Pack the MODEL folder into one zip with checksums, for others to load.
+
+    The zip is read as it is: geneae embed FILE.zip DATA. It names the profiles of the fit (profiles.csv, split.csv).
+    """
+    from geneae.saving import check_new_file
+    from geneae.sharing import share_model
+
+    check_new_file(Path(output), overwrite)
+    names = share_model(Path(model), Path(output), licence, overwrite)
+    megabytes = Path(output).stat().st_size / 1e6
+    _say(quiet)(f"Written to {output}: {len(names)} files, {megabytes:.1f} MB.")
+
+
+@main.command()
 @click.argument("data", type=click.Path())
-@click.option("--cosine", type=click.FloatRange(-1, 1), help="A cosine somebody has reached, to be put into its place.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of split, bases and count splits.")
+@click.option(
+    "--cosine",
+    type=click.FloatRange(-1, 1),
+    help="A cosine that somebody has reached, -1 to 1, to be put into its place.  [default: none]",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of split, bases and count splits, a whole number."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @options(*MATRIX_OPTIONS, STREAM)
 def inspect(
@@ -449,13 +525,26 @@ def inspect(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
 @click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Objectives to combine with the losses.")
-@click.option("--loss", "losses", multiple=True, metavar="NAME", help="An arm for each; the first is the reference.")
-@click.option("--cut", "cuts", multiple=True, type=float, help="Cut constants to combine with the losses.")
-@click.option("--latent", "latents", multiple=True, type=int, help="Sizes of the latent to combine with them.")
+@click.option(
+    "--loss",
+    "losses",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=_complete_loss,
+    help="An arm for each; the first is the reference.  [default: mse, cosine]",
+)
+@click.option("--cut", "cuts", multiple=True, type=float, help="Cut factors to combine with the losses.  [default: 1]")
+@click.option(
+    "--latent",
+    "latents",
+    multiple=True,
+    type=int,
+    help="Lengths of the latent to combine with them, in numbers per profile.  [default: 32]",
+)
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR
-@options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, QUIET)
+@options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
 def compare(
     data: tuple[str, ...],
     output: str,
@@ -536,10 +625,16 @@ def _run_grid(
 @click.argument("data", type=click.Path())
 @click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
-@click.option("--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.")
-@click.option("--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map.")
+@click.option(
+    "--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.  [default: on genes]"
+)
+@click.option(
+    "--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map, in components."
+)
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
-@click.option("--neighbors", type=click.IntRange(1), default=15, show_default=True, help="That vote for a label.")
+@click.option(
+    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
+)
 @click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
 @click.option(
     "--test",
@@ -549,8 +644,8 @@ def _run_grid(
     help="Fraction of the profiles that choose nothing and are judged.",
 )
 @options(
-    option("group", "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY"),
-    option("seed", "Of everything random."),
+    option("group", "Column of obs (a donor, say) whose profiles stay in one split.  [default: none]", metavar="KEY"),
+    option("seed", "Seed of everything random, a whole number of at least 0."),
     *MATRIX_OPTIONS,
     OVERWRITE,
     QUIET,

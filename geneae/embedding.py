@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -11,7 +12,7 @@ import pandas as pd
 from anndata.io import read_elem, write_elem
 
 from geneae.errors import InputError
-from geneae.model import Model
+from geneae.model import Model, latent_names
 from geneae.profiles import Profiles
 
 FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
@@ -48,7 +49,7 @@ def write_embedding(
     if path.suffix == ".npy":
         np.save(path, latent, allow_pickle=False)
         return
-    table = pd.DataFrame(latent, index=profiles.names, columns=[f"latent_{i}" for i in range(latent.shape[1])])
+    table = pd.DataFrame(latent, index=profiles.names, columns=latent_names(latent.shape[1]))
     if path.suffix == ".csv":
         table.to_csv(path, index_label="profile")
     elif path.suffix == ".parquet":
@@ -89,8 +90,11 @@ def _read(data: str) -> anndata.AnnData:
         return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
 
 
-def describe(model: Model, key_added: str) -> dict[str, str]:
-    """What `uns["geneae"]` holds: where the latent lies, what made it, the space of a reconstruction."""
+def describe(model: Model, key_added: str) -> dict[str, Any]:
+    """What `uns["geneae"]` holds: where the latent lies, what made it, the space of a reconstruction.
+
+    Settings that are None are left out: an .h5ad cannot hold them everywhere.
+    """
     config = model.config
     return {
         "version": config["versions"]["geneae"],
@@ -98,6 +102,7 @@ def describe(model: Model, key_added: str) -> dict[str, str]:
         "objective": config["settings"].get("objective", "reconstruction"),
         "loss": config["settings"]["loss"],
         "center": config["center"],
+        "settings": {name: value for name, value in config["settings"].items() if value is not None},
         "space": model.preprocess.space,
         "units": f"log1p of molecules per {model.preprocess.target_sum:,.0f}"
         if model.preprocess.state == "counts"

@@ -1,36 +1,52 @@
 """`Autoencoder`: the whole of geneae in the manners of scikit-learn."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array
 
 from geneae.devices import is_first
 from geneae.diagnostics import against_null, to_table
 from geneae.errors import InputError
-from geneae.evaluation import COLUMNS, HELD_OUT, evaluate, write_evaluation
+from geneae.evaluation import COLUMNS, HELD_OUT, evaluate, gene_correlation, write_evaluation
 from geneae.fitting import fit
-from geneae.model import Model
+from geneae.genes import genes_along, loadings
+from geneae.model import Model, latent_names
 from geneae.nulls import NULLS
 from geneae.preprocess import Expression
 from geneae.profiles import Profiles, read_profiles
 from geneae.saving import load_model, new_folder, save_model
 from geneae.settings import Settings
+from geneae.settings_file import FILE as SETTINGS
+from geneae.settings_file import flags_of, to_toml
+from geneae.sharing import FILE as CARD
+from geneae.sharing import model_card
 
 DEFAULTS = Settings()
+ARRAY = "array in memory"  # source of profiles whose genes have no names
 
 
 class Autoencoder(TransformerMixin, BaseEstimator):
     """Autoencoder of gene-expression profiles, judged against PCA, shrunken PCA and the mean profile.
 
-    The parameters are the fields of `geneae.settings.Settings`, described there.
+    The parameters are the fields of `geneae.settings.Settings`, described there. It keeps the contract of scikit-learn
+    (`check_estimator`): it can be cloned, put into a `Pipeline`, and searched over by `GridSearchCV`, whose score is
+    that of `score`. All of that takes AnnData, too.
 
     Attributes
     ----------
+    n_features_in_
+        Genes of the data that it was fitted on.
+    feature_names_in_
+        Their names, where the data had any: an array has none.
     model_
         The `geneae.model.Model`.
     split_
@@ -158,7 +174,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             Whether to go on from what is there; else it is replaced.
         """
         settings = Settings(**self.get_params())
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, stream)
+        profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
         folder = None if checkpoint is None else Path(checkpoint)
         fitted = fit(profiles, settings, on_epoch, None, folder, resume)
         self.model_, self.split_ = fitted.model, fitted.split
@@ -171,31 +187,77 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             )
             self.diagnostics_ = pd.concat([self.diagnostics_, to_table(judged)], ignore_index=True)
         self.n_features_in_ = profiles.n_genes
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        if profiles.source != ARRAY:
+            self.feature_names_in_: np.ndarray = np.asarray(profiles.genes, dtype=object)
         return self
+
+    def fit_transform(
+        self, data: Any, y: Any = None, *, layer: str | None = None, use_raw: bool = False, **options: Any
+    ) -> np.ndarray:
+        """`fit` and `transform` of the same matrix; further options are those of `fit`."""
+        profiles = self._read(data, layer, use_raw, is_new=True)
+        model = self.fit(profiles, **options).fitted()
+        return model.latent(model.preprocess.match(profiles)[0])
 
     def transform(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents; genes are matched by name."""
-        return self._fitted().latent(self._match(data, layer, use_raw)[1])
+        return self.fitted().latent(self._match(data, layer, use_raw)[1])
 
     def inverse_transform(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstruction in the genes and space of the model (`model_.preprocess`)."""
-        model = self._fitted()
+        model = self.fitted()
         latent = np.asarray(latent)
         if latent.ndim != 2 or latent.shape[1] != model.n_latent:
             raise InputError(f"latents must have shape (n_profiles, {model.n_latent}); found {latent.shape}.")
         return model.reconstruction(latent)
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """`latent_0`, `latent_1`, ...: columns of the latents, as in the files of `geneae embed`."""
+        return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
+
     def score_profiles(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
         """One row per profile: cosine, centred_cosine, mse, ... as in `profiles.csv`."""
         profiles, expression = self._match(data, layer, use_raw)
         split = pd.Series("all", index=profiles.names)
-        table = evaluate(self._fitted(), expression, profiles.names, split, fit_scales=False).profiles
+        table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
         return table[table["model"] == "model"].set_index("profile")[list(COLUMNS)]
 
     def score(self, data: Any, y: Any = None) -> float:
-        """Mean cosine of profiles and their reconstructions: held-out for counts, else on their own input."""
+        """Mean cosine of profiles and their reconstructions, -1 to 1, higher is better: what `GridSearchCV` maximises.
+
+        For counts it is the held-out cosine (from a random half of the molecules to the other half), which copying
+        noise cannot raise; for other values that of profiles and their own reconstruction, which a longer latent always
+        raises, so that a search over `n_latent` needs counts.
+        """
         table = self.score_profiles(data)
         return float(table[HELD_OUT if table[HELD_OUT].notna().any() else "cosine"].mean())
+
+    def loadings(self) -> pd.DataFrame:
+        """Genes x latents: what one unit of each latent adds to the reconstruction; see `geneae.genes.loadings`."""
+        return loadings(self.fitted())
+
+    def genes_along(
+        self, latent: int, data: Any = None, *, layer: str | None = None, use_raw: bool = False
+    ) -> pd.DataFrame:
+        """Genes by how far they move along a latent, the most first; see `geneae.genes.genes_along`.
+
+        Parameters
+        ----------
+        latent
+            Its number, from 0.
+        data
+            Profiles whose mean and deviation of the latent are taken; without any, the mean training profile is moved
+            by one unit.
+        layer, use_raw
+            Which matrix of AnnData to read.
+        """
+        model = self.fitted()
+        return genes_along(model, latent, None if data is None else model.latent(self._match(data, layer, use_raw)[1]))
+
+    def gene_correlation(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
+        """gene, mean, correlation over these profiles: `genewise_` for other data."""
+        return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
 
     def save(
         self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
@@ -204,11 +266,14 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
         Of several processes that have trained it only the first writes.
         """
-        model = self._fitted()
+        model = self.fitted()
         if not is_first():
             return
         with new_folder(Path(folder), overwrite) as partial:
             save_model(model, partial)
+            metrics = self.evaluation_.metrics if hasattr(self, "evaluation_") else None
+            (partial / CARD).write_text(model_card(model, metrics), encoding="utf-8")
+            (partial / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
             if hasattr(self, "history_"):
                 table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
                 table.to_csv(partial / "split.csv", index=False)
@@ -222,20 +287,64 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Autoencoder":
-        """The model of a folder that `save` or `geneae fit` has written. No code of it is run."""
-        model = load_model(Path(folder))
+        """The model of a folder that `save` or `geneae fit` has written, or of a zip of `geneae share`.
+
+        No code of it is run.
+        """
+        return cls.of(load_model(Path(folder)))
+
+    @classmethod
+    def of(cls, model: Model) -> "Autoencoder":
+        """A fitted model in the manners of scikit-learn."""
         known = {name: value for name, value in model.config["settings"].items() if name in DEFAULTS.__dict__}
         loaded = cls(**known)
         loaded.model_ = model
         loaded.n_features_in_ = int(model.config["data"]["n_genes"])
         return loaded
 
-    def _fitted(self) -> Model:
+    def fitted(self) -> Model:
+        """The model; before `fit` or `load` there is none."""
         if not hasattr(self, "model_"):
             raise NotFittedError("this Autoencoder has no model yet: call fit, or Autoencoder.load(folder)")
         model: Model = self.model_
         return model
 
     def _match(self, data: Any, layer: str | None, use_raw: bool) -> tuple[Profiles, Expression]:
-        profiles = data if isinstance(data, Profiles) else read_profiles(data, layer, use_raw, "auto")
-        return profiles, self._fitted().preprocess.match(profiles)[0]
+        model = self.fitted()
+        profiles = self._read(data, layer, use_raw, is_new=False)
+        return profiles, model.preprocess.match(profiles)[0]
+
+    def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool, stream: str = "auto") -> Profiles:
+        """Profiles from what `read_profiles` takes, and from whatever scikit-learn takes for an array."""
+        if isinstance(data, Profiles):
+            return data
+        if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            return read_profiles(data, layer, use_raw, stream)
+        return read_profiles(self._check_array(data, is_new), layer, use_raw)
+
+    def _check_array(self, data: Any, is_new: bool) -> Any:
+        """A numeric array in the manners of scikit-learn; its words, but for the values that it prints, are kept.
+
+        Columns without names can be matched by position alone, so that there must be as many as in the fit.
+        """
+        n_least = 2 if is_new else 1
+        try:
+            array = check_array(
+                data, accept_sparse=True, ensure_all_finite=False, ensure_min_samples=n_least, estimator=self
+            )
+        except ValueError as error:
+            said = " ".join(line for line in str(error).splitlines() if not line.lstrip().startswith(("[", "array=")))
+            raise InputError(f"{said.rstrip('. ')}. Give profiles x genes as numbers.") from error
+        if not is_new and array.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X has {array.shape[1]} features, but Autoencoder is expecting {self.n_features_in_} features as "
+                "input. Give the genes that it was fitted on, or AnnData or a DataFrame, matched by name."
+            )
+        return array
+
+    def __sklearn_tags__(self) -> Tags:
+        """What scikit-learn is told: sparse input is taken, latents are float32 whatever the input."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

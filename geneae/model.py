@@ -85,3 +85,8 @@ class Model:
             hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
             predicted: np.ndarray = (hidden @ self.network.output_weight().T + self.network.offset(shift)).numpy()
         return predicted
+
+
+def latent_names(n_latent: int) -> list[str]:
+    """`latent_0`, `latent_1`, ...: the columns of latents in every table."""
+    return [f"latent_{index}" for index in range(n_latent)]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geneae.archives import opened
 from geneae.baselines import Baselines
 from geneae.basis import Basis
 from geneae.checkpoints import is_partial, is_unfinished, sync
@@ -199,8 +200,16 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def load_model(folder: Path) -> Model:
-    """Read a model folder; one that is damaged, foreign or of another format is refused. Runs no code from it."""
+def load_model(path: Path) -> Model:
+    """Read a model folder, or a zip that `geneae share` has made of one.
+
+    What is damaged, foreign or of another format is refused. Runs no code from it.
+    """
+    with opened(path) as folder:
+        return _read_model(folder)
+
+
+def _read_model(folder: Path) -> Model:
     config = read_config(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
@@ -218,7 +227,16 @@ def load_model(folder: Path) -> Model:
         baselines = _build_baselines(tensors, int(settings["n_latent"]))
         scales = {str(name): float(scale) for name, scale in config["scales"].items()}
         _check_genes(preprocess, network, baselines)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+        SafetensorError,
+    ) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         raise InputError(
             f"{folder} should be a model folder, but its files do not fit together ({reason}). "
@@ -229,9 +247,10 @@ def load_model(folder: Path) -> Model:
 
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     """Split by profile where these are the very profiles that the model was fitted on, else `all` for each."""
-    path = folder / SPLIT
-    if profiles.fingerprint == model.config["data"]["fingerprint"] and path.is_file():
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if profiles.fingerprint == model.config["data"]["fingerprint"]:
+        with opened(folder) as known:
+            path = known / SPLIT
+            table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
         if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
             return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
     return pd.Series("all", index=profiles.names, name="split")
@@ -249,7 +268,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
@@ -283,13 +302,12 @@ def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
 def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
     state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
-    if max(n_scores, n_latent, int(settings["hidden"])) > state["mean"].numel() + 10**6:
-        raise ValueError("sizes in config.json are not those of any network")
-    core = (
-        SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
-        if shape["core"] == "skip"
-        else PlainCore(n_scores, n_latent, float(settings["dropout"]))
-    )
+    with torch.device("meta"):  # without memory, so that sizes that are not those of the weights cost none
+        core = (
+            SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
+            if shape["core"] == "skip"
+            else PlainCore(n_scores, n_latent, float(settings["dropout"]))
+        )
     has_decoder = bool(shape.get("has_decoder", True))  # folders that do not say so hold an autoencoder
     first = "encoder_weight" if shape["is_free"] else "components"
     last = "decoder_weight" if shape["is_free"] and has_decoder else first
@@ -300,7 +318,7 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
     network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
     if not has_decoder:
         network.drop_decoder()
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 

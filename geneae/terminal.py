@@ -31,36 +31,69 @@ LABEL_METRICS = {
     "ari": "ARI",
     "nmi": "NMI",
 }
+BAR_WIDTH = 24  # characters
 
 
 @contextlib.contextmanager
 def progress_bar(epochs: int, is_quiet: bool) -> Iterator[Callable[[dict[str, float]], None] | None]:
-    """A bar on standard error that takes rows of the history; nothing where that is no terminal or `is_quiet`."""
+    """A bar that takes rows of the history: on standard error where that is a terminal, below the cell of a notebook,
+    and nowhere else or if `is_quiet`."""
     console = Console(stderr=True)
+    if console.is_jupyter and not is_quiet:
+        yield _notebook_bar(epochs)
+        return
     if is_quiet or not console.is_terminal:
         yield None
         return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=BAR_WIDTH),
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("splitting molecules, fitting PCA", total=None)
-        best = {"epoch": 0.0, "validation_loss": float("inf")}
+        say = _how_far(epochs)
+        yield lambda row: bar.update(task, description=say(row), total=epochs, completed=row["epoch"])
 
-        def show(row: dict[str, float]) -> None:
-            is_start = row["epoch"] == 0  # of this fit or of the next, with --null
-            best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
-            shown = [f"{title} {row[name]:.4g}" for name, title in WATCHED.items() if name in row]
-            said = "  ".join(
-                [f"epoch {row['epoch']:.0f}/{epochs}", *shown, f"lowest loss in epoch {best['epoch']:.0f}"]
-            )
-            bar.update(task, description=said, total=epochs, completed=row["epoch"])
 
-        yield show
+def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
+    """What is said of each row of the history, which must come in order."""
+    best = {"epoch": 0.0, "validation_loss": float("inf")}
+
+    def say(row: dict[str, float]) -> str:
+        is_start = row["epoch"] == 0  # of this fit or of the next, with --null
+        best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
+        shown = [f"{title} {row[name]:.4g}" for name, title in WATCHED.items() if name in row]
+        return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *shown, f"lowest loss in epoch {best['epoch']:.0f}"])
+
+    return say
+
+
+def _notebook_bar(epochs: int) -> Callable[[dict[str, float]], None]:
+    """A line of text below the cell, replaced by each row: rich's own bar would need ipywidgets."""
+    from IPython.display import display  # there wherever a notebook runs
+
+    say = _how_far(epochs)
+    shown = display({"text/plain": "splitting molecules, fitting PCA"}, raw=True, display_id=True)
+
+    def show(row: dict[str, float]) -> None:
+        full = round(BAR_WIDTH * row["epoch"] / epochs)
+        shown.update({"text/plain": f"{'█' * full}{'░' * (BAR_WIDTH - full)}  {say(row)}"}, raw=True)
+
+    return show
+
+
+def both(*takers: Callable[[dict[str, float]], None] | None) -> Callable[[dict[str, float]], None]:
+    """Gives each row of the history to all that take one."""
+
+    def give(row: dict[str, float]) -> None:
+        for take in takers:
+            if take is not None:
+                take(row)
+
+    return give
 
 
 def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:

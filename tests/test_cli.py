@@ -28,7 +28,7 @@ from geneae.terminal import metrics_table
 
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--batch-size", "64"]
 TABLES = {"diagnostics.csv", "genes.csv", "genewise.csv", "history.csv", "metrics.csv", "profiles.csv", "split.csv"}
-FILES = {"config.json", "model.safetensors", "report.html", *TABLES}
+FILES = {"README.md", "config.json", "model.safetensors", "report.html", "settings.toml", *TABLES}
 
 
 def geneae(*arguments: object) -> Result:

@@ -14,7 +14,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
 
 from geneae import Autoencoder, read_profiles
 from geneae.errors import InputError
@@ -183,6 +186,80 @@ def test_it_is_a_step_of_a_pipeline(counts: anndata.AnnData) -> None:
     np.testing.assert_allclose(pipeline.transform(counts.X), found, rtol=1e-3, atol=1e-4)
 
 
+def test_it_keeps_the_whole_contract_of_scikit_learn() -> None:
+    """No check is exempted. Sizes are those of the small arrays that the checks are made with."""
+    small = Autoencoder(n_latent=1, hidden=4, rank=4, epochs=2, n_splits=1)
+    found = check_estimator(small, on_skip=None, expected_failed_checks={})
+    by_status = pd.Series([result["status"] for result in found]).value_counts().to_dict()
+    assert by_status.keys() == {"passed", "skipped"}
+    assert by_status["passed"] >= 46
+    assert [result["check_name"] for result in found if result["status"] == "skipped"] == ["check_array_api_input"]
+
+
+def test_neighbours_in_its_latents_are_cross_validated(counts: anndata.AnnData) -> None:
+    """The kind of a profile is its largest programme, which the latents tell and chance does not."""
+    pipeline = make_pipeline(Autoencoder(**QUICK | {"epochs": 1}), KNeighborsClassifier(5))
+    kinds = counts.obs["kind"].to_numpy()
+    by_matrix = cross_val_score(pipeline, counts.X, kinds, cv=3)
+    assert by_matrix.mean() > 0.8
+    assert pd.Series(kinds).value_counts(normalize=True).max() < 0.5
+    np.testing.assert_array_equal(cross_val_score(pipeline, counts, kinds, cv=3), by_matrix)
+
+
+def test_a_search_finds_the_settings_of_the_best_held_out_cosine() -> None:
+    adata = simulate(80, 60)
+    search = GridSearchCV(Autoencoder(**QUICK | {"epochs": 1}), {"n_latent": [1, 3]}, cv=2).fit(adata)
+    assert search.best_params_ == {"n_latent": 3}
+    model = Autoencoder(**QUICK | {"epochs": 1, "n_latent": 3}).fit(adata[40:].copy())
+    assert search.cv_results_["split0_test_score"][1] == model.score(adata[:40].copy())
+
+
+def test_latents_as_a_table(counts: anndata.AnnData) -> None:
+    frame = pd.DataFrame(counts.X.toarray(), index=counts.obs_names, columns=counts.var_names)
+    model = Autoencoder(**QUICK | {"epochs": 1}).set_output(transform="pandas")
+    found = model.fit_transform(frame)
+    names = ["latent_0", "latent_1", "latent_2", "latent_3"]
+    assert list(found.columns) == names == list(model.get_feature_names_out())
+    assert list(found.index) == list(counts.obs_names)
+    pd.testing.assert_frame_equal(model.transform(frame), found)
+    pd.testing.assert_frame_equal(model.transform(frame[frame.columns[::-1]]), found)  # matched by name
+    assert list(model.feature_names_in_) == list(counts.var_names)
+    assert not hasattr(model.fit(counts.X), "feature_names_in_")
+
+
+def test_an_array_must_have_the_genes_of_the_fit(counts: anndata.AnnData) -> None:
+    model = Autoencoder(**QUICK | {"epochs": 1}).fit(counts.X)
+    with pytest.raises(InputError) as error:
+        model.transform(counts.X[:, :7])
+    assert str(error.value) == (
+        "X has 7 features, but Autoencoder is expecting 120 features as input. Give the genes that it was fitted on, "
+        "or AnnData or a DataFrame, matched by name."
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (np.ones(5), "Expected 2D array, got 1D array instead: Reshape your data either using"),
+        (np.ones((5, 3)) * 1j, "Complex data not supported. Give profiles x genes as numbers."),
+        (np.ones((1, 3)), "Found array with 1 sample(s) (shape=(1, 3)) while a minimum of 2 is required"),
+        ([["a", "b"], ["c", "d"]], "dtype='numeric' is not compatible with arrays of bytes/strings."),
+        (np.ma.masked_array(np.ones((5, 3))), "profiles can be read from a path, AnnData, a numpy or scipy array"),
+    ],
+)
+def test_an_array_that_is_none_is_one_clear_error(data: Any, text: str) -> None:
+    with pytest.raises(InputError) as error:
+        Autoencoder(n_latent=1).fit(data)
+    assert str(error.value).startswith(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_is_read_by_fit_and_transform_alike(counts: anndata.AnnData) -> None:
+    moved = anndata.AnnData(counts.X.log1p(), obs=counts.obs, var=counts.var, layers={"counts": counts.X})
+    found = Autoencoder(**QUICK).fit_transform(moved, layer="counts")
+    np.testing.assert_array_equal(found, Autoencoder(**QUICK).fit_transform(counts))
+
+
 def test_fitting_returns_itself_and_changes_no_data(counts: anndata.AnnData) -> None:
     before = counts.X.toarray()
     model = Autoencoder(**QUICK)
@@ -204,7 +281,13 @@ def test_a_model_read_back_has_its_settings(fitted: Autoencoder, model_folder: P
     assert loaded.get_params() == fitted.get_params()
     assert loaded.n_features_in_ == N_GENES
     loaded.save(tmp_path / "again")
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {"config.json", "genes.csv", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        "README.md",
+        "config.json",
+        "genes.csv",
+        "model.safetensors",
+        "settings.toml",
+    }
     other = simulate(20, seed=3)
     np.testing.assert_array_equal(Autoencoder.load(tmp_path / "again").transform(other), fitted.transform(other))
 

@@ -61,11 +61,12 @@ def test_help_answers_at_once() -> None:
 
 
 def test_public_names_are_the_promised_ones() -> None:
-    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles"] == dir(geneae)
+    assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"] == dir(geneae)
     assert geneae.pl.umap.__module__ == "geneae.pl.latents"
     assert geneae.Autoencoder.__module__ == "geneae.estimator"
     assert geneae.CosineMetric.__module__ == "geneae.cosine_metric"
     assert geneae.read_profiles.__module__ == "geneae.profiles"
+    assert (geneae.tl.__name__, geneae.pl.__name__) == ("geneae.tl", "geneae.pl")
     with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
         _ = geneae.autoencoder  # type: ignore[attr-defined]
 
@@ -118,7 +119,8 @@ def file_of(module: str) -> str:
 def test_imports_of_files_and_of_folders_are_seen() -> None:
     assert {"pl/__init__.py", "pl/values.py", "report/image.py"} <= imported(PACKAGE / "report" / "pictures.py")
     assert {"report/__init__.py", "comparison.py"} <= imported(PACKAGE / "runs.py")
-    assert imported(PACKAGE / "__init__.py") == {"pl/__init__.py", "estimator.py", "profiles.py"}
+    public = {"cosine_metric.py", "estimator.py", "pl/__init__.py", "profiles.py", "tl.py"}
+    assert imported(PACKAGE / "__init__.py") == public
     assert file_of("numpy.linalg") == file_of("geneae.losses.LOSSES") == ""
 
 

@@ -28,6 +28,7 @@ from geneae.saving import (
 )
 
 FILES = {
+    "README.md",
     "config.json",
     "diagnostics.csv",
     "genes.csv",
@@ -36,6 +37,7 @@ FILES = {
     "metrics.csv",
     "model.safetensors",
     "profiles.csv",
+    "settings.toml",
     "split.csv",
 }
 KINDS: dict[str, dict[str, Any]] = {
@@ -107,7 +109,7 @@ def test_the_tables_say_what_the_model_knows(model_folder: Path, fitted: Autoenc
 def test_nothing_is_pickled(model_folder: Path) -> None:
     for path in model_folder.iterdir():
         content = path.read_bytes()
-        assert path.suffix in (".json", ".csv", ".safetensors")
+        assert path.suffix in (".json", ".csv", ".safetensors", ".md", ".toml")
         assert content[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
         assert b"torch._utils" not in content
         if path.suffix != ".safetensors":
@@ -189,8 +191,8 @@ def test_a_folder_without_one_of_its_files_is_refused(damaged: Path, name: str) 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    for path in (tmp_path / "file", tmp_path / "nothing"):
-        assert_refused(path, "is not a folder. Give the folder that geneae fit has written.")
+    assert_refused(tmp_path / "nothing", "is not a folder. Give the folder that geneae fit has written.")
+    assert_refused(tmp_path / "file", "should be a model that geneae share has packed, but it is no whole zip (")
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 5000, -1])

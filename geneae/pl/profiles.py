@@ -208,7 +208,8 @@ def error_parts(
     places = np.arange(len(rows))
     ax.barh(places, direction, height=0.7, color=PALETTE[0], label="direction")
     ax.barh(places, magnitude, height=0.7, left=direction, color=PALETTE[4], label="magnitude")
-    edge = 1.18 * min(np.nanmax(totals), 4 * np.nanmin(totals)) or 1.0
+    known = totals[~np.isnan(totals)]  # none where no profile has a direction
+    edge = (1.18 * min(known.max(), 4 * known.min()) if len(known) else 0.0) or 1.0
     for place, total in enumerate(totals):
         is_cut = total > edge / 1.18 * 1.001
         ax.annotate(

@@ -1,0 +1,195 @@
+"""Fits, latents, reconstructions and scores written into AnnData, in the manners of scanpy."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from geneae.embedding import RECONSTRUCTED, describe, reconstruction
+from geneae.errors import InputError
+from geneae.estimator import Autoencoder
+from geneae.genes import loadings
+from geneae.model import Model
+from geneae.profiles import read_profiles
+from geneae.saving import load_model
+from geneae.settings import Settings
+from geneae.terminal import both, progress_bar
+
+SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
+
+AnyModel = Autoencoder | Model | str | Path
+
+
+def fit(
+    adata: anndata.AnnData,
+    loss: str = "mse",
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    key_added: str = "X_geneae",
+    copy: bool = False,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    **settings: Any,
+) -> Any:
+    """Train an autoencoder on the profiles of an AnnData, and write what it found into it.
+
+    Writes the latents into `obsm[key_added]`, `train`, `validation`, `test` or `excluded` into `obs["geneae_split"]`,
+    genes x latents into `varm["geneae_loadings"]` (NaN for genes that the model does not use; left out where raw was
+    read, which has genes of its own), and version, loss, settings, space and units into `uns["geneae"]`. A fit that
+    fails writes nothing.
+
+    Parameters
+    ----------
+    adata
+        In memory or backed.
+    loss
+        Name in `geneae.losses.LOSSES`.
+    layer, use_raw
+        Matrix to read in place of `X`.
+    key_added
+        Key in `obsm`.
+    copy
+        Leave `adata` as it is and write into a copy.
+    progress
+        Show a bar, in a terminal or a notebook.
+    on_epoch
+        Called with each row of the history.
+    settings
+        Fields of `geneae.settings.Settings`.
+
+    Returns
+    -------
+    The fitted `Autoencoder`; with `copy`, it and the copy.
+    """
+    model = Autoencoder(loss, **settings)
+    profiles = read_profiles(_checked(adata), layer, use_raw)
+    epochs = Settings(**model.get_params()).epochs
+    with progress_bar(epochs, is_quiet=not progress) as show:
+        model.fit(profiles, on_epoch=both(show, on_epoch))
+    latent = model.model_.latent(model.model_.preprocess.match(profiles)[0])
+    target = _target(adata, copy)
+    _write_latent(target, model.model_, latent, key_added)
+    target.obs["geneae_split"] = pd.Categorical(model.split_.to_numpy())
+    if not use_raw:
+        table = loadings(model.model_).reindex(_genes(target))
+        target.varm["geneae_loadings"] = table.to_numpy(np.float32)
+    return (model, target) if copy else model
+
+
+def embed(
+    adata: anndata.AnnData,
+    model: AnyModel,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    key_added: str = "X_geneae",
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    """Write the latents of profiles by a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
+
+    Then `sc.pp.neighbors(adata, use_rep="X_geneae")`.
+
+    Parameters
+    ----------
+    adata
+        In memory or backed. Genes are matched by name.
+    model
+        `Autoencoder`, or path of a model folder or of a zip that `geneae share` has written.
+    layer, use_raw
+        Matrix to read in place of `X`.
+    key_added
+        Key in `obsm`.
+    copy
+        Leave `adata` as it is, and return a copy that is written into.
+    """
+    loaded = _loaded(model)
+    latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
+    target = _target(adata, copy)
+    _write_latent(target, loaded, latent, key_added)
+    return target if copy else None
+
+
+def reconstruct(
+    adata: anndata.AnnData,
+    model: AnyModel,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    key_added: str = RECONSTRUCTED,
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    """Write the dense reconstruction into `layers[key_added]`, float32, in the space that `uns["geneae"]` names.
+
+    Genes that the model does not know are NaN. Parameters are those of `embed`, with `key_added` in `layers`.
+    """
+    loaded = _loaded(model)
+    latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
+    target = _target(adata, copy)
+    target.layers[key_added] = reconstruction(loaded, latent, _genes(target))
+    _describe(target, loaded)
+    return target if copy else None
+
+
+def score(
+    adata: anndata.AnnData,
+    model: AnyModel,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    key_added: str = "geneae",
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    """Write how well each profile is reconstructed into `obs`: `geneae_cosine`, `geneae_mse`, `geneae_norm_ratio`.
+
+    For counts `geneae_heldout_cosine`, too: from one half of the molecules to the other half, which copying noise
+    cannot raise. A profile without molecules has NaN. Parameters are those of `embed`; `key_added` begins the names of
+    the columns.
+    """
+    loaded = _loaded(model)
+    table = Autoencoder.of(loaded).score_profiles(read_profiles(_checked(adata), layer, use_raw))
+    target = _target(adata, copy)
+    for name in SCORES if loaded.can_hold_out else SCORES[:-1]:
+        target.obs[f"{key_added}_{name}"] = table[name].to_numpy()
+    _describe(target, loaded)
+    return target if copy else None
+
+
+def _checked(adata: Any) -> anndata.AnnData:
+    if not isinstance(adata, anndata.AnnData):
+        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read a file by anndata.read_h5ad(path).")
+    return adata
+
+
+def _loaded(model: AnyModel) -> Model:
+    if isinstance(model, Autoencoder):
+        return model.fitted()
+    if isinstance(model, Model):
+        return model
+    return load_model(Path(model))
+
+
+def _target(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
+    """What to write into; a backed AnnData cannot be copied without a file and is read into memory."""
+    if not copy:
+        return adata
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def _genes(adata: anndata.AnnData) -> pd.Index:
+    names: pd.Index = adata.var_names.astype(str)
+    return names
+
+
+def _write_latent(adata: anndata.AnnData, model: Model, latent: np.ndarray, key_added: str) -> None:
+    adata.obsm[key_added] = latent
+    _describe(adata, model, key_added)
+
+
+def _describe(adata: anndata.AnnData, model: Model, key_added: str | None = None) -> None:
+    """Say what made the numbers; the key of latents that are there is kept."""
+    known: Mapping[str, Any] = adata.uns.get("geneae", {})
+    adata.uns["geneae"] = describe(model, key_added or str(known.get("key_added", "")))

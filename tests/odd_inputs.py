@@ -1,0 +1,262 @@
+"""AnnData as odd as they come, and what geneae makes of them: a fit, or one clear error and nothing written."""
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from click.testing import CliRunner
+from hypothesis import strategies as st
+from scipy import sparse
+
+from geneae import Autoencoder, tl
+from geneae.cli import main
+from geneae.errors import InputError
+from geneae.saving import load_model
+from geneae.settings import LOSS_NAMES
+
+DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+VALUES = ["counts", "few", "logs", "scaled", "zeros", "constant", "one", "nan", "inf", "huge", "overflow", "tiny"]
+NAMES = ["plain", "unicode", "odd", "duplicate"]
+OBS = ["none", "categorical", "mixed", "missing"]
+SURFACES = ["memory"] * 9 + ["file"] * 6 + ["backed"] * 4 + ["command"]  # a report takes a second to draw
+ODD_NAMES = ["", " ", "NA", "nan", "None", "a,b", 'say "x"', "two\nlines", "1e5", "007", "TRUE", "'", "a/b", "\t", "é"]
+
+KINDS = {
+    "NaN or infinite": r"every value must be a finite number; \d+ are NaN or infinite",
+    "counts too large": r"counts must be at most 16,777,216 to be exact in float32",
+    "values too large": r"values must fit into float32",
+    "names repeat": r"(gene|profile) names must be unique; \d+ of \d+ repeat",
+    "fractions impossible": r"their sum below 1; found validation",
+    "split needs more": r"a split into .* needs at least \d",
+    "split leaves none": r"leave none for training",
+    "no gene seen": r"no gene is seen in at least \d+ of \d+ training profiles",
+    "latent too long": r"the latent must be at most \d+, as there are",
+    "no counts": r"--target split divides molecules and needs counts",
+    "unknown column": r"unknown obs column",
+    "column has gaps": r"obs column '.*' must have a value for every profile",
+    "loss has its centring": r"loss .* is centred by .* itself",
+    "random needs free": r"a random start needs a basis that is learned",
+    "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
+}
+"""What may be said of such input, by a part of the message."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input and one fit of it, small enough to be printed and tried again."""
+
+    seed: int
+    shape: tuple[int, int]
+    content: str
+    dtype: str
+    form: str
+    empty: tuple[float, float]
+    genes: str
+    profiles: str
+    obs: str
+    surface: str
+    layer: bool
+    settings: tuple[tuple[str, Any], ...]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Every case by chance, the sound ones often enough that many fits are made."""
+    sizes = st.sampled_from([*range(1, 5), *range(5, 41, 3), *range(30, 80, 4)])
+    shape = draw(st.tuples(sizes, sizes))
+    empty = draw(st.sampled_from([(0.0, 0.0)] * 3 + [(0.3, 0.0), (0.0, 0.5), (0.5, 0.5), (0.95, 0.0), (0.0, 0.95)]))
+    bases = [("pca", "pca")] * 12 + [("free", "pca"), ("free", "random")] * 3 + [("pca", "random")]
+    basis, start = draw(st.sampled_from(bases))
+    settings = {
+        "loss": draw(st.sampled_from(LOSS_NAMES)),
+        "n_latent": draw(st.sampled_from([1] * 6 + [2, 3, 30])),
+        "basis": basis,
+        "init": start,
+        "target": draw(st.sampled_from(["auto", "auto", "auto", "self", "split"])),
+        "center": draw(st.sampled_from(["none", "none", "none", "gene", "profile"])),
+        "cut": draw(st.sampled_from([1.0, 1.0, 3.0, 1e-3])),
+        "n_top_genes": draw(st.sampled_from([None, None, 1, 5, 10**6])),
+        "scale": draw(st.booleans()),
+        "validation": draw(st.sampled_from([0.1] * 4 + [0.3, 0.5, 0.9])),
+        "test": draw(st.sampled_from([0.1, 0.1, 0.0, 0.05])),
+        "group": draw(st.sampled_from([None] * 12 + ["donor"] * 4 + ["nobody"])),
+        "stratify": draw(st.sampled_from([None] * 12 + ["kind"] * 4 + ["number"])),
+        "batch_size": draw(st.sampled_from([1, 7, 256])),
+        "seed": draw(st.integers(0, 10)),
+        "learning_rate": draw(st.sampled_from([2e-3] * 6 + [1e3, 1e30])),
+    }
+    plain = ["plain"] * 8
+    return Case(
+        draw(st.integers(0, 2**31)),
+        shape,
+        draw(st.sampled_from(["counts"] * 6 + VALUES)),
+        draw(st.sampled_from(["float32"] * 4 + DTYPES)),
+        draw(st.sampled_from(["dense", "csr", "csc", "zeros stored"])),
+        empty,
+        draw(st.sampled_from(plain + NAMES)),
+        draw(st.sampled_from(plain + NAMES)),
+        draw(st.sampled_from(OBS)),
+        draw(st.sampled_from(SURFACES)),
+        draw(st.sampled_from([False, False, True])),
+        tuple(settings.items()),
+    )
+
+
+def make(case: Case) -> anndata.AnnData:
+    """The AnnData of a case."""
+    rng = np.random.default_rng(case.seed)
+    dtype = np.dtype(case.dtype)
+    matrix: Any = _values(case, dtype, rng)
+    matrix[rng.random(case.shape[0]) < case.empty[0]] = 0
+    matrix[:, rng.random(case.shape[1]) < case.empty[1]] = 0
+    if case.form != "dense":
+        matrix = (sparse.csc_matrix if case.form == "csc" else sparse.csr_matrix)(matrix)
+    if case.form == "zeros stored" and matrix.nnz:
+        matrix.data[rng.random(matrix.nnz) < 0.2] = 0
+    obs = _obs(case, rng)
+    var = pd.DataFrame(index=_names(case.genes, "gene", case.shape[1], rng))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of repeated names, which are meant
+        adata = anndata.AnnData(matrix, obs=obs, var=var)
+        if case.layer:
+            adata.layers["values"] = adata.X
+            adata.X = None
+    return adata
+
+
+def _values(case: Case, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
+    counts = rng.poisson(rng.gamma(0.5, 4.0, size=case.shape)).astype(float)
+    found = {
+        "few": lambda: (rng.random(case.shape) < 0.02).astype(float),
+        "logs": lambda: np.log1p(counts * 1.7),
+        "scaled": lambda: rng.normal(size=case.shape),
+        "zeros": lambda: np.zeros(case.shape),
+        "constant": lambda: np.full(case.shape, 3.0),
+        "tiny": lambda: counts * 1e-38,
+    }.get(case.content, lambda: counts)()
+    spot = tuple(rng.integers(0, case.shape))
+    if case.content == "one":
+        found[:] = 0
+        found[spot] = 5
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if limits is not None:
+        found = np.clip(found, limits.min, limits.max)
+    matrix = found.astype(dtype)
+    if case.content == "overflow" and dtype.kind in "iu":
+        matrix[spot] = np.iinfo(dtype).max if rng.random() < 0.5 else np.iinfo(dtype).min
+    if dtype.kind == "f" and case.content in ("nan", "inf", "huge", "overflow"):
+        largest = float(np.finfo(dtype).max)
+        matrix[spot] = {"nan": np.nan, "inf": np.inf * rng.choice([-1, 1]), "huge": 1e30, "overflow": largest}[
+            case.content
+        ]
+    return matrix
+
+
+def _names(kind: str, prefix: str, number: int, rng: np.random.Generator) -> list[str]:
+    names = [f"{prefix}{index}" for index in range(number)]
+    if kind == "unicode":
+        names = [f"ген_{index}_遺伝子_🧬" for index in range(number)]
+    if kind == "odd":
+        names[: len(ODD_NAMES)] = ODD_NAMES[:number]
+    if kind == "duplicate" and number > 1:
+        names[-1] = names[0]
+    return names
+
+
+def _obs(case: Case, rng: np.random.Generator) -> pd.DataFrame:
+    number = case.shape[0]
+    obs = pd.DataFrame(index=_names(case.profiles, "cell", number, rng))
+    if case.obs == "none":
+        return obs
+    obs["donor"] = pd.Categorical([f"d{value}" for value in rng.integers(0, 5, number)], [f"d{i}" for i in range(9)])
+    obs["kind"] = rng.choice(["a", "b", "c"], number)
+    obs["number"] = rng.normal(size=number)
+    if case.obs == "mixed":
+        mixed = [[1, "one", 2.5, True][value] for value in rng.integers(0, 4, number)]
+        obs["kind"] = pd.Series(mixed, index=obs.index, dtype=object)
+        if case.surface != "memory":  # no file holds a mixed column
+            obs["kind"] = obs["kind"].astype(str)
+    if case.obs == "missing":
+        obs["kind"] = pd.Categorical(obs["kind"].where(rng.random(number) < 0.8))
+        obs["number"] = obs["number"].where(rng.random(number) < 0.8)
+    return obs
+
+
+QUICK: dict[str, Any] = {"hidden": 4, "rank": 4, "epochs": 1, "n_splits": 1}
+
+
+def attempt(case: Case, folder: Path) -> str:
+    """Fit a case and write it into a folder that is empty before: `fits`, or the kind of the one error there was.
+
+    Anything else, an error of another kind or a file left behind, is an AssertionError.
+    """
+    adata, output = make(case), folder / "out" / "run"
+    settings = dict(case.settings) | QUICK
+    layer = "values" if case.layer else None
+    data = folder / "data.h5ad"
+    if case.surface != "memory":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adata.write_h5ad(data)
+    before = sorted(folder.rglob("*"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "(Observation|Variable) names are not unique", UserWarning)
+            _fit(case.surface, adata, data, layer, settings, output)
+    except InputError as error:
+        message = str(error)
+        kinds = [kind for kind, pattern in KINDS.items() if re.search(pattern, message)]
+        assert len(kinds) == 1, f"no documented kind: {message}"
+        assert len(message.splitlines()) == 1, f"several lines: {message}"
+        assert sorted(folder.rglob("*")) == before, f"left behind after: {message}"
+        return kinds[0]
+    loaded = load_model(output)
+    assert len(loaded.preprocess.genes) >= 1
+    assert sorted(path.name for path in output.parent.iterdir()) == ["run"]
+    return "fits"
+
+
+def _fit(
+    surface: str, adata: anndata.AnnData, data: Path, layer: str | None, settings: dict[str, Any], output: Path
+) -> None:
+    if surface == "command":
+        _run_command(data, layer, settings, output)
+        return
+    if surface == "backed":
+        adata = anndata.read_h5ad(data, backed="r")
+    try:
+        if surface == "backed":
+            model = tl.fit(adata, layer=layer, progress=False, **settings)
+            latent = adata.obsm["X_geneae"]
+        else:
+            source = data if surface == "file" else adata
+            model = Autoencoder(**settings).fit(source, layer=layer)
+            latent = model.transform(source, layer=layer)
+        assert latent.shape == (adata.n_obs, settings["n_latent"])
+        assert np.isfinite(latent).all(), "latents are not finite"
+        model.save(output)
+    finally:
+        if adata.isbacked:
+            adata.file.close()
+
+
+def _run_command(data: Path, layer: str | None, settings: dict[str, Any], output: Path) -> None:
+    names = {"n_latent": "latent", "n_splits": "splits"}
+    arguments = ["fit", str(data), "-o", str(output), "--scale" if settings["scale"] else "--no-scale"]
+    for name, value in settings.items():
+        if value is not None and name != "scale":
+            arguments += [f"--{names.get(name, name.replace('_', '-'))}", str(value)]
+    result = CliRunner().invoke(main, arguments + (["--layer", layer] if layer else []))
+    if result.exit_code == 2:
+        assert "Traceback" not in result.output
+        assert result.stderr.startswith("Error: ")
+        raise InputError(result.stderr.removeprefix("Error: ").rstrip("\n"))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output

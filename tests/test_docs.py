@@ -1,0 +1,62 @@
+"""The notebook runs and the API reference builds, both without a warning."""
+
+import base64
+import io
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+from traitlets.config import Config
+
+import geneae
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "workflows" / "notebooks" / "immune.py"
+
+
+@pytest.fixture(scope="module")
+def outputs() -> list[Any]:
+    """What the cells of the notebook give, in their order."""
+    notebook = jupytext.read(NOTEBOOK)
+    assert not any("outputs" in cell and cell["outputs"] for cell in notebook.cells)
+    where = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    patient = {"timeout": None, "startup_timeout": 600}  # seconds; a busy machine is no error of the notebook
+    with tempfile.TemporaryDirectory() as folder:
+        # Over TCP the kernel warns that neighbours may listen. Names of sockets must be short.
+        ipc = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+        NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient).execute()
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_the_notebook_runs_without_a_warning(outputs: list[Any]) -> None:
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    said = "".join(output.text for output in outputs if output.get("name") == "stdout")
+    assert "On 168 test profiles, judged against the other half of the molecules" in said
+    assert "By held-out cosine on 168 test profiles and 2 seeds, against mse: " in said
+    tables = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert [name in tables[1] for name in ("model", "shrunken_pca", "pca", "mean_profile")] == [True] * 4
+
+
+def test_the_notebook_draws_its_figures(outputs: list[Any]) -> None:
+    figures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    assert len(figures) == 5
+    for figure in figures:
+        with Image.open(io.BytesIO(base64.b64decode(figure))) as image:
+            assert np.asarray(image.convert("L")).std() > 5  # an empty one has 0
+
+
+def test_the_reference_has_every_file_and_no_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error::UserWarning", str(ROOT / "docs" / "reference.py"), "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {path.stem for path in (tmp_path / "geneae").rglob("*.html")}
+    assert {path.stem for path in Path(geneae.__file__).parent.glob("*.py")} - {"__init__"} <= pages
+    assert "split_seed" in (tmp_path / "geneae" / "estimator.html").read_text(encoding="utf-8")
+    assert 'id="Autoencoder"' in (tmp_path / "geneae.html").read_text(encoding="utf-8")

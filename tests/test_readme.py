@@ -1,0 +1,74 @@
+"""The blocks of the README do what they say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from conftest import simulate
+
+from geneae import runs
+from geneae.cli import main
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--quiet"]
+"""Settings of a fit that takes a fraction of a second; they come last, and the last wins."""
+FEWER = {"fit": [*QUICK, "--latent", "4"], "compare": [*QUICK, "--latent", "4", "--seeds", "1"]}
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of a language, in their order."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Every call of geneae, as words."""
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geneae ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def place_on_a_line(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
+    """In place of a UMAP, which compiles for seconds."""
+    rows = np.arange(len(names))
+    return pd.DataFrame({"row": rows, "profile": names, "umap_1": rows, "umap_2": rows})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the data that the README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "write_report", lambda path, *_: path.write_text("<html></html>"))
+    monkeypatch.setattr(runs, "umap_of", place_on_a_line)
+    adata = simulate()
+    adata.obs["cell_type"] = adata.obs["kind"]
+    adata.write_h5ad("data.h5ad")
+    other = simulate(seed=5, n_profiles=60)
+    other.obs_names = [f"other{i}" for i in range(60)]
+    other.write_h5ad("other.h5ad")
+    return tmp_path
+
+
+def test_the_commands_run_one_after_the_other_as_printed(here: Path) -> None:
+    found = commands()
+    assert {words[1] for words in found} >= {"fit", "compare", "inspect", "evaluate", "embed", "share"}
+    for words in found:
+        if words[1] not in main.commands or "--devices" in words:
+            continue  # a flag of the group, such as --version; processes of their own have tests of their own
+        result = CliRunner().invoke(main, words[1:] + FEWER.get(words[1], []))
+        assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
+    assert anndata.read_h5ad("latent.h5ad").obsm["X_geneae"].shape == (60, 4)
+
+
+def test_the_python_runs_as_printed(here: Path) -> None:
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    adata = names["adata"]
+    assert isinstance(adata, anndata.AnnData)
+    assert np.isfinite(adata.obsm["X_geneae"]).all()
+    assert (here / "run" / "config.json").is_file()

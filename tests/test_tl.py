@@ -1,0 +1,165 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from conftest import N_GENES, N_PROFILES, QUICK, simulate
+
+import geneae
+from geneae import Autoencoder, tl
+from geneae.embedding import describe
+from geneae.errors import InputError
+
+SCORES = ["geneae_cosine", "geneae_mse", "geneae_norm_ratio", "geneae_heldout_cosine"]
+
+
+def quick_fit(adata: anndata.AnnData, **options: object) -> Autoencoder:
+    return tl.fit(adata, "cosine", **QUICK | {"epochs": 1} | options)
+
+
+def test_a_fit_writes_what_it_found(counts: anndata.AnnData) -> None:
+    model = tl.fit(counts, "cosine", **QUICK)
+    expected = Autoencoder("cosine", **QUICK).fit(counts)
+    assert model.get_params() == expected.get_params()
+    np.testing.assert_array_equal(counts.obsm["X_geneae"], expected.transform(counts))
+    assert list(counts.obs["geneae_split"]) == list(expected.split_)
+    loadings = pd.DataFrame(counts.varm["geneae_loadings"], index=counts.var_names)
+    known = expected.model_.preprocess.genes
+    np.testing.assert_array_equal(loadings.loc[known], expected.loadings())
+    assert loadings.drop(index=known).isna().all(axis=None)
+    assert loadings.shape == (N_GENES, 4)
+    uns = counts.uns["geneae"]
+    assert (uns["version"], uns["loss"], uns["space"]) == (geneae.__version__, "cosine", "log1p_cp10k")
+    assert uns["units"] == "log1p of molecules per 10,000"
+    assert uns["settings"]["n_latent"] == 4
+    assert None not in uns["settings"].values()
+    assert list(counts.layers) == []
+
+
+def test_latents_reconstruction_and_scores_are_those_of_the_model(
+    fitted: Autoencoder, model_folder: Path, counts: anndata.AnnData
+) -> None:
+    for model in (fitted, fitted.model_, model_folder, str(model_folder)):
+        adata = counts.copy()
+        assert tl.embed(adata, model) is None
+        np.testing.assert_array_equal(adata.obsm["X_geneae"], fitted.transform(counts))
+    assert tl.reconstruct(adata, fitted) is None
+    layer = adata.to_df("geneae_reconstructed")
+    genes = fitted.model_.preprocess.genes
+    np.testing.assert_array_equal(layer[genes], fitted.inverse_transform(adata.obsm["X_geneae"]))
+    assert layer.drop(columns=genes).isna().all(axis=None)
+    assert tl.score(adata, fitted) is None
+    scores = fitted.score_profiles(counts)
+    for name in SCORES:
+        np.testing.assert_array_equal(adata.obs[name], scores[name.removeprefix("geneae_")])
+    assert adata.uns["geneae"] == describe(fitted.model_, "X_geneae")
+
+
+def test_keys_are_those_asked_for(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    tl.embed(counts, fitted, key_added="X_mine")
+    tl.reconstruct(counts, fitted, key_added="smooth")
+    tl.score(counts, fitted, key_added="mine")
+    assert (list(counts.obsm), list(counts.layers)) == (["X_mine"], ["smooth"])
+    assert {"mine_cosine", "mine_mse", "mine_norm_ratio", "mine_heldout_cosine"} <= set(counts.obs)
+    assert counts.uns["geneae"]["key_added"] == "X_mine"
+    other = simulate(60, 30)
+    quick_fit(other, key_added="X_other")
+    assert list(other.obsm) == ["X_other"]
+
+
+def test_a_copy_leaves_the_original_alone(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    for change in (tl.embed, tl.reconstruct, tl.score):
+        found = change(counts, fitted, copy=True)
+        assert found is not None
+        assert "geneae" in found.uns
+    model, found = tl.fit(counts, "cosine", copy=True, **QUICK)
+    np.testing.assert_array_equal(found.obsm["X_geneae"], model.transform(counts))
+    assert (list(counts.obsm), list(counts.layers), list(counts.varm), dict(counts.uns)) == ([], [], [], {})
+    assert list(counts.obs) == ["donor", "kind"]
+
+
+def test_a_layer_and_raw_are_read_where_they_are_asked_for(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    expected = fitted.transform(counts)
+    moved = anndata.AnnData(counts.X.log1p(), obs=counts.obs, var=counts.var, layers={"counts": counts.X})
+    moved.raw = counts
+    for where in ({"layer": "counts"}, {"use_raw": True}):
+        adata = moved[:, :40].copy() if "use_raw" in where else moved.copy()
+        tl.embed(adata, fitted, **where)
+        tl.reconstruct(adata, fitted, **where)
+        tl.score(adata, fitted, **where)
+        np.testing.assert_array_equal(adata.obsm["X_geneae"], expected)
+        assert adata.layers["geneae_reconstructed"].shape == adata.shape
+        np.testing.assert_array_equal(adata.obs["geneae_cosine"], fitted.score_profiles(counts)["cosine"])
+        model = quick_fit(adata, **where)
+        np.testing.assert_array_equal(adata.obsm["X_geneae"], quick_fit(counts).transform(counts))
+        assert ("geneae_loadings" in adata.varm) == ("layer" in where)
+    with pytest.raises(InputError, match="the model was fitted on counts values, but AnnData in memory, X holds log"):
+        tl.embed(moved, model)
+    assert list(moved.obsm) == []
+
+
+def test_it_survives_being_written_and_read(counts: anndata.AnnData, tmp_path: Path) -> None:
+    model = quick_fit(counts)
+    tl.reconstruct(counts, model)
+    tl.score(counts, model)
+    counts.write_h5ad(tmp_path / "out.h5ad")
+    found = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(found.obsm["X_geneae"], counts.obsm["X_geneae"])
+    np.testing.assert_array_equal(found.varm["geneae_loadings"], counts.varm["geneae_loadings"])
+    np.testing.assert_array_equal(found.layers["geneae_reconstructed"], counts.layers["geneae_reconstructed"])
+    pd.testing.assert_frame_equal(found.obs, counts.obs)
+    assert found.uns["geneae"] == counts.uns["geneae"]
+
+
+def test_backed_data_are_read_and_written_into(
+    fitted: Autoencoder, counts: anndata.AnnData, counts_path: Path, tmp_path: Path
+) -> None:
+    backed = anndata.read_h5ad(counts_path, backed="r")
+    model = quick_fit(backed)
+    tl.score(backed, model)
+    tl.reconstruct(backed, model)
+    np.testing.assert_array_equal(backed.obsm["X_geneae"], quick_fit(counts).transform(counts))
+    assert "geneae_cosine" in backed.obs
+    backed.copy(tmp_path / "out.h5ad")
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_geneae"].shape == (N_PROFILES, 4)
+    in_memory = tl.embed(backed, fitted, copy=True)
+    assert in_memory is not None
+    assert not in_memory.isbacked
+    np.testing.assert_array_equal(in_memory.obsm["X_geneae"], fitted.transform(counts))
+    backed.file.close()
+
+
+def test_neighbours_are_found_in_the_latents(counts: anndata.AnnData) -> None:
+    quick_fit(counts)
+    sc.pp.neighbors(counts, n_neighbors=5, use_rep="X_geneae", method="gauss")  # the default compiles for seconds
+    assert counts.uns["neighbors"]["params"]["use_rep"] == "X_geneae"
+    assert counts.obsp["distances"].shape == (N_PROFILES, N_PROFILES)
+
+
+def test_a_fit_that_fails_writes_nothing(counts: anndata.AnnData) -> None:
+    with pytest.raises(InputError, match="the latent must be at most"):
+        tl.fit(counts, n_latent=500)
+    assert (list(counts.obsm), list(counts.varm), dict(counts.uns), list(counts.obs)) == ([], [], {}, ["donor", "kind"])
+
+
+def test_what_is_no_anndata_is_refused(fitted: Autoencoder) -> None:
+    for use in (lambda data: tl.fit(data), *(lambda data, f=f: f(data, fitted) for f in (tl.embed, tl.reconstruct))):
+        with pytest.raises(InputError) as error:
+            use(np.ones((3, 3)))
+        assert str(error.value) == ("AnnData was expected; found ndarray. Read a file by anndata.read_h5ad(path).")
+
+
+def test_each_epoch_is_told(counts: anndata.AnnData) -> None:
+    seen: list[float] = []
+    tl.fit(counts, on_epoch=lambda row: seen.append(row["epoch"]), progress=False, **QUICK)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_importing_geneae_alone_does_not_load_it() -> None:
+    code = "import sys, geneae; print('torch' in sys.modules); geneae.tl.fit; geneae.pl; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\nTrue\n"
