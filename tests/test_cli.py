@@ -141,6 +141,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     flags |= {"n-top-genes": 60, "validation": 0.2, "test": 0.25, "group": "donor", "stratify": "kind", "epochs": 2}
     flags |= {"patience": 5, "batch-size": 99, "learning-rate": 0.01, "weight-decay": 0.1, "dropout": 0.1, "splits": 3}
     flags |= {"seed": 4, "split-seed": 7, "device": "cpu", "precision": "bf16"}
+    flags |= {"objective": "simclr+reconstruction", "views": "mask:0.4", "agreement": 0.2, "label": "kind"}
     arguments = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
     result = geneae("fit", counts_path, "-o", tmp_path / "run", "--scale", "--quiet", *arguments)
     assert result.exit_code == 0, result.output
