@@ -20,10 +20,10 @@ TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_
 SPLITS = ("validation", "test")
 BAR_WIDTH = 24  # characters
 WATCHED = {
-    "validation_cosine": "validation cosine",
-    "validation_mse": "MSE",
-    "view_cosine": "cosine of views",
-    "validation_knn_20": "k-NN accuracy",
+    "validation_cosine": "validation cosine {:.4f}",
+    "validation_mse": "MSE {:.4g}",
+    "view_cosine": "cosine of views {:.4f}",
+    "validation_knn_20": "k-NN accuracy {:.4f}",
 }
 LABEL_METRICS = {
     "knn_20": "20-NN",
@@ -65,7 +65,7 @@ def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
     def say(row: dict[str, float]) -> str:
         is_start = row["epoch"] == 0  # of this fit or of the next, with --null
         best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
-        shown = [f"{title} {row[name]:.4g}" for name, title in WATCHED.items() if name in row]
+        shown = [said.format(row[name]) for name, said in WATCHED.items() if name in row]
         return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *shown, f"lowest loss in epoch {best['epoch']:.0f}"])
 
     return say

@@ -195,7 +195,7 @@ def test_a_shift_of_the_gene_mean_is_taken_off_the_input_and_put_onto_the_output
 def test_its_shape_and_parameters_are_those_of_its_kind(kind: str) -> None:
     network = build(kind)
     is_free, core = kind != "pca", "plain" if kind == "free-random" else "skip"
-    assert network.shape() == {"core": core, "is_free": is_free, "n_scores": 6, "n_genes": 50}
+    assert network.shape() == {"core": core, "is_free": is_free, "has_decoder": True, "n_scores": 6, "n_genes": 50}
     assert isinstance(network.core, PlainCore if core == "plain" else SkipCore)
     sizes = {name: p.numel() for name, p in network.named_parameters() if not name.startswith("core")}
     learned = {"encoder_weight": 300, "encoder_bias": 6, "decoder_weight": 300, "decoder_bias": 50}
