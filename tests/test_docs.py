@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from traitlets.config import Config
 import geneae
 
 ROOT = Path(__file__).parents[1]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # on so little data threads only wait for each other
 NOTEBOOK = ROOT / "workflows" / "notebooks" / "immune.py"
 
 
@@ -31,7 +33,8 @@ def outputs() -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         # Over TCP the kernel warns that neighbours may listen. Names of sockets must be short.
         ipc = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
-        NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient).execute()
+        client = NotebookClient(notebook, kernel_name="python3", resources=where, config=ipc, **patient)
+        client.execute(env=os.environ | ONE_THREAD)
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
@@ -57,6 +60,6 @@ def test_the_reference_has_every_file_and_no_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     pages = {path.stem for path in (tmp_path / "geneae").rglob("*.html")}
-    assert {path.stem for path in Path(geneae.__file__).parent.glob("*.py")} - {"__init__"} <= pages
+    assert {path.stem for path in Path(geneae.__file__).parent.rglob("*.py")} - {"__init__"} <= pages
     assert "split_seed" in (tmp_path / "geneae" / "estimator.html").read_text(encoding="utf-8")
     assert 'id="Autoencoder"' in (tmp_path / "geneae.html").read_text(encoding="utf-8")

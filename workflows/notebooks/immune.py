@@ -27,7 +27,7 @@ import anndata
 import pandas as pd
 import scanpy as sc
 
-from geneae import Autoencoder, pl
+from geneae import Autoencoder, pl, tl
 from geneae.comparison import Arm, answer, compare_arms
 from geneae.evaluation import verdict
 from geneae.inspection import inspect_profiles
@@ -86,12 +86,12 @@ print(verdict(model.evaluation_, "test"))
 # about its own clusters.
 
 # %%
+tl.embed(adata, model)  # obsm["X_geneae"]
 normalised = adata.copy()
 sc.pp.normalize_total(normalised, target_sum=1e4)
 sc.pp.log1p(normalised)
 sc.pp.highly_variable_genes(normalised, n_top_genes=1000)
 sc.pp.pca(normalised, n_comps=16, random_state=0)
-normalised.obsm["X_geneae"] = model.transform(adata)
 
 
 def umap_of(representation: str) -> pd.DataFrame:
@@ -168,7 +168,8 @@ paired = compare_arms(arms, "test")
 paired[["arm", "metric", "difference", "low", "high", "verdict", "n_profiles", "n_seeds"]].round(4)
 
 # %%
-print(answer(paired))
+of_runs = pd.concat(run.evaluation_.metrics.assign(arm=loss) for loss in runs for run in runs[loss].values())
+print(answer(paired, of_runs))
 
 # %% [markdown]
 # Raw errors cannot be compared: a cosine loss leaves the length of its predictions undetermined. `rescaled_mse`, after
