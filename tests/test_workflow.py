@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from geneae.cli import fit
 from geneae.saving import read_config
-from geneae.settings import LOSS_NAMES, Settings
+from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES, Settings
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflows"
@@ -193,7 +193,7 @@ def test_settings_are_the_flags_of_fit() -> None:
     flags = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in fit.params}
     expected = {flags[name] for name in Settings.__dataclass_fields__ if name not in elsewhere}
     assert set(schema()["properties"]["settings"]["properties"]) == expected
-    assert schema()["properties"]["losses"]["items"]["enum"] == list(LOSS_NAMES)
+    assert schema()["properties"]["losses"]["items"]["enum"] == [*LOSS_NAMES, *NEGATIVE_NAMES]
 
 
 def test_the_configuration_explains_every_key_and_its_default() -> None:
