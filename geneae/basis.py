@@ -66,7 +66,8 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
     n_genes = blocks[0].shape[1]
     rank = min(rank, largest_rank(n_rows, n_genes))
     mean = sum(column_mean(block) * (block.shape[0] / n_rows) for block in blocks)
-    centre = torch.from_numpy(np.asarray(mean, dtype=np.float32))
+    # a copy: NumPy's memory starts anywhere, and the last bit of a product by MKL depends on where
+    centre = torch.tensor(np.asarray(mean, dtype=np.float32))
     chunks = [block[start : start + CHUNK] for block in blocks for start in range(0, block.shape[0], CHUNK)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy transposes on one core
         rows = list(pool.map(lambda chunk: sparse_rows(chunk, transpose=True), chunks))
@@ -74,11 +75,13 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
     directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_rows, n_genes), generator=draws)
     for left in reversed(range(iterations)):
         directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
-    scores = _forth(rows, centre, directions)
-    _, singular, rotation = torch.linalg.svd(scores, full_matrices=False)
-    components = (directions @ rotation.T)[:, :rank]
+    scores = _forth(rows, centre, directions).double()
+    # the last bit of MKL's decompositions depends on what was computed before; in float64 it is none that is kept
+    squared, rotation = torch.linalg.eigh(scores.T @ scores)
+    components = (directions.double() @ rotation.flip(1)[:, :rank]).float()
     sign = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()  # largest loading is positive
-    return Basis((components * sign).contiguous(), centre, singular[:rank] / n_rows**0.5)
+    deviation = (squared.flip(0)[:rank].clamp(min=0) / n_rows).sqrt().float()
+    return Basis((components * sign).contiguous(), centre, deviation)
 
 
 def _orthonormal(columns: Tensor, rounds: int) -> Tensor:

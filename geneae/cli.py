@@ -690,9 +690,11 @@ def _run_tasks(
     "rates",
     multiple=True,
     type=float,
-    help="Learning rates; controls are matched to the first.  [default: 0.002, then x 1/3, 3, 9, 27]",
+    help="Learning rates, factors above 0; controls are matched to the first.  [default: 0.002, then x 1/3, 3, 9, 27]",
 )
-@click.option("--weight-decay", "decays", multiple=True, type=float, help="Weight decays.  [default: 0.05]")
+@click.option(
+    "--weight-decay", "decays", multiple=True, type=float, help="Weight decays, factors of at least 0.  [default: 0.05]"
+)
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)

@@ -26,6 +26,8 @@ STREAMS = ("auto", "yes", "no")
 class Settings:
     """What a user can choose about a fit. Impossible values are refused."""
 
+    loss: str = "mse"
+    """Name in `geneae.losses.LOSSES` or `geneae.negatives.NEGATIVE_LOSSES`, or a weighted sum: `cosine+0.1*softmax`."""
     objective: str = "reconstruction"
     """`reconstruction`, a name in `geneae.selfsupervised.OBJECTIVES`, or such a name joined with it by `+`."""
     views: str = "auto"
@@ -36,8 +38,6 @@ class Settings:
     label: str | None = None
     """Column of `obs` that latents are judged by. It takes no part in training, but for the loss `triplet`, which draws
     equal values together."""
-    loss: str = "mse"
-    """Name in `geneae.losses.LOSSES` or `geneae.negatives.NEGATIVE_LOSSES`, or a weighted sum: `cosine+0.1*softmax`."""
     n_latent: int = 32
     """Length of the latent."""
     hidden: int = 128

@@ -127,7 +127,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "objective": {"objective": "simclr"},
     "views": {"views": "mask:0.6"},
     "agreement": {"agreement": 2.0},
-    "label": {"label": "kind"},
+    "label": {"label": "donor"},
     "loss": {"loss": "cosine"},
     "n_latent": {"n_latent": 3},
     "hidden": {"hidden": 8},
@@ -187,7 +187,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 def test_every_setting_is_among_those_that_are_tried() -> None:
-    assert CHANGES.keys() | {"device"} == {field.name for field in fields(Settings)}
+    assert CHANGES.keys() | {"device", "devices", "nodes"} == {field.name for field in fields(Settings)}
 
 
 @lru_cache
@@ -220,6 +220,8 @@ def test_what_was_fitted_is_recorded(profiles: Profiles, plain: Fitted) -> None:
         "n_profiles": N_PROFILES,
         "n_genes": profiles.n_genes,
         "n_excluded": 0,
+        "is_streamed": False,
+        "n_profiles_of_bases": 192,  # all of training
         "fingerprint": profiles.fingerprint,
     }
     assert set(config["versions"]) >= {"geneae", "torch", "anndata", "numpy", "python"}
@@ -402,7 +404,10 @@ def test_what_a_loss_is_at_a_perfect_reconstruction_is_recorded_where_it_compare
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [("kin", "unknown obs column 'kin'; did you mean 'kind'?"), ("same", "a label needs two values at least to tell")],
+    [
+        ("kin", "unknown obs column 'kin'; did you mean 'kind'?"),
+        ("same", "labels must tell training profiles apart, but column 'same' has 1 different"),
+    ],
 )
 def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None:
     adata = simulate(80, 40)
