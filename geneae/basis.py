@@ -45,7 +45,13 @@ def largest_rank(n_profiles: int, n_genes: int) -> int:
     return max(1, min(n_profiles - 1, n_genes))
 
 
-def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations: int = ITERATIONS) -> Basis:
+def fit_basis(
+    blocks: list[sparse.csr_matrix],
+    rank: int,
+    seed: int,
+    iterations: int = ITERATIONS,
+    start: Tensor | None = None,
+) -> Basis:
     """PCA of the rows of all blocks together, by randomised subspace iteration on exact sparse products.
 
     Centring is implicit, so nothing is densified. The mean is that of all rows. Halko, Martinsson and Tropp 2011,
@@ -61,6 +67,9 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
         Of the random start.
     iterations
         Of the subspace.
+    start
+        (n_genes, n) directions near the components, such as those of the same profiles at another depth: with them two
+        iterations do as much as four. What they lack is filled up at random.
     """
     n_rows = sum(block.shape[0] for block in blocks)
     n_genes = blocks[0].shape[1]
@@ -73,6 +82,9 @@ def fit_basis(blocks: list[sparse.csr_matrix], rank: int, seed: int, iterations:
         rows = list(pool.map(lambda chunk: sparse_rows(chunk, transpose=True), chunks))
     draws = torch.Generator().manual_seed(seed)
     directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_rows, n_genes), generator=draws)
+    if start is not None:
+        known = min(start.shape[1], directions.shape[1])
+        directions[:, :known] = start[:, :known]
     for left in reversed(range(iterations)):
         directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
     scores = _forth(rows, centre, directions).double()

@@ -55,6 +55,7 @@ MANY = 4096  # training profiles; from here on eight count splits are no better 
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
 VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
 WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
+NEAR_ITERATIONS = 2  # of a basis that starts near its end
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
@@ -313,12 +314,15 @@ def _fit_baselines(
     """What the network is trained on (first draw), and the bases of the training profiles."""
     whole = preprocess.apply(expression)
     small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
-    basis = fit_basis([whole], small if is_split else large, settings.seed)
     if preprocess.state != "counts" or not is_reconstructed:
+        basis = fit_basis([whole], large, settings.seed)
         return mismatch([whole], partner), Baselines(basis, None, None, settings.n_latent)
     splitter = Splitter(expression.rows)
     halves = mismatch(draw_blocks(expression, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
-    half = fit_basis(halves, large if is_split else small, settings.seed)
+    first, second = (halves, [whole]) if is_split else ([whole], halves)  # the network's first; the other starts there
+    trained = fit_basis(first, large, settings.seed)
+    judged = fit_basis(second, small, settings.seed, NEAR_ITERATIONS, trained.components)
+    basis, half = (judged, trained) if is_split else (trained, judged)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
     return halves if is_split else mismatch([whole], partner), Baselines(basis, half, factors, settings.n_latent)
 

@@ -187,3 +187,15 @@ def test_components_that_a_fold_is_too_small_for_have_factor_zero() -> None:
 
 def test_a_basis_knows_its_rank() -> None:
     assert Basis(torch.eye(5, 3), torch.zeros(5), torch.ones(3)).rank == 3
+
+
+def test_two_iterations_from_near_components_are_as_good_as_four_from_anywhere() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(0.3, 2.0, size=(4, 200))[rng.integers(0, 4, 400)])
+    half = rng.binomial(counts, 0.5)
+    x, near = np.log1p(counts), fit_basis([csr(np.log1p(half))], 40, seed=0)
+    kept = [
+        float(fit_basis([csr(x)], 20, seed=0, **options).deviation.square().sum())
+        for options in ({}, {"iterations": 2, "start": near.components})
+    ]
+    assert kept[1] == pytest.approx(kept[0], rel=2e-3)
