@@ -107,23 +107,14 @@ def fit(
         Whether to go on from the one that is there.
     """
     begin = time.perf_counter()
-    if null is not None and null not in NULLS:
-        raise unknown("null", null, NULLS)
-    if null is not None and profiles.is_streamed:
-        raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
     center = check_loss(settings)
     name, is_reconstructed = check_objective(settings)
-    if profiles.is_streamed and (name is not None or settings.label is not None):
-        raise InputError("views and labels need the profiles in memory. Use --stream no, or other profiles.")
-    if null is not None and not is_reconstructed:
-        raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
+    _check_profiles(profiles, settings, name, is_reconstructed, null)
     chain = parse_views(settings.views, profiles.state) if name is not None else []
     is_split = is_reconstructed and _is_split(profiles, settings.target)
     is_empty = profiles.scan.lengths == 0
-    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
-    split = split_profiles(
-        profiles.obs, settings.validation, settings.test, settings.group, settings.stratify, split_seed, is_empty
-    )
+    fractions = settings.validation, settings.test
+    split = split_profiles(profiles.obs, *fractions, settings.group, settings.stratify, _split_seed(settings), is_empty)
     saved = None
     if checkpoint is not None and name is None:  # teachers and queues are in no checkpoint
         identity = _identity(profiles, settings, split, null)
@@ -147,11 +138,9 @@ def fit(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
-        weights = {name: getattr(settings, name) for name in WEIGHTS}
-        constants = loss_constants(blocks, network.mean, center, LossSettings(**weights))
+        reconstruction = _reconstruction(blocks, network, center, settings)
         of_whole = baselines.whole.mean - network.mean  # where the network knows halves
         shift = of_whole if bool(of_whole.any()) else None
-        reconstruction = Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
         if name is not None:
             views = OBJECTIVES[name](Sizes(settings.n_latent, settings.hidden, len(train_rows)))
@@ -166,35 +155,8 @@ def fit(
         choices = preprocess, objective, settings, is_split, chain, look, on_epoch, saved, names
         training = _train(network, known, blocks, partners_of, labels_of, *choices)
         best_loss = _at_perfection(network, blocks, reconstruction, settings) if is_reconstructed else None
-    config = {
-        "format": FORMAT,
-        "settings": asdict(settings),
-        "seed": settings.seed,
-        "split_seed": split_seed,
-        "center": center,
-        "target": "split" if is_split else "self",
-        "state": preprocess.state,
-        "space": preprocess.space,
-        "target_sum": preprocess.target_sum,
-        "loss_constants": asdict(constants),
-        "loss_at_perfection": best_loss,
-        "collapse": training.collapse,
-        "network": network.shape(),
-        **_speed(training, len(train_rows)),
-        "data": {
-            "source": profiles.source,
-            "location": profiles.location,
-            "state": profiles.state,
-            "n_profiles": profiles.n_profiles,
-            "n_genes": profiles.n_genes,
-            "n_excluded": int((split == EXCLUDED).sum()),
-            "is_streamed": profiles.is_streamed,
-            "n_profiles_of_bases": sample.n_profiles,
-            "fingerprint": profiles.fingerprint,
-        },
-        "versions": {name: version(name) for name in ("geneae", "torch", "anndata", "scipy", "numpy")}
-        | {"python": platform.python_version()},
-    }
+    config = _describe(profiles, settings, split, preprocess, reconstruction, training, network, sample.n_profiles)
+    config |= {"target": "split" if is_split else "self", "loss_at_perfection": best_loss}
     model = Model(network, preprocess, baselines, {}, config)
     judged = np.flatnonzero(split.isin(["validation", "test"]))
     of_judged = expression.take(judged), profiles.names[judged], split.iloc[judged]
@@ -207,14 +169,92 @@ def fit(
     spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
     config |= spent if saved is None else saved.spent()
     model = replace(model, scales=evaluation.scales)
-    last_name = "test" if settings.test else "validation"
+    genewise, diagnostics = _diagnose(model, evaluation, expression, split, training, is_reconstructed)
+    return Fitted(model, split, training.history, evaluation, genewise, diagnostics)
+
+
+def _check_profiles(
+    profiles: Profiles, settings: Settings, name: str | None, is_reconstructed: bool, null: str | None
+) -> None:
+    """Refuse what these profiles, or an objective of that name, cannot give."""
+    if null is not None and null not in NULLS:
+        raise unknown("null", null, NULLS)
+    if null is not None and profiles.is_streamed:
+        raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
+    if profiles.is_streamed and (name is not None or settings.label is not None):
+        raise InputError("views and labels need the profiles in memory. Use --stream no, or other profiles.")
+    if null is not None and not is_reconstructed:
+        raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
+
+
+def _reconstruction(
+    blocks: list[sparse.csr_matrix], network: Network, center: str, settings: Settings
+) -> Reconstruction:
+    """The loss of the settings, with the constants of the training profiles."""
+    weights = LossSettings(**{name: getattr(settings, name) for name in WEIGHTS})
+    constants = loss_constants(blocks, network.mean, center, weights)
+    return Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
+
+
+def _describe(
+    profiles: Profiles,
+    settings: Settings,
+    split: pd.Series,
+    preprocess: Preprocess,
+    objective: Reconstruction,
+    training: Training,
+    network: Network,
+    n_of_bases: int,
+) -> dict[str, Any]:
+    """What `config.json` holds of a fit before it is judged."""
+    return {
+        "format": FORMAT,
+        "settings": asdict(settings),
+        "seed": settings.seed,
+        "split_seed": _split_seed(settings),
+        "center": objective.center,
+        "state": preprocess.state,
+        "space": preprocess.space,
+        "target_sum": preprocess.target_sum,
+        "loss_constants": asdict(objective.settings),
+        "collapse": training.collapse,
+        "network": network.shape(),
+        **_speed(training, int((split == "train").sum())),
+        "data": {
+            "source": profiles.source,
+            "location": profiles.location,
+            "state": profiles.state,
+            "n_profiles": profiles.n_profiles,
+            "n_genes": profiles.n_genes,
+            "n_excluded": int((split == EXCLUDED).sum()),
+            "is_streamed": profiles.is_streamed,
+            "n_profiles_of_bases": n_of_bases,
+            "fingerprint": profiles.fingerprint,
+        },
+        "versions": {name: version(name) for name in ("geneae", "torch", "anndata", "scipy", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def _diagnose(
+    model: Model,
+    evaluation: Evaluation,
+    expression: Expression,
+    split: pd.Series,
+    training: Training,
+    is_reconstructed: bool,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gene-wise correlations and diagnostics over the test profiles, or over validation where there is no test."""
+    last_name = "test" if (split == "test").any() else "validation"
+    if not is_reconstructed:
+        return pd.DataFrame(), to_table(diagnose_latents(evaluation, model.n_latent, last_name))
     last = expression.take(np.flatnonzero(split == last_name))
-    if is_reconstructed:
-        genewise, found = gene_correlation(model, last), diagnose(model, evaluation, last, last_name)
-        found = of_collapse(training.collapse, int(training.history["epoch"].iloc[-1])) + found
-    else:
-        genewise, found = pd.DataFrame(), diagnose_latents(evaluation, settings.n_latent, last_name)
-    return Fitted(model, split, training.history, evaluation, genewise, to_table(found))
+    found = of_collapse(training.collapse, int(training.history["epoch"].iloc[-1]))
+    return gene_correlation(model, last), to_table(found + diagnose(model, evaluation, last, last_name))
+
+
+def _split_seed(settings: Settings) -> int:
+    return settings.seed if settings.split_seed is None else settings.split_seed
 
 
 def _judge_by_labels(labels: Labelled, model: Model, settings: Settings) -> Evaluation:
