@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from geneae.diagnostics import CONSTANT_SKILL
-from geneae.evaluation import COLUMNS, HELD_OUT, SAME, WITHOUT_COUNTS
+from geneae.evaluation import COLUMNS, HELD_OUT, SAME, WITHOUT_COUNTS, signed
 from geneae.judging import BY_PROFILE
 from geneae.metrics import METRICS
 from geneae.negatives import find_loss
@@ -236,17 +236,12 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     for verdict in (BETTER, WORSE, NONE):
         found = rows[rows["verdict"] == verdict]
         if len(found):
-            names = ", ".join(f"{arm} ({_signed(d)})" for arm, d in zip(found["arm"], found["difference"], strict=True))
+            names = ", ".join(f"{arm} ({signed(d)})" for arm, d in zip(found["arm"], found["difference"], strict=True))
             said.append(f"{verdict}: {names}")
     return (
         f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, against {reference}: "
         f"{'; '.join(said)}. {standing(metrics, reference, split, metric)}"
     )
-
-
-def _signed(difference: float) -> str:
-    """Four decimals with a sign; no sign where all of them are zero."""
-    return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
 
 
 def standing(metrics: pd.DataFrame, arm: str, split: str, metric: str) -> str:

@@ -393,7 +393,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     for rival, title in rivals.items():
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
-            said.append(f"{outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
+            said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
     what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
@@ -425,6 +425,11 @@ def outcome(difference: float, error: float) -> str:
     if abs(difference) <= CLEAR * error or np.isnan(error):
         return "cannot be told from"
     return "beats" if difference > 0 else "is worse than"
+
+
+def signed(difference: float) -> str:
+    """Four decimals with a sign; no sign where all of them are zero."""
+    return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
 
 
 def paired_difference(

@@ -22,7 +22,7 @@ from geneae.baselines import Baselines
 from geneae.diagnostics import Diagnostic
 from geneae.dynamics import effective_rank
 from geneae.errors import InputError, unknown
-from geneae.evaluation import CLEAR, Evaluation, outcome
+from geneae.evaluation import CLEAR, Evaluation, outcome, signed
 from geneae.model import Model
 from geneae.network import Network, random_network
 from geneae.preprocess import Expression, Preprocess
@@ -367,7 +367,7 @@ def label_verdict(evaluation: Evaluation, split: str) -> str:
     for rival in ("random_encoder", "raw_input", "pca"):
         difference, error, n_profiles = paired(evaluation, rival, split)
         title = f"{TITLES[rival]}{' of the same size' if rival == 'pca' else ''}"
-        said.append(f"{outcome(difference, error)} {title} ({difference:+.4f} ± {CLEAR * error:.4f})")
+        said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
     return (
         f"Judged by labels of {NEIGHBOURS[0]} neighbours (k-NN accuracy) on {n_profiles:,} {split} profiles, the "
         f"latent {', '.join(said)}."

@@ -209,7 +209,7 @@ def test_the_verdict_names_every_control() -> None:
     assert said.startswith("Judged by labels of 20 neighbours (k-NN accuracy) on 10 test profiles, the latent beats ")
     assert "beats random encoder (+0.8000" in said
     assert "cannot be told from raw input (+0.1000" in said
-    assert "is as good as PCA of the same size (+0.0000" in said
+    assert "is as good as PCA of the same size (0.0000" in said
 
 
 def test_diagnostics_fire_where_something_is_wrong(encoder: Fitted) -> None:
