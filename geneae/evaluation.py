@@ -21,7 +21,7 @@ from geneae.products import InnerProducts, LinearOutput, Projection, SparseRows,
 from geneae.views import Splitter, draw_halves
 
 CHUNK = 1024  # profiles at a time
-READ = 4096  # profiles in memory at a time, if they come from a file
+READ = 1024  # profiles in memory at a time, if they come from a file
 REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
 EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {

@@ -52,7 +52,7 @@ from geneae.view_pairs import JointSource, ViewSource, validation_views
 from geneae.views import Splitter, Viewer, parse_views
 
 MANY = 4096  # training profiles; from here on eight count splits are no better than four
-SAMPLE_VALUES, SAMPLE_PROFILES = 2**24, 2**15  # of streamed training profiles that bases are fitted on
+SAMPLE_VALUES, SAMPLE_PROFILES = 2**23, 2**15  # of streamed training profiles that bases are fitted on
 VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
 WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
 NEAR_ITERATIONS = 2  # of a basis that starts near its end

@@ -13,7 +13,7 @@ from geneae.profiles import Profiles
 from geneae.stored import StoredMatrix, chunks, select_columns
 
 MIN_PROFILES = 3  # a gene seen in fewer training profiles says nothing about the others
-CHUNK = 2048  # profiles of a file looked at in one go
+CHUNK = 1024  # profiles of a file looked at in one go
 SAMPLE_STREAM = 13  # keeps the sample of profiles apart from other random numbers of the same seed
 WHOLE = 0.05  # molecules that a recovered count may be away from a whole number; chance would give up to 0.5
 MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads is missing

@@ -23,7 +23,7 @@ from geneae.settings import STREAMS
 from geneae.stored import StoredMatrix, canonical, chunks
 
 CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
-CHUNK_ROWS = 2048  # rows of a sparse matrix in a file that are looked at in one go
+CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are looked at in one go
 FIT_SIZE = 8  # memory of a fit over that of its matrix: copies, halves, their transposes
 LARGEST_WHOLE = 2**24  # above it float32 has no odd numbers
 LARGEST_LOG = 30.0  # log2 of a billion: no logarithm of an expression value is larger

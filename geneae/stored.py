@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 GAP = 8  # to read the rows between two that are wanted is quicker than to begin anew, if they are no more
-SPAN = 2048  # rows of the file that are in memory at a time while a chunk is gathered
+SPAN = 1024  # rows of the file that are in memory at a time while a chunk is gathered
 
 
 def canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:

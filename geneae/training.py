@@ -116,7 +116,8 @@ def train(
         Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
     """
     ranks = open_ranks(settings)
-    _keep_memory()
+    if network.is_free:
+        _keep_memory()
     network.to(ranks.device)
     ranks.equalise(network)
     n_threads = torch.get_num_threads() if network.is_free else 1
