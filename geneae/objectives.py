@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geneae.losses import Loss, LossSettings, masked_loss, mean_loss
 from geneae.network import Network
-from geneae.products import InnerProducts, Others, scale_gradient
+from geneae.products import InnerProducts, scale_gradient
 
 
 class Objective(Protocol):
@@ -62,14 +62,10 @@ class Reconstruction:
         return ()
 
     def batch(self, pairs: Any, index: Tensor, progress: float) -> tuple[Any, ...]:
-        """Inputs and targets, and, where the loss compares the profiles of a batch, what it needs to know of them.
-
-        Streamed pairs know neither labels nor products of targets.
-        """
+        """Inputs and targets, and, where the loss compares the profiles of a batch, what it needs to know of them."""
         if not self.loss.compares:
             return tuple(pairs.take(index))
-        others = pairs.others(index, progress) if hasattr(pairs, "others") else Others(progress=progress)
-        return (*pairs.take(index), others)
+        return (*pairs.take(index), pairs.others(index, progress))
 
     def see(self, network: Network, batch: tuple[Any, ...]) -> InnerProducts:
         """Inner products of the targets of a batch and their predictions."""

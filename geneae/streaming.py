@@ -14,7 +14,7 @@ from torch import Tensor
 from geneae.network import Network
 from geneae.pairs import TRAINING_STREAM, Batch, Pairs, draw_blocks, project_blocks
 from geneae.preprocess import Expression, Preprocess
-from geneae.products import Projection
+from geneae.products import Others, Projection
 from geneae.views import Splitter
 
 BLOCK = 32  # neighbouring profiles that are read together
@@ -75,6 +75,10 @@ class StreamedPairs:
         number = int(self._number[profiles[0]])
         here = self._windows[number]
         return self._pairs(number).take(torch.from_numpy(np.searchsorted(here, profiles) + half * len(here)))
+
+    def others(self, index: Tensor, progress: float = 1.0) -> Others:
+        """As `geneae.pairs.Pairs.others`; labels and products of targets are not known of profiles in a file."""
+        return Others(progress=progress)
 
     def _pairs(self, number: int) -> Pairs:
         """Those of a window; the next one is read meanwhile, and others are dropped."""

@@ -210,3 +210,10 @@ def test_a_sample_is_of_the_size_asked_for_and_of_all_profiles(streamed: Profile
     assert memory.sample(1, 1, 0) is memory
     assert Splitter(few.rows).draw(np.random.default_rng(0))[0].shape == few.rows.shape
     assert simulate().n_obs == 240
+
+
+def test_a_loss_that_compares_profiles_takes_streamed_ones(counts_path: Path) -> None:
+    fitted = Autoencoder("softmax", **QUICK).fit(counts_path, stream="yes")
+    assert np.isfinite(fitted.history_["train_loss"][1:]).all()
+    with pytest.raises(InputError, match="compares targets and needs the profiles in memory"):
+        Autoencoder("cosine-embedding", **QUICK).fit(counts_path, stream="yes")
