@@ -14,7 +14,7 @@ from geneae.preprocess import Expression, Preprocess
 from geneae.products import sparse_rows
 
 FORMAT = 1  # of the model folder
-CHUNK = 2048  # profiles at a time
+CHUNK = 4096  # profiles at a time: a gene matrix that is larger than the cache is gone through once for all of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from geneae.errors import InputError, did_you_mean, listed, unknown
 from geneae.settings import STREAMS
-from geneae.stored import StoredMatrix, canonical, chunks
+from geneae.stored import StoredMatrix, ahead, canonical, chunks
 
 CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are looked at in one go
@@ -359,7 +359,7 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     parts: list[sparse.csr_matrix] = []
     values = _Values()
     digest = Fingerprint(names, genes) if is_streamed else None
-    for block in _row_blocks(matrix):
+    for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, genes)
         with np.errstate(over="ignore"):  # told by check_float32
             block = block.astype(np.float32, copy=False)

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
 GAP = 8  # to read the rows between two that are wanted is quicker than to begin anew, if they are no more
 SPAN = 1024  # rows of the file that are in memory at a time while a chunk is gathered
+
+Item = TypeVar("Item")
 
 
 def canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -108,14 +110,17 @@ def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:
 def chunks(matrix: sparse.csr_matrix | StoredMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
     """Positions and rows, at most `size` at a time; of a stored matrix the next are read while these are worked on."""
     n_rows = int(matrix.shape[0])
-    slices = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
-    if not isinstance(matrix, StoredMatrix):
+    slices = (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+    if isinstance(matrix, StoredMatrix):
+        yield from ahead((rows, matrix[rows].read()) for rows in slices)
+    else:
         yield from ((rows, matrix[rows]) for rows in slices)
-        return
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, of which the next is made on another thread while one is worked on."""
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(matrix[rows].read) for rows in slices[:1]]
-        for number, rows in enumerate(slices):
-            ready = coming.pop().result()
-            if number + 1 < len(slices):
-                coming.append(pool.submit(matrix[slices[number + 1]].read))
-            yield rows, ready
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item

@@ -1,6 +1,8 @@
 """Rows in a file are the rows in memory."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anndata
@@ -10,7 +12,7 @@ import pytest
 from anndata.io import sparse_dataset
 from scipy import sparse
 
-from geneae.stored import SPAN, StoredMatrix, canonical, chunks, read_rows, select_columns
+from geneae.stored import SPAN, StoredMatrix, ahead, canonical, chunks, read_rows, select_columns
 
 
 @pytest.fixture
@@ -97,3 +99,28 @@ def test_a_dense_matrix_of_half_precision_in_a_file(tmp_path: Path) -> None:
         source = file.create_dataset("x", data=dense)
         stored = StoredMatrix(source, np.arange(3), (dense != 0).sum(1))
         assert (stored[[2, 0]].read().toarray() == dense[[2, 0]]).all()
+
+
+def test_items_made_ahead_are_the_same_and_an_error_comes_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    seen = []
+    with pytest.raises(ValueError, match="the sixth"):
+        seen.extend(ahead(items()))
+    coming = ahead(items())
+    assert [next(coming) for _ in range(5)] == list(range(5))
+    assert list(ahead(iter(()))) == []
+
+
+def test_the_next_item_is_made_while_one_is_worked_on() -> None:
+    is_made = Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        is_made.set()
+        yield 1
+
+    for item in ahead(items()):
+        assert item or is_made.wait(timeout=60)
