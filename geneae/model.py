@@ -14,7 +14,7 @@ from geneae.preprocess import Expression, Preprocess
 from geneae.products import sparse_rows
 
 FORMAT = 1  # of the model folder
-CHUNK = 4096  # profiles at a time: a gene matrix that is larger than the cache is gone through once for all of them
+CHUNK_VALUES = 2**23  # read and projected in one go: a gene matrix larger than the cache is gone through once for all
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,9 @@ class Model:
         """(n_profiles, n_latent) float32 of whole profiles."""
         shift = self.shift(is_half=False)
         latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
+        size = max(1, CHUNK_VALUES * expression.n_profiles // max(1, expression.n_values))
         with torch.no_grad():
-            for rows, part in expression.chunks(CHUNK):
+            for rows, part in expression.chunks(size):
                 matrix = self.preprocess.apply(part)
                 latent[rows] = self.network.encode(self.network.scores(sparse_rows(matrix), shift)).numpy()
         return latent

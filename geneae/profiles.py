@@ -47,8 +47,6 @@ class Scan:
     """(n_profiles,) sums over all genes, in float64: the molecules, where these are counts."""
     highest: float
     """Largest value."""
-    fingerprint: str | None = None
-    """`Profiles.fingerprint`, where it was taken on the way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +91,6 @@ class Profiles:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored or read."""
-        if self.scan.fingerprint is not None:
-            return self.scan.fingerprint
         digest = Fingerprint(self.names, self.genes)
         for _, block in chunks(self.matrix, CHUNK_ROWS):
             digest.add(block)
@@ -136,7 +132,7 @@ class Profiles:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         matrix = self.matrix[rows]
         matrix = matrix.read() if isinstance(matrix, StoredMatrix) else matrix
-        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
+        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows])
         return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
 
 
@@ -358,17 +354,14 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
         matrix = matrix.to_memory()
     parts: list[sparse.csr_matrix] = []
     values = _Values()
-    digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, genes)
         with np.errstate(over="ignore"):  # told by check_float32
             block = block.astype(np.float32, copy=False)
-        if digest is None:
+        if not is_streamed:
             parts.append(block)
-        else:
-            digest.add(canonical(block))
     values.check_float32(where)
-    scan = values.scan(digest)
+    scan = values.scan()
     obs = obs.set_axis(names, axis=0)
     if is_streamed:
         stored = StoredMatrix(matrix, np.arange(len(names)), scan.lengths)
@@ -456,10 +449,9 @@ class _Values:
         """`counts`, `log_normalised` or `scaled`."""
         return "scaled" if self.lowest < 0 else "counts" if self.are_whole else "log_normalised"
 
-    def scan(self, digest: Fingerprint | None) -> Scan:
-        """All of it, with the fingerprint where it was taken."""
-        lengths, totals = np.concatenate(self._lengths), np.concatenate(self._totals)
-        return Scan(self.state, lengths, totals, self.highest, None if digest is None else digest.finish())
+    def scan(self) -> Scan:
+        """All of it."""
+        return Scan(self.state, np.concatenate(self._lengths), np.concatenate(self._totals), self.highest)
 
     def check_float32(self, where: str) -> None:
         largest = max(self.highest, -self.lowest)
