@@ -59,7 +59,7 @@ def test_a_profile_has_the_same_latent_alone_and_among_others(known: Known, monk
     together = fitted.latent(expression)
     alone = np.concatenate([fitted.latent(expression.take(np.array([row]))) for row in range(5)])
     np.testing.assert_allclose(alone, together[:5], rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(model, "CHUNK", 7)
+    monkeypatch.setattr(model, "CHUNK_VALUES", 7 * expression.n_values // expression.n_profiles)
     np.testing.assert_allclose(fitted.latent(expression), together, rtol=1e-4, atol=1e-4)
 
 
