@@ -3,13 +3,18 @@
 import numpy as np
 from scipy import sparse
 
+from geneae.fixed_metric import FixedMetric
 from geneae.preprocess import Expression
 
 MIN_MOLECULES = 20  # in either half; below it the direction of a half is nearly all noise
 
 
 def cosine_of_halves(
-    first: sparse.csr_matrix, second: sparse.csr_matrix, mean: np.ndarray | None = None, center: str = "none"
+    first: sparse.csr_matrix,
+    second: sparse.csr_matrix,
+    mean: np.ndarray | None = None,
+    center: str = "none",
+    metric: FixedMetric | None = None,
 ) -> np.ndarray:
     """(n_profiles,) cosine between two halves of each profile; NaN where one is empty.
 
@@ -21,6 +26,8 @@ def cosine_of_halves(
         Gene mean of halves, for `center="gene"`.
     center
         `none`, `gene` or `profile`.
+    metric
+        Take the cosine under it, not the plain one.
     """
     cross, one, two = (_dot(a, b) for a, b in ((first, second), (first, first), (second, second)))
     if center == "gene":
@@ -32,6 +39,10 @@ def cosine_of_halves(
         totals = [np.asarray(half.sum(1), dtype=np.float64).ravel() for half in (first, second)]
         cross = cross - totals[0] * totals[1] / first.shape[1]
         one, two = one - totals[0] ** 2 / first.shape[1], two - totals[1] ** 2 / first.shape[1]
+    if metric is not None:
+        a, b = (metric.map_rows(half, mean, center) for half in (first, second))
+        mapped = (a * b).sum(1), (a * a).sum(1), (b * b).sum(1)
+        cross, one, two = (m + metric.epsilon * plain for m, plain in zip(mapped, (cross, one, two), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine: np.ndarray = np.where((one > 0) & (two > 0), cross / np.sqrt(one * two), np.nan)
     return cosine

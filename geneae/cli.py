@@ -29,6 +29,7 @@ from geneae.settings import (
     TARGETS,
     VIEW_NAMES,
     Settings,
+    part_of_labels,
 )
 
 DEFAULTS = Settings()
@@ -154,6 +155,12 @@ FIT_OPTIONS = (
     ),
     LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
+    option(
+        "metric",
+        "Folder of geneae metric: the loss compares profiles under that metric, which is not learned on; all that is "
+        "reported stays plain.  [default: none]",
+        metavar="FOLDER",
+    ),
     option("alpha", "Share of the squared error in the loss combined, 0 to 1."),
     option("beta", "Weight of the magnitude term in the loss magnitude, a factor of at least 0."),
     option("gamma", "Power of the loss scaled-cosine, at least 1."),
@@ -313,11 +320,12 @@ def fit(
 
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
-    from geneae.fitting import check_loss, check_objective
+    from geneae.fitting import check_loss, check_objective, open_metric
     from geneae.logs import check_log, open_log
 
     check_loss(settings)
     check_objective(settings)
+    open_metric(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
@@ -346,7 +354,8 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    for table in filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_))):
+    part = part_of_labels(settings.loss, settings.metric)
+    for table in filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_, part))):
         say(table)
     say(conclude(model.evaluation_, judged_split(settings)))
     if null:
@@ -375,7 +384,7 @@ def _say(is_quiet: bool) -> Callable[..., None]:
 
 
 def _split_line(model: Any) -> str:
-    """How many profiles and genes were used, and which profiles were not."""
+    """How many profiles and genes were used, which profiles were not, and how many genes a metric of the loss has."""
     counts = model.split_.value_counts()
     line = ", ".join(f"{counts[name]:,} {name}" for name in ("train", "validation", "test") if name in counts)
     line = f"Split into {line} profiles; {len(model.model_.preprocess.genes):,} genes."
@@ -383,6 +392,12 @@ def _split_line(model: Any) -> str:
     if len(excluded):
         names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
         line += f" {len(excluded):,} profiles without any value were kept out: {names}."
+    metric = model.model_.config["metric"]
+    if metric is not None:
+        line += (
+            f" The metric of the loss has {metric['n_matched']:,} of these genes "
+            f"({100 * metric['n_matched'] / len(model.model_.preprocess.genes):.1f} %); what follows is plain."
+        )
     return line
 
 
@@ -659,13 +674,14 @@ def _run_tasks(
     source: Any, tasks: list[Any], jobs: int, color: str | None, folder: Path, say: Callable[[str], None]
 ) -> None:
     """Run every task that has not been run, saying how far it is."""
-    from geneae.fitting import check_loss, check_objective
+    from geneae.fitting import check_loss, check_objective, open_metric
     from geneae.runs import run_grid
     from geneae.saving import check_parent
 
     for task in tasks:
         check_loss(task.settings)
         check_objective(task.settings)
+    open_metric(tasks[0].settings)  # one for all
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(source, tasks, _command(), jobs, color)

@@ -1,5 +1,6 @@
 """`CosineMetric`: a cosine that is learned from labels, in the manners of scikit-learn, and its folder."""
 
+import hashlib
 import json
 from importlib.metadata import version
 from os import PathLike
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from geneae.basis import fit_basis
 from geneae.errors import InputError, unknown
 from geneae.metric_learning import Learning, Rows, learn_map, row_products
-from geneae.preprocess import Preprocess, column_mean, fit_preprocess
+from geneae.preprocess import MIN_OVERLAP, Preprocess, column_mean, first_names, fit_preprocess
 from geneae.profiles import STATES, Profiles, read_profiles
 from geneae.saving import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
 
@@ -158,6 +159,42 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         np.fill_diagonal(similarity, -np.inf)
         _, codes = np.unique(labels, return_inverse=True)
         return float((vote(similarity, codes, min(self.n_neighbors, len(codes) - 1)) == codes).mean())
+
+    def columns_of(self, preprocess: Preprocess, min_overlap: float = MIN_OVERLAP) -> tuple[np.ndarray, int]:
+        """(n_genes, n_components) M' in the genes of other preprocessed profiles, and how many of these it knows.
+
+        Genes are matched by name. Those that the metric lacks are zero in M, so that epsilon alone is of them; below
+        `min_overlap` (a share of the genes) they are refused, as is another space than that it was learned in.
+        """
+        check_is_fitted(self)
+        own = self.preprocess_
+        assert own is not None
+        if (own.space, own.target_sum) != (preprocess.space, preprocess.target_sum):
+            raise InputError(
+                f"the metric of a loss must be learned in the space of the fit, {preprocess.space}; it was learned in "
+                f"{own.space}. Learn it on the same matrix (--layer, --raw), and fit without --scale."
+            )
+        place = own.genes.get_indexer(preprocess.genes)
+        is_known = place >= 0
+        n_matched = int(is_known.sum())
+        if n_matched < max(1, min_overlap * len(place)):
+            raise InputError(
+                f"at least {100 * min_overlap:.0f} % of the {len(place):,} genes of the fit must be in the metric; "
+                f"found {n_matched:,} of them among its {len(own.genes):,} (fit: {first_names(preprocess.genes)}; "
+                f"metric: {first_names(own.genes)}). Learn the metric on data with the same gene names."
+            )
+        columns = np.zeros((len(place), self.map_.shape[0]))
+        columns[is_known] = self.map_.T[place[is_known]]
+        return columns, n_matched
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of map, epsilon and genes."""
+        check_is_fitted(self)
+        genes = [] if self.preprocess_ is None else list(map(str, self.preprocess_.genes))
+        found = hashlib.sha256(json.dumps([self.map_.shape, self.epsilon, genes]).encode())
+        found.update(np.ascontiguousarray(self.map_, "<f8").tobytes())
+        return found.hexdigest()
 
     @property
     def metric_(self) -> np.ndarray:

@@ -76,6 +76,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         init: str = DEFAULTS.init,
         target: str = DEFAULTS.target,
         center: str = DEFAULTS.center,
+        metric: str | None = DEFAULTS.metric,
         alpha: float = DEFAULTS.alpha,
         beta: float = DEFAULTS.beta,
         gamma: float = DEFAULTS.gamma,
@@ -121,6 +122,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.init = init
         self.target = target
         self.center = center
+        self.metric = metric
         self.alpha = alpha
         self.beta = beta
         self.gamma = gamma

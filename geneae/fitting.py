@@ -20,9 +20,11 @@ from torch import Tensor
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener, largest_rank
 from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
+from geneae.cosine_metric import CosineMetric
 from geneae.diagnostics import diagnose, of_collapse, to_table
 from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
+from geneae.fixed_metric import FixedMetric
 from geneae.judging import (
     Labelled,
     controls,
@@ -109,6 +111,7 @@ def fit(
     begin = time.perf_counter()
     center = check_loss(settings)
     name, is_reconstructed = check_objective(settings)
+    metric = open_metric(settings)
     _check_profiles(profiles, settings, name, is_reconstructed, null)
     chain = parse_views(settings.views, profiles.state) if name is not None else []
     is_split = is_reconstructed and _is_split(profiles, settings.target)
@@ -117,11 +120,12 @@ def fit(
     split = split_profiles(profiles.obs, *fractions, settings.group, settings.stratify, _split_seed(settings), is_empty)
     saved = None
     if checkpoint is not None and name is None:  # teachers and queues are in no checkpoint
-        identity = _identity(profiles, settings, split, null)
+        identity = _identity(profiles, settings, split, null, metric)
         saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
     _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
+    fixed, of_metric = (None, None) if metric is None else _fix(metric, preprocess)
     Thread(target=import_module, args=("lightning_fabric",)).start()  # takes seconds, and bases need no Python
     expression, _ = preprocess.match(profiles)
     if null == GENE_PERMUTED:
@@ -138,6 +142,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
+        network.metric = fixed
         reconstruction = _reconstruction(blocks, network, center, settings)
         of_whole = baselines.whole.mean - network.mean  # where the network knows halves
         shift = of_whole if bool(of_whole.any()) else None
@@ -155,8 +160,9 @@ def fit(
         choices = preprocess, objective, settings, is_split, chain, look, on_epoch, saved, names
         training = _train(network, known, blocks, partners_of, labels_of, *choices)
         best_loss = _at_perfection(network, blocks, reconstruction, settings) if is_reconstructed else None
+        network.metric = None  # of the loss alone
     config = _describe(profiles, settings, split, preprocess, reconstruction, training, network, sample.n_profiles)
-    config |= {"target": "split" if is_split else "self", "loss_at_perfection": best_loss}
+    config |= {"target": "split" if is_split else "self", "loss_at_perfection": best_loss, "metric": of_metric}
     model = Model(network, preprocess, baselines, {}, config)
     judged = np.flatnonzero(split.isin(["validation", "test"]))
     of_judged = expression.take(judged), profiles.names[judged], split.iloc[judged]
@@ -192,7 +198,7 @@ def _reconstruction(
 ) -> Reconstruction:
     """The loss of the settings, with the constants of the training profiles."""
     weights = LossSettings(**{name: getattr(settings, name) for name in WEIGHTS})
-    constants = loss_constants(blocks, network.mean, center, weights)
+    constants = loss_constants(blocks, network.mean, center, weights, network.metric)
     return Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
 
 
@@ -276,6 +282,11 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
             f"--target split is of reconstruction; objective {settings.objective} has none. Leave it out, or use "
             f"--objective {settings.objective}+reconstruction."
         )
+    if not is_reconstructed and settings.metric is not None:
+        raise InputError(
+            f"--metric is of the reconstruction loss; objective {settings.objective} has none. Leave it out, or use "
+            f"--objective {settings.objective}+reconstruction."
+        )
     if name is not None and settings.target_norm is not None:
         raise InputError(
             f"--target-norm is of reconstructions alone; leave it out with --objective {settings.objective}."
@@ -288,13 +299,37 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
     return name, is_reconstructed
 
 
-def _identity(profiles: Profiles, settings: Settings, split: pd.Series, null: str | None) -> dict[str, Any]:
+def open_metric(settings: Settings) -> CosineMetric | None:
+    """The metric of the loss, where there is one; a folder without one, or one that knows no genes, is refused."""
+    if settings.metric is None:
+        return None
+    metric = CosineMetric.load(settings.metric)
+    if metric.preprocess_ is None:
+        raise InputError(
+            f"the metric of a loss must be one on genes; {settings.metric} was learned on an array, or on the latents "
+            "of a model. Learn it by geneae metric without --model, or on AnnData."
+        )
+    return metric
+
+
+def _fix(metric: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
+    """A metric in the genes of a fit, and what is recorded of it."""
+    columns, n_matched = metric.columns_of(preprocess)
+    known = {"n_components": columns.shape[1], "epsilon": metric.epsilon, "n_matched": n_matched}
+    fixed = FixedMetric(torch.tensor(columns, dtype=torch.float32), metric.epsilon)
+    return fixed, known | {"fingerprint": metric.fingerprint}
+
+
+def _identity(
+    profiles: Profiles, settings: Settings, split: pd.Series, null: str | None, metric: CosineMetric | None
+) -> dict[str, Any]:
     """What has to be the same to go on with a training."""
     return {
         "settings": asdict(settings),
         "data": profiles.fingerprint,
         "split": digest(split.to_numpy()),
         "null": null,
+        "content of the metric": None if metric is None else metric.fingerprint,
         "streaming": profiles.is_streamed,
         **{f"version of {name}": version(name) for name in ("geneae", "torch")},
     }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from geneae.basis import Basis
 from geneae.errors import InputError
+from geneae.fixed_metric import FixedMetric
 from geneae.products import (
     InnerProducts,
     LinearOutput,
@@ -190,6 +191,7 @@ class Network(nn.Module):
             self.register_buffer("components", encoder_weight)
             self.components: Tensor
         self._fixed_output: LinearOutput | None = None
+        self.metric: FixedMetric | None = None  # of the loss; it goes with the network from device to device
         self.has_decoder = True
 
     @property
@@ -250,7 +252,8 @@ class Network(nn.Module):
         """Products of target profiles with the last layer."""
         offset = self.offset(shift)
         center = offset if not self.is_free else self.mean if shift is None else self.mean + shift
-        return project(rows, self.output_weight(), offset, center)
+        projection = project(rows, self.output_weight(), offset, center)
+        return projection if self.metric is None else replace(projection, mapped=self.metric.project(rows))
 
     def forward(
         self,
@@ -271,6 +274,8 @@ class Network(nn.Module):
             Of the inner products: `none`, `gene`, `profile`.
         others
             For a loss that compares the profiles of a batch: asks for all pairs, for the first of the centrings.
+
+        While the network has a `metric`, the inner products of the first centring, the loss's, are those under it.
         """
         scores = inputs if isinstance(inputs, Tensor) else self.scores(inputs)
         latent = self.encode(scores)
@@ -286,6 +291,10 @@ class Network(nn.Module):
             if others is not None:
                 batch = compare(projection, output, hidden, centers[0], latent.to(hidden.dtype), others)
                 products[0] = replace(products[0], batch=batch)
+            if self.metric is not None:
+                mapped = self.metric.project(target) if isinstance(target, SparseRows) else target.mapped
+                projection = replace(projection, mapped=mapped)
+                products[0] = self.metric.under(products[0], projection, output, hidden, centers[0])
         return products, latent
 
     def _output(self) -> LinearOutput:

@@ -1,5 +1,6 @@
 """What a network reads and what it is to predict: a profile itself, or one half of its molecules the other."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.ceiling import cosine_of_halves, half_ceiling
+from geneae.fixed_metric import FixedMetric
 from geneae.losses import LossSettings, cosine, mean_loss, mse
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
@@ -20,6 +22,7 @@ from geneae.products import (
     SparseRows,
     gram_of,
     inner_products,
+    known_tensors,
     linear_output,
     project,
     row_sums,
@@ -81,7 +84,10 @@ class Pairs:
             assert isinstance(blocks, list)
             matrix = _stack(blocks) if self._matrix is None else self._matrix
             self._store = RowStore(matrix)
-            self._sums = row_sums(sparse_rows(matrix), network.mean.cpu())
+            rows = sparse_rows(matrix)
+            self._sums = row_sums(rows, network.mean.cpu())
+            if network.metric is not None:
+                self._sums = replace(self._sums, mapped=network.metric.project(rows).cpu())
             self.n_pairs = int(matrix.shape[0])
         self.n_profiles = self.n_pairs // n_halves
         self._swap = self.n_profiles if n_halves == 2 else 0
@@ -126,7 +132,7 @@ def project_blocks(network: Network, blocks: list[sparse.csr_matrix]) -> Project
         for block in blocks
         for start in range(0, block.shape[0], CHUNK)
     ]
-    return Projection(*(torch.cat([getattr(p, f) for p in parts]) for f in Projection.__dataclass_fields__))
+    return Projection(*map(torch.cat, zip(*map(known_tensors, parts), strict=True)))
 
 
 def draw_blocks(
@@ -188,9 +194,10 @@ class PairSource:
         labels: Tensor | None = None,
     ) -> None:
         self.n_splits = n_splits if is_split else 1
-        bytes_each = 8 * expression.n_profiles * len(network.deviation)
+        n_mapped = 0 if network.metric is None else network.metric.n_components
+        bytes_each = 8 * expression.n_profiles * (n_mapped + (0 if network.is_free else len(network.deviation)))
         if network.is_free:
-            bytes_each = 16 * expression.n_values
+            bytes_each += 16 * expression.n_values
         if compares_targets:
             bytes_each += 8 * expression.n_values
         splitter = Splitter(expression.rows) if is_split else None
@@ -208,7 +215,13 @@ class PairSource:
         return self._draw((epoch - 1) % self.n_splits)
 
 
-def loss_constants(blocks: list[sparse.csr_matrix], mean: Tensor, center: str, settings: LossSettings) -> LossSettings:
+def loss_constants(
+    blocks: list[sparse.csr_matrix],
+    mean: Tensor,
+    center: str,
+    settings: LossSettings,
+    metric: FixedMetric | None = None,
+) -> LossSettings:
     """Fill in what the training profiles say: the mean profile's errors, the median norm, the norm ratio to ask for.
 
     Parameters
@@ -221,15 +234,19 @@ def loss_constants(blocks: list[sparse.csr_matrix], mean: Tensor, center: str, s
         Centring of the loss.
     settings
         Weights of the user; a `norm_ratio` other than 1 is kept.
+    metric
+        Of the loss; lengths, errors and cosines are those under it.
     """
-    products = [_mean_profile_products(block, mean, center) for block in blocks]
+    metric = None if metric is None else deepcopy(metric).to("cpu", torch.float64)
+    products = [_mean_profile_products(block, mean, center, metric) for block in blocks]
     median_norm = float(torch.cat([p.target for p in products]).sqrt().median())
     constants = LossSettings(median_norm=median_norm)
     by_error = float(np.mean([float(mean_loss(mse, p, constants)) for p in products]))
     by_direction = float(np.mean([float(mean_loss(cosine, p, constants)) for p in products]))
     norm_ratio = settings.norm_ratio
     if len(blocks) == 2 and norm_ratio == 1:
-        norm_ratio = half_ceiling(cosine_of_halves(blocks[0], blocks[1], mean.double().numpy(), center)) or 1.0
+        of_halves = cosine_of_halves(blocks[0], blocks[1], mean.double().numpy(), center, metric)
+        norm_ratio = half_ceiling(of_halves) or 1.0
     return replace(
         settings,
         mean_profile_mse=by_error or 1.0,
@@ -239,9 +256,15 @@ def loss_constants(blocks: list[sparse.csr_matrix], mean: Tensor, center: str, s
     )
 
 
-def _mean_profile_products(block: sparse.csr_matrix, mean: Tensor, center: str) -> InnerProducts:
-    nothing = torch.zeros(len(mean), 1, dtype=torch.float64)
+def _mean_profile_products(
+    block: sparse.csr_matrix, mean: Tensor, center: str, metric: FixedMetric | None
+) -> InnerProducts:
+    nothing, hidden = (torch.zeros(n, 1, dtype=torch.float64) for n in (len(mean), block.shape[0]))
     mean = mean.double()
-    projection = project(sparse_rows(block).to("cpu", torch.float64), nothing, mean, mean)
+    rows = sparse_rows(block).to("cpu", torch.float64)
+    projection = project(rows, nothing, mean, mean)
     output = linear_output(nothing, mean, mean)
-    return inner_products(projection, output, torch.zeros(block.shape[0], 1, dtype=torch.float64), center)
+    plain = inner_products(projection, output, hidden, center)
+    if metric is None:
+        return plain
+    return metric.under(plain, replace(projection, mapped=metric.project(rows)), output, hidden, center)

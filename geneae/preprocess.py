@@ -110,8 +110,8 @@ class Preprocess:
         if n_matched < max(1, min_overlap * len(self.genes)):
             raise InputError(
                 f"at least {100 * min_overlap:.0f} % of the model's {len(self.genes):,} genes must be in the data; "
-                f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {_first(self.genes)}; data: "
-                f"{_first(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
+                f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {first_names(self.genes)}; data: "
+                f"{first_names(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
             )
         matrix = profiles.matrix
         chosen = matrix.select(columns) if isinstance(matrix, StoredMatrix) else select_columns(matrix, columns)
@@ -127,7 +127,8 @@ class Preprocess:
         return matrix
 
 
-def _first(names: pd.Index) -> str:
+def first_names(names: pd.Index) -> str:
+    """Three of them, for a message."""
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 

@@ -29,7 +29,7 @@ FREQUENT = 1 / 3  # of the profiles; a gene seen in more of them is quicker as a
 
 @dataclass(frozen=True)
 class RowSums:
-    """What does not change in training about target profiles; all are (n_profiles,)."""
+    """What does not change in training about target profiles; (n_profiles,) unless it says otherwise."""
 
     center: Tensor
     """<x, center>"""
@@ -37,14 +37,16 @@ class RowSums:
     """|x|^2"""
     total: Tensor
     """Sum of x over genes."""
+    mapped: Tensor | None = None
+    """(n_profiles, n_components) M x, where the loss has a fixed metric."""
 
     def take(self, rows: Tensor) -> "RowSums":
         """Of some of the profiles."""
-        return RowSums(self.center[rows], self.squared[rows], self.total[rows])
+        return RowSums(*(tensor[rows] for tensor in known_tensors(self)))
 
     def to(self, device: torch.device | str) -> "RowSums":
         """The same elsewhere."""
-        return RowSums(self.center.to(device), self.squared.to(device), self.total.to(device))
+        return RowSums(*(tensor.to(device) for tensor in known_tensors(self)))
 
 
 @dataclass(frozen=True)
@@ -364,14 +366,22 @@ class Projection:
     """(n_profiles,) |x|^2"""
     total: Tensor
     """(n_profiles,) sum of x over genes"""
+    mapped: Tensor | None = None
+    """(n_profiles, n_components) M x, where the loss has a fixed metric."""
 
     def take(self, rows: Tensor) -> "Projection":
         """Some of the profiles."""
-        return Projection(*(getattr(self, field)[rows] for field in self.__dataclass_fields__))
+        return Projection(*(tensor[rows] for tensor in known_tensors(self)))
 
     def to(self, device: torch.device | str) -> "Projection":
         """The same elsewhere."""
-        return Projection(*(getattr(self, field).to(device) for field in self.__dataclass_fields__))
+        return Projection(*(tensor.to(device) for tensor in known_tensors(self)))
+
+
+def known_tensors(record: "RowSums | Projection") -> list[Tensor]:
+    """Its tensors, in their order; only the last may be missing."""
+    tensors: list[Tensor | None] = [getattr(record, field) for field in record.__dataclass_fields__]
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:

@@ -22,6 +22,7 @@ from geneae.comparison import Arm, answer, compare_arms, seed_sentence, seed_tab
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
+from geneae.fitting import open_metric
 from geneae.judging import is_judged, label_verdict
 from geneae.profiles import Profiles, read_profiles
 from geneae.report import Run, read_run, write_report
@@ -234,6 +235,9 @@ def is_finished(task: Task, fingerprint: str, color: str | None = None, null: bo
     different = [name for name, value in wanted.items() if config["settings"].get(name) != value]
     if config["data"]["fingerprint"] != fingerprint:
         different.append("data")
+    metric = open_metric(task.settings)
+    if metric is not None and "metric" not in different and metric.fingerprint != config["metric"]["fingerprint"]:
+        different.append("content of the metric")
     if color is not None and config.get("color") != color:
         different.append("color")
     if null and not config.get("null"):

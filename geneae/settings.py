@@ -1,6 +1,7 @@
 """Settings of a fit, in one frozen record. Nothing heavy is loaded, so that `--help` can read it."""
 
 import math
+import os
 from dataclasses import dataclass
 
 from geneae.errors import InputError, unknown
@@ -55,6 +56,10 @@ class Settings:
     center: str = "none"
     """What the loss subtracts from target and prediction: `none`; `gene`, the gene means; `profile`, each profile's own
     mean over genes."""
+    metric: str | None = None
+    """Folder of `geneae metric`: the reconstruction loss takes its inner products under that metric, which stays as it
+    is (see `geneae.fixed_metric`). Everything that is reported stays plain but what the history says of the loss: its
+    value, its cosine and its gradient, and the norms and opposite halves that go with these. None: plain."""
     alpha: float = 0.5
     """Share of the squared error in the loss `combined`, 0 to 1."""
     beta: float = 1.0
@@ -139,6 +144,13 @@ class Settings:
         ):
             if getattr(self, name) not in options:
                 raise unknown(name.replace("_", "-"), getattr(self, name), options)
+        if self.metric is not None:
+            if not isinstance(self.metric, str | os.PathLike):
+                raise InputError(
+                    f"metric must be the folder of a metric; found {type(self.metric).__name__}. Write it with "
+                    "save(folder), and give the folder."
+                )
+            object.__setattr__(self, "metric", os.fspath(self.metric))  # JSON knows no Path
         whole = ["n_latent", "hidden", "rank", "epochs", "patience", "batch_size", "devices", "nodes"]
         whole += [name for name in ("n_splits", "n_top_genes") if getattr(self, name) is not None]
         for name in whole:
@@ -167,6 +179,14 @@ class Settings:
             raise InputError(
                 "the loss triplet compares profiles of equal and unequal label. Name a column with --label."
             )
+
+
+def part_of_labels(loss: str, metric: str | None) -> str:
+    """Whether labels `took no part in training`, in words; those that a metric was learned from may be any."""
+    if metric is not None:
+        return "may have taken part in training, by the metric of the loss"
+    is_taught = any(name == "triplet" for _, name in loss_terms(loss))
+    return "took part in training, by the loss triplet" if is_taught else "took no part in training"
 
 
 def loss_terms(loss: str) -> list[tuple[float, str]]:

@@ -56,7 +56,7 @@ def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None =
         "Data fingerprint": f"`{_plain(data['fingerprint'])}` (SHA-256 of names and values)",
         "Space": f"{_plain(model.preprocess.space)}",
         "Genes": f"{len(genes):,}, matched by name: {', '.join(_plain(gene) for gene in genes[:5])}, ... (`genes.csv`)",
-        "Loss": f"{_plain(settings['loss'])}, centring {_plain(config['center'])}",
+        "Loss": f"{_plain(settings['loss'])}, centring {_plain(config['center'])}{_under(config.get('metric'))}",
         "Network": _plain(latent),
         "Made with": f"geneae {_plain(config['versions']['geneae'])}",
     }
@@ -89,6 +89,11 @@ safetensors. `settings.toml` repeats the fit: `geneae fit DATA --config settings
 def _plain(text: Any) -> str:
     """Text that cannot break out of its cell: no markup, no line breaks."""
     return re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip()
+
+
+def _under(metric: dict[str, Any] | None) -> str:
+    """The metric of a loss, for its cell."""
+    return "" if metric is None else f", under the fixed metric `{_plain(metric['fingerprint'])}`"
 
 
 def _results(metrics: pd.DataFrame | None) -> list[str]:

@@ -160,14 +160,16 @@ class Projections:
     def __init__(self, network: Network, n_profiles: int, is_split: bool, folder: Path | None) -> None:
         self._device = network.mean.device
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
-        self._bytes = 4 * self._halves * (self._rank + SUMS)  # of a profile, halves side by side
+        self._n_mapped = 0 if network.metric is None else network.metric.n_components
+        self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)  # of a profile, halves side by side
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as it is in use
         weakref.finalize(self, self._file.close)
 
     def write(self, split: int, start: int, projection: Projection) -> None:
         """Of neighbouring profiles from `start` on, half after half."""
         sums = torch.stack([projection.center, projection.squared, projection.total], 1)
-        records = torch.cat([projection.weight, sums], 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
+        parts = [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
+        records = torch.cat(parts, 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
         place = (split * self._n_profiles + start) * self._bytes
         os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
 
@@ -179,6 +181,7 @@ class Projections:
         raw = bytearray().join(os.pread(self._file.fileno(), *at) for at in zip(sizes, places, strict=True))
         records = torch.frombuffer(raw, dtype=torch.float32).reshape(len(profiles), self._halves, -1)
         records = records.transpose(0, 1).flatten(0, 1).to(self._device)
-        weight, center, squared, total = records.split([self._rank, 1, 1, 1], 1)
-        center = center[:, 0]
-        return Projection(weight.contiguous(), center, center, squared[:, 0], total[:, 0]), self._halves
+        weight, sums, mapped = records.split([self._rank, SUMS, self._n_mapped], 1)
+        center, squared, total = sums.unbind(1)
+        of_metric = mapped.contiguous() if self._n_mapped else None
+        return Projection(weight.contiguous(), center, center, squared, total, of_metric), self._halves

@@ -120,8 +120,11 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
     return "\n".join([head, *_aligned(rows)])
 
 
-def label_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
-    """Latents and controls x k-NN accuracy, linear probe, ARI and NMI; nothing where no labels took part."""
+def label_table(evaluation: Evaluation, part: str, splits: tuple[str, ...] = SPLITS) -> str:
+    """Latents and controls x k-NN accuracy, linear probe, ARI and NMI; nothing where there are no labels.
+
+    `part` is what `geneae.settings.part_of_labels` says.
+    """
     if not is_judged(evaluation):
         return ""
     metrics = evaluation.metrics
@@ -133,9 +136,7 @@ def label_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str
     for model, title in JUDGED_TITLES.items():
         cells = (" / ".join(f"{value(metrics, model, split, name):.4f}" for split in present) for name in shown)
         rows.append([title, *cells])
-    head = (
-        f"Latents judged by labels that took no part in training, on {' / '.join(sizes)} profiles; ↑ higher is better"
-    )
+    head = f"Latents judged by labels that {part}, on {' / '.join(sizes)} profiles; ↑ higher is better"
     return "\n".join([head, *_aligned(rows)])
 
 

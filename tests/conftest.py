@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from geneae import Autoencoder
+from geneae import Autoencoder, CosineMetric
 
 torch.set_num_threads(1)  # on so little data threads only wait for each other
 
@@ -70,4 +70,12 @@ def model_folder(fitted: Autoencoder, tmp_path_factory: pytest.TempPathFactory) 
     """The same fit as a folder, not to be changed."""
     folder = tmp_path_factory.mktemp("model") / "run"
     fitted.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def metric_folder(_counts: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A metric that tells the programmes of the counts apart, as a folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("metric") / "metric"
+    CosineMetric(n_components=3, rank=12, epochs=5, batch_size=64).fit(_counts, "kind").save(folder)
     return folder

@@ -150,6 +150,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
+    alone |= {"metric": None}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 
@@ -690,6 +691,30 @@ def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path)
         result = geneae(*command)
         assert result.exit_code == 2
         assert "a model of objective simclr has latents alone: no decoder was trained" in result.stderr
+
+
+def test_a_loss_under_a_metric_says_how_many_genes_it_has(
+    counts_path: Path, metric_folder: Path, tmp_path: Path
+) -> None:
+    flags = [*FLAGS, "--loss", "cosine", "--metric", metric_folder, "--label", "kind"]
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
+    assert result.exit_code == 0, result.output
+    loaded = load_model(tmp_path / "run")
+    assert loaded.config["settings"]["metric"] == str(metric_folder)
+    n_genes = len(loaded.preprocess.genes)
+    said = f"{n_genes} genes. The metric of the loss has {n_genes} of these genes (100.0 %); what follows is plain."
+    assert said in result.stdout.splitlines()[1]
+    assert "labels that may have taken part in training, by the metric of the loss, on 24 validation" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["fit", "compare", "sweep-cut"])
+def test_a_folder_without_a_metric_is_refused_before_anything_is_read(command: str, tmp_path: Path) -> None:
+    result = geneae(command, tmp_path / "none.h5ad", "-o", tmp_path / "out", "--metric", tmp_path)
+    assert result.exit_code == 2
+    assert f"Error: {tmp_path} is not the folder of a metric: it lacks config.json, metric.safetensors. Give" in (
+        result.stderr
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) -> None:

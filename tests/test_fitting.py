@@ -3,6 +3,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -136,6 +137,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "init": {"init": "random"},
     "target": {"target": "self"},
     "center": {"center": "gene"},
+    "metric": {"metric": "metric"},
     "alpha": {"alpha": 0.1},
     "beta": {"beta": 3.0},
     "gamma": {"gamma": 1.0},
@@ -171,6 +173,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "agreement": {"objective": "simclr+reconstruction"},
     "init": {"basis": "free"},
     "center": {"loss": "cosine"},
+    "metric": {"loss": "cosine"},
     "alpha": {"loss": "combined"},
     "beta": {"loss": "magnitude"},
     "gamma": {"loss": "scaled-cosine"},
@@ -197,7 +200,8 @@ def history_of(settings: Settings) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_setting_reaches_the_fit(name: str) -> None:
+def test_every_setting_reaches_the_fit(name: str, metric_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(metric_folder.parent)  # where it is called metric
     settings = replace(SETTINGS, **LEARNS | NEEDS.get(name, {}))
     changed = replace(settings, **CHANGES[name])
     assert not history_of(settings).equals(history_of(changed))

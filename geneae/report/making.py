@@ -29,6 +29,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
             )
         ]),
         ("Space", distinct(runs, "space")),
+        ("Fingerprint of the metric of the loss", distinct(runs, "metric", "fingerprint")),
         ("Profiles by split", [", ".join(of_split)] if of_split else []),
         ("Seed", [", ".join(distinct(runs, "seed"))]),
         ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),

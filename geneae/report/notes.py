@@ -4,6 +4,7 @@ from geneae.errors import InputError
 from geneae.negatives import find_loss
 from geneae.report.cells import show_range
 from geneae.report.folders import SPLITS, Run, arms_of, distinct, has_held_out, of_config, split_judged
+from geneae.settings import part_of_labels
 
 
 def title_of_report(runs: list[Run]) -> str:
@@ -33,6 +34,12 @@ def facts_of(runs: list[Run]) -> str:
     return "; ".join(said)
 
 
+def _part_of_labels(runs: list[Run]) -> str:
+    """What labels had to do with training; of older folders, whose settings do not say so, nothing."""
+    found = [of_config(run, "settings") or {} for run in runs]
+    return " or ".join(dict.fromkeys(part_of_labels(str(s.get("loss")), s.get("metric")) for s in found))
+
+
 def notes_of(runs: list[Run]) -> list[str]:
     """What a reader of the table has to know."""
     said = []
@@ -40,8 +47,8 @@ def notes_of(runs: list[Run]) -> list[str]:
         said.append(
             "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
             "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
-            "clusters of the latents agree with the labels. Labels took no part in training, except in that of the "
-            "supervised encoder, which is the ceiling."
+            f"clusters of the latents agree with the labels. Labels {_part_of_labels(runs)}; the supervised encoder, "
+            "which is the ceiling, was trained on them."
         )
     if any(run.is_encoder for run in runs):
         said.append(
