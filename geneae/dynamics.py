@@ -122,7 +122,8 @@ class Dynamics:
         respect to the reconstruction, `gradient_times_norm` of its product with the norm: for the cosine loss, the mean
         sine of the angle. `opposite_halves` is the share of reconstructions with a cosine below 0 (1/2 for independent
         isotropic pairs in every dimension), `near_antipodal` that below -0.9. `loss_cosine` has the centring of the
-        loss; `masked_targets` are those without a direction.
+        loss; `masked_targets` are those without a direction. Where the loss has a metric, lengths and cosines are those
+        under it, but for the latents.
         """
         norms, gradients, cosines = (join(found) for found in (self.norms, self.gradients, self.cosines))
         columns = zip(*(latent.unbind(1) for latent in self.latents), strict=True)

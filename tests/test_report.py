@@ -388,6 +388,19 @@ def test_scale_free_losses_and_centred_ones_are_explained(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_metric_of_the_loss_is_named_and_explained(tmp_path: Path) -> None:
+    (run,) = write_runs(tmp_path / "a", ["cosine"])
+    assert "under a fixed metric" not in render_report([run], ANSWER)
+    run.config["metric"] = {"fingerprint": "b3e946"}
+    run.config["settings"]["metric"] = "metric"
+    run.profiles["knn_20"] = 0.5
+    text = " ".join(" ".join(Page(render_report([run], ANSWER)).text).split())
+    assert "Fingerprint of the metric of the loss b3e946" in text
+    assert "A loss under a fixed metric compares profiles by a cosine that was learned from labels before." in text
+    assert "Labels may have taken part in training, by the metric of the loss; the supervised encoder" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "a", ["mse", "cosine"], 2, fires=True)
     page = Page(render_report(runs, ANSWER))

@@ -50,6 +50,12 @@ def notes_of(runs: list[Run]) -> list[str]:
             f"clusters of the latents agree with the labels. Labels {_part_of_labels(runs)}; the supervised encoder, "
             "which is the ceiling, was trained on them."
         )
+    if any(of_config(run, "metric") is not None for run in runs):
+        said.append(
+            "A loss under a fixed metric compares profiles by a cosine that was learned from labels before. Its value by "
+            "epoch, and the norms, gradients and opposite halves of training, are those under the metric; everything "
+            "else is plain."
+        )
     if any(run.is_encoder for run in runs):
         said.append(
             "An encoder that learns by agreement of views reconstructs nothing: it has no cosine with a profile and no "
