@@ -777,6 +777,14 @@ def _fraction(text: str) -> float:
 @click.option(
     "--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map, in components."
 )
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Share of the plain inner product in the metric, 0 to below 1; a loss under it sees little beside the map if "
+    "it is small.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
 @click.option(
     "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
@@ -802,6 +810,7 @@ def metric(
     output: str | None,
     model: str | None,
     components: int,
+    epsilon: float,
     epochs: int,
     neighbors: int,
     validation: float,
@@ -832,7 +841,7 @@ def metric(
     loaded = None if model is None else load_model(Path(model))
     profiles = read_profiles(data, layer, use_raw)
     say(profiles.describe())
-    learner = CosineMetric(components, epochs=epochs, n_neighbors=neighbors, seed=seed)
+    learner = CosineMetric(components, epsilon=epsilon, epochs=epochs, n_neighbors=neighbors, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())
     say(accuracy_table(judged.table))

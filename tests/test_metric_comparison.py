@@ -137,14 +137,14 @@ def test_the_command_writes_a_folder_that_can_be_loaded(counts_path: Path, tmp_p
 
 
 def test_the_command_learns_on_the_latents_of_a_model(counts_path: Path, model_folder: Path, tmp_path: Path) -> None:
-    code, said = geneae(
-        counts_path, "--label", "kind", "--model", model_folder, "-o", tmp_path / "metric", "--test", "0.3", *FLAGS
-    )
+    flags = ["--model", model_folder, "--test", "0.3", "--epsilon", "0.3", *FLAGS]
+    code, said = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", *flags)
     assert code == 0, said
     assert "4 labels; 4 latents." in said
     metric = CosineMetric.load(tmp_path / "metric")
     latents = load_model(model_folder).latent(load_model(model_folder).preprocess.match(read_profiles(counts_path))[0])
     assert metric.transform(latents).shape == (N_PROFILES, 4)
+    assert metric.epsilon == 0.3
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,9 @@ def notes_of(runs: list[Run]) -> list[str]:
         )
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(
-            "A loss under a fixed metric compares profiles by a cosine that was learned from labels before. Its value by "
-            "epoch, and the norms, gradients and opposite halves of training, are those under the metric; everything "
-            "else is plain."
+            "A loss under a fixed metric compares profiles by a cosine that was learned from labels before. Its value "
+            "by epoch, and the norms, gradients and opposite halves of training, are those under the metric; all else "
+            "is plain."
         )
     if any(run.is_encoder for run in runs):
         said.append(
