@@ -445,7 +445,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "The runs carry no labels: --color KEY" in html
+    assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "One seed says nothing about the spread between seeds." in html

@@ -47,6 +47,7 @@ def difference_by_label(
     ax.set_yticks(range(len(labels)), [f"{shown(label)} ({counts[label]:,})" for label in labels])
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     better = "← left is better" if metric in LOWER_IS_BETTER else "right is better →"
     ax.set_xlabel(f"difference in {title_of(metric)} to {shown(reference)} ({better})")
     markers = [
@@ -100,7 +101,8 @@ def paired_differences(
     reach = 1.15 * float(np.nanmax(np.abs(rows[["difference", "low", "high"]].to_numpy(float))))
     reach = reach if reach > 0 else 1e-3
     ax.set_xlim(-reach, reach)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table beside it has no powers of ten either
     better = "← left is better" if (rows["better"] == "lower").any() else "right is better →"
     ax.set_xlabel(f"difference in {title_of(metric)} to {shown(rows['reference'].iloc[0])} ({better})")
     add_legend(

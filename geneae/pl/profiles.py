@@ -81,10 +81,16 @@ def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> No
 
 
 def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
-    """A line through each row; equal ones join to one line. Names stand above, one below another."""
+    """A line through each row; equal ones join to one line.
+
+    Names stand above: those of the lower half to the left and rising, those of the upper half to the right and falling,
+    so that no name is crossed by what leads to another.
+    """
     order = sorted(lines, key=lambda name: np.nanmean(lines[name]))
     values = {name: next(value for value in lines[name] if not np.isnan(value)) for name in order}
-    for height, name in enumerate(order):
+    for place, name in enumerate(order):
+        is_left = place < len(order) / 2
+        height = place if is_left else len(order) - 1 - place
         ax.vlines(
             lines[name],
             np.arange(len(lines[name])) - 0.5,
@@ -96,14 +102,13 @@ def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
         )
         title = {"ceiling": "noise ceiling", **BASELINES}[name]
         is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
-        place = list(values).index(name)
         ax.annotate(
             f"{title} {values[name]:.4f}" if is_one else f"{title} (differs by arm)",
             (values[name], 1.0),
-            (-4 if place < len(order) / 2 else 4, 5 + 12 * height),
+            (-4 if is_left else 4, 5 + 12 * height),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
-            ha="right" if place < len(order) / 2 else "left",
+            ha="right" if is_left else "left",
             fontsize="small",
             arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": GREY, "shrinkA": 0, "shrinkB": 0},
             annotation_clip=False,

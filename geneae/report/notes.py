@@ -116,7 +116,7 @@ def missing_from(runs: list[Run]) -> list[str]:
         said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
     if not any("label" in run.profiles or run.umap is not None for run in runs):
         said.append(
-            "The runs carry no labels: --color KEY, with a column of obs such as the cell type, adds a UMAP and, "
-            "between arms, differences by label."
+            "Without --color KEY, a column of obs such as the cell type, there is no UMAP and, between arms, no "
+            "difference by label."
         )
     return said
