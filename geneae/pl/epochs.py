@@ -70,6 +70,7 @@ def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequen
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)
         ax.set_ylabel(title)
+    found[list(titles).index("opposite_halves")].set_ylim(-0.03, 1.03)  # a share, with room for the line at its ends
     add_legend(found, arm_handles(list(histories)))
     return found
 

@@ -72,9 +72,9 @@ def notes_of(runs: list[Run]) -> list[str]:
             "reward that, no noise ceiling, and no shrunken PCA."
         )
     said.append("Centred cosine is taken after the gene means are subtracted: the mean profile is at 0.")
+    fitted = "PCA and shrunken PCA are" if has_held_out(runs) else "PCA is"
     said.append(
-        "PCA and shrunken PCA are fitted to the training profiles. Validation profiles choose the epoch; test profiles "
-        "choose nothing."
+        f"{fitted} fitted to the training profiles. Validation profiles choose the epoch; test profiles choose nothing."
     )
     free = [arm for arm, several in arms_of(runs).items() if _is_scale_free(several[0])]
     if free:
