@@ -1,4 +1,6 @@
+import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -448,3 +450,26 @@ def test_twenty_arms_are_told_apart() -> None:
 )
 def test_names_in_figures(name: str, text: str) -> None:
     assert shown(name) == text
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_every_figure_can_be_shown_and_saved(name: str) -> None:
+    parameters = inspect.signature(getattr(pl, name)).parameters
+    assert parameters["show"].default is False
+    assert parameters["save"].default is None
+    assert {"ax", "axes"} & set(parameters)
+
+
+def test_a_figure_is_saved_and_shown_and_its_axes_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown_figures: list[int] = []
+    monkeypatch.setattr(plt, "show", lambda: shown_figures.append(plt.gcf().number))
+    ax = pl.cosine_distribution(tables(["mse"]), save=tmp_path / "one.png", show=True)
+    assert isinstance(ax, Axes)
+    assert shown_figures == [plt.gcf().number]
+    axes = pl.cosine_against_mse(tables(["mse", "cosine"]), save=str(tmp_path / "two.pdf"))
+    assert len(axes) == 2
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "two.pdf").read_bytes().startswith(b"%PDF")
+    assert len(shown_figures) == 1
