@@ -145,10 +145,10 @@ def test_the_plan_for_a_cluster_asks_for_a_gpu_for_each_fit(planned: str) -> Non
 
 def test_flags_reach_the_commands(planned: str, workplace: Path) -> None:
     path, other = workplace / "simulated.h5ad", workplace / "immune.h5ad"
-    flags = "--split-seed 3 --color kind --scale --group 'my donor' --objective simclr+reconstruction --nodes 2 --null"
+    flags = "--split-seed 3 --color kind --scale --group 'my donor' --objective simclr+reconstruction --nodes 2"
     run = "results/a/runs/cosine_cut2.5_seed7"
-    fit_line = f"geneae fit {path} -o {run} --overwrite --loss cosine --cut 2.5 --seed 7 {flags} --layer counts"
-    assert f"{fit_line} --stream no > logs/fit/a/" in planned
+    fit_line = f"geneae fit {path} -o {run} --overwrite --loss cosine --cut 2.5 --seed 7 {flags} --stream no --null"
+    assert f"{fit_line} --layer counts > logs/fit/a/" in planned
     folder = "results/a/evaluations/cosine_cut2.5_seed7"
     assert f"geneae evaluate {run} {other} -o {folder} --layer counts --stream no > " in planned
     assert f"geneae compare results/a/runs/cosine_cut1_seed7 {run} -o results/a/comparison --color kind > " in planned
@@ -252,7 +252,8 @@ def test_the_configuration_explains_every_key_and_its_default() -> None:
     assert set(yaml.safe_load(text)) == set(schema()["properties"])
     explained = dict(re.findall(r'^ {2,4}(?:# |- )?"?([a-z-]+)"?: (\S.*?) +# .+$', text, re.MULTILINE))
     assert set(explained) == set(settings_schema()) | set(schema()["properties"]["data"]["items"]["properties"])
-    defaults = {parameter.opts[0].removeprefix("--"): parameter.default for parameter in fit.params}
+    values = fit.make_context("fit", ["data.h5ad"]).params
+    defaults = {parameter.opts[0].removeprefix("--"): values.get(str(parameter.name)) for parameter in fit.params}
     for name in settings_schema():
         default = defaults[name]
         assert yaml.safe_load(explained[name]) == (int(default) if name == "precision" else default), name
