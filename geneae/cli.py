@@ -330,7 +330,7 @@ def fit(
     check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
     from geneae.profiles import read_profiles
-    from geneae.runs import Task, conclude, fit_run, is_finished, judged_split
+    from geneae.runs import Task, conclude, fit_run, is_finished, judged_split, writing_alone
     from geneae.terminal import both, label_table, metrics_table, null_lines, progress_bar
 
     if settings.devices * settings.nodes > 1:
@@ -344,7 +344,11 @@ def fit(
         return
     noted = log if is_first() else None
     try:
-        with progress_bar(settings.epochs, quiet) as show, open_log(noted, log_folder) as note:
+        with (
+            writing_alone(folder),
+            progress_bar(settings.epochs, quiet) as show,
+            open_log(noted, log_folder) as note,
+        ):
             on_epoch = both(show, note)
             model = fit_run(
                 profiles, settings, folder, _command(), overwrite, color, null, on_epoch=on_epoch, resume=resume
@@ -639,6 +643,7 @@ def compare(
         if len(data) > 1:
             raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
         base = Settings(**fields)
+        say = _say(quiet or not _open_ranks(base, jobs))
         choices: dict[str, list[Any]] = {
             "objective": list(objectives) or [base.objective],
             "loss": list(losses) or ([base.loss] if objectives else ["mse", "cosine"]),
@@ -667,7 +672,24 @@ def _run_grid(
 
     tasks = grid(base, choices, seeds, folder)
     _run_tasks(Source(data, layer, use_raw), tasks, jobs, color, folder, say)
+    if not _is_first():
+        return ""
     return compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
+
+
+def _open_ranks(base: Settings, jobs: int) -> bool:
+    """Start the processes that share every fit of a grid, and say whether this is the one that writes and speaks."""
+    if base.devices * base.nodes == 1:
+        return True
+    if jobs > 1:
+        raise InputError(
+            f"--jobs {jobs} runs several fits at a time, and --devices or --nodes has several processes share each. "
+            "Give one of them."
+        )
+    from geneae.devices import is_first, open_ranks
+
+    open_ranks(base)
+    return is_first()
 
 
 def _run_tasks(
@@ -675,7 +697,7 @@ def _run_tasks(
 ) -> None:
     """Run every task that has not been run, saying how far it is."""
     from geneae.fitting import check_loss, check_objective, open_metric
-    from geneae.runs import run_grid
+    from geneae.runs import run_grid, writing_alone
     from geneae.saving import check_parent
 
     for task in tasks:
@@ -686,11 +708,12 @@ def _run_tasks(
     seconds: list[float] = []
     done = run_grid(source, tasks, _command(), jobs, color)
     try:
-        for number, (task, taken) in enumerate(done, start=1):
-            seconds += [taken] if taken else []
-            left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
-            how = f"{taken:.0f} s" if taken else "there already"
-            say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+        with writing_alone(folder):
+            for number, (task, taken) in enumerate(done, start=1):
+                seconds += [taken] if taken else []
+                left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
+                how = f"{taken:.0f} s" if taken else "there already"
+                say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
     except Interrupted as stop:
         raise Interrupted(stop.number, f"Run the same command again to go on:\n{_command()}") from None
 
@@ -743,9 +766,11 @@ def sweep_cut(
         decays or (base.weight_decay,),
         seeds,
     )
-    folder, say = Path(output), _say(quiet)
+    folder, say = Path(output), _say(quiet or not _open_ranks(base, jobs))
     tasks = sweep_tasks(base, sweep, folder)
     _run_tasks(Source(data, layer, use_raw), tasks, jobs, None, folder, say)
+    if not _is_first():
+        return
     said = judge_sweep(tasks, sweep, folder)
     if not quiet:
         import pandas as pd

@@ -21,8 +21,8 @@ AT_MEAN = 0.005  # cosine above that of the mean profile which still is that of 
 
 COLLAPSES = {
     "hinge": "Training was stopped, as every score is the same: the ranking loss has stayed at what it is then, its "
-    "margin. Use --loss softmax instead of a hinge, --negatives mean, fewer negatives (a smaller --batch-size), "
-    "--latent-norm, or a smaller initial norm (--target-norm).",
+    "margin. Use --loss softmax instead of a hinge, --negatives mean, fewer negatives (a smaller --batch-size), or a "
+    "smaller initial norm (--target-norm); --latent-norm alone is not enough where biases can make all latents one.",
     "frozen": "The cosine is frozen: reconstructions have become long, the gradient, which is divided by their norm, "
     "has vanished, and the cosine is that of the mean profile. Lower --learning-rate, start with a smaller norm "
     "(--target-norm), or use --grad-scale 2.",

@@ -394,9 +394,10 @@ def verdict(evaluation: Evaluation, split: str) -> str:
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
             said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
-    what = "the other half of the molecules (held-out cosine)" if has_counts else "its own input (centred cosine)"
+    what = "the other half of the molecules (held-out cosine)" if has_counts else "their own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
-    sentence = f"On {n_profiles:,} {split} profiles, judged against {what}, the model {', '.join(said)}."
+    which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
+    sentence = f"On {which} profiles, judged against {what}, the model {', '.join(said)}."
     if has_counts:
         sentence += f" {_standing(metrics, split)}"
     else:

@@ -1,5 +1,6 @@
 """Run folders: one fit written whole, and grids of fits on one split."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -19,11 +20,13 @@ import torch
 
 from geneae.checkpoints import is_unfinished
 from geneae.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
+from geneae.devices import is_first
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
 from geneae.fitting import open_metric
 from geneae.judging import is_judged, label_verdict
+from geneae.locks import only_writer
 from geneae.profiles import Profiles, read_profiles
 from geneae.report import Run, read_run, write_report
 from geneae.saving import CONFIG, SPLIT, finish_swap, new_file, read_config
@@ -85,6 +88,11 @@ def fit_run(
 
     model.save(folder, overwrite=overwrite or resume, and_then=add_report)
     return model
+
+
+def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Inside, no process but those of one training writes a folder; of these the first one sees to it."""
+    return only_writer(folder) if is_first() else contextlib.nullcontext()
 
 
 def conclude(evaluation: Evaluation, split: str) -> str:
@@ -211,7 +219,8 @@ def run_grid(
 
 def _fit_task(profiles: Profiles, task: Task, command: str, color: str | None) -> None:
     choices = color, False, task.is_first, task.with_report
-    fit_run(profiles, task.settings, task.folder, command, False, *choices, resume=True)
+    with writing_alone(task.folder):
+        fit_run(profiles, task.settings, task.folder, command, False, *choices, resume=True)
 
 
 def _run_apart(source: Source, task: Task, command: str, threads: int, color: str | None) -> float:
@@ -256,7 +265,7 @@ def compare_runs(
 
     Written are `metrics.csv`, `paired.csv`, `seeds.csv` and `report.html`.
 
-    Runs of different split, space or data are refused.
+    Runs of different split, space or data are refused, and so is an output that another process is writing.
 
     Parameters
     ----------
@@ -275,23 +284,20 @@ def compare_runs(
     runs = [read_run(folder, names[folder]) for folder in folders]
     split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
     arms = gather(runs, split)
-    output.mkdir(parents=True, exist_ok=True)
     paired = compare_arms(arms, split) if len(arms) > 1 else None
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
     said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
     seeds = seed_table(metrics, split)
     said += seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
-    with new_file(output / METRICS, overwrite=True) as partial:
-        metrics[columns].to_csv(partial, index=False)
     paired = None if paired is None or paired.empty else paired
-    with new_file(output / SEEDS, overwrite=True) as partial:
-        seeds.to_csv(partial, index=False)
-    if paired is not None:
-        with new_file(output / PAIRED, overwrite=True) as partial:
-            paired.to_csv(partial, index=False)
-    with new_file(output / REPORT, overwrite=True) as partial:
-        write_report(partial, runs, said, paired)
+    with only_writer(output):
+        for name, table in ((METRICS, metrics[columns]), (SEEDS, seeds), (PAIRED, paired)):
+            if table is not None:
+                with new_file(output / name, overwrite=True) as partial:
+                    table.to_csv(partial, index=False)
+        with new_file(output / REPORT, overwrite=True) as partial:
+            write_report(partial, runs, said, paired)
     return said
 
 

@@ -20,6 +20,7 @@ from geneae.baselines import Baselines
 from geneae.basis import Basis
 from geneae.checkpoints import is_partial, is_unfinished, sync
 from geneae.errors import InputError
+from geneae.locks import check_no_writer, has_other_writer, only_writer
 from geneae.model import FORMAT, Model
 from geneae.network import Network, PlainCore, SkipCore
 from geneae.preprocess import Preprocess
@@ -41,36 +42,41 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name at the end, or vanishes if anything fails before.
 
     A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours. One that holds
-    nothing but checkpoints is replaced always. Where the process is killed, `finish_swap` makes good.
+    nothing but checkpoints is replaced always. One that another process is writing is refused, too. Where the process
+    is killed, `finish_swap` makes good.
     """
-    finish_swap(path)
-    check_writable(path, overwrite, resume=is_unfinished(path) and not (path / CONFIG).exists())
-    path = path.resolve()  # a link to a folder elsewhere stays one
-    partial, old = _beside(path)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in partial.iterdir():
-            file.chmod(0o666 & ~_umask())  # safetensors makes its files private
-            sync(file)
-        sync(partial)
-        if path.exists():
-            os.replace(path, old)
-            os.replace(partial, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, path)
-        sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    check_parent(path)
+    with only_writer(path):
+        finish_swap(path)
+        check_writable(path, overwrite, resume=is_unfinished(path) and not (path / CONFIG).exists())
+        path = path.resolve()  # a link to a folder elsewhere stays one
+        partial, old = _beside(path)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in partial.iterdir():
+                file.chmod(0o666 & ~_umask())  # safetensors makes its files private
+                sync(file)
+            sync(partial)
+            if path.exists():
+                os.replace(path, old)
+                os.replace(partial, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(partial, path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def finish_swap(path: Path) -> None:
     """End what was killed while a folder was written or replaced: there is one whole folder, and nothing beside it.
 
     The old folder gives its name away only when the new one is whole, so that a name without a folder means that the
-    new one was about to take it.
+    new one was about to take it. What another process is writing now was not killed, and is left alone.
     """
+    if has_other_writer(path):
+        return
     path = path.resolve()
     partial, old = _beside(path)
     if old.is_dir() and not path.exists():
@@ -86,10 +92,11 @@ def _beside(path: Path) -> tuple[Path, Path]:
 
 
 def check_writable(path: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Refuse an output folder that is there, is no folder of ours, or cannot be made.
+    """Refuse an output folder that is there, is no folder of ours, cannot be made, or is being written.
 
     With `resume` it may be there: with a checkpoint, or finished.
     """
+    check_no_writer(path)
     if path.exists():
         if not _is_ours(path):
             raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
@@ -119,19 +126,21 @@ def _names(path: Path) -> set[str]:
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary name with the same ending that becomes `path` at the end, or vanishes if anything fails before."""
-    check_new_file(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    check_parent(path)
+    with only_writer(path):
+        check_new_file(path, overwrite)
+        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        try:
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
-    """Refuse an output file that is there, or cannot be made."""
+    """Refuse an output file that is there, cannot be made, or is being written."""
+    check_no_writer(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(f"the output {path} is there. Choose another name, or add --overwrite to replace a file.")
     check_parent(path)

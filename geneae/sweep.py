@@ -12,6 +12,7 @@ from geneae import pl
 from geneae.comparison import answer, compare_arms
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT, value
+from geneae.locks import only_writer
 from geneae.report import Run, read_run, write_report
 from geneae.runs import PAIRED, REPORT, Task, gather, judged_split
 from geneae.saving import new_file
@@ -100,16 +101,17 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     said = "There is one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
     said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(arms, best)}"
     shown = [arm for arm in dict.fromkeys(controls["arm"]) if arm in set(arms["arm"])][:MOST_SHOWN] or best
-    for name, content in ((RUNS, table), (ARMS, arms), (CONTROLS, controls), (PAIRED, paired)):
-        if content is not None:
-            with new_file(folder / name, overwrite=True) as partial:
-                content.to_csv(partial, index=False)
-    with new_file(folder / CURVES, overwrite=True) as partial:
-        figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
-        assert figure is not None
-        figure.savefig(partial, dpi=150)
-    with new_file(folder / REPORT, overwrite=True) as partial:
-        write_report(partial, chosen, said, paired)
+    with only_writer(folder):
+        for name, content in ((RUNS, table), (ARMS, arms), (CONTROLS, controls), (PAIRED, paired)):
+            if content is not None:
+                with new_file(folder / name, overwrite=True) as partial:
+                    content.to_csv(partial, index=False)
+        with new_file(folder / CURVES, overwrite=True) as partial:
+            figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
+            assert figure is not None
+            figure.savefig(partial, dpi=150)
+        with new_file(folder / REPORT, overwrite=True) as partial:
+            write_report(partial, chosen, said, paired)
     return said
 
 

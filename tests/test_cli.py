@@ -589,7 +589,7 @@ def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
     assert "Means over 50 all profiles;" in result.stdout
-    assert "On 50 all profiles, judged against" in result.stdout
+    assert "On all 50 profiles, judged against" in result.stdout
     metrics = pd.read_csv(tmp_path / "judged" / "metrics.csv")
     assert set(metrics["split"]) == {"all"}
     assert {"model", "mean_profile", "pca", "shrunken_pca"} <= set(metrics["model"])

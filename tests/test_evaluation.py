@@ -349,7 +349,7 @@ def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said
 def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
     assert verdict(found, "test") == (
-        "On 100 test profiles, judged against its own input (centred cosine), the model beats PCA of the same size "
+        "On 100 test profiles, judged against their own input (centred cosine), the model beats PCA of the same size "
         "(+0.0100 ± 0.0004). Without counts no held-out number can be had: an own-input cosine also rewards the "
         "copying of noise."
     )

@@ -312,14 +312,16 @@ def test_below_this_separation_shrinking_all_scores_descends(n_negatives: int, s
         assert float(slope) == pytest.approx(-delta, abs=0.03)
 
 
-def train_scores(loss: Callable[[Tensor, Tensor], Tensor], has_unit_norm: bool = False) -> tuple[float, float]:
+def train_scores(
+    loss: Callable[[Tensor, Tensor], Tensor], has_unit_norm: bool = False, bias: bool = False
+) -> tuple[float, float]:
     """Loss and deviation of the scores after training an embedding to tell the own candidate of a query from 64 others.
 
     Candidates are noise, the own one 1.2 deviations away from it in the direction of the query; the score is the inner
     product of the embeddings, or their cosine.
     """
     torch.manual_seed(0)
-    embedding = torch.nn.Linear(6, 6, bias=False)
+    embedding = torch.nn.Linear(6, 6, bias=bias)
     optimizer = torch.optim.Adam(embedding.parameters(), lr=0.01)
     for _ in range(400):
         query, candidates = torch.randn(64, 6), torch.randn(64, 65, 6)
@@ -343,7 +345,7 @@ def test_a_hinge_with_64_hardest_negatives_collapses_and_is_seen_to() -> None:
     assert is_hinge_collapsed(value, 1.0, deviation)
 
 
-def test_softmax_mean_negatives_and_unit_norms_do_not_on_the_same_data() -> None:
+def test_softmax_and_mean_negatives_do_not_on_the_same_data_and_unit_norms_only_without_a_bias() -> None:
     value, deviation = train_scores(lambda own, scores: contrast(own, scores, EVERYONE, 1.0).mean())
     assert deviation > 0.5
     assert not is_hinge_collapsed(value, 1.0, deviation)
@@ -353,6 +355,8 @@ def test_softmax_mean_negatives_and_unit_norms_do_not_on_the_same_data() -> None
     hardest = lambda own, scores: hinge(own, scores, 1.0, EVERYONE, "hardest").mean()  # noqa: E731
     value, deviation = train_scores(hardest, has_unit_norm=True)
     assert not is_hinge_collapsed(value, 1.0, deviation)
+    value, deviation = train_scores(hardest, has_unit_norm=True, bias=True)  # which can make all embeddings one
+    assert is_hinge_collapsed(value, 1.0, deviation)
 
 
 @pytest.mark.parametrize("name", ON_COSINES)

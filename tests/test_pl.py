@@ -1,4 +1,6 @@
+import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from geneae import pl
 from geneae.evaluation import HELD_OUT
@@ -149,6 +151,10 @@ def test_distribution_shows_quantiles_mean_and_lines() -> None:
     assert len([artist for artist in ax.collections if isinstance(artist, PolyCollection)]) == 2
     assert names_of_rows(ax) == ["mse", "cosine"]
     assert ax.get_ylim() == (1.5, -0.5)
+    height = {text.get_text(): text.xyann[1] for text in ax.texts if isinstance(text, Annotation)}
+    # rising to the left of their lines and falling to the right, so that no leader crosses a name
+    assert height["mean profile 0.4000"] < height["PCA (differs by arm)"]
+    assert height["noise ceiling 0.7500"] < height["shrunken PCA 0.5500"]
     assert ax.get_xlabel() == "held-out cosine (higher is better →)"
 
 
@@ -371,6 +377,9 @@ def test_paired_differences_show_interval_and_verdict() -> None:
     low, high = ax.get_xlim()
     assert low == -high
     assert legend_of(pl.paired_differences(paired.assign(verdict="not comparable"))) == ["not comparable"]
+    tiny = paired.assign(**{name: paired[name] * 1e-4 for name in ("difference", "low", "high")})
+    figure = draw(pl.paired_differences(tiny))
+    assert figure.axes[0].xaxis.get_offset_text().get_text() == ""  # numbers as in the table, no power of ten aside
     assert "← left is better" in pl.paired_differences(paired, metric="mse").get_xlabel()
     with pytest.raises(ValueError, match="no difference in skill on test profiles"):
         pl.paired_differences(paired, metric="skill")
@@ -441,3 +450,26 @@ def test_twenty_arms_are_told_apart() -> None:
 )
 def test_names_in_figures(name: str, text: str) -> None:
     assert shown(name) == text
+
+
+@pytest.mark.parametrize("name", pl.__all__)
+def test_every_figure_can_be_shown_and_saved(name: str) -> None:
+    parameters = inspect.signature(getattr(pl, name)).parameters
+    assert parameters["show"].default is False
+    assert parameters["save"].default is None
+    assert {"ax", "axes"} & set(parameters)
+
+
+def test_a_figure_is_saved_and_shown_and_its_axes_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown_figures: list[int] = []
+    monkeypatch.setattr(plt, "show", lambda: shown_figures.append(plt.gcf().number))
+    ax = pl.cosine_distribution(tables(["mse"]), save=tmp_path / "one.png", show=True)
+    assert isinstance(ax, Axes)
+    assert shown_figures == [plt.gcf().number]
+    axes = pl.cosine_against_mse(tables(["mse", "cosine"]), save=str(tmp_path / "two.pdf"))
+    assert len(axes) == 2
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "two.pdf").read_bytes().startswith(b"%PDF")
+    assert len(shown_figures) == 1

@@ -64,11 +64,21 @@ def test_the_commands_run_one_after_the_other_as_printed(here: Path) -> None:
     assert anndata.read_h5ad("latent.h5ad").obsm["X_geneae"].shape == (60, 4)
 
 
+def test_the_pictures_are_there_and_small() -> None:
+    found = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found == ["docs/report.png"]
+    assert (ROOT / found[0]).stat().st_size < 200_000  # bytes
+
+
 def test_the_python_runs_as_printed(here: Path) -> None:
+    for words in commands():
+        if "-o" in words:  # what the commands above have left in the same folder
+            Path(words[words.index("-o") + 1]).mkdir(exist_ok=True)
+            Path(words[words.index("-o") + 1], "left").touch()
     names: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     adata = names["adata"]
     assert isinstance(adata, anndata.AnnData)
     assert np.isfinite(adata.obsm["X_geneae"]).all()
-    assert (here / "run" / "config.json").is_file()
+    assert (here / "model" / "config.json").is_file()

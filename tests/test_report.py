@@ -20,7 +20,7 @@ from geneae.estimator import Autoencoder
 from geneae.evaluation import HELD_OUT
 from geneae.nulls import NULLS
 from geneae.report import Run, read_run, render_report, write_report
-from geneae.report.cells import number
+from geneae.report.cells import mean_cell, number, signed
 from geneae.report.image import Picture, draw_picture
 from geneae.report.scores import score_rows
 from geneae.runs import gather
@@ -458,7 +458,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "The runs carry no labels: --color KEY" in html
+    assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "One seed says nothing about the spread between seeds." in html
@@ -475,6 +475,7 @@ def test_without_counts_and_without_test_profiles_it_says_so(tmp_path: Path) -> 
     page = Page(html)
     assert list(page.table("Validation").index) == ["mse", "PCA, size 32", "mean profile"]
     assert "Without counts, its molecules cannot be divided into halves" in html
+    assert "PCA is fitted to the training profiles." in html
     assert "No test profiles were set aside" in html
     assert not any(caption.startswith("Test") for caption in page.captions)
     assert "The 20 validation profiles of lowest centred cosine (this run)" in page.captions
@@ -569,6 +570,27 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None
 )
 def test_numbers_as_shown(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_large_numbers_have_no_decimals_wherever_they_stand() -> None:
+    assert mean_cell([8716.0, 6308.0]).text == "7,512 ± 1,703"
+    assert mean_cell([0.5, 0.6]).text == "0.5500 ± 0.0707"
+    assert (signed(-24024.95), signed(-0.1234567)) == ("-24,025", "-0.12346")
+
+
+def test_a_run_is_called_by_what_it_learns_by(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run", "cosine")
+    history = pd.read_csv(folder / "history.csv").assign(view_cosine=0.9, opposite_halves=0.0)
+    history.to_csv(folder / "history.csv", index=False)
+    config = json.loads((folder / "config.json").read_text())
+    for objective, has_decoder, arm in (
+        ("reconstruction", True, "cosine"),
+        ("simclr+reconstruction", True, "simclr+reconstruction, cosine"),
+        ("simclr", False, "simclr"),
+    ):
+        config["settings"]["objective"], config["network"]["has_decoder"] = objective, has_decoder
+        (folder / "config.json").write_text(json.dumps(config))
+        assert read_run(folder).arm == arm
 
 
 BROWSER = next(

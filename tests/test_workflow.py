@@ -18,12 +18,13 @@ from jsonschema import Draft202012Validator
 
 from geneae.cli import fit
 from geneae.saving import read_config
-from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES, Settings
+from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflows"
 SETTINGS = {"epochs": 2, "latent": 4, "hidden": 16, "rank": 12, "splits": 2, "validation": 0.2, "test": 0.2}
-GRID = {"losses": ["mse", "cosine"], "cuts": [1], "seeds": [0, 1], "split-seed": 3}
+LOSSES = ["mse", "cosine+0.1*softmax"]
+GRID = {"losses": LOSSES, "cuts": [1], "seeds": [0, 1], "split-seed": 3}
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +39,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def write_config(folder: Path, **changes: Any) -> Path:
     """A grid on two small data sets in a folder; returns the folder."""
     data = [
-        {"name": "simulated", "path": "simulated.h5ad"},
+        {"name": "simulated", "path": "simulated.h5ad", "settings": {"stream": True, "log": "csv", "latent": 3}},
         {"name": "immune", "path": "immune.h5ad", "evaluate-on": "immune_others.h5ad"},
     ]
     config = {"data": data, **GRID, "settings": SETTINGS} | changes
@@ -70,14 +71,18 @@ def done(workplace: Path) -> Path:
 
 def test_every_run_is_there_and_shares_the_split_of_its_data_set(done: Path) -> None:
     for data in ("simulated", "immune"):
-        runs = sorted((done / "results" / data / "runs").iterdir())
-        names = [f"{loss}_cut1_seed{seed}" for loss in ("cosine", "mse") for seed in (0, 1)]
+        runs = sorted(path.parent for path in (done / "results" / data / "runs").glob("*/config.json"))
+        names = [f"{loss}_cut1_seed{seed}" for loss in ("cosine+0.1-softmax", "mse") for seed in (0, 1)]
         assert [run.name for run in runs] == names
         assert len({(run / "split.csv").read_bytes() for run in runs}) == 1
         for run, name in zip(runs, names, strict=True):
             settings = read_config(run)["settings"]
-            assert f"{settings['loss']}_cut{settings['cut']:g}_seed{settings['seed']}" == name
-            assert (settings["split_seed"], settings["n_latent"], settings["epochs"]) == (3, 4, 2)
+            loss = settings["loss"].replace("*", "-")
+            assert f"{loss}_cut{settings['cut']:g}_seed{settings['seed']}" == name
+            n_latent = 3 if data == "simulated" else 4  # its own setting, over that of all
+            assert (settings["split_seed"], settings["n_latent"], settings["epochs"]) == (3, n_latent, 2)
+            log = run.with_name(f"{run.name}_log") / "history.csv"
+            assert log.is_file() == (data == "simulated")
 
 
 def test_every_run_is_evaluated_on_its_own_profiles_or_on_others(done: Path) -> None:
@@ -94,7 +99,7 @@ def test_the_comparison_reads_all_runs(done: Path) -> None:
     for data in ("simulated", "immune"):
         folder = done / "results" / data / "comparison"
         paired = pd.read_csv(folder / "paired.csv")
-        assert set(zip(paired["reference"], paired["arm"], paired["n_seeds"], strict=True)) == {("mse", "cosine", 2)}
+        assert set(zip(paired["reference"], paired["arm"], paired["n_seeds"], strict=True)) == {("mse", LOSSES[1], 2)}
         assert pd.read_csv(folder / "metrics.csv")["run"].nunique() == 4
 
 
@@ -115,9 +120,10 @@ def planned(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What would be run on a cluster, of a grid with every kind of flag."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("snakemake-executor-plugin-slurm is not installed: no plan for a cluster can be made")
-    data = {"name": "a", "path": str(workplace / "simulated.h5ad"), "layer": "counts", "color": "kind"}
+    data: dict[str, Any] = {"name": "a", "path": str(workplace / "simulated.h5ad"), "layer": "counts", "color": "kind"}
     data["evaluate-on"] = str(workplace / "immune.h5ad")
-    settings = {"scale": True, "n-top-genes": None, "group": "my donor"}
+    data["settings"] = {"group": "my donor", "stream": False, "null": True}
+    settings = {"scale": True, "n-top-genes": None, "group": None, "objective": "simclr+reconstruction", "nodes": 2}
     grid = {"losses": ["cosine"], "cuts": [1, 2.5], "seeds": [7]}
     folder = write_config(tmp_path_factory.mktemp("plan"), data=[data], **grid, settings=settings)
     profile = str(WORKFLOW / "profiles" / "slurm")
@@ -139,17 +145,32 @@ def test_the_plan_for_a_cluster_asks_for_a_gpu_for_each_fit(planned: str) -> Non
 
 def test_flags_reach_the_commands(planned: str, workplace: Path) -> None:
     path, other = workplace / "simulated.h5ad", workplace / "immune.h5ad"
-    flags = "--split-seed 3 --color kind --layer counts --scale --group 'my donor' > logs/fit/a/"
+    flags = "--split-seed 3 --color kind --scale --group 'my donor' --objective simclr+reconstruction --nodes 2"
     run = "results/a/runs/cosine_cut2.5_seed7"
-    assert f"geneae fit {path} -o {run} --loss cosine --cut 2.5 --seed 7 {flags}" in planned
-    assert f"geneae evaluate {run} {other} -o results/a/evaluations/cosine_cut2.5_seed7 --layer counts > " in planned
+    fit_line = f"geneae fit {path} -o {run} --overwrite --loss cosine --cut 2.5 --seed 7 {flags} --stream no --null"
+    assert f"{fit_line} --layer counts > logs/fit/a/" in planned
+    folder = "results/a/evaluations/cosine_cut2.5_seed7"
+    assert f"geneae evaluate {run} {other} -o {folder} --layer counts --stream no > " in planned
     assert f"geneae compare results/a/runs/cosine_cut1_seed7 {run} -o results/a/comparison --color kind > " in planned
+
+
+def test_encoders_that_learn_from_views_alone_are_not_evaluated(workplace: Path, tmp_path: Path) -> None:
+    data = [{"name": "a", "path": str(workplace / "simulated.h5ad")}]
+    folder = write_config(
+        tmp_path, data=data, losses=["mse"], settings={"objective": "simclr", "views": "thin:0.3+mask"}
+    )
+    dry = snakemake(folder, "--dry-run", "--printshellcmds")
+    assert dry.returncode == 0, dry.stdout
+    assert "--objective simclr --views thin:0.3+mask >" in dry.stdout
+    assert "geneae compare" in dry.stdout
+    assert "geneae evaluate" not in dry.stdout
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"settings": {"epoch": 3}}, "configuration, $.settings: Additional properties are not allowed ('epoch' was"),
+        ({"losses": ["mse", "coisne"]}, "configuration, $.losses[1]: 'coisne' does not match"),
         (
             {"data": [{"name": "a", "path": "b"}] * 2},
             "data: names must differ; found a, a. Rename one of the data sets.",
@@ -170,7 +191,16 @@ def test_a_wrong_configuration_is_refused_by_name(changes: dict[str, Any], messa
         ({"lossess": ["mse"]}, "'lossess' was unexpected"),
         ({"data": [{"name": "a", "path": "a.h5ad", "colour": "b"}]}, "'colour' was unexpected"),
         ({"data": [{"name": "a/b", "path": "a.h5ad"}]}, "'a/b' does not match"),
-        ({"losses": ["mae"]}, "'mae' is not one of"),
+        ({"losses": ["mae"]}, "'mae' does not match"),
+        ({"losses": ["cosine+0.1*softmx"]}, "'cosine+0.1*softmx' does not match"),
+        ({"losses": ["0.5*cosine+1e-3*softmax+mse"]}, None),
+        ({"data": [{"name": "a", "path": "a.h5ad", "settings": {"epoch": 1}}]}, "'epoch' was unexpected"),
+        ({"settings": {"objective": "simclr+mse"}}, "'simclr+mse' does not match"),
+        ({"settings": {"objective": "reconstruction+dino"}}, None),
+        ({"settings": {"views": "thin:0.3+blur"}}, "'thin:0.3+blur' does not match"),
+        ({"settings": {"stream": "maybe"}}, "'maybe' is not one of"),
+        ({"settings": {"stream": True, "null": True, "log": "csv"}}, None),
+        ({"settings": {"learning-rate": "fast"}}, "'fast' is not of type 'number'"),
         ({"cuts": [0]}, "0 is less than or equal to the minimum of 0"),
         ({"seeds": []}, "should be non-empty"),
     ],
@@ -188,23 +218,42 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def test_settings_are_the_flags_of_fit() -> None:
-    elsewhere = {"loss", "cut", "seed", "split_seed", "nodes"}  # the grid; and a job has one node
-    flags = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in fit.params}
-    expected = {flags[name] for name in Settings.__dataclass_fields__ if name not in elsewhere}
-    assert set(schema()["properties"]["settings"]["properties"]) == expected
-    assert schema()["properties"]["losses"]["items"]["enum"] == [*LOSS_NAMES, *NEGATIVE_NAMES]
+def settings_schema() -> dict[str, Any]:
+    """Of the settings of all runs, by key."""
+    found: dict[str, Any] = schema()["$defs"]["settings"]["properties"]
+    return found
+
+
+GRID_FLAGS = {"loss", "cut", "seed", "split-seed"}
+DATA_FLAGS = {"layer", "raw", "color"}
+WORKFLOW_FLAGS = {"output", "overwrite", "resume", "quiet", "config"}
+
+
+def test_every_flag_of_fit_has_its_place() -> None:
+    flags = {flag.removeprefix("--") for parameter in fit.params for flag in parameter.opts if flag.startswith("--")}
+    elsewhere = GRID_FLAGS | DATA_FLAGS | WORKFLOW_FLAGS
+    assert flags >= elsewhere
+    assert set(settings_schema()) == flags - elsewhere
+    assert set(schema()["properties"]["data"]["items"]["properties"]) >= DATA_FLAGS
+
+
+def test_names_in_the_schema_are_those_of_geneae() -> None:
+    patterns = {name: rule.get("pattern") for name, rule in schema()["$defs"].items()}
+    for name, known in (
+        ("loss", (*LOSS_NAMES, *NEGATIVE_NAMES)),
+        ("objective", OBJECTIVE_NAMES[1:]),
+        ("views", VIEW_NAMES),
+    ):
+        assert f"({'|'.join(known)})" in patterns[name]
 
 
 def test_the_configuration_explains_every_key_and_its_default() -> None:
     text = (WORKFLOW / "config" / "config.yaml").read_text(encoding="utf-8")
     assert set(yaml.safe_load(text)) == set(schema()["properties"])
-    explained = dict(re.findall(r"^  (?:# )?(?:- )?([a-z-]+): (\S+) +# .+$", text, re.MULTILINE))
-    explained |= dict(re.findall(r"^    (?:# )?([a-z-]+): (\S+) +# .+$", text, re.MULTILINE))
-    assert set(schema()["properties"]["settings"]["properties"]) | set(
-        schema()["properties"]["data"]["items"]["properties"]
-    ) == set(explained)
-    fields = {parameter.opts[0].removeprefix("--"): parameter.name for parameter in fit.params}
-    for name in schema()["properties"]["settings"]["properties"]:
-        default = getattr(Settings(), str(fields[name]))
+    explained = dict(re.findall(r'^ {2,4}(?:# |- )?"?([a-z-]+)"?: (\S.*?) +# .+$', text, re.MULTILINE))
+    assert set(explained) == set(settings_schema()) | set(schema()["properties"]["data"]["items"]["properties"])
+    values = fit.make_context("fit", ["data.h5ad"]).params
+    defaults = {parameter.opts[0].removeprefix("--"): values.get(str(parameter.name)) for parameter in fit.params}
+    for name in settings_schema():
+        default = defaults[name]
         assert yaml.safe_load(explained[name]) == (int(default) if name == "precision" else default), name

@@ -2,6 +2,9 @@
 
 Arms are given by name, in the order in which they are shown. A table of an arm holds the rows of all its seeds, one
 after another; per-profile numbers are averaged over seeds before they are drawn.
+
+Each gives the axes back. `show=True` shows the figure, as `pyplot.show` does; `save="figure.png"` writes it, and the
+ending says as what (`.png`, `.pdf`, `.svg`).
 """
 
 from geneae.pl.differences import difference_by_label, paired_differences

@@ -1,6 +1,7 @@
 """Figures of differences to the first arm."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
-from geneae.pl.layout import add_legend, label_size, name_rows, one_axes, rows_size
+from geneae.pl.layout import add_legend, finish, label_size, name_rows, one_axes, rows_size
 from geneae.pl.style import GREY, LOWER_IS_BETTER, MARKERS, MOST_LABELS, PALETTE, arm_style, shown, title_of
 from geneae.pl.values import label_differences, main_metric, shown_split
 
@@ -20,6 +21,8 @@ def difference_by_label(
     *,
     metric: str | None = None,
     split: str | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> Axes:
     """Difference of each arm to the first by label of the profiles (cell type, say), with 95 % intervals over profiles.
 
@@ -47,6 +50,7 @@ def difference_by_label(
     ax.set_yticks(range(len(labels)), [f"{shown(label)} ({counts[label]:,})" for label in labels])
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     better = "← left is better" if metric in LOWER_IS_BETTER else "right is better →"
     ax.set_xlabel(f"difference in {title_of(metric)} to {shown(reference)} ({better})")
     markers = [
@@ -54,7 +58,7 @@ def difference_by_label(
         for n, arm in enumerate(arms)
     ]
     add_legend([ax], markers)
-    return ax
+    return finish(ax, show, save)
 
 
 def _dodge(number: int, n_arms: int) -> float:
@@ -63,7 +67,13 @@ def _dodge(number: int, n_arms: int) -> float:
 
 
 def paired_differences(
-    paired: pd.DataFrame, ax: Axes | None = None, *, metric: str | None = None, split: str | None = None
+    paired: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> Axes:
     """Difference of every arm to the reference on one metric, with its interval; colour and marker give the verdict.
 
@@ -100,7 +110,8 @@ def paired_differences(
     reach = 1.15 * float(np.nanmax(np.abs(rows[["difference", "low", "high"]].to_numpy(float))))
     reach = reach if reach > 0 else 1e-3
     ax.set_xlim(-reach, reach)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table beside it has no powers of ten either
     better = "← left is better" if (rows["better"] == "lower").any() else "right is better →"
     ax.set_xlabel(f"difference in {title_of(metric)} to {shown(rows['reference'].iloc[0])} ({better})")
     add_legend(
@@ -111,4 +122,4 @@ def paired_differences(
             if name in kind
         ],
     )
-    return ax
+    return finish(ax, show, save)

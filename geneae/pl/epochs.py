@@ -1,6 +1,7 @@
 """Figures of training: metrics and norms by epoch."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from geneae.pl.layout import add_legend, arm_handles, one_axes, panels_size, several_axes, use_plain_log
+from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, several_axes, use_plain_log
 from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, title_of
 from geneae.pl.values import mean_curve
 
@@ -34,7 +35,13 @@ def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], colu
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+def training_curves(
+    histories: Mapping[str, Sequence[pd.DataFrame]],
+    axes: Sequence[Axes] | None = None,
+    *,
+    show: bool = False,
+    save: str | Path | None = None,
+) -> list[Axes]:
     """Validation cosine and validation MSE by epoch: the mean over seeds, and a thin line for each seed.
 
     Parameters
@@ -50,10 +57,16 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Seque
         better = "← lower is better" if metric == "mse" else "higher is better →"
         ax.set_ylabel(f"validation {title_of(metric)} ({better})")
     add_legend(found, arm_handles(list(histories)))
-    return found
+    return finish(found, show, save)
 
 
-def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequence[Axes] | None = None) -> list[Axes]:
+def encoder_curves(
+    histories: Mapping[str, Sequence[pd.DataFrame]],
+    axes: Sequence[Axes] | None = None,
+    *,
+    show: bool = False,
+    save: str | Path | None = None,
+) -> list[Axes]:
     """Cosine of two views, share of opposite ones, and k-NN accuracy where there are labels, by epoch.
 
     Parameters
@@ -70,11 +83,18 @@ def encoder_curves(histories: Mapping[str, Sequence[pd.DataFrame]], axes: Sequen
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)
         ax.set_ylabel(title)
+    found[list(titles).index("opposite_halves")].set_ylim(-0.03, 1.03)  # a share, with room for the line at its ends
     add_legend(found, arm_handles(list(histories)))
-    return found
+    return finish(found, show, save)
 
 
-def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | None = None) -> Axes:
+def norm_by_epoch(
+    histories: Mapping[str, Sequence[pd.DataFrame]],
+    ax: Axes | None = None,
+    *,
+    show: bool = False,
+    save: str | Path | None = None,
+) -> Axes:
     """Median over validation profiles of norm of prediction over norm of target, by epoch; 1 means equal lengths.
 
     A prediction of noisy molecules has the least squared error where this ratio equals the cosine, below 1.
@@ -89,13 +109,16 @@ def norm_by_epoch(histories: Mapping[str, Sequence[pd.DataFrame]], ax: Axes | No
     ax.set_ylim(low, high)
     ax.set_ylabel("norm of prediction / norm of target")
     add_legend([ax], arm_handles(list(histories)))
-    return ax
+    return finish(ax, show, save)
 
 
 def dynamics_by_epoch(
     histories: Mapping[str, Sequence[pd.DataFrame]],
     columns: Sequence[str] = tuple(DYNAMICS),
     axes: Sequence[Axes] | None = None,
+    *,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> list[Axes]:
     """Norms, gradients, latents or the metric by epoch: the mean over seeds, and a thin line for each seed.
 
@@ -113,4 +136,4 @@ def dynamics_by_epoch(
         _draw_curves(ax, histories, column)
         ax.set_ylabel(DYNAMICS.get(column, column.replace("_", " ")))
     add_legend(found, arm_handles(list(histories)))
-    return found
+    return finish(found, show, save)

@@ -1,18 +1,21 @@
 """The figure of single genes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from geneae.pl.layout import add_legend, arm_handles, one_axes, panels_size, use_plain_log
+from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, use_plain_log
 from geneae.pl.style import GREY, PALETTE, arm_style, shown
 from geneae.pl.values import by_gene, running_median
 
 
-def gene_correlation(genes: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+def gene_correlation(
+    genes: Mapping[str, pd.DataFrame], ax: Axes | None = None, *, show: bool = False, save: str | Path | None = None
+) -> Axes:
     """Correlation over profiles of a gene with its prediction, against its mean expression.
 
     Lines are medians in bins of equally many genes; the genes themselves are dots where there is one arm.
@@ -47,4 +50,4 @@ def gene_correlation(genes: Mapping[str, pd.DataFrame], ax: Axes | None = None) 
     if len(tables) == 1:
         names = [Line2D([], [], color="#000000", linewidth=2, label=f"median, {shown(next(iter(genes)))}")]
     add_legend([ax], names)
-    return ax
+    return finish(ax, show, save)

@@ -1,6 +1,7 @@
 """The figure of latents."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,11 +9,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from geneae.pl.layout import add_legend, dot_size, set_title, several_axes
+from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes
 from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, shown
 
 
-def umap(tables: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None, *, title: str = "label") -> list[Axes]:
+def umap(
+    tables: Mapping[str, pd.DataFrame],
+    axes: Sequence[Axes] | None = None,
+    *,
+    title: str = "label",
+    show: bool = False,
+    save: str | Path | None = None,
+) -> list[Axes]:
     """UMAP of the latent of each arm side by side, coloured by label: the 20 most frequent, others in grey.
 
     More than 20 different numbers are drawn on a continuous scale. Distances between groups mean little in a UMAP.
@@ -43,7 +51,7 @@ def umap(tables: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None,
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:
         found[0].figure.colorbar(ScalarMappable(norm, "viridis"), ax=found, label=shown(title), pad=0.02)
-        return found
+        return finish(found, show, save)
     handles = [
         Line2D([], [], linestyle="none", color=_kind_style(n)[0], marker=_kind_style(n)[1], label=shown(kind))
         for n, kind in enumerate(kinds[:MOST_LABELS])
@@ -52,7 +60,7 @@ def umap(tables: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None,
         left = len(kinds) - MOST_LABELS
         handles.append(Line2D([], [], linestyle="none", color=GREY, marker=".", label=f"{left} rarer ones"))
     add_legend(found, handles, shown(title))
-    return found
+    return finish(found, show, save)
 
 
 def _kind_style(number: int) -> tuple[str, str]:

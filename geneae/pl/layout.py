@@ -1,6 +1,8 @@
 """Axes and what stands around them: sizes, panels, legends, ticks."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from geneae.pl.style import LONGEST_NAME, MOST_LABELS, arm_style, shown
+
+Drawn = TypeVar("Drawn", Axes, list[Axes])
 
 
 def rows_size(n_rows: int) -> tuple[float, float]:
@@ -55,6 +59,18 @@ def several_axes(axes: Sequence[Axes] | None, n_panels: int, n_names: int = 1) -
     for ax in found[n_panels:]:
         ax.set_visible(False)
     return found[:n_panels]
+
+
+def finish(drawn: Drawn, show: bool, save: str | Path | None) -> Drawn:
+    """The axes of a figure that is drawn, after it was written to a file and shown, where that is asked for."""
+    figure = (drawn if isinstance(drawn, Axes) else drawn[0]).get_figure(root=True)
+    if save is not None and figure is not None:
+        figure.savefig(save, dpi=150, bbox_inches="tight")
+    if show:
+        from matplotlib import pyplot as plt  # chooses a backend
+
+        plt.show()
+    return drawn
 
 
 def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """Figures of single profiles: distribution of the cosine, cosine against MSE, parts of the error."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from geneae.pl.layout import (
     add_legend,
     dot_size,
+    finish,
     lies_in_grid,
     name_rows,
     one_axes,
@@ -36,6 +38,8 @@ def cosine_distribution(
     *,
     metric: str | None = None,
     split: str | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> Axes:
     """Distribution over profiles of the cosine, a row for each arm, with lines for baselines and noise ceiling.
 
@@ -65,7 +69,7 @@ def cosine_distribution(
         _draw_baselines(ax, baseline_values(metrics, list(profiles), split, metric))
     name_rows(ax, list(profiles))
     ax.set_xlabel(axis_label(metric))
-    return ax
+    return finish(ax, show, save)
 
 
 def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> None:
@@ -81,10 +85,16 @@ def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> No
 
 
 def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
-    """A line through each row; equal ones join to one line. Names stand above, one below another."""
+    """A line through each row; equal ones join to one line.
+
+    Names stand above: those of the lower half to the left and rising, those of the upper half to the right and falling,
+    so that no name is crossed by what leads to another.
+    """
     order = sorted(lines, key=lambda name: np.nanmean(lines[name]))
     values = {name: next(value for value in lines[name] if not np.isnan(value)) for name in order}
-    for height, name in enumerate(order):
+    for place, name in enumerate(order):
+        is_left = place < len(order) / 2
+        height = place if is_left else len(order) - 1 - place
         ax.vlines(
             lines[name],
             np.arange(len(lines[name])) - 0.5,
@@ -96,14 +106,13 @@ def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
         )
         title = {"ceiling": "noise ceiling", **BASELINES}[name]
         is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
-        place = list(values).index(name)
         ax.annotate(
             f"{title} {values[name]:.4f}" if is_one else f"{title} (differs by arm)",
             (values[name], 1.0),
-            (-4 if place < len(order) / 2 else 4, 5 + 12 * height),
+            (-4 if is_left else 4, 5 + 12 * height),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
-            ha="right" if place < len(order) / 2 else "left",
+            ha="right" if is_left else "left",
             fontsize="small",
             arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": GREY, "shrinkA": 0, "shrinkB": 0},
             annotation_clip=False,
@@ -111,7 +120,12 @@ def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
 
 
 def cosine_against_mse(
-    profiles: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None, *, split: str | None = None
+    profiles: Mapping[str, pd.DataFrame],
+    axes: Sequence[Axes] | None = None,
+    *,
+    split: str | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> list[Axes]:
     """Cosine with the own input against MSE, a dot for each profile and a panel for each arm, all on the same scales.
 
@@ -143,7 +157,7 @@ def cosine_against_mse(
         )
         bar.ax.yaxis.labelpad = 8  # numbers of five digits are wide
         use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
-    return found
+    return finish(found, show, save)
 
 
 def _molecules_norm(tables: list[pd.DataFrame]) -> Normalize | None:
@@ -178,6 +192,8 @@ def error_parts(
     ax: Axes | None = None,
     *,
     split: str | None = None,
+    show: bool = False,
+    save: str | Path | None = None,
 ) -> Axes:
     """Mean MSE of each arm as its two parts, direction and magnitude, stacked; the number is their sum.
 
@@ -230,4 +246,4 @@ def error_parts(
         for n, part in ((0, "direction"), (4, "magnitude"))
     ]
     add_legend([ax], handles)
-    return ax
+    return finish(ax, show, save)

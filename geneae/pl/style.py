@@ -48,12 +48,12 @@ LONGEST_NAME = 32  # characters
 WIDE = 100.0  # ratio of largest to smallest value from which an axis is logarithmic
 
 DYNAMICS = {
-    "reconstruction_norm": "norm of prediction (median)",
-    "gradient_norm": "gradient at the prediction (mean norm)",
-    "gradient_times_norm": "gradient x norm (cosine: mean sine)",
-    "effective_rank": "effective rank of the latent",
+    "reconstruction_norm": "norm of prediction\n(median)",
+    "gradient_norm": "gradient at prediction\n(mean norm)",
+    "gradient_times_norm": "gradient x norm\n(cosine: mean sine)",
+    "effective_rank": "effective rank\nof the latent",
 }
-"""Columns of the history that say how a training went, and their titles."""
+"""Columns of the history that say how a training went, and their titles, short enough for panels side by side."""
 
 
 def shown(name: object, longest: int = LONGEST_NAME) -> str:

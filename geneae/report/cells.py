@@ -82,12 +82,18 @@ def mean_cell(values: list[float]) -> Cell:
     if len(known) == 1:
         return number_cell(mean)
     spread = float(known.std(ddof=1))
-    is_small = NOTHING < abs(mean) < 0.001  # four decimals say too little
-    return number_cell(mean, f"{number(mean)} ± {f'{spread:.2e}' if is_small else f'{spread:.4f}'}")
+    shown = f"{spread:.4f}"
+    if NOTHING < abs(mean) < 0.001:  # four decimals say too little
+        shown = f"{spread:.2e}"
+    elif abs(mean) >= 1000:  # and too much
+        shown = f"{spread:,.0f}"
+    return number_cell(mean, f"{number(mean)} ± {shown}")
 
 
 def signed(value: float) -> str:
-    """Five decimals with a sign; no sign where all of them are zero."""
+    """Five decimals with a sign, none from 1,000 on; no sign where all of them are zero."""
     if not np.isfinite(value):
         return "–"
+    if abs(value) >= 1000:
+        return f"{value:+,.0f}"
     return f"{value:+.5f}" if round(value, 5) else "0.00000"

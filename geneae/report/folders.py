@@ -60,7 +60,7 @@ class Run:
 
 
 def read_run(folder: Path, arm: str | None = None) -> Run:
-    """A run from its files; `arm` is by default the name of its loss."""
+    """A run from its files; `arm` is by default the name of its loss, or of its objective where that is another."""
     config = read_config(folder)
     needed = ENCODER_NEEDED if _is_encoder(config) else NEEDED
     metrics, profiles, history = (
@@ -74,8 +74,17 @@ def read_run(folder: Path, arm: str | None = None) -> Run:
     if (folder / SPLIT).is_file():
         split = pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"]
         sizes = {str(name): int(size) for name, size in split.value_counts().items()}
-    arm = arm or str(config["settings"]["loss"])
+    arm = arm or _arm_of(config)
     return Run(folder.name, arm, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
+
+
+def _arm_of(config: dict[str, Any]) -> str:
+    """What a run by itself is called: an encoder has no loss of reconstruction."""
+    settings = config["settings"]
+    loss, objective = str(settings["loss"]), str(settings.get("objective", "reconstruction"))
+    if objective == "reconstruction":
+        return loss
+    return objective if _is_encoder(config) else f"{objective}, {loss}"
 
 
 def _is_encoder(config: dict[str, Any]) -> bool:

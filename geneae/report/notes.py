@@ -85,9 +85,9 @@ def notes_of(runs: list[Run]) -> list[str]:
             "reward that, no noise ceiling, and no shrunken PCA."
         )
     said.append("Centred cosine is taken after the gene means are subtracted: the mean profile is at 0.")
+    fitted = "PCA and shrunken PCA are" if has_held_out(runs) else "PCA is"
     said.append(
-        "PCA and shrunken PCA are fitted to the training profiles. Validation profiles choose the epoch; test profiles "
-        "choose nothing."
+        f"{fitted} fitted to the training profiles. Validation profiles choose the epoch; test profiles choose nothing."
     )
     free = [arm for arm, several in arms_of(runs).items() if _is_scale_free(several[0])]
     if free:
@@ -129,7 +129,7 @@ def missing_from(runs: list[Run]) -> list[str]:
         said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
     if not any("label" in run.profiles or run.umap is not None for run in runs):
         said.append(
-            "The runs carry no labels: --color KEY, with a column of obs such as the cell type, adds a UMAP and, "
-            "between arms, differences by label."
+            "Without --color KEY, a column of obs such as the cell type, there is no UMAP and, between arms, no "
+            "difference by label."
         )
     return said

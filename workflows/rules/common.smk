@@ -1,5 +1,6 @@
 # The configuration, checked, and the functions that read it.
 import itertools
+import re
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -21,18 +22,34 @@ if len(DATA) < len(config["data"]):
     raise WorkflowError(f"data: names must differ; found {names}. Rename one of the data sets.")
 
 
+# Losses by their name in a path: cosine+0.1*softmax is cosine+0.1-softmax there.
+LOSS = {re.sub(r"[^\w.+=-]+", "-", loss): loss for loss in config["losses"]}
+if len(LOSS) < len(config["losses"]):
+    raise WorkflowError(f"losses: names must differ; found {', '.join(config['losses'])}. Leave one of them out.")
+
+
 wildcard_constraints:
     data=r"[\w-]+",
     run=r"[^/]+",
-    loss=r"[a-z-]+",
+    loss=r"[\w.+-]+",
     cut=r"[0-9.e+-]+",
     seed=r"\d+",
 
 
 def run_names():
     """Names of the run folders of a data set; the first arm, which the others are compared with, comes first."""
-    grid = itertools.product(config["losses"], config["cuts"], config["seeds"])
+    grid = itertools.product(LOSS, config["cuts"], config["seeds"])
     return [f"{loss}_cut{cut}_seed{seed}" for loss, cut, seed in grid]
+
+
+def settings_of(data):
+    """Settings of the fits of a data set: those of all, and over them its own."""
+    return config.get("settings", {}) | DATA[data].get("settings", {})
+
+
+def reconstructs(data):
+    """Whether the fits of a data set reconstruct; an encoder that learns from views alone has nothing to evaluate."""
+    return "reconstruction" in settings_of(data).get("objective", "reconstruction").split("+")
 
 
 def runs_of(data):
@@ -41,8 +58,8 @@ def runs_of(data):
 
 
 def evaluations_of(data):
-    """Folders with the evaluation of each run of a data set."""
-    return [f"results/{data}/evaluations/{name}" for name in run_names()]
+    """Folders with the evaluation of each run of a data set; none of encoders."""
+    return [f"results/{data}/evaluations/{name}" for name in run_names() if reconstructs(data)]
 
 
 def flags(options):
@@ -53,23 +70,25 @@ def flags(options):
     )
 
 
-def matrix_of(data):
-    """Which matrix of a data set to read."""
-    return {name: DATA[data].get(name) for name in ("layer", "raw")}
+def reading_flags(data):
+    """How the matrix of a data set is read. YAML takes yes and no for true and false; the flag wants the words."""
+    stream = settings_of(data).get("stream")
+    matrix = {name: DATA[data].get(name) for name in ("layer", "raw")}
+    return matrix | {"stream": {True: "yes", False: "no"}.get(stream, stream)}
 
 
 def fit_flags(wildcards):
     """Flags of a fit. All runs of a data set share the split."""
     return flags(
         {
-            "loss": wildcards.loss,
+            "loss": LOSS[wildcards.loss],
             "cut": wildcards.cut,
             "seed": wildcards.seed,
             "split-seed": config.get("split-seed", 0),
             "color": DATA[wildcards.data].get("color"),
         }
-        | matrix_of(wildcards.data)
-        | config.get("settings", {})
+        | settings_of(wildcards.data)
+        | reading_flags(wildcards.data)
     )
 
 

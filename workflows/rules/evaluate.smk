@@ -7,7 +7,7 @@ rule evaluate:
     log:
         "logs/evaluate/{data}/{run}.log",
     params:
-        flags=lambda wildcards: flags(matrix_of(wildcards.data)),
+        flags=lambda wildcards: flags(reading_flags(wildcards.data)),
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,

@@ -16,4 +16,4 @@ rule fit:
     conda:
         "../envs/geneae.yaml"
     shell:
-        "geneae fit {input.data:q} -o {output.run:q} {params.flags} > {log:q} 2>&1"
+        "geneae fit {input.data:q} -o {output.run:q} --overwrite {params.flags} > {log:q} 2>&1"
