@@ -24,6 +24,7 @@ from torch import Tensor
 from geneae.devices import Ranks
 from geneae.errors import InputError
 from geneae.network import Network
+from geneae.objectives import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1  # of the file
@@ -37,6 +38,8 @@ class Progress:
 
     network: Network
     """With the weights of the last step."""
+    objective: Objective
+    """With what has followed the network, and heads."""
     optimizer: torch.optim.Optimizer
     """With its moments."""
     order: Tensor
@@ -119,7 +122,8 @@ class Checkpoint:
         Weights that are no numbers are not written: who went on from them would only meet them again.
         """
         begin = time.perf_counter()
-        if not all(bool(parameter.isfinite().all()) for parameter in progress.network.parameters()):
+        parameters = *progress.network.parameters(), *progress.objective.learned()
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             return
         random = ranks.gather(_random_state(ranks.device))
         if ranks.rank == 0:
@@ -131,11 +135,17 @@ class Checkpoint:
         self._cost = self._written - begin
 
     def restore(
-        self, network: Network, optimizer: torch.optim.Optimizer, order: torch.Generator, rank: int
+        self,
+        network: Network,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        rank: int,
     ) -> Progress:
-        """Put network, optimiser and generators back into their state, and give where the training is."""
+        """Put network, objective, optimiser and generators back into their state, and give where the training is."""
         tensors = self._tensors
         network.load_state_dict(_below("network", tensors))
+        objective.set_state(_below("objective", tensors))
         best_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         best_state |= {name: tensor.to(network.mean.device) for name, tensor in _below("best", tensors).items()}
         moments: dict[int, dict[str, Tensor]] = {}
@@ -147,9 +157,8 @@ class Checkpoint:
         _set_random_state(tensors["random"][rank], network.mean.device)
         state, at_start = self._state, tensors["at_start"].to(network.mean.device)
         position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds", "update")}
-        return Progress(
-            network, optimizer, tensors["order"], at_start, state["rows"], state["best"], best_state, **position
-        )
+        done = tensors["order"], at_start, state["rows"], state["best"], best_state
+        return Progress(network, objective, optimizer, *done, **position)
 
     def _check(self) -> None:
         """Refuse to go on with something else, and say what differs."""
@@ -229,6 +238,7 @@ def sync(path: Path) -> None:
 def _pack(progress: Progress, random: Tensor) -> dict[str, Tensor]:
     trained = {name for name, _ in progress.network.named_parameters()}
     tensors = {f"network.{name}": tensor for name, tensor in progress.network.state_dict().items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in progress.objective.state().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items() if name in trained}
     for number, moments in progress.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{field}": tensor for field, tensor in moments.items()}

@@ -197,7 +197,7 @@ FIT_OPTIONS = (
         type=float,
     ),
     option("grad_scale", "Multiply the gradient of a reconstruction by its norm to this power, 0 to 2."),
-    option("optimizer", "AdamW, or gradient descent without momentum.", **choice(OPTIMIZERS)),
+    option("optimizer", "AdamW, or gradient descent without momentum, or with momentum 0.9.", **choice(OPTIMIZERS)),
     option("n_top_genes", "Keep so many genes of largest variance.  [default: all in 3 profiles or more]", type=int),
     option("scale", "Divide every gene by its deviation.", "--scale/--no-scale"),
     option("validation", "Fraction of the profiles that choose the epoch, 0 to 1."),

@@ -119,7 +119,7 @@ def fit(
     fractions = settings.validation, settings.test
     split = split_profiles(profiles.obs, *fractions, settings.group, settings.stratify, _split_seed(settings), is_empty)
     saved = None
-    if checkpoint is not None and name is None:  # teachers and queues are in no checkpoint
+    if checkpoint is not None:
         identity = _identity(profiles, settings, split, null, metric)
         saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))

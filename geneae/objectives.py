@@ -39,6 +39,12 @@ class Objective(Protocol):
     def after_step(self, network: Network, seen: Any) -> None:
         """What follows the network: teachers, queues."""
 
+    def state(self) -> dict[str, Tensor]:
+        """All of it that steps change, by name, for a checkpoint."""
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there, after `begin`."""
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -75,6 +81,13 @@ class Reconstruction:
 
     def after_step(self, network: Network, seen: InnerProducts) -> None:
         """Nothing follows."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: steps change the network alone."""
+        return {}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing."""
 
     def by_profile(self, products: InnerProducts) -> Tensor:
         """(n_profiles,) losses; 0 where the target has no direction."""

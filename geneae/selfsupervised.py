@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,30 @@ class SelfSupervised(nn.Module, ABC):
             self._teacher = AveragedModel(branch, multi_avg_fn=get_ema_multi_avg_fn(self._momentum[0]))
             self._teacher.requires_grad_(False)
             self._teacher.update_parameters(branch)  # the first call copies; from the second on it averages
+        self.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """Heads, teacher, queue or centre, and how many steps are done."""
+        return self.state_dict()
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there, after `begin`."""
+        self.load_state_dict(state)
+
+    def get_extra_state(self) -> Tensor:
+        """How many steps are done; with it torch saves and loads them beside the weights."""
+        return torch.tensor(self._step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """So many steps are done."""
+        self._step = int(state)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but the encoder of a teacher drops nothing out: what it shows is to be learned."""
+        super().train(mode)
+        if self._teacher is not None:
+            self._teacher.module.get_submodule("network").eval()
+        return self
 
     def learned(self) -> list[nn.Parameter]:
         """Parameters of the heads that steps change; the teacher's follow."""
@@ -348,6 +372,14 @@ class Joint:
     def after_step(self, network: Network, seen: tuple[Seen, InnerProducts]) -> None:
         """Teachers and queues follow."""
         self.views.after_step(network, seen[0])
+
+    def state(self) -> dict[str, Tensor]:
+        """That of the views."""
+        return self.views.state()
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there, after `begin`."""
+        self.views.set_state(state)
 
 
 RECONSTRUCTION = "reconstruction"

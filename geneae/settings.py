@@ -17,7 +17,7 @@ CENTERS = ("none", "gene", "profile")
 CUT_PLACES = ("encoder", "decoder", "all")
 CUT_BIASES = ("homogeneous", "zero", "scale")
 NEGATIVES = ("mean", "annealed", "hardest")
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
@@ -88,7 +88,7 @@ class Settings:
     grad_scale: float = 0.0
     """The gradient of each reconstruction is multiplied by its norm to this power, 0 to 2."""
     optimizer: str = "adamw"
-    """`adamw`, or `sgd`, without momentum."""
+    """`adamw`; `sgd`, gradient descent without momentum; or `sgd-momentum`, with momentum 0.9."""
     n_top_genes: int | None = None
     """Keep the genes of largest variance; None keeps all that are seen in at least three training profiles."""
     scale: bool = False

@@ -30,6 +30,7 @@ KEPT_BYTES = 2**28
 SHOWN = 3  # profiles named in a message
 STOP = 2**10  # tells the wish to stop from wishes to write, in their sum over processes
 RANK_STRIDE = 2**40  # between the seeds of processes, which draw their own dropout: no user has so large a seed
+SGD_MOMENTUM = 0.9  # of `sgd-momentum`, as in the papers on self-supervised learning that use it
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
 
 
@@ -153,10 +154,13 @@ def train(
         said = _runaway(loss, progress, settings, index % n_profiles, names)
         return InputError(said if checkpoint is None else f"{said} The weights before are in {checkpoint.path}.")
 
+    def begin_steps() -> torch.optim.Optimizer:
+        objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
+        return _optimizer(network, objective, settings)
+
     order = torch.Generator().manual_seed(settings.seed)
     if checkpoint is not None and checkpoint.is_resumed:
-        optimizer = _optimizer(network, objective, settings)
-        progress = checkpoint.restore(network, optimizer, order, ranks.rank)
+        progress = checkpoint.restore(network, objective, begin_steps(), order, ranks.rank)
         rows += progress.rows
         if on_epoch is not None:
             for row in rows:
@@ -173,9 +177,7 @@ def train(
         network.load_state_dict(initial)
         if starts_at_pca:
             _cut(network, objective, source, settings)
-        objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
-        optimizer = _optimizer(network, objective, settings)
-        progress = Progress(network, optimizer, order.get_state(), at_start, rows, 0, best_state)
+        progress = Progress(network, objective, begin_steps(), order.get_state(), at_start, rows, 0, best_state)
         if ranks.rank:
             torch.manual_seed(settings.seed + RANK_STRIDE * ranks.rank)
     progress.rows = rows
@@ -258,9 +260,11 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
         {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
         {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
     ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD([group for group in groups if group["params"]], lr=settings.learning_rate)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    momentum = SGD_MOMENTUM if settings.optimizer == "sgd-momentum" else 0.0
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum)
 
 
 def _n_steps(source: Source, settings: Settings) -> int:

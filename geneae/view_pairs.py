@@ -25,7 +25,11 @@ def draw_views(
 
 
 class ViewPairs:
-    """Two fresh views of every profile for one epoch; the seed and the order of the batches decide them."""
+    """Two fresh views of every profile for one epoch.
+
+    The seed and the first profile of a batch, which no other batch of the epoch holds, decide the views of the batch:
+    an epoch that is begun in its middle has the same ones.
+    """
 
     def __init__(
         self, network: Network, expression: Expression, viewer: Viewer, batch_size: int, seed: tuple[int, ...]
@@ -34,7 +38,7 @@ class ViewPairs:
         self._expression = expression
         self._viewer = viewer
         self._transpose = network.is_free
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         self._n_rest = expression.n_profiles % batch_size
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -43,8 +47,9 @@ class ViewPairs:
         return full_batches(profiles, self._n_rest)
 
     def take(self, index: Tensor) -> tuple[SparseRows, SparseRows]:
-        """Two views of some profiles."""
-        return draw_views(self._viewer, self._expression.take(index.numpy()), self._rng, self._transpose)
+        """Two views of some profiles, the same for the same profiles in the same order."""
+        rng = np.random.default_rng((*self._seed, int(index[0])))
+        return draw_views(self._viewer, self._expression.take(index.numpy()), rng, self._transpose)
 
 
 def full_batches(order: Tensor, n_rest: int) -> Tensor:

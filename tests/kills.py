@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--splits", "2", "--batch-size", "32", "--epochs", "6"]
 KINDS = {
     "free": [*FLAGS, "--basis", "free", "--init", "random", "--learning-rate", "0.01"],
+    "joint": [*FLAGS, "--objective", "dino+reconstruction", "--dropout", "0.1"],
     "pca": [*FLAGS, "--learning-rate", "0.02", "--dropout", "0.1", "--loss", "cosine"],
 }
 CLOCKS = {"seconds", "train_seconds"}

@@ -14,16 +14,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import QUICK as SMALL
+from conftest import simulate
 from test_training import PLAIN, QUICK, Data, Start, are_equal, data, make_start, weights
 
 from geneae import checkpoints
 from geneae.checkpoints import CHECKPOINT, Checkpoint, checkpoint_name, digest, is_partial, is_unfinished, stops_wait
 from geneae.errors import InputError, Interrupted
+from geneae.fitting import fit
+from geneae.profiles import read_profiles
 from geneae.settings import Settings
 from geneae.training import Training, train
 
 __all__ = ["data"]  # a fixture
 CLOCKS = ["train_seconds", "seconds"]
+SLOW = {"dropout": 0.3, "learning_rate": 0.01, "batch_size": 32, "epochs": 3, "device": "cpu"}
 
 
 def identity(settings: Settings, **others: Any) -> dict[str, Any]:
@@ -80,6 +85,34 @@ def test_a_training_that_was_killed_ends_as_if_it_never_was(
     assert (found.best_epoch, found.stopped_early) == (expected.best_epoch, expected.stopped_early)
     assert [row["epoch"] for row in seen] == list(range(len(expected.history)))
     assert found.history["seconds"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"objective": "moco-v2", "basis": "free", "init": "random", "optimizer": "sgd-momentum"},
+        {"objective": "byol+reconstruction"},
+        {"objective": "dino", "cut": 2.0},
+    ],
+    ids=lambda kind: kind["objective"],
+)
+def test_heads_teachers_queues_and_views_go_on_too(
+    kind: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = read_profiles(simulate(100, 60))
+    settings = Settings(**(SMALL | SLOW | kind))
+    expected = fit(profiles, settings)
+    for step in (2, 4):  # of three steps and an end an epoch: amid the first one, amid the second
+        killed_at(step, monkeypatch)
+        with pytest.raises(Killed):
+            fit(profiles, settings, checkpoint=tmp_path)
+    monkeypatch.undo()
+    found = fit(profiles, settings, checkpoint=tmp_path)
+    assert found.model.config["parts"] == 3
+    pd.testing.assert_frame_equal(
+        found.history.drop(columns=CLOCKS), expected.history.drop(columns=CLOCKS), check_exact=True
+    )
+    assert are_equal(weights(found.model.network), weights(expected.model.network))
 
 
 def test_a_training_that_had_ended_is_not_repeated(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,6 +250,39 @@ def test_training_curves_are_means_as_far_as_all_seeds_go() -> None:
     assert mse.get_ylabel() == "validation MSE (← lower is better)"
 
 
+@pytest.mark.parametrize("has_labels", [False, True])
+def test_encoder_curves_are_of_views_and_of_labels_where_all_have_them(has_labels: bool) -> None:
+    runs = histories(["simclr", "byol"])
+    for number, history in enumerate(history for several in runs.values() for history in several):
+        history["view_cosine"] = 0.1 * history["epoch"] + 0.01 * number
+        history["opposite_halves"] = 0.5 - 0.02 * history["epoch"]
+        if has_labels or number == 0:  # one run with labels among others without has nothing to stand beside
+            history["validation_knn_20"] = 0.3 + 0.1 * history["epoch"] + 0.05 * number
+    axes = pl.encoder_curves(runs)
+    columns = ["view_cosine", "opposite_halves"] + ["validation_knn_20"] * has_labels
+    titles = ["cosine of two views", "share of views below cosine 0", "validation 20-NN accuracy (higher is better →)"]
+    assert [ax.get_ylabel() for ax in axes] == titles[: len(columns)]
+    for ax, column in zip(axes, columns, strict=True):
+        thick = [line for line in ax.lines if line.get_linewidth() == 2]
+        for line, several in zip(thick, runs.values(), strict=True):
+            assert list(line.get_xdata()) == [0, 1, 2, 3]  # as far as all seeds go
+            np.testing.assert_allclose(line.get_ydata(), (several[0][column].iloc[:4] + several[1][column]) / 2)
+        thin = [line for line in ax.lines if line.get_linewidth() < 1]
+        for line, history in zip(thin, (history for several in runs.values() for history in several), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), history[column])
+    assert legend_of(axes[0]) == ["simclr", "byol"]
+
+
+def test_encoder_curves_go_onto_given_axes() -> None:
+    run = histories(["dino"], (3,))
+    run["dino"][0] = run["dino"][0].assign(view_cosine=[0.1, 0.2, 0.3], opposite_halves=0.0)
+    given = list(plt.subplots(1, 2)[1])
+    assert pl.encoder_curves(run, given) == given
+    assert [len(ax.lines) for ax in given] == [1, 1]
+    with pytest.raises(ValueError, match="axes"):
+        pl.encoder_curves(run, given[:1])
+
+
 def test_one_seed_has_no_thin_lines() -> None:
     cosine, _ = pl.training_curves(histories(["mse"], (3,)))
     assert len(cosine.lines) == 1

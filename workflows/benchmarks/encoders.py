@@ -1,12 +1,14 @@
 """How much encoders trained on views know of labels they have never seen: one markdown table over data and objectives.
 
     python workflows/benchmarks/encoders.py DATA... --label cell_type --seeds 5
+    python workflows/benchmarks/encoders.py data/immune_559.h5ad --clusters --seeds 5
 
 Every seed is a split, a start and an order of its own. Numbers are weighted k-NN accuracies of test profiles, whose
 labels the training profiles vote for (k = 20, and 200 in brackets); higher is better. Differences are paired: of the
 same test profiles with the same seed, mean over seeds with the 95 % interval of Student's t. Nothing is chosen by
 labels: the last epoch is taken. Data without the label are trained on all the same, and say how the loss and the views
-went.
+went; with `--clusters` they get labels, Leiden clusters of their principal components. Such labels favour PCA, and the raw
+input that it is made of: what they can show is whether an encoder has learned more than a random one.
 """
 
 from dataclasses import replace
@@ -18,19 +20,32 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from geneae.basis import fit_basis
+from geneae.dynamics import effective_rank
 from geneae.fitting import Fitted, fit
-from geneae.judging import NEIGHBOURS, Labelled, controls, encode, knn_is_right, labelled
+from geneae.judging import NEIGHBOURS, Labelled, clusters, controls, encode, knn_is_right, labelled
+from geneae.preprocess import fit_preprocess
+from geneae.products import sparse_rows
 from geneae.profiles import Profiles, read_profiles
 from geneae.selfsupervised import OBJECTIVES
 from geneae.settings import Settings
 
 RANDOM, PCA = "random_encoder", "pca"
+N_COMPONENTS = 30  # that profiles are clustered by
 
 
 def label_profiles(profiles: Profiles, fitted: Fitted, label: str, seed: int) -> Labelled:
     """Profiles with labels in the genes and splits of a fit."""
     expression, _ = fitted.model.preprocess.match(profiles)
     return labelled(expression, fitted.model.preprocess, profiles.obs, fitted.split, label, seed)
+
+
+def cluster(profiles: Profiles) -> np.ndarray:
+    """(n_profiles,) Leiden clusters of the first 30 principal components of all profiles, as scanpy makes them."""
+    preprocess = fit_preprocess(profiles, np.arange(profiles.n_profiles))
+    matrix = preprocess.apply(preprocess.match(profiles)[0])
+    basis = fit_basis([matrix], N_COMPONENTS, seed=0)
+    return clusters(basis.scores(sparse_rows(matrix)).numpy(), seed=0)
 
 
 def judge_seed(profiles: Profiles, base: Settings, objectives: list[str], label: str) -> list[dict[str, object]]:
@@ -43,12 +58,13 @@ def judge_seed(profiles: Profiles, base: Settings, objectives: list[str], label:
             latents |= controls(known, fitted.model.baselines, base)
         latents[objective] = encode(fitted.model.network, known.matrix, fitted.model.shift(is_half=False))
     assert known is not None
-    n_test = len(known.among("test"))
-    right = {
-        model: {f"knn_{k}": float(knn_is_right(known, values, "test", k).mean()) for k in NEIGHBOURS}
-        for model, values in latents.items()
-    }
-    return [{"model": model, "seed": base.seed, "n_test": n_test, **found} for model, found in right.items()]
+    test = known.among("test")
+    rows: list[dict[str, object]] = []
+    for model, values in latents.items():
+        right = {f"knn_{k}": float(knn_is_right(known, values, "test", k).mean()) for k in NEIGHBOURS}
+        rank = effective_rank(torch.from_numpy(values[test])) if isinstance(values, np.ndarray) else np.nan
+        rows.append({"model": model, "seed": base.seed, "n_test": len(test), **right, "effective_rank": rank})
+    return rows
 
 
 def difference(table: pd.DataFrame, model: str, rival: str) -> str:
@@ -63,13 +79,14 @@ def difference(table: pd.DataFrame, model: str, rival: str) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Means over seeds, and differences to the random encoder and to PCA."""
-    lines = ["| data | encoder | 20-NN (200-NN) | - random encoder | - PCA |", "|---|---|---|---|---|"]
+    """Means over seeds, differences to the random encoder and to PCA, and the effective rank of the latents."""
+    lines = ["| data | encoder | 20-NN (200-NN) | - random encoder | - PCA | rank |", "|---|---|---|---|---|---|"]
     for data, of_data in table.groupby("data", sort=False):
         for model in of_data["model"].unique():
-            means = of_data.loc[of_data["model"] == model, ["knn_20", "knn_200"]].mean()
+            means = of_data.loc[of_data["model"] == model, ["knn_20", "knn_200", "effective_rank"]].mean()
             others = [difference(of_data, model, rival) if model != rival else "" for rival in (RANDOM, PCA)]
             cells = [str(data), str(model), f"{means['knn_20']:.3f} ({means['knn_200']:.3f})", *others]
+            cells.append(f"{means['effective_rank']:.1f}" if means["effective_rank"] > 0 else "")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -89,7 +106,8 @@ def describe_training(profiles: Profiles, base: Settings, objectives: list[str])
 
 @click.command(context_settings={"show_default": True})
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--label", required=True, help="Column of obs that latents are judged by.")
+@click.option("--label", default="cell_type", help="Column of obs that latents are judged by.")
+@click.option("--clusters", "is_clustered", is_flag=True, help="Where it is missing, Leiden clusters take its place.")
 @click.option("--objective", "objectives", multiple=True, default=list(OBJECTIVES))
 @click.option("--seeds", default=5, help="Seeds 0, 1, ...")
 @click.option("--test", default=0.2, help="Share of the profiles that are judged.")
@@ -102,6 +120,7 @@ def describe_training(profiles: Profiles, base: Settings, objectives: list[str])
 def main(
     data: tuple[Path, ...],
     label: str,
+    is_clustered: bool,
     objectives: tuple[str, ...],
     seeds: int,
     test: float,
@@ -127,6 +146,9 @@ def main(
     rows: list[dict[str, object]] = []
     for path in data:
         profiles = read_profiles(path)
+        if label not in profiles.obs.columns and is_clustered:
+            profiles = replace(profiles, obs=profiles.obs.assign(**{label: cluster(profiles)}))
+            click.echo(f"{path.name} is labelled by {profiles.obs[label].nunique()} Leiden clusters of its PCA.")
         if label not in profiles.obs.columns:
             click.echo(f"{path.name} has no labels '{label}':\n{describe_training(profiles, base, list(objectives))}\n")
             continue
