@@ -304,10 +304,16 @@ class BYOL(SelfSupervised):
 
 
 class DINO(SelfSupervised):
-    """The student's soft prototypes of both views towards the teacher's of the other."""
+    """The student's soft prototypes of both views towards the teacher's of the other.
+
+    With BatchNorm in the head, which the authors' code offers for encoders that are no transformers. Without it what
+    all profiles share, their mean and the biases, outweighs what tells them apart: embeddings start at a cosine of 0.99
+    to each other, centring takes the logits away that all have in common, hardly any are left, and the student learns a
+    teacher that prefers no prototype.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
-        embedding = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), is_normalized=False)
+        embedding = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), is_normalized=True)
         super().__init__(Prototypes(embedding, N_PROJECTED, N_PROTOTYPES), momentum=(MOMENTUM, 1.0))
         self.register_buffer("center", torch.zeros(N_PROTOTYPES))
         self.center: Tensor
