@@ -187,8 +187,16 @@ def _check_profiles(
         raise unknown("null", null, NULLS)
     if null is not None and profiles.is_streamed:
         raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
-    if profiles.is_streamed and (name is not None or settings.label is not None):
-        raise InputError("views and labels need the profiles in memory. Use --stream no, or other profiles.")
+    if profiles.is_streamed and name is not None:
+        raise InputError(
+            f"objective {settings.objective} draws views of profiles in memory, but these stay in their file. Use "
+            "--stream no if they fit into memory, or --objective reconstruction."
+        )
+    if profiles.is_streamed and settings.label is not None:
+        raise InputError(
+            "--label judges profiles in memory, but these stay in their file. Use --stream no if they fit into memory, "
+            "or leave it out."
+        )
     if null is not None and not is_reconstructed:
         raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
 

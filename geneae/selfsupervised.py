@@ -306,10 +306,9 @@ class BYOL(SelfSupervised):
 class DINO(SelfSupervised):
     """The student's soft prototypes of both views towards the teacher's of the other.
 
-    With BatchNorm in the head, which the authors' code offers for encoders that are no transformers. Without it what
-    all profiles share, their mean and the biases, outweighs what tells them apart: embeddings start at a cosine of 0.99
-    to each other, centring takes the logits away that all have in common, hardly any are left, and the student learns a
-    teacher that prefers no prototype.
+    With BatchNorm in the head, which the authors' code leaves to choice. Without it the biases of the head may outweigh
+    a short latent, so that different profiles start with nearly the same embedding. Centring then takes away nearly all
+    of the teacher's logits, and the student learns from it to prefer no prototype: a collapse.
     """
 
     def __init__(self, sizes: Sizes) -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,28 @@ def test_the_centre_follows_the_teacher() -> None:
     assert all(logits.abs().max() <= 1 + 1e-6 for logits in seen.target)
 
 
+def test_the_head_of_dino_tells_profiles_apart_however_short_their_latents_are() -> None:
+    _, objective, _ = make("dino")
+    embedding = objective.projector.get_submodule("embedding")
+    cosines = []
+    for head in (embedding, layers((4, 8, 8, N_PROJECTED), is_normalized=False)):
+        vectors = unit(head(0.01 * torch.randn(50, 4)).detach())
+        cosines.append(float((vectors @ vectors.T).mean()))
+    assert cosines[0] < 0.8
+    assert cosines[1] > 0.99  # its biases are all that is seen
+
+
+@pytest.mark.parametrize("name", ["moco-v2", "moco-v3", "byol", "dino"])
+def test_the_encoder_of_a_teacher_drops_nothing_out(name: str) -> None:
+    network, objective, views = make(name)
+    network.eval()  # as the record of the start leaves it
+    objective.begin(network, 10)
+    for _ in range(2):
+        assert not teacher_of(objective).get_submodule("network").training
+        assert teacher_of(objective).get_submodule("projector").training
+        objective.judge(network, [views])
+
+
 def test_projectors_have_the_layers_that_they_are_asked_for() -> None:
     kinds = [type(part).__name__ for part in layers((4, 8, 8, 3), True, is_last_normalized=True)]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "BatchNorm1d"]
@@ -257,8 +280,6 @@ def test_each_method_learns_what_tells_kinds_apart(profiles: Profiles, name: str
         assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]
     assert history["latent_spread"].iloc[-1] > 0.1  # it has not collapsed
     assert fitted.model.config["best_epoch"] == 20  # the last one
-    if name == "dino":  # 80 steps are too few for its prototypes; workflows/RESULTS.md says where it learns
-        return
     known = labelled(preprocess.match(profiles)[0], preprocess, profiles.obs, fitted.split, "kind", 0)
     right = knn_is_right(known, encode(fitted.model.network, known.matrix), "test", 20)
     assert right.mean() > 0.5  # of four kinds
@@ -328,6 +349,20 @@ def test_values_without_counts_are_masked() -> None:
 def test_what_does_not_suit_an_objective_is_refused(profiles: Profiles, kind: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit(profiles, replace(QUICK_VIEWS, **kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ({}, "objective simclr draws views of profiles in memory, but these stay in their file. Use --stream no if "),
+        ({"objective": "reconstruction", "label": "kind"}, "--label judges profiles in memory, but these stay "),
+    ],
+)
+def test_profiles_in_a_file_have_no_views_and_are_not_judged(
+    counts_path: Path, kind: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(read_profiles(counts_path, stream="yes"), replace(QUICK_VIEWS, **kind))
 
 
 def test_nulls_are_of_reconstruction(profiles: Profiles) -> None:

@@ -105,9 +105,7 @@ def test_joint_batches_are_of_the_same_profiles(made: Made, is_split: bool) -> N
     assert sorted((order % N_PROFILES).tolist()) == sorted(set((order % N_PROFILES).tolist()))
     assert len(order) == N_PROFILES - N_PROFILES % BATCH  # the rest, 10, is below the least
     views, (inputs, target) = batches.take(order[:BATCH])
-    np.testing.assert_array_equal(
-        both(views), both(source_of(made).epoch(1).take(order[:BATCH] % N_PROFILES))
-    )
+    np.testing.assert_array_equal(both(views), both(source_of(made).epoch(1).take(order[:BATCH] % N_PROFILES)))
     whole = expression.rows.toarray()[order[:BATCH].numpy() % N_PROFILES]
     for rows in (inputs, target):
         assert (whole[dense(rows) > 0] > 0).all()

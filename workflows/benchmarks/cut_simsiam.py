@@ -7,8 +7,8 @@ Simulated counts (negative binomial, 12 kinds of profiles, 800 genes, 400 molecu
 plain cut, which divides every parameter of encoder and heads by 3; and no cut at the learning rate that is to match it.
 A weight whose scale the next normalisation undoes gets a gradient three times as large after a cut by 3. Gradient
 descent makes a step three times as large of it, and nine times as large relative to the weight: a rate times 9 does the
-same. AdamW does not see the size of a gradient: a rate times 3. Numbers are weighted 20-NN accuracies of test profiles. Higher
-is better; intervals are Student's t over seeds.
+same. AdamW does not see the size of a gradient: a rate times 3. Numbers are weighted 20-NN accuracies of test profiles.
+Higher is better; intervals are Student's t over seeds.
 """
 
 from dataclasses import replace

@@ -7,8 +7,8 @@ Every seed is a split, a start and an order of its own. Numbers are weighted k-N
 labels the training profiles vote for (k = 20, and 200 in brackets); higher is better. Differences are paired: of the
 same test profiles with the same seed, mean over seeds with the 95 % interval of Student's t. Nothing is chosen by
 labels: the last epoch is taken. Data without the label are trained on all the same, and say how the loss and the views
-went; with `--clusters` they get labels, Leiden clusters of their principal components. Such labels favour PCA, and the raw
-input that it is made of: what they can show is whether an encoder has learned more than a random one.
+went; with `--clusters` they get labels, Leiden clusters of their principal components. Such labels favour PCA, and the
+raw input that it is made of: what they can show is whether an encoder has learned more than a random one.
 """
 
 from dataclasses import replace
