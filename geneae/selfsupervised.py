@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class SelfSupervised(nn.Module, ABC):
             self._teacher = AveragedModel(branch, multi_avg_fn=get_ema_multi_avg_fn(self._momentum[0]))
             self._teacher.requires_grad_(False)
             self._teacher.update_parameters(branch)  # the first call copies; from the second on it averages
-        self.train()
+            self._teacher.train()  # whatever the encoder was doing when it was copied
 
     def state(self) -> dict[str, Tensor]:
         """Heads, teacher, queue or centre, and how many steps are done."""
@@ -115,13 +115,6 @@ class SelfSupervised(nn.Module, ABC):
     def set_extra_state(self, state: Tensor) -> None:
         """So many steps are done."""
         self._step = int(state)
-
-    def train(self, mode: bool = True) -> Self:
-        """As any module, but the encoder of a teacher drops nothing out: what it shows is to be learned."""
-        super().train(mode)
-        if self._teacher is not None:
-            self._teacher.module.get_submodule("network").eval()
-        return self
 
     def learned(self) -> list[nn.Parameter]:
         """Parameters of the heads that steps change; the teacher's follow."""

@@ -114,6 +114,7 @@ def describe_training(profiles: Profiles, base: Settings, objectives: list[str])
 @click.option("--epochs", default=100)
 @click.option("--batch-size", default=128)
 @click.option("--learning-rate", default=1e-3)
+@click.option("--n-top-genes", default=2000, help="Genes of largest variance that are kept, at most.")
 @click.option("--views", default="auto")
 @click.option("--basis", default="free", help="free has a random start here, pca starts at PCA.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV with one row per encoder.")
@@ -127,6 +128,7 @@ def main(
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    n_top_genes: int,
     views: str,
     basis: str,
     output: Path | None,
@@ -138,6 +140,7 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        n_top_genes=n_top_genes,
         views=views,
         basis=basis,
         init="random" if basis == "free" else "pca",
