@@ -146,7 +146,9 @@ def clusters(values: Representation, seed: int) -> np.ndarray:
     import scanpy as sc  # slow to load
 
     adata = anndata.AnnData(values)
+    n_threads = torch.get_num_threads()
     sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
+    torch.set_num_threads(n_threads)  # the search for neighbours changes it for all of the process
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     found: np.ndarray = adata.obs["leiden"].cat.codes.to_numpy()
     return found

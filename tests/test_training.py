@@ -2,6 +2,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,22 @@ def test_gradient_descent_moves_by_rate_times_gradient_where_adam_does_not(data:
     n_weights = len(before["decoder_weight"]) * PLAIN.hidden
     assert changes["adamw", 1.0] == pytest.approx(1e-3 * n_weights**0.5, rel=0.2)
     assert changes["sgd", 1.0] != pytest.approx(changes["adamw", 1.0], rel=0.2)
+
+
+def test_momentum_adds_nine_tenths_of_the_step_before(data: Data) -> None:
+    seen: dict[str, list[Tensor]] = {}
+    for optimizer in ("sgd", "sgd-momentum"):  # so slow that the gradient stays as it is
+        settings = replace(PLAIN, optimizer=optimizer, epochs=4, batch_size=1000, learning_rate=1e-4, n_splits=1)
+        start = make_start(data, replace(settings, weight_decay=0.0, dropout=0.0), is_split=False)
+        seen[optimizer] = [start.network.decoder_weight.detach().clone()]
+
+        def note(_: dict[str, float], network: Network = start.network, rows: list[Tensor] = seen[optimizer]) -> None:
+            rows.append(network.decoder_weight.detach().clone())
+
+        start.train(note)
+    plain, faster = ([(b - a).norm() for a, b in pairwise(rows[1:])] for rows in seen.values())
+    assert faster[0] / plain[0] == pytest.approx(1, rel=0.02)
+    assert faster[1] / plain[1] == pytest.approx(1.9, rel=0.02)
 
 
 @pytest.mark.parametrize("settings", [QUICK, replace(QUICK, basis="free"), PLAIN], ids=["fixed", "free", "random"])
