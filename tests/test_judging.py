@@ -98,6 +98,7 @@ def test_clusters_are_the_groups_that_are_far_apart() -> None:
     found = clusters(values, seed=0)
     assert all(len(set(groups[found == cluster])) == 1 for cluster in set(found))
     np.testing.assert_array_equal(found, clusters(values, seed=0))
+    assert torch.get_num_threads() == 1  # as conftest has set it, though the search for neighbours changes it
 
 
 def test_profiles_without_a_label_are_left_out(profiles: Profiles) -> None:
