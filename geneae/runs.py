@@ -117,8 +117,10 @@ def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     if len(rows) > MOST_UMAP:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
     adata = anndata.AnnData(latent[rows])
+    n_threads = torch.get_num_threads()
     sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
     sc.tl.umap(adata, random_state=seed)
+    torch.set_num_threads(n_threads)  # the search for neighbours changes it for all of the process
     first, second = adata.obsm["X_umap"].T
     return pd.DataFrame({"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second})
 
