@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from geneae.basis import Basis
-from geneae.products import LinearOutput, Projection, SparseRows, linear_output, project
+from geneae.products import LinearOutput, Projection, linear_output, project
+from geneae.sparse_rows import SparseRows
 
 PCA_SIZES = (4, 8, 16, 32)  # reported beside the size of the latent: the best PCA is often smaller
 

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.preprocess import column_mean
-from geneae.products import SparseRows, sparse_product, sparse_rows, transposed_product
+from geneae.sparse_rows import SparseRows, sparse_product, sparse_rows, transposed_product
 
 OVERSAMPLING = 16  # directions beyond the rank asked for; they take up the error of the randomised range
 ITERATIONS = 4  # subspace iterations; the spectra of expression fall slowly

@@ -13,7 +13,7 @@ from geneae.evaluation import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation,
 from geneae.model import Model
 from geneae.nulls import NULLS
 from geneae.preprocess import Expression
-from geneae.products import sparse_rows
+from geneae.sparse_rows import sparse_rows
 
 MOST_PROFILES = 3000  # that are looked at; their reconstructions are compared with each of them
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02

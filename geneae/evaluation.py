@@ -17,7 +17,8 @@ from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
 from geneae.model import Model
 from geneae.network import Network
 from geneae.preprocess import ColumnMoments, Expression
-from geneae.products import InnerProducts, LinearOutput, Projection, SparseRows, inner_products, sparse_rows
+from geneae.products import InnerProducts, LinearOutput, Projection, inner_products
+from geneae.sparse_rows import SparseRows, sparse_rows
 from geneae.views import Splitter, draw_halves
 
 CHUNK = 1024  # profiles at a time

@@ -21,15 +21,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from geneae.products import (
-    InnerProducts,
-    LinearOutput,
-    Projection,
-    SparseRows,
-    row_sums,
-    sparse_product,
-    sparse_rows,
-)
+from geneae.products import InnerProducts, LinearOutput, Projection
+from geneae.sparse_rows import SparseRows, row_sums, sparse_product, sparse_rows
 
 
 class FixedMetric(nn.Module):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geneae.network import Network
-from geneae.products import SparseRows
+from geneae.sparse_rows import SparseRows
 
 
 def layers(sizes: tuple[int, ...], is_normalized: bool, is_last_normalized: bool = False) -> nn.Sequential:

@@ -26,8 +26,8 @@ from geneae.evaluation import CLEAR, Evaluation, outcome, signed
 from geneae.model import Model
 from geneae.network import Network, random_network
 from geneae.preprocess import Expression, Preprocess
-from geneae.products import RowStore, sparse_rows
 from geneae.settings import Settings
+from geneae.sparse_rows import RowStore, sparse_rows
 
 NEIGHBOURS = (20, 200)  # the two numbers of the papers on self-supervised learning
 TEMPERATURE = 0.1  # of a neighbour's vote, exp(cosine / temperature)

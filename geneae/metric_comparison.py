@@ -14,8 +14,8 @@ from geneae.errors import InputError, listed, unknown
 from geneae.metric_learning import Rows
 from geneae.model import Model
 from geneae.preprocess import column_mean
-from geneae.products import sparse_rows
 from geneae.profiles import Profiles
+from geneae.sparse_rows import sparse_rows
 from geneae.splits import SPLITS, split_profiles
 
 RARE = 3  # profiles of a label that are needed, as there are three splits

@@ -11,7 +11,7 @@ from geneae.baselines import Baselines
 from geneae.errors import InputError
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
-from geneae.products import sparse_rows
+from geneae.sparse_rows import sparse_rows
 
 FORMAT = 1  # of the model folder
 CHUNK_VALUES = 2**23  # read and projected in one go: a gene matrix larger than the cache is gone through once for all

@@ -15,15 +15,14 @@ from geneae.products import (
     LinearOutput,
     Others,
     Projection,
-    SparseRows,
     compare,
     inner_products,
     last_layer,
     linear_output,
     project,
-    sparse_product,
 )
 from geneae.settings import CUT_BIASES, CUT_PLACES
+from geneae.sparse_rows import SparseRows, sparse_product
 
 SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
 LATENT_FLOOR = 1e-6  # shorter latents are not brought to unit norm, which bounds the gradient

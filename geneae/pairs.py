@@ -14,20 +14,8 @@ from geneae.fixed_metric import FixedMetric
 from geneae.losses import LossSettings, cosine, mean_loss, mse
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
-from geneae.products import (
-    InnerProducts,
-    Others,
-    Projection,
-    RowStore,
-    SparseRows,
-    gram_of,
-    inner_products,
-    known_tensors,
-    linear_output,
-    project,
-    row_sums,
-    sparse_rows,
-)
+from geneae.products import InnerProducts, Others, Projection, gram_of, inner_products, linear_output, project
+from geneae.sparse_rows import RowStore, SparseRows, known_tensors, row_sums, sparse_rows
 from geneae.views import Splitter, draw_halves
 
 CHUNK = 2048  # profiles projected at a time

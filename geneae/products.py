@@ -1,4 +1,4 @@
-"""Exact sparse linear maps, and the three inner products that every loss and metric is made of.
+"""The three inner products that every loss and metric is made of, exact and sparse.
 
 With a linear last layer, predicted = W h + b, no dense profiles x genes array is needed:
 
@@ -8,236 +8,25 @@ With a linear last layer, predicted = W h + b, no dense profiles x genes array i
 and centring, by gene or by profile, adds terms of rank one.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
 from geneae.settings import CENTERS
-
-COLUMN_BYTES = 256  # of a large matrix at a time: 20,000 genes x 64 float32 stay in the cache
-SMALL_BYTES = 2**21  # of a matrix that stays in the cache whole
-PANEL = 4096  # genes of a batch at a time, so that their rows of a matrix stay in the cache
-FREQUENT = 1 / 3  # of the profiles; a gene seen in more of them is quicker as a dense column, and hardly larger
-
-
-@dataclass(frozen=True)
-class RowSums:
-    """What does not change in training about target profiles; (n_profiles,) unless it says otherwise."""
-
-    center: Tensor
-    """<x, center>"""
-    squared: Tensor
-    """|x|^2"""
-    total: Tensor
-    """Sum of x over genes."""
-    mapped: Tensor | None = None
-    """(n_profiles, n_components) M x, where the loss has a fixed metric."""
-
-    def take(self, rows: Tensor) -> "RowSums":
-        """Of some of the profiles."""
-        return RowSums(*(tensor[rows] for tensor in known_tensors(self)))
-
-    def to(self, device: torch.device | str) -> "RowSums":
-        """The same elsewhere."""
-        return RowSums(*(tensor.to(device) for tensor in known_tensors(self)))
-
-
-@dataclass(frozen=True)
-class FrequentGenes:
-    """Genes that most profiles have, kept out of the sparse rows: their products are those of dense matrices."""
-
-    genes: Tensor
-    """(n_frequent,) int64 columns."""
-    values: Tensor
-    """(n_profiles, n_frequent)"""
-
-    def take(self, rows: Tensor) -> "FrequentGenes":
-        """Of some of the profiles."""
-        return FrequentGenes(self.genes, self.values[rows])
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FrequentGenes":
-        """The same elsewhere, in another precision."""
-        return FrequentGenes(self.genes.to(device), self.values.to(device, dtype or self.values.dtype))
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Values of neighbouring genes of a batch (CSR)."""
-
-    indptr: Tensor
-    """(n_rows + 1,) int64 or int32: where each row starts."""
-    indices: Tensor
-    """(n_values,) columns, counted from the first of the panel, the same type."""
-    values: Tensor
-    """(n_values,) float."""
-    n_columns: int
-    """Of the panel."""
-    transpose: "Panel | None" = None
-    """The same values gene by gene; needed for the gradient of a gene-sized matrix."""
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Panel":
-        """The same elsewhere, in another precision."""
-        transpose = None if self.transpose is None else self.transpose.to(device, dtype)
-        values = self.values.to(device, dtype or self.values.dtype)
-        return Panel(self.indptr.to(device), self.indices.to(device), values, self.n_columns, transpose)
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """A sparse batch of profiles."""
-
-    panels: tuple[Panel, ...]
-    """Side by side; all genes together."""
-    n_profiles: int
-    """Rows."""
-    n_genes: int
-    """Columns."""
-    frequent: FrequentGenes | None = None
-    """Genes that the panels leave out."""
-    sums: RowSums | None = None
-    """Where they are known already."""
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "SparseRows":
-        """The same rows elsewhere, in another precision."""
-        return replace(
-            self,
-            panels=tuple(panel.to(device, dtype) for panel in self.panels),
-            frequent=None if self.frequent is None else self.frequent.to(device, dtype),
-            sums=None if self.sums is None else self.sums.to(device),
-        )
-
-
-def sparse_rows(matrix: sparse.csr_matrix, transpose: bool = False) -> SparseRows:
-    """Rows of a SciPy matrix as tensors that share its memory.
-
-    Parameters
-    ----------
-    matrix
-        CSR.
-    transpose
-        Also lay the values out gene by gene, which the gradient of `sparse_product` needs.
-    """
-    return SparseRows((_panel(matrix, transpose),), *matrix.shape)
-
-
-def _panel(matrix: sparse.csr_matrix | sparse.csc_matrix, transpose: bool = False) -> Panel:
-    by_gene = _panel(matrix.tocsc().T) if transpose else None
-    indptr, indices, values = map(_tensor, (matrix.indptr, matrix.indices, matrix.data))
-    return Panel(indptr, indices, values, int(matrix.shape[1]), by_gene)
-
-
-class RowStore:
-    """Profiles that batches are taken of: frequent genes as a dense matrix, the others as panels."""
-
-    def __init__(self, matrix: sparse.csr_matrix) -> None:
-        n_profiles, self._n_genes = matrix.shape
-        is_frequent = np.bincount(matrix.indices, minlength=self._n_genes) > FREQUENT * n_profiles
-        genes = np.flatnonzero(is_frequent)
-        chosen = matrix[:, genes].tocoo()
-        values = torch.zeros(
-            chosen.shape, dtype=_tensor(matrix.data).dtype
-        )  # a third of them at least will not be zero
-        values[_tensor(chosen.row).long(), _tensor(chosen.col).long()] = _tensor(chosen.data)
-        self._frequent = FrequentGenes(torch.from_numpy(genes), values)
-        is_kept = ~is_frequent[matrix.indices]
-        ends = np.concatenate([[0], np.cumsum(is_kept)])[matrix.indptr].astype(matrix.indptr.dtype)
-        rare = sparse.csr_matrix((matrix.data[is_kept], matrix.indices[is_kept], ends), shape=matrix.shape)
-        self._panels = [rare[:, start : start + PANEL] for start in range(0, self._n_genes, PANEL)]
-
-        self._pool = ThreadPoolExecutor(torch.get_num_threads())
-
-    def take(self, rows: Tensor) -> SparseRows:
-        """Some of the profiles, with their transpose; SciPy lets other threads run."""
-        panels = self._pool.map(lambda panel: _panel(panel[rows.numpy()], transpose=True), self._panels)
-        return SparseRows(tuple(panels), len(rows), self._n_genes, self._frequent.take(rows))
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    if not array.flags.writeable:  # torch warns of memory that it could be asked to write to
-        array = array.copy()
-    return torch.from_numpy(array)
-
-
-def _product(rows: SparseRows, weight: Tensor) -> Tensor:
-    """(n_profiles, n) x weight"""
-    parts = weight.split([panel.n_columns for panel in rows.panels])
-    product = _bags(rows.panels[0], parts[0])
-    for panel, part in zip(rows.panels[1:], parts[1:], strict=True):
-        product += _bags(panel, part)
-    if rows.frequent is not None:
-        product.addmm_(rows.frequent.values.to(weight.dtype), weight[rows.frequent.genes])
-    return product
-
-
-def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
-    """(n_genes, n) `x' @ by_row` from (n_profiles, n), without a gradient; the rows have to know their transpose."""
-    transposes = [panel.transpose for panel in rows.panels if panel.transpose is not None]
-    if len(transposes) < len(rows.panels):
-        raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
-    parts = [_bags(transpose, by_row) for transpose in transposes]
-    product = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if rows.frequent is not None:
-        product[rows.frequent.genes] = rows.frequent.values.T.to(by_row.dtype) @ by_row
-    return product
-
-
-def _bags(panel: Panel, weight: Tensor) -> Tensor:
-    """Per row, the sum of value * weight[column]: several times faster than the sparse matrix product of torch."""
-    if not len(panel.values):  # embedding_bag refuses an empty list
-        return weight.new_zeros(len(panel.indptr) - 1, weight.shape[1])
-    values = panel.values.to(weight.dtype)
-    size = weight.element_size()
-    n_columns = weight.shape[1] if weight.numel() * size <= SMALL_BYTES else COLUMN_BYTES // size
-    parts = [
-        F.embedding_bag(
-            panel.indices,
-            columns.contiguous(),
-            panel.indptr,
-            mode="sum",
-            per_sample_weights=values,
-            include_last_offset=True,
-        )
-        for columns in weight.split(n_columns, 1)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-class _SparseProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: SparseRows) -> Tensor:
-        ctx.rows = rows
-        return _product(rows, weight.detach())  # else embedding_bag prepares for a gradient of its own
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return transposed_product(ctx.rows, gradients[0].contiguous()), None
-
-
-def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
-    """`x @ weight`, exact, with its exact gradient in `weight`.
-
-    Parameters
-    ----------
-    rows
-        x, (n_profiles, n_genes).
-    weight
-        (n_genes, n) or (n_genes,).
-
-    Returns
-    -------
-    (n_profiles, n) or (n_profiles,). Time and memory grow with the stored values, not with the genes.
-    """
-    if weight.dim() == 1:
-        return sparse_product(rows, weight[:, None])[:, 0]
-    product: Tensor = _SparseProduct.apply(weight.contiguous(), rows)  # type: ignore[no-untyped-call]
-    return product
+from geneae.sparse_rows import (
+    SparseRows,
+    known_tensors,
+    plain_product,
+    row_squares,
+    row_sums,
+    sparse_product,
+    to_tensor,
+    transposed_product,
+)
 
 
 @dataclass(frozen=True)
@@ -378,40 +167,18 @@ class Projection:
         return Projection(*(tensor.to(device) for tensor in known_tensors(self)))
 
 
-def known_tensors(record: "RowSums | Projection") -> list[Tensor]:
-    """Its tensors, in their order; only the last may be missing."""
-    tensors: list[Tensor | None] = [getattr(record, field) for field in record.__dataclass_fields__]
-    return [tensor for tensor in tensors if tensor is not None]
-
-
 def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:
     """Products of target profiles with a last layer; differentiable in `weight` and `offset`.
 
     Where `offset` and `center` are the same tensor, as in a fixed basis, all products are taken in one pass.
     """
     if rows.sums is None and center is offset:
-        squared = _row_squares(rows, center)
+        squared = row_squares(rows, center)
         products = sparse_product(rows, torch.column_stack([weight, center, torch.ones_like(center)]))
         by_weight, by_center, total = products[:, :-2], products[:, -2], products[:, -1]
         return Projection(by_weight.contiguous(), by_center, by_center, squared, total)
     sums = rows.sums or row_sums(rows, center)
     return Projection(sparse_product(rows, weight), sparse_product(rows, offset), sums.center, sums.squared, sums.total)
-
-
-def row_sums(rows: SparseRows, center: Tensor) -> RowSums:
-    """Of profiles, without a gradient."""
-    rows = rows.to(center.device, center.dtype)
-    by_center, total = _product(rows, torch.column_stack([center, torch.ones_like(center)])).unbind(1)
-    return RowSums(by_center, _row_squares(rows, center), total)
-
-
-def _row_squares(rows: SparseRows, like: Tensor) -> Tensor:
-    """(n_profiles,) |x|^2, where and as `like` is."""
-    rows = rows.to(like.device, like.dtype)
-    squares = replace(rows, panels=tuple(replace(panel, values=panel.values**2) for panel in rows.panels))
-    if rows.frequent is not None:
-        squares = replace(squares, frequent=replace(rows.frequent, values=rows.frequent.values**2))
-    return _product(squares, torch.ones_like(like)[:, None])[:, 0]
 
 
 class _LastLayer(torch.autograd.Function):
@@ -425,8 +192,8 @@ class _LastLayer(torch.autograd.Function):
         ctx.save_for_backward(weight, offset)
         ctx.rows = rows
         weight, offset = weight.detach(), offset.detach()
-        by_offset = _product(rows, offset[:, None])[:, 0]
-        return _product(rows, weight), by_offset, weight.T @ weight, weight.T @ offset, offset @ offset
+        by_offset = plain_product(rows, offset[:, None])[:, 0]
+        return plain_product(rows, weight), by_offset, weight.T @ weight, weight.T @ offset, offset @ offset
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -507,8 +274,8 @@ def compare(
 def gram_of(matrix: sparse.csr_matrix) -> Tensor:
     """(n_profiles, n_profiles) <x_i, x_j> of sparse profiles; what is stored is multiplied and nothing else."""
     product = (matrix @ matrix.T).tocoo()
-    gram = torch.zeros(product.shape, dtype=_tensor(product.data).dtype)
-    gram[_tensor(product.row).long(), _tensor(product.col).long()] = _tensor(product.data)
+    gram = torch.zeros(product.shape, dtype=to_tensor(product.data).dtype)
+    gram[to_tensor(product.row).long(), to_tensor(product.col).long()] = to_tensor(product.data)
     return gram
 
 

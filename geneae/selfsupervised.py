@@ -29,7 +29,8 @@ from geneae.heads import Branch, Prototypes, cut_plainly, layers
 from geneae.network import Network
 from geneae.objectives import Reconstruction
 from geneae.pairs import Batch
-from geneae.products import InnerProducts, SparseRows
+from geneae.products import InnerProducts
+from geneae.sparse_rows import SparseRows
 
 N_PROJECTED = 64  # length of a projection; the papers take 128 to 2,048 for images
 N_PROTOTYPES = 256

@@ -9,7 +9,7 @@ from torch import Tensor
 from geneae.network import Network
 from geneae.pairs import Pairs, PairSource
 from geneae.preprocess import Expression
-from geneae.products import SparseRows, sparse_rows
+from geneae.sparse_rows import SparseRows, sparse_rows
 from geneae.views import Viewer
 
 VIEW_STREAM, VALIDATION_VIEW_STREAM = 2, 3  # keep views apart from count splits of the same seed

@@ -26,6 +26,14 @@ def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth:
     return counts
 
 
+def with_holes(seed: int = 0) -> np.ndarray:
+    """7 x 11 values with an empty first, middle and last profile and genes seen in none."""
+    dense = np.random.default_rng(seed).poisson(0.8, size=(7, 11)).astype(float)
+    dense[[0, 3, 6]] = 0
+    dense[:, [0, 5, 10]] = 0
+    return dense
+
+
 def dense_normalize(counts: np.ndarray, totals: np.ndarray | None = None) -> np.ndarray:
     """log1p of counts per 10,000; an empty profile stays zero."""
     totals = counts.sum(1) if totals is None else totals

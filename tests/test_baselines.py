@@ -8,7 +8,8 @@ from torch import Tensor
 from geneae.baselines import PCA_SIZES, Baselines, Frame, frame, mean_profile, pca, shrunken_pca
 from geneae.basis import Basis, fit_basis
 from geneae.metrics import METRICS, measure
-from geneae.products import InnerProducts, inner_products, sparse_rows
+from geneae.products import InnerProducts, inner_products
+from geneae.sparse_rows import sparse_rows
 
 RANK = 9
 FACTORS = torch.linspace(0.95, 0.1, RANK)

@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from geneae.basis import Basis, fit_basis, fit_wiener, largest_rank, wiener_factors
-from geneae.products import sparse_rows
+from geneae.sparse_rows import sparse_rows
 
 
 def signal(n_profiles: int = 80, n_genes: int = 40, rank: int = 5, noise: float = 0.3, seed: int = 0) -> np.ndarray:

@@ -48,7 +48,7 @@ def test_the_mean_training_profile_has_the_mean_latent(model: Autoencoder, count
     import torch
     from scipy import sparse
 
-    from geneae.products import sparse_rows
+    from geneae.sparse_rows import sparse_rows
 
     network, whole = model.model_.network, model.model_.baselines.whole.mean
     rows = sparse_rows(sparse.csr_matrix(whole.numpy()[None]))

@@ -31,7 +31,8 @@ from geneae.losses import (
 from geneae.negatives import find_loss
 from geneae.network import Network, network_in_basis, random_network
 from geneae.preprocess import Expression, fit_preprocess
-from geneae.products import InnerProducts, sparse_rows
+from geneae.products import InnerProducts
+from geneae.sparse_rows import sparse_rows
 
 CONSTANTS = LossSettings(
     alpha=0.3,

@@ -4,7 +4,8 @@ import torch
 from reference import counts_matrix, csr, dense_normalize, dense_products
 
 from geneae.metrics import METRICS, best_scale, measure, rescaled_mse
-from geneae.products import InnerProducts, inner_products, linear_output, project, sparse_rows
+from geneae.products import InnerProducts, inner_products, linear_output, project
+from geneae.sparse_rows import sparse_rows
 
 
 def arrays(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

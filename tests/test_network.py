@@ -12,7 +12,8 @@ from geneae.basis import Basis, fit_basis
 from geneae.errors import InputError
 from geneae.losses import LOSSES, LossSettings, mean_loss
 from geneae.network import Dropout, Network, PlainCore, SkipCore, cut_initialize, network_in_basis, random_network
-from geneae.products import inner_products, sparse_rows
+from geneae.products import inner_products
+from geneae.sparse_rows import sparse_rows
 
 FACTORS = torch.tensor([0.9, 0.8, 0.5, 0.3, 0.1, 0.0])
 KINDS = ["pca", "free-pca", "free-random"]

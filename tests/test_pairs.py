@@ -12,8 +12,8 @@ from geneae.losses import LossSettings
 from geneae.network import Network, network_in_basis
 from geneae.pairs import Pairs, PairSource, draw_blocks, loss_constants
 from geneae.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.products import SparseRows, sparse_product
 from geneae.profiles import read_profiles
+from geneae.sparse_rows import SparseRows, sparse_product
 from geneae.views import Splitter
 
 N = 41  # odd, so that a median is one of the values

@@ -18,7 +18,6 @@ from geneae.fitting import Fitted, fit
 from geneae.heads import Branch, Prototypes, cut_plainly, layers
 from geneae.judging import encode, knn_is_right, labelled
 from geneae.network import Network, random_network
-from geneae.products import SparseRows, sparse_rows
 from geneae.profiles import Profiles, read_profiles
 from geneae.selfsupervised import (
     CENTER_MOMENTUM,
@@ -32,6 +31,7 @@ from geneae.selfsupervised import (
     parse_objective,
 )
 from geneae.settings import OBJECTIVE_NAMES, Settings
+from geneae.sparse_rows import SparseRows, sparse_rows
 
 SIZES = Sizes(n_latent=4, hidden=8, n_profiles=60)
 QUICK_VIEWS = Settings(**QUICK | {"epochs": 4}, objective="simclr", basis="free", init="random", device="cpu")

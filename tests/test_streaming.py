@@ -15,8 +15,9 @@ from geneae.evaluation import evaluate, value
 from geneae.network import Network, network_in_basis, random_network
 from geneae.pairs import Pairs
 from geneae.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.products import Projection, SparseRows
+from geneae.products import Projection
 from geneae.profiles import Profiles, read_profiles
+from geneae.sparse_rows import SparseRows
 from geneae.streaming import Projections, StreamedPairs, StreamedSource
 from geneae.views import Splitter
 

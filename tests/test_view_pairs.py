@@ -11,8 +11,8 @@ from torch import Tensor
 from geneae.network import Network, random_network
 from geneae.pairs import PairSource
 from geneae.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.products import SparseRows, sparse_product
 from geneae.profiles import read_profiles
+from geneae.sparse_rows import SparseRows, sparse_product
 from geneae.view_pairs import LEAST, JointSource, ViewSource, validation_views
 from geneae.views import Viewer
 

@@ -25,10 +25,10 @@ from geneae.dynamics import effective_rank
 from geneae.fitting import Fitted, fit
 from geneae.judging import NEIGHBOURS, Labelled, clusters, controls, encode, knn_is_right, labelled
 from geneae.preprocess import fit_preprocess
-from geneae.products import sparse_rows
 from geneae.profiles import Profiles, read_profiles
 from geneae.selfsupervised import OBJECTIVES
 from geneae.settings import Settings
+from geneae.sparse_rows import sparse_rows
 
 RANDOM, PCA = "random_encoder", "pca"
 N_COMPONENTS = 30  # that profiles are clustered by

@@ -22,8 +22,8 @@ from geneae import CosineMetric
 from geneae.basis import fit_basis
 from geneae.comparison import bootstrap_interval
 from geneae.metric_comparison import LEARNED, WAYS, judge_metric
-from geneae.products import sparse_rows
 from geneae.profiles import Profiles, read_profiles
+from geneae.sparse_rows import sparse_rows
 
 NCA = "nca"
 TITLES = {**WAYS, NCA: "NCA on PCA scores"}

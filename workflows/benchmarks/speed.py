@@ -39,9 +39,9 @@ from geneae.network import Network, PlainCore, random_network
 from geneae.objectives import Reconstruction
 from geneae.pairs import Pairs, PairSource, loss_constants
 from geneae.preprocess import column_mean, fit_preprocess
-from geneae.products import SparseRows, sparse_product, sparse_rows
 from geneae.profiles import Profiles, read_profiles
 from geneae.settings import Settings
+from geneae.sparse_rows import SparseRows, sparse_product, sparse_rows
 from geneae.training import train
 
 DENSE_EPOCHS = 5  # what the whole default fit is compared with
