@@ -126,7 +126,7 @@ def fit(
 
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
-    from geneae.fitting import check_loss, check_objective, open_metric
+    from geneae.choices import check_loss, check_objective, open_metric
     from geneae.logs import check_log, open_log
 
     check_loss(settings)
@@ -502,7 +502,7 @@ def _run_tasks(
     source: Any, tasks: list[Any], jobs: int, color: str | None, folder: Path, say: Callable[[str], None]
 ) -> None:
     """Run every task that has not been run, saying how far it is."""
-    from geneae.fitting import check_loss, check_objective, open_metric
+    from geneae.choices import check_loss, check_objective, open_metric
     from geneae.runs import run_grid, writing_alone
     from geneae.saving import check_parent
 

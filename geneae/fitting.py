@@ -4,7 +4,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +17,11 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.baselines import PCA_SIZES, Baselines
-from geneae.basis import fit_basis, fit_wiener, largest_rank
+from geneae.basis import fit_basis, fit_wiener
 from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
+from geneae.choices import check_loss, check_objective, check_profiles, check_sizes, is_split_target, open_metric
 from geneae.cosine_metric import CosineMetric
 from geneae.diagnostics import diagnose, of_collapse, to_table
-from geneae.errors import InputError, unknown
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
 from geneae.fixed_metric import FixedMetric
 from geneae.judging import (
@@ -40,25 +39,21 @@ from geneae.losses import LossSettings
 from geneae.model import FORMAT, Model
 from geneae.negatives import at_perfection, find_loss
 from geneae.network import Network, network_in_basis, random_network
-from geneae.nulls import GENE_PERMUTED, NULLS, PAIR_PERMUTED, partners, permute_genes
+from geneae.nulls import GENE_PERMUTED, PAIR_PERMUTED, partners, permute_genes
 from geneae.objectives import Reconstruction
-from geneae.pairs import TRAINING_STREAM, VALIDATION_STREAM, Pairs, PairSource, draw_blocks, loss_constants, mismatch
+from geneae.pairs import TRAINING_STREAM, Pairs, draw_blocks, loss_constants, mismatch
 from geneae.preprocess import Expression, Preprocess, column_variance, fit_preprocess
 from geneae.profiles import Profiles
-from geneae.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes, parse_objective
+from geneae.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes
 from geneae.settings import Settings, loss_terms
+from geneae.sources import Known, sources_of
 from geneae.splits import EXCLUDED, split_profiles
-from geneae.streaming import StreamedSource
-from geneae.training import JudgeEpoch, Source, Training, judge, train
-from geneae.view_pairs import JointSource, ViewSource, validation_views
-from geneae.views import Splitter, Viewer, parse_views
+from geneae.training import JudgeEpoch, Training, train
+from geneae.views import Splitter, parse_views
 
-MANY = 4096  # training profiles; from here on eight count splits are no better than four
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**23, 2**15  # of streamed training profiles that bases are fitted on
-VALIDATION_PROFILES = 4096  # streamed ones that choose the epoch
 WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
 NEAR_ITERATIONS = 2  # of a basis that starts near its end
-VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +107,9 @@ def fit(
     center = check_loss(settings)
     name, is_reconstructed = check_objective(settings)
     metric = open_metric(settings)
-    _check_profiles(profiles, settings, name, is_reconstructed, null)
+    check_profiles(profiles, settings, name, is_reconstructed, null)
     chain = parse_views(settings.views, profiles.state) if name is not None else []
-    is_split = is_reconstructed and _is_split(profiles, settings.target)
+    is_split = is_reconstructed and is_split_target(profiles, settings.target)
     is_empty = profiles.scan.lengths == 0
     fractions = settings.validation, settings.test
     split = split_profiles(profiles.obs, *fractions, settings.group, settings.stratify, _split_seed(settings), is_empty)
@@ -124,7 +119,7 @@ def fit(
         saved = Checkpoint(checkpoint / checkpoint_name(null), identity, resume, begin)
     train_rows, validation_rows = (np.flatnonzero(split == name) for name in ("train", "validation"))
     preprocess = fit_preprocess(profiles, train_rows, settings.n_top_genes, settings.scale)
-    _check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
+    check_sizes(settings.n_latent, len(train_rows), len(preprocess.genes))
     fixed, of_metric = (None, None) if metric is None else _fix(metric, preprocess)
     Thread(target=import_module, args=("lightning_fabric",)).start()  # takes seconds, and bases need no Python
     expression, _ = preprocess.match(profiles)
@@ -132,9 +127,9 @@ def fit(
         expression = permute_genes(expression, settings.seed)
         preprocess = _rescaled(preprocess, expression.take(train_rows)) if settings.scale else preprocess
     partner = partners(split.to_numpy(), settings.seed) if null == PAIR_PERMUTED else None
-    known = expression.take(train_rows), expression.take(validation_rows)
+    parts = expression.take(train_rows), expression.take(validation_rows)
     partners_of = _among(partner, train_rows), _among(partner, validation_rows)
-    sample = known[0].sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
+    sample = parts[0].sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
     blocks, baselines = _fit_baselines(sample, preprocess, settings, is_split, is_reconstructed, partners_of[0])
     labels = None
     if settings.label is not None:
@@ -154,11 +149,10 @@ def fit(
         if not is_reconstructed:
             network.drop_decoder()
         look = watch(labels, shift) if labels is not None else None
-        names = profiles.names[train_rows]
         taught = _labels(profiles, settings)
         labels_of = _rows(taught, train_rows), _rows(taught, validation_rows)
-        choices = preprocess, objective, settings, is_split, chain, look, on_epoch, saved, names
-        training = _train(network, known, blocks, partners_of, labels_of, *choices)
+        trained = Known(parts, profiles.names[train_rows], preprocess, is_split, blocks, partners_of, labels_of)
+        training = _train(network, trained, objective, settings, chain, look, on_epoch, saved)
         best_loss = _at_perfection(network, blocks, reconstruction, settings) if is_reconstructed else None
         network.metric = None  # of the loss alone
     config = _describe(profiles, settings, split, preprocess, reconstruction, training, network, sample.n_profiles)
@@ -177,28 +171,6 @@ def fit(
     model = replace(model, scales=evaluation.scales)
     genewise, diagnostics = _diagnose(model, evaluation, expression, split, training, is_reconstructed)
     return Fitted(model, split, training.history, evaluation, genewise, diagnostics)
-
-
-def _check_profiles(
-    profiles: Profiles, settings: Settings, name: str | None, is_reconstructed: bool, null: str | None
-) -> None:
-    """Refuse what these profiles, or an objective of that name, cannot give."""
-    if null is not None and null not in NULLS:
-        raise unknown("null", null, NULLS)
-    if null is not None and profiles.is_streamed:
-        raise InputError("a null permutes all profiles and needs them in memory. Use --stream no, or leave out --null.")
-    if profiles.is_streamed and name is not None:
-        raise InputError(
-            f"objective {settings.objective} draws views of profiles in memory, but these stay in their file. Use "
-            "--stream no if they fit into memory, or --objective reconstruction."
-        )
-    if profiles.is_streamed and settings.label is not None:
-        raise InputError(
-            "--label judges profiles in memory, but these stay in their file. Use --stream no if they fit into memory, "
-            "or leave it out."
-        )
-    if null is not None and not is_reconstructed:
-        raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
 
 
 def _reconstruction(
@@ -278,48 +250,6 @@ def _judge_by_labels(labels: Labelled, model: Model, settings: Settings) -> Eval
     return judge_latents(labels, found, settings.seed)
 
 
-def check_objective(settings: Settings) -> tuple[str | None, bool]:
-    """What `parse_objective` gives; an unknown objective, or one that the other settings do not suit, is refused."""
-    name, is_reconstructed = parse_objective(settings.objective)
-    if name is not None and settings.batch_size < 2:
-        raise InputError(f"objective {settings.objective} needs steps of at least 2 profiles; found --batch-size 1.")
-    if name is not None and settings.devices * settings.nodes > 1:
-        raise InputError(f"objective {settings.objective} trains on one device; found {settings.devices} a node.")
-    if not is_reconstructed and settings.target == "split":
-        raise InputError(
-            f"--target split is of reconstruction; objective {settings.objective} has none. Leave it out, or use "
-            f"--objective {settings.objective}+reconstruction."
-        )
-    if not is_reconstructed and settings.metric is not None:
-        raise InputError(
-            f"--metric is of the reconstruction loss; objective {settings.objective} has none. Leave it out, or use "
-            f"--objective {settings.objective}+reconstruction."
-        )
-    if name is not None and settings.target_norm is not None:
-        raise InputError(
-            f"--target-norm is of reconstructions alone; leave it out with --objective {settings.objective}."
-        )
-    if name is not None and is_reconstructed and find_loss(settings.loss).compares:
-        raise InputError(
-            f"loss {settings.loss} compares the profiles of a batch, as objective {settings.objective} does already. "
-            "Take another loss, or --objective reconstruction."
-        )
-    return name, is_reconstructed
-
-
-def open_metric(settings: Settings) -> CosineMetric | None:
-    """The metric of the loss, where there is one; a folder without one, or one that knows no genes, is refused."""
-    if settings.metric is None:
-        return None
-    metric = CosineMetric.load(settings.metric)
-    if metric.preprocess_ is None:
-        raise InputError(
-            f"the metric of a loss must be one on genes; {settings.metric} was learned on an array, or on the latents "
-            "of a model. Learn it by geneae metric without --model, or on AnnData."
-        )
-    return metric
-
-
 def _fix(metric: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
     """A metric in the genes of a fit, and what is recorded of it."""
     columns, n_matched = metric.columns_of(preprocess)
@@ -341,37 +271,6 @@ def _identity(
         "streaming": profiles.is_streamed,
         **{f"version of {name}": version(name) for name in ("geneae", "torch")},
     }
-
-
-def nearest_folder(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
-    return next(folder for folder in path.absolute().parents if folder.is_dir())
-
-
-def check_loss(settings: Settings) -> str:
-    """The centring that the loss will have; an unknown loss, or one with a centring of its own, is refused."""
-    own = find_loss(settings.loss).center
-    if own is not None and settings.center not in ("none", own):
-        raise InputError(f"loss {settings.loss} is centred by {own} itself; leave out --center {settings.center}.")
-    return own or settings.center
-
-
-def _is_split(profiles: Profiles, target: str) -> bool:
-    if target == "split" and profiles.state != "counts":
-        raise InputError(
-            f"--target split divides molecules and needs counts; {profiles.source}, {profiles.location} holds "
-            f"{profiles.state.replace('_', '-')} values. Name the counts with --layer, or use --target self."
-        )
-    return target == "split" or (target == "auto" and profiles.state == "counts")
-
-
-def _check_sizes(n_latent: int, n_train: int, n_genes: int) -> None:
-    largest = largest_rank(n_train, n_genes)
-    if n_latent > largest:
-        raise InputError(
-            f"the latent must be at most {largest}, as there are {n_train} training profiles and {n_genes} genes; "
-            f"found {n_latent}. Ask for a smaller latent."
-        )
 
 
 def _among(partner: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
@@ -421,115 +320,25 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
     return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
 
 
-def number_of_splits(settings: Settings, n_profiles: int) -> int:
-    """Count splits that training takes in turn: more profiles make up for fewer splits."""
-    return settings.n_splits or (8 if n_profiles < MANY else 4)
-
-
 def _train(
     network: Network,
-    known: tuple[Expression, Expression],
-    blocks: list[sparse.csr_matrix],
-    partners_of: tuple[np.ndarray | None, np.ndarray | None],
-    labels_of: tuple[Tensor | None, Tensor | None],
-    preprocess: Preprocess,
+    known: Known,
     objective: Reconstruction | SelfSupervised | Joint,
     settings: Settings,
-    is_split: bool,
     chain: list[tuple[str, float]],
     look: Callable[[Network], dict[str, float]] | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
     saved: Checkpoint | None,
-    names: pd.Index,
 ) -> Training:
-    """Train on the first of two sets of profiles, whose `blocks` are known, with the second to judge each epoch."""
-    source: Source
-    judge_epoch: JudgeEpoch
-    validation: list[Pairs] = []
-    if isinstance(objective, SelfSupervised):
-        source, judge_epoch = _views(network, known, preprocess, objective, settings, chain)
-    else:
-        reconstruction = objective.reconstruction if isinstance(objective, Joint) else objective
-        choices = preprocess, reconstruction, settings, is_split, saved
-        pairs, validation = _pairs(network, known, blocks, partners_of, labels_of, *choices)
-        source = pairs
-        judge_epoch = partial(judge, pairs=validation, objective=reconstruction, batch_size=settings.batch_size)
-        if isinstance(objective, Joint):
-            views, judge_views = _views(network, known, preprocess, objective.views, settings, chain)
-            assert isinstance(pairs, PairSource)
-            source, judge_epoch = JointSource(views, pairs), _both(judge_epoch, judge_views, objective.weight)
+    """Train on the first of two sets of profiles, with the second, and with a `look` at labels, to judge each epoch."""
+    source, validation, judge_epoch = sources_of(network, known, objective, settings, chain, saved)
     if look is not None:
         judge_epoch = _beside(judge_epoch, look)
     is_plain = isinstance(objective, Reconstruction) and look is None  # then several processes share the judging
     others = None if is_plain else judge_epoch
-    training = train(network, source, validation, objective, settings, on_epoch, saved, names, others)
+    training = train(network, source, validation, objective, settings, on_epoch, saved, known.names, others)
     network.to("cpu")
     return training
-
-
-def _pairs(
-    network: Network,
-    known: tuple[Expression, Expression],
-    blocks: list[sparse.csr_matrix],
-    partners_of: tuple[np.ndarray | None, np.ndarray | None],
-    labels_of: tuple[Tensor | None, Tensor | None],
-    preprocess: Preprocess,
-    objective: Reconstruction,
-    settings: Settings,
-    is_split: bool,
-    saved: Checkpoint | None,
-) -> tuple[PairSource | StreamedSource, list[Pairs]]:
-    """Inputs and targets of training, and those of validation."""
-    choices = network, known[0], preprocess, is_split, number_of_splits(settings, known[0].n_profiles), settings.seed
-    scratch = None if saved is None else nearest_folder(saved.path)
-    has_margin = objective.loss.has_pair_margin and settings.margin is None
-    if known[0].is_streamed and has_margin:
-        raise InputError(
-            f"loss {settings.loss} compares targets and needs the profiles in memory. Use --stream no, or a --margin."
-        )
-    source = (
-        StreamedSource(*choices, settings.batch_size, scratch)
-        if known[0].is_streamed
-        else PairSource(*choices, blocks, partners_of[0], has_margin, labels_of[0])
-    )
-    choosing = known[1].sample(SAMPLE_VALUES, VALIDATION_PROFILES, settings.seed)
-    splitter = Splitter(choosing.rows) if is_split else None
-    validation = [
-        Pairs(
-            network,
-            mismatch(draw_blocks(choosing, preprocess, splitter, seed), partners_of[1]),
-            objective.loss.compares,  # for the norm of the gradient
-            labels_of[1],
-        )
-        for number in range(VALIDATION_SPLITS if is_split else 1)
-        for seed in [(settings.seed, VALIDATION_STREAM, number)]
-    ]
-    return source, validation
-
-
-def _views(
-    network: Network,
-    known: tuple[Expression, Expression],
-    preprocess: Preprocess,
-    objective: SelfSupervised,
-    settings: Settings,
-    chain: list[tuple[str, float]],
-) -> tuple[ViewSource, JudgeEpoch]:
-    """Views of training, and a look at those of validation."""
-    viewer = Viewer(chain, preprocess, np.sqrt(column_variance(preprocess.apply(known[0]))))
-    source = ViewSource(network, known[0], viewer, settings.batch_size, settings.seed)
-    batches = validation_views(viewer, known[1], settings.batch_size, settings.seed)
-    return source, partial(objective.judge, batches=batches)
-
-
-def _both(of_pairs: JudgeEpoch, of_views: JudgeEpoch, weight: float) -> JudgeEpoch:
-    """A joint loss, and the numbers of both."""
-
-    def judge_epoch(network: Network) -> tuple[Tensor, dict[str, float]]:
-        (by_pair, pair_means), (by_view, view_means) = of_pairs(network), of_views(network)
-        return by_pair.cpu() + weight * by_view, pair_means | view_means
-
-    return judge_epoch
 
 
 def _beside(judge_epoch: JudgeEpoch, look: Callable[[Network], dict[str, float]]) -> JudgeEpoch:

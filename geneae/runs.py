@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 
 from geneae.checkpoints import is_unfinished
+from geneae.choices import open_metric
 from geneae.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
 from geneae.devices import is_first
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
-from geneae.fitting import open_metric
 from geneae.judging import is_judged, label_verdict
 from geneae.locks import only_writer
 from geneae.profiles import Profiles, read_profiles

@@ -15,10 +15,10 @@ from conftest import N_PROFILES, QUICK, simulate
 from scipy import sparse
 from torch import Tensor
 
-from geneae import dynamics, fitting
+from geneae import dynamics, fitting, sources
 from geneae.errors import InputError
 from geneae.evaluation import HELD_OUT, value, verdict
-from geneae.fitting import Fitted, check_loss, fit
+from geneae.fitting import Fitted, fit
 from geneae.profiles import Profiles, read_profiles
 from geneae.settings import Settings
 
@@ -303,30 +303,6 @@ def test_a_latent_larger_than_the_data_allow_is_refused(n_genes: int) -> None:
     assert fit(small, replace(SETTINGS, n_latent=largest, epochs=1)).model.n_latent == largest
 
 
-@pytest.mark.parametrize(
-    ("loss", "center", "found"),
-    [
-        ("mse", "none", "none"),
-        ("cosine", "gene", "gene"),
-        ("pearson", "none", "profile"),
-        ("pearson", "profile", "profile"),
-    ],
-)
-def test_a_loss_may_have_a_centring_of_its_own(loss: str, center: str, found: str) -> None:
-    assert check_loss(replace(SETTINGS, loss=loss, center=center)) == found
-
-
-def test_a_centring_against_that_of_the_loss_is_refused() -> None:
-    with pytest.raises(InputError) as error:
-        check_loss(replace(SETTINGS, loss="pearson", center="gene"))
-    assert str(error.value) == "loss pearson is centred by profile itself; leave out --center gene."
-
-
-def test_an_unknown_loss_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"^unknown loss 'cosin'; did you mean 'cosine'\? Available: mse, "):
-        check_loss(replace(SETTINGS, loss="cosin"))
-
-
 @pytest.mark.parametrize("basis", ["pca", "free"])
 def test_a_start_that_is_kept_is_shrunken_pca(profiles: Profiles, basis: str) -> None:
     fitted = fit(profiles, replace(SETTINGS, basis=basis, learning_rate=3.0))
@@ -377,7 +353,7 @@ def test_each_row_of_the_history_is_told_while_training(profiles: Profiles) -> N
 def test_the_epoch_is_chosen_on_several_different_halves(
     profiles: Profiles, plain: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "VALIDATION_SPLITS", 1)
+    monkeypatch.setattr(sources, "VALIDATION_SPLITS", 1)
     once = fit(profiles, SETTINGS).history["validation_loss"]
     assert (once != plain.history["validation_loss"]).all()
     np.testing.assert_allclose(once, plain.history["validation_loss"], rtol=0.1)

@@ -19,8 +19,9 @@ from torch import Tensor
 from geneae import Autoencoder, CosineMetric
 from geneae.basis import fit_basis
 from geneae.ceiling import cosine_of_halves
+from geneae.choices import open_metric
 from geneae.errors import InputError
-from geneae.fitting import Fitted, fit, open_metric
+from geneae.fitting import Fitted, fit
 from geneae.fixed_metric import FixedMetric
 from geneae.losses import LossSettings, cosine, mean_loss
 from geneae.network import Network, network_in_basis, random_network

@@ -22,11 +22,12 @@ from simulated import simulate
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from geneae.evaluation import linear_predictors, products_of
-from geneae.fitting import VALIDATION_SPLITS, Fitted, fit
+from geneae.fitting import Fitted, fit
 from geneae.metrics import METRICS, measure
 from geneae.pairs import VALIDATION_STREAM, draw_blocks
 from geneae.profiles import Profiles, read_profiles
 from geneae.settings import Settings
+from geneae.sources import VALIDATION_SPLITS
 from geneae.views import Splitter
 
 TO_QUALITY, TO_END = 3.0, 10.0  # times PCA, asked for
