@@ -145,7 +145,8 @@ class RowStore:
     def take(self, rows: Tensor) -> SparseRows:
         """Some of the profiles, with their transpose; SciPy lets other threads run."""
         panels = self._pool.map(lambda panel: _panel(panel[rows.numpy()], transpose=True), self._panels)
-        return SparseRows(tuple(panels), len(rows), self._n_genes, self._frequent.take(rows))
+        frequent = self._frequent.take(rows)  # meanwhile
+        return SparseRows(tuple(panels), len(rows), self._n_genes, frequent)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
