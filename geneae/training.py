@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import pandas as pd
@@ -121,96 +122,191 @@ def train(
         _keep_memory()
     network.to(ranks.device)
     ranks.equalise(network)
-    n_threads = torch.get_num_threads() if network.is_free else 1
-    begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
-    rows: list[dict[str, float]] = []
-
-    def judge_pairs(network: Network) -> tuple[Tensor, dict[str, float]]:
+    if judge_epoch is None:
         assert isinstance(objective, Reconstruction)
-        return judge(network, validation, objective, ranks, settings.batch_size)
-
-    def record(epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
-        with _threads(n_threads):
-            losses, means = (judge_epoch or judge_pairs)(network)
-        row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
-        row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - begin}
-        if on_epoch is not None:
-            on_epoch(row)
-        rows.append(row)
-        return losses
-
-    def save(is_asked: bool = False) -> None:
-        """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
-        if checkpoint is None:
-            return
-        is_wanted = is_asked or (ranks.rank == 0 and checkpoint.is_due())
-        wishes = ranks.total(STOP * bool(stopped_by()) + is_wanted)  # of all, so that all do the same
-        if wishes:
-            checkpoint.write(progress, time.perf_counter() - begin, ranks)
-        if wishes >= STOP:
-            raise Interrupted(stopped_by() or signal.SIGTERM)
-
-    def runaway(loss: float, index: Tensor, n_profiles: int) -> InputError:
-        said = _runaway(loss, progress, settings, index % n_profiles, names)
-        return InputError(said if checkpoint is None else f"{said} The weights before are in {checkpoint.path}.")
-
-    def begin_steps() -> torch.optim.Optimizer:
-        objective.begin(network, _n_steps(source, settings), settings.cut if settings.cut_where == "all" else 1.0)
-        return _optimizer(network, objective, settings)
-
-    order = torch.Generator().manual_seed(settings.seed)
+        judge_epoch = partial(judge, pairs=validation, objective=objective, ranks=ranks, batch_size=settings.batch_size)
+    course = _Course(network, source, objective, settings, ranks, judge_epoch, on_epoch, checkpoint, names)
     if checkpoint is not None and checkpoint.is_resumed:
-        progress = checkpoint.restore(network, objective, begin_steps(), order, ranks.rank)
-        rows += progress.rows
-        if on_epoch is not None:
-            for row in rows:
-                on_epoch(row)
+        course.go_on(checkpoint)
     else:
+        course.begin()
+    with stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0) as course.stopped_by:
+        course.save(is_asked=len(course.rows) == 1)
+        while course.has_more():
+            course.run_epoch()
+            course.save()
+    network.load_state_dict(course.progress.best_state)
+    network.eval()
+    history = pd.DataFrame(course.rows).astype({"epoch": int})
+    return Training(history, course.progress.best, len(history) - 1 < settings.epochs, course.collapse)
+
+
+class _Course:
+    """A training on its way from epoch to epoch. Either `begin` or `go_on` comes first."""
+
+    progress: Progress
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        objective: Objective,
+        settings: Settings,
+        ranks: Ranks,
+        judge_epoch: JudgeEpoch,
+        on_epoch: Callable[[dict[str, float]], None] | None,
+        checkpoint: Checkpoint | None,
+        names: pd.Index | None,
+    ) -> None:
+        self.network, self.source, self.objective, self.settings = network, source, objective, settings
+        self.ranks, self.checkpoint, self.names = ranks, checkpoint, names
+        self.rows: list[dict[str, float]] = []
+        self.collapse: str | None = None
+        self.stopped_by: Callable[[], int] = lambda: 0
+        self._judge_epoch, self._on_epoch = judge_epoch, on_epoch
+        self._order = torch.Generator().manual_seed(settings.seed)
+        self._n_threads = torch.get_num_threads() if network.is_free else 1
+        self._begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
+        self._watch: Watch | None = None
+
+    def begin(self) -> None:
+        """Cut the network, record its start, and be ready for the first step."""
+        network, settings = self.network, self.settings
         starts_at_pca = settings.init == "pca"  # which is no cut network, but what a fit can fall back on
         if not starts_at_pca:
-            _cut(network, objective, source, settings)
+            _cut(network, self.objective, self.source, settings)
         initial = copy.deepcopy(network.state_dict())
-        if objective.chooses_epoch:
+        if self.objective.chooses_epoch:
             network.core.silence_mlps()
-        at_start = record(0, math.nan, 0.0, 0.0)
+        at_start = self._record(0, math.nan, 0.0, 0.0)
         best_state = copy.deepcopy(network.state_dict())
         network.load_state_dict(initial)
         if starts_at_pca:
-            _cut(network, objective, source, settings)
-        progress = Progress(network, objective, begin_steps(), order.get_state(), at_start, rows, 0, best_state)
-        if ranks.rank:
-            torch.manual_seed(settings.seed + RANK_STRIDE * ranks.rank)
-    progress.rows = rows
-    watch = Watch(objective, rows[0]) if isinstance(objective, Reconstruction) else None
-    collapse = None
-    for row in rows[1:]:
-        collapse = watch.look(row) if watch is not None else None
-    waiting = stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0)
-    with waiting as stopped_by:
-        save(is_asked=len(rows) == 1)
-        while (
-            progress.epoch <= settings.epochs
-            and progress.epoch - 1 - progress.best < settings.patience
-            and collapse not in STOPPING
-        ):
-            start = time.perf_counter() - progress.train_seconds
-            pairs = source.epoch(progress.epoch)
-            with _threads(n_threads):
-                train_loss = _train_epoch(progress, pairs, objective, settings, order, ranks, start, save, runaway)
-            losses = record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
-            collapse = watch.look(rows[-1]) if watch is not None else None
-            best = rows[progress.best]["validation_loss"]
-            is_better = rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
-            if is_better or not objective.chooses_epoch:
-                progress.best, progress.best_state = progress.epoch, copy.deepcopy(network.state_dict())
-            progress.epoch += 1
-            progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
-            progress.order = order.get_state()
-            save()
-    network.load_state_dict(progress.best_state)
-    network.eval()
-    stopped_early = len(rows) - 1 < settings.epochs
-    return Training(pd.DataFrame(rows).astype({"epoch": int}), progress.best, stopped_early, collapse)
+            _cut(network, self.objective, self.source, settings)
+        optimizer, order = self._ready(), self._order.get_state()
+        self.progress = Progress(network, self.objective, optimizer, order, at_start, self.rows, 0, best_state)
+        if self.ranks.rank:
+            torch.manual_seed(settings.seed + RANK_STRIDE * self.ranks.rank)
+        self._start_watch()
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """From where a checkpoint was written, telling the epochs before it again."""
+        self.progress = checkpoint.restore(self.network, self.objective, self._ready(), self._order, self.ranks.rank)
+        self.rows += self.progress.rows
+        self.progress.rows = self.rows
+        for row in self.rows:
+            self._tell(row)
+        self._start_watch()
+
+    def has_more(self) -> bool:
+        """Whether another epoch is wanted, by number, patience and collapse."""
+        n_waited = self.progress.epoch - 1 - self.progress.best
+        is_wanted = self.progress.epoch <= self.settings.epochs and n_waited < self.settings.patience
+        return is_wanted and self.collapse not in STOPPING
+
+    def run_epoch(self) -> None:
+        """What is left of an epoch: its steps, then a look at validation, which may make it the best."""
+        progress = self.progress
+        start = time.perf_counter() - progress.train_seconds
+        pairs = self.source.epoch(progress.epoch)
+        with _threads(self._n_threads):
+            train_loss = self._run_steps(pairs, start)
+        losses = self._record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
+        self.collapse = self._look(self.rows[-1])
+        best = self.rows[progress.best]["validation_loss"]
+        is_better = self.rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
+        if is_better or not self.objective.chooses_epoch:
+            progress.best, progress.best_state = progress.epoch, copy.deepcopy(self.network.state_dict())
+        progress.epoch += 1
+        progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
+        progress.order = self._order.get_state()
+
+    def save(self, is_asked: bool = False) -> None:
+        """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
+        if self.checkpoint is None:
+            return
+        is_wanted = is_asked or (self.ranks.rank == 0 and self.checkpoint.is_due())
+        wishes = self.ranks.total(STOP * bool(self.stopped_by()) + is_wanted)  # of all, so that all do the same
+        if wishes:
+            self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.ranks)
+        if wishes >= STOP:
+            raise Interrupted(self.stopped_by() or signal.SIGTERM)
+
+    def _ready(self) -> torch.optim.Optimizer:
+        """The objective at its first step, and an optimiser for it."""
+        settings = self.settings
+        cut = settings.cut if settings.cut_where == "all" else 1.0
+        self.objective.begin(self.network, _n_steps(self.source, settings), cut)
+        return _optimizer(self.network, self.objective, settings)
+
+    def _start_watch(self) -> None:
+        """Look for a collapse from the start on, through the epochs that were before."""
+        if isinstance(self.objective, Reconstruction):
+            self._watch = Watch(self.objective, self.rows[0])
+        for row in self.rows[1:]:
+            self.collapse = self._look(row)
+
+    def _look(self, row: dict[str, float]) -> str | None:
+        return None if self._watch is None else self._watch.look(row)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(row)
+
+    def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
+        """A row of the history; the losses by validation profile."""
+        with _threads(self._n_threads):
+            losses, means = self._judge_epoch(self.network)
+        row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
+        row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - self._begin}
+        self._tell(row)
+        self.rows.append(row)
+        return losses
+
+    def _run_steps(self, pairs: Batches, start: float) -> float:
+        """What is left of one pass over all profiles, begun at `start`; the mean loss of its steps, by profiles."""
+        progress, settings, ranks = self.progress, self.settings, self.ranks
+        network, objective, optimizer = self.network, self.objective, progress.optimizer
+        network.train()
+        batches = pairs.order(self._order).split(settings.batch_size)
+        for index in batches[progress.step :]:
+            share = (progress.epoch - 1) / settings.epochs
+            factor = rate_factor((progress.epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * factor
+            with ranks.autocast():
+                batch = objective.batch(pairs, ranks.part(index), share)
+                seen = objective.see(network, _to_device(batch, network))
+            value = objective(seen)
+            optimizer.zero_grad()
+            value.backward()
+            weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
+            loss = ranks.average(network, value, weight)
+            if not math.isfinite(loss):
+                raise self._runaway(loss, index % pairs.n_profiles)
+            is_last = progress.step == len(batches) - 1
+            before = snapshot(network) if is_last else []
+            optimizer.step()
+            progress.update = relative_update(network, before) if is_last else math.nan
+            objective.after_step(network, seen)
+            progress.total += loss * len(index)
+            progress.step += 1
+            progress.train_seconds = time.perf_counter() - start
+            self.save()
+        return progress.total / sum(map(len, batches))
+
+    def _runaway(self, loss: float, rows: Tensor) -> InputError:
+        """What is wrong with a loss that is no number any more, with the profiles it was found on."""
+        first = [f"'{self.names[row]}'" if self.names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
+        more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
+        said = (
+            f"the loss became {loss} in epoch {self.progress.epoch}, step {self.progress.step + 1}, on the profiles "
+            f"{', '.join(first)}{more}. Lower the learning rate ({self.settings.learning_rate:g}), or look for extreme "
+            "values in these profiles."
+        )
+        return InputError(
+            said if self.checkpoint is None else f"{said} The weights before are in {self.checkpoint.path}."
+        )
 
 
 @contextlib.contextmanager
@@ -276,62 +372,6 @@ def _n_steps(source: Source, settings: Settings) -> int:
 def rate_factor(step: int, n_steps: int) -> float:
     """Factor of the learning rate: 1 in the first half of the steps, then falling linearly towards 0."""
     return min(1.0, 2 * (1 - step / n_steps))
-
-
-def _train_epoch(
-    progress: Progress,
-    pairs: Batches,
-    objective: Objective,
-    settings: Settings,
-    order: torch.Generator,
-    ranks: Ranks,
-    start: float,
-    save: Callable[[], None],
-    runaway: Callable[[float, Tensor, int], InputError],
-) -> float:
-    """What is left of one pass over all profiles, begun at `start`; the mean loss per step, weighted by profiles.
-
-    `save` is called after each step; `runaway` makes the error for a loss that is no number.
-    """
-    network, optimizer, epoch = progress.network, progress.optimizer, progress.epoch
-    network.train()
-    batches = pairs.order(order).split(settings.batch_size)
-    for index in batches[progress.step :]:
-        factor = rate_factor((epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * factor
-        own = ranks.part(index)
-        with ranks.autocast():
-            batch = objective.batch(pairs, own, (epoch - 1) / settings.epochs)
-            seen = objective.see(network, _to_device(batch, network))
-        value = objective(seen)
-        optimizer.zero_grad()
-        value.backward()
-        weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
-        loss = ranks.average(network, value, weight)
-        if not math.isfinite(loss):
-            raise runaway(loss, index, pairs.n_profiles)
-        is_last = progress.step == len(batches) - 1
-        before = snapshot(network) if is_last else []
-        optimizer.step()
-        progress.update = relative_update(network, before) if is_last else math.nan
-        objective.after_step(network, seen)
-        progress.total += loss * len(index)
-        progress.step += 1
-        progress.train_seconds = time.perf_counter() - start
-        save()
-    return progress.total / sum(map(len, batches))
-
-
-def _runaway(loss: float, progress: Progress, settings: Settings, rows: Tensor, names: pd.Index | None) -> str:
-    """What is wrong with a loss that is no number any more, with the profiles it was found on."""
-    first = [f"'{names[row]}'" if names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
-    more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
-    return (
-        f"the loss became {loss} in epoch {progress.epoch}, step {progress.step + 1}, on the profiles "
-        f"{', '.join(first)}{more}. Lower the learning rate ({settings.learning_rate:g}), or look for extreme values "
-        "in these profiles."
-    )
 
 
 def _to_device(batch: Any, network: Network) -> Any:

@@ -119,7 +119,7 @@ def test_a_training_that_had_ended_is_not_repeated(data: Data, tmp_path: Path, m
     monkeypatch.setattr(checkpoints, "SPARE", 0)
     first = make_start(data)
     expected = train_with(first, tmp_path)
-    monkeypatch.setattr("geneae.training._train_epoch", None)
+    monkeypatch.setattr("geneae.training._Course.run_epoch", None)
     again = make_start(data)
     found = train_with(again, tmp_path)
     pd.testing.assert_frame_equal(found.history, expected.history, check_exact=True)

@@ -195,7 +195,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
     means = dict.fromkeys(COLUMNS[3:-3], 0.0)
-    monkeypatch.setattr(training, "judge", lambda *_: (torch.tensor(next(script)).double(), means))
+    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
 
 
 @pytest.mark.parametrize("best", [1, 2, 4])
@@ -302,7 +302,7 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    monkeypatch.setattr(training, "judge", lambda *_: (torch.ones(4).double(), flat))
+    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
     assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
 
