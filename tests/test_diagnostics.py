@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import simulate
 
 from geneae import Autoencoder
 from geneae.diagnostics import contributions, diagnose, effective_rank, null_table, to_table
@@ -16,7 +17,6 @@ from geneae.model import Model
 from geneae.nulls import NULLS, PAIR_PERMUTED
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
-from tests.conftest import simulate
 
 GOOD = {"n_latent": 3, "hidden": 32, "rank": 12, "epochs": 30, "n_splits": 4, "batch_size": 128, "test": 0.3}
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import QUICK, simulate
 from reference import counts_matrix, csr
 
 from geneae.errors import InputError
@@ -15,7 +16,6 @@ from geneae.pairs import mismatch
 from geneae.preprocess import Expression
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
-from tests.conftest import QUICK, simulate
 
 SETTINGS = Settings(**QUICK | {"test": 0.3, "n_latent": 3})
 

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from conftest import QUICK
 
 from geneae.checkpoints import Checkpoint
 from geneae.cli import main
 from geneae.errors import InputError
 from geneae.runs import Source, arm_names, compare_runs, fit_run, grid, is_finished, run_grid
 from geneae.settings import Settings
-from tests.conftest import QUICK
 
 BASE = Settings(**QUICK)
 FLAGS = ["--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--latent", "4", "--batch-size", "64"]
