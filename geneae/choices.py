@@ -1,5 +1,7 @@
 """Which choices of a fit go together, and with which profiles; said before anything is computed."""
 
+from importlib.util import find_spec
+
 from geneae.basis import largest_rank
 from geneae.cosine_metric import CosineMetric
 from geneae.errors import InputError, unknown
@@ -60,6 +62,15 @@ def open_metric(settings: Settings) -> CosineMetric | None:
     return metric
 
 
+def check_batch(settings: Settings) -> None:
+    """Refuse batches where the package that judges their mixing is not installed."""
+    if settings.batch_key is not None and find_spec("scib_metrics") is None:
+        raise InputError(
+            "--batch judges latents by scib-metrics, which is not installed. Install it with: pip install "
+            "'geneae[scib]', or leave it out."
+        )
+
+
 def check_profiles(
     profiles: Profiles, settings: Settings, name: str | None, is_reconstructed: bool, null: str | None
 ) -> None:
@@ -73,11 +84,12 @@ def check_profiles(
             f"objective {settings.objective} draws views of profiles in memory, but these stay in their file. Use "
             "--stream no if they fit into memory, or --objective reconstruction."
         )
-    if profiles.is_streamed and settings.label is not None:
-        raise InputError(
-            "--label judges profiles in memory, but these stay in their file. Use --stream no if they fit into memory, "
-            "or leave it out."
-        )
+    for flag, key in (("--label", settings.label), ("--batch", settings.batch_key)):
+        if profiles.is_streamed and key is not None:
+            raise InputError(
+                f"{flag} judges profiles in memory, but these stay in their file. Use --stream no if they fit into "
+                "memory, or leave it out."
+            )
     if null is not None and not is_reconstructed:
         raise InputError(f"nulls are of reconstruction; objective {settings.objective} has none. Leave out --null.")
 

@@ -126,18 +126,19 @@ def fit(
 
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
-    from geneae.choices import check_loss, check_objective, open_metric
+    from geneae.choices import check_batch, check_loss, check_objective, open_metric
     from geneae.logs import check_log, open_log
 
     check_loss(settings)
     check_objective(settings)
     open_metric(settings)
+    check_batch(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
     from geneae.profiles import read_profiles
     from geneae.runs import Task, conclude, fit_run, is_finished, judged_split, writing_alone
-    from geneae.terminal import both, label_table, metrics_table, null_lines, progress_bar
+    from geneae.terminal import batch_table, both, label_table, metrics_table, null_lines, progress_bar
 
     if settings.devices * settings.nodes > 1:
         open_ranks(settings)  # before anything is read, so that all processes read at the same time
@@ -164,8 +165,8 @@ def fit(
     if quiet:
         return
     say(_split_line(model))
-    part = part_of_labels(settings.loss, settings.metric)
-    for table in filter(None, (metrics_table(model.evaluation_), label_table(model.evaluation_, part))):
+    found, part = model.evaluation_, part_of_labels(settings.loss, settings.metric)
+    for table in filter(None, (metrics_table(found), label_table(found, part), batch_table(found))):
         say(table)
     say(conclude(model.evaluation_, judged_split(settings)))
     if null:
@@ -502,7 +503,7 @@ def _run_tasks(
     source: Any, tasks: list[Any], jobs: int, color: str | None, folder: Path, say: Callable[[str], None]
 ) -> None:
     """Run every task that has not been run, saying how far it is."""
-    from geneae.choices import check_loss, check_objective, open_metric
+    from geneae.choices import check_batch, check_loss, check_objective, open_metric
     from geneae.runs import run_grid, writing_alone
     from geneae.saving import check_parent
 
@@ -510,6 +511,7 @@ def _run_tasks(
         check_loss(task.settings)
         check_objective(task.settings)
     open_metric(tasks[0].settings)  # one for all
+    check_batch(tasks[0].settings)
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(source, tasks, _command(), jobs, color)

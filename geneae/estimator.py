@@ -69,6 +69,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         views: str = DEFAULTS.views,
         agreement: float = DEFAULTS.agreement,
         label: str | None = DEFAULTS.label,
+        batch_key: str | None = DEFAULTS.batch_key,
         n_latent: int = DEFAULTS.n_latent,
         hidden: int = DEFAULTS.hidden,
         basis: str = DEFAULTS.basis,
@@ -115,6 +116,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.views = views
         self.agreement = agreement
         self.label = label
+        self.batch_key = batch_key
         self.n_latent = n_latent
         self.hidden = hidden
         self.basis = basis

@@ -19,7 +19,15 @@ from torch import Tensor
 from geneae.baselines import PCA_SIZES, Baselines
 from geneae.basis import fit_basis, fit_wiener
 from geneae.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.choices import check_loss, check_objective, check_profiles, check_sizes, is_split_target, open_metric
+from geneae.choices import (
+    check_batch,
+    check_loss,
+    check_objective,
+    check_profiles,
+    check_sizes,
+    is_split_target,
+    open_metric,
+)
 from geneae.cosine_metric import CosineMetric
 from geneae.diagnostics import diagnose, of_collapse, to_table
 from geneae.evaluation import Evaluation, evaluate, gene_correlation
@@ -33,9 +41,11 @@ from geneae.judging import (
     judge_latents,
     labelled,
     merge,
+    untaught,
     watch,
 )
 from geneae.losses import LossSettings
+from geneae.mixing import Batched, batched, judge_batches
 from geneae.model import FORMAT, Model
 from geneae.negatives import at_perfection, find_loss
 from geneae.network import Network, network_in_basis, random_network
@@ -107,6 +117,7 @@ def fit(
     center = check_loss(settings)
     name, is_reconstructed = check_objective(settings)
     metric = open_metric(settings)
+    check_batch(settings)
     check_profiles(profiles, settings, name, is_reconstructed, null)
     chain = parse_views(settings.views, profiles.state) if name is not None else []
     is_split = is_reconstructed and is_split_target(profiles, settings.target)
@@ -134,6 +145,10 @@ def fit(
     labels = None
     if settings.label is not None:
         labels = labelled(expression, preprocess, profiles.obs, split, settings.label, settings.seed)
+    batches = None
+    if settings.batch_key is not None:
+        keys = settings.batch_key, settings.label
+        batches = batched(expression, preprocess, profiles.obs, split, *keys, settings.seed)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(settings.seed)
         network = _start(baselines, settings, is_split)
@@ -166,6 +181,9 @@ def fit(
         evaluation = describe_latents(model, *of_judged, training.history.iloc[training.best_epoch])
     if labels is not None:
         evaluation = merge(evaluation, _judge_by_labels(labels, model, settings))
+    if batches is not None:
+        metrics = pd.concat([evaluation.metrics, _judge_by_batches(batches, model, settings)], ignore_index=True)
+        evaluation = replace(evaluation, metrics=metrics)
     spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
     config |= spent if saved is None else saved.spent()
     model = replace(model, scales=evaluation.scales)
@@ -248,6 +266,13 @@ def _judge_by_labels(labels: Labelled, model: Model, settings: Settings) -> Eval
     latent = encode(model.network, labels.matrix, model.shift(is_half=False))
     found = {"model": latent, **controls(labels, model.baselines, settings)}
     return judge_latents(labels, found, settings.seed)
+
+
+def _judge_by_batches(batches: Batched, model: Model, settings: Settings) -> pd.DataFrame:
+    """Latents and controls."""
+    latent = encode(model.network, batches.matrix, model.shift(is_half=False))
+    found = {"model": latent, **untaught(batches.matrix, model.baselines, settings)}
+    return judge_batches(batches, found, settings.seed)
 
 
 def _fix(metric: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:

@@ -92,6 +92,13 @@ FIT_OPTIONS = (
         "Column of obs that latents are judged by; of the losses only triplet learns by it.  [default: none]",
         metavar="KEY",
     ),
+    option(
+        "batch_key",
+        "Column of obs, such as the donor, that latents are judged by how well they mix; needs scib-metrics."
+        "  [default: none]",
+        "--batch",
+        metavar="KEY",
+    ),
     LOSS,
     option("center", "Subtract from target and prediction before the loss: gene or profile means.", **choice(CENTERS)),
     option(

@@ -1,6 +1,5 @@
 """How much an encoder knows of labels that took no part in its training, beside what needs no training of it."""
 
-import copy
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -86,12 +85,8 @@ def labelled(
     """
     if key not in obs.columns:
         raise unknown("obs column", key, obs.columns)
-    rng = np.random.default_rng(seed)
     codes, _ = pd.factorize(obs[key].astype(object), sort=True)
-    rows = []
-    for name in ("train", "validation", "test"):
-        found = np.flatnonzero((split == name).to_numpy() & (codes >= 0))
-        rows.append(np.sort(rng.choice(found, MOST_PROFILES, replace=False)) if len(found) > MOST_PROFILES else found)
+    rows = sample(split, codes >= 0, seed)
     if not len(rows[0]) or len(np.unique(codes[rows[0]])) < 2:
         raise InputError(
             f"labels must tell training profiles apart, but column '{key}' has {len(np.unique(codes[rows[0]]))} "
@@ -99,6 +94,16 @@ def labelled(
         )
     kept = np.concatenate(rows)
     return Labelled(preprocess.apply(expression.take(kept)), obs.index[kept], codes[kept], split.to_numpy()[kept])
+
+
+def sample(split: pd.Series, is_known: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Positions of at most 5,000 profiles of train, validation and test each, among those that are known."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name in ("train", "validation", "test"):
+        found = np.flatnonzero((split == name).to_numpy() & is_known)
+        rows.append(np.sort(rng.choice(found, MOST_PROFILES, replace=False)) if len(found) > MOST_PROFILES else found)
+    return rows
 
 
 def knn_votes(
@@ -183,22 +188,28 @@ def watch(known: Labelled, shift: Tensor | None) -> Callable[[Network], dict[str
 
 
 def controls(known: Labelled, baselines: Baselines, settings: Settings) -> dict[str, Representation]:
-    """What stands beside the latents, by name: the input itself, PCA of the same size, the plain encoder as it is born,
-    and the same encoder trained on the labels, which says what its form can hold."""
-    whole = baselines.whole
-    scores = whole.scores(sparse_rows(known.matrix))[:, : settings.n_latent].numpy()
+    """What stands beside the latents, by name: `untaught`, and the plain encoder trained on the labels, which says what
+    its form can hold."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        born = random_network(whole.mean, settings.n_latent, settings.hidden, settings.dropout)
-        born.drop_decoder()
-        taught = copy.deepcopy(born)
+        taught = _born(baselines, settings)
         teach(taught, known, settings)
-    return {
-        "supervised": encode(taught, known.matrix),
-        "raw_input": known.matrix,
-        "pca": scores,
-        "random_encoder": encode(born, known.matrix),
-    }
+    return {"supervised": encode(taught, known.matrix), **untaught(known.matrix, baselines, settings)}
+
+
+def untaught(matrix: sparse.csr_matrix, baselines: Baselines, settings: Settings) -> dict[str, Representation]:
+    """By name: the input itself, PCA of the same size, and the plain encoder as it is born."""
+    with torch.random.fork_rng(devices=[]):
+        born = _born(baselines, settings)
+    scores = baselines.whole.scores(sparse_rows(matrix))[:, : settings.n_latent].numpy()
+    return {"raw_input": matrix, "pca": scores, "random_encoder": encode(born, matrix)}
+
+
+def _born(baselines: Baselines, settings: Settings) -> Network:
+    """The plain encoder before any training; sets the random numbers of torch."""
+    torch.manual_seed(settings.seed)
+    born = random_network(baselines.whole.mean, settings.n_latent, settings.hidden, settings.dropout)
+    born.drop_decoder()
+    return born
 
 
 def teach(network: Network, known: Labelled, settings: Settings) -> None:

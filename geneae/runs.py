@@ -27,6 +27,7 @@ from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
 from geneae.judging import is_judged, label_verdict
 from geneae.locks import only_writer
+from geneae.mixing import has_batches, mixing_verdict
 from geneae.profiles import Profiles, read_profiles
 from geneae.report import Run, read_run, write_report
 from geneae.saving import CONFIG, SPLIT, finish_swap, new_file, read_config
@@ -96,10 +97,12 @@ def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def conclude(evaluation: Evaluation, split: str) -> str:
-    """What came of a fit, in sentences: of its reconstruction, of its latents by labels, of whichever there is."""
+    """What came of a fit, in sentences: of its reconstruction, of its latents by labels and batches, of whichever there
+    is."""
     said = [verdict(evaluation, split)] if "cosine" in evaluation.profiles else []
     said += [label_verdict(evaluation, split)] if is_judged(evaluation) else []
-    return " ".join(said) or "Without labels nothing says how good these latents are: fit with --label KEY."
+    said = said or ["Without labels nothing says how good these latents are: fit with --label KEY."]
+    return " ".join([*said, mixing_verdict(evaluation, split)] if has_batches(evaluation) else said)
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:

@@ -39,6 +39,9 @@ class Settings:
     label: str | None = None
     """Column of `obs` that latents are judged by. It takes no part in training, but for the loss `triplet`, which draws
     equal values together."""
+    batch_key: str | None = None
+    """Column of `obs`, such as the donor, whose values latents are judged by how well they mix. It takes no part in
+    training. Needs scib-metrics."""
     n_latent: int = 32
     """Length of the latent."""
     hidden: int = 128

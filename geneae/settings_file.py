@@ -10,7 +10,7 @@ from geneae.errors import InputError, unknown
 from geneae.settings import Settings
 
 FILE = "settings.toml"
-SHORT = {"n_latent": "latent", "n_splits": "splits", "use_raw": "raw"}
+SHORT = {"batch_key": "batch", "n_latent": "latent", "n_splits": "splits", "use_raw": "raw"}
 """Flags that are not called as their field."""
 
 

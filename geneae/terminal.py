@@ -14,6 +14,7 @@ from geneae.inspection import Inspection
 from geneae.judging import BY_PROFILE, OF_CLUSTERS, is_judged
 from geneae.judging import TITLES as JUDGED_TITLES
 from geneae.metric_comparison import WAYS
+from geneae.mixing import MIXING_TITLES, OF_BATCHES, has_batches
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
@@ -32,6 +33,7 @@ LABEL_METRICS = {
     "ari": "ARI",
     "nmi": "NMI",
 }
+BATCH_METRICS = {"ilisi": "iLISI", "kbet": "kBET", "bras": "BRAS"}
 
 
 @contextlib.contextmanager
@@ -137,6 +139,25 @@ def label_table(evaluation: Evaluation, part: str, splits: tuple[str, ...] = SPL
         cells = (" / ".join(f"{value(metrics, model, split, name):.4f}" for split in present) for name in shown)
         rows.append([title, *cells])
     head = f"Latents judged by labels that {part}, on {' / '.join(sizes)} profiles; ↑ higher is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def batch_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
+    """Latents, controls and shuffled batches x iLISI, kBET and BRAS, and where there are labels k-NN accuracy; nothing
+    where there are no batches."""
+    if not has_batches(evaluation):
+        return ""
+    metrics = evaluation.metrics
+    judged = metrics[metrics["metric"] == OF_BATCHES[0]]
+    present = [split for split in splits if split in set(judged["split"])]
+    sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    known = {name: title for name, title in BATCH_METRICS.items() if name in set(metrics["metric"])}
+    known |= {BY_PROFILE[0]: f"{LABEL_METRICS[BY_PROFILE[0]]} ↑"} if is_judged(evaluation) else {}
+    rows = [["", *known.values()]]
+    for model, title in MIXING_TITLES.items():
+        cells = [[value(metrics, model, split, name) for split in present] for name in known]
+        rows.append([title, *(" / ".join(f"{n:.4f}" for n in cell if not np.isnan(n)) for cell in cells)])
+    head = f"How the latents mix batches, on {' / '.join(sizes)} profiles; 0 is apart, shuffled batches are mixed"
     return "\n".join([head, *_aligned(rows)])
 
 

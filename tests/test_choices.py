@@ -5,7 +5,8 @@ import re
 import pytest
 from conftest import simulate
 
-from geneae.choices import check_loss, check_objective, check_profiles, check_sizes, is_split_target
+from geneae import choices
+from geneae.choices import check_batch, check_loss, check_objective, check_profiles, check_sizes, is_split_target
 from geneae.errors import InputError
 from geneae.profiles import read_profiles
 from geneae.settings import Settings
@@ -61,6 +62,18 @@ def test_an_objective_says_what_is_trained(settings: Settings, found: tuple[str 
 def test_an_objective_refuses_what_is_not_its_own(settings: Settings, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         check_objective(settings)
+
+
+def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_batch(Settings(batch_key="donor"))
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    check_batch(Settings())
+    with pytest.raises(InputError) as error:
+        check_batch(Settings(batch_key="donor"))
+    assert str(error.value) == (
+        "--batch judges latents by scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', "
+        "or leave it out."
+    )
 
 
 def test_profiles_refuse_an_unknown_null_and_one_without_reconstruction() -> None:

@@ -20,7 +20,19 @@ PACKAGE = ROOT / "geneae"
 MODULES = sorted(
     path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
 )
-HEAVY = ("torch", "scanpy", "anndata", "pandas", "sklearn", "scipy", "numpy", "matplotlib", "lightning_fabric", "rich")
+HEAVY = (
+    "torch",
+    "scanpy",
+    "anndata",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "numpy",
+    "matplotlib",
+    "lightning_fabric",
+    "rich",
+    "jax",
+)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -355,6 +355,7 @@ def test_what_does_not_suit_an_objective_is_refused(profiles: Profiles, kind: di
     [
         ({}, "objective simclr draws views of profiles in memory, but these stay in their file. Use --stream no if "),
         ({"objective": "reconstruction", "label": "kind"}, "--label judges profiles in memory, but these stay "),
+        ({"objective": "reconstruction", "batch_key": "donor"}, "--batch judges profiles in memory, but these stay "),
     ],
 )
 def test_profiles_in_a_file_have_no_views_and_are_not_judged(

@@ -30,6 +30,9 @@ METRIC_TITLES = {
     "linear_probe": "linear probe accuracy",
     "ari": "ARI",
     "nmi": "NMI",
+    "ilisi": "iLISI of batches",
+    "kbet": "kBET of batches",
+    "bras": "BRAS of batches",
 }
 LOWER_IS_BETTER = ("mse", "rescaled_mse", "relative_mse", "direction_error", "magnitude_error")
 NEITHER_IS_BETTER = (
@@ -41,6 +44,9 @@ NEITHER_IS_BETTER = (
     "embedding_norm",
     "effective_gradient",
     "latent_spread",
+    "ilisi",
+    "kbet",
+    "bras",
 )
 FEW = 10  # values from which a smooth outline of their distribution can be drawn
 MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, or drawn in grey

@@ -1,6 +1,7 @@
 """What the report says in words."""
 
 from geneae.errors import InputError
+from geneae.mixing import NO_MERIT, OF_BATCHES
 from geneae.negatives import find_loss
 from geneae.report.cells import show_range
 from geneae.report.folders import SPLITS, Run, arms_of, distinct, has_held_out, of_config, split_judged
@@ -49,6 +50,15 @@ def notes_of(runs: list[Run]) -> list[str]:
             "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
             f"clusters of the latents agree with the labels. Labels {_part_of_labels(runs)}; the supervised encoder, "
             "which is the ceiling, was trained on them."
+        )
+    if any((run.metrics["metric"] == OF_BATCHES[0]).any() for run in runs):
+        said.append(
+            "iLISI, kBET and, where there are labels, BRAS: how well the latents mix batches; 0 is apart, and shuffled "
+            "batches are mixed. iLISI: how many batches the neighbours of a profile come from, the median over "
+            "profiles, scaled to 0 to 1. kBET: the share of neighbourhoods that hold batches in the proportions of all "
+            "profiles, a strict test. BRAS: 1 minus the size of the silhouette width of batches within a label, mean "
+            f"over labels. {NO_MERIT} Where batches hold other kinds of profiles, iLISI and kBET should stay below "
+            "what shuffled batches give; BRAS does not mind."
         )
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(

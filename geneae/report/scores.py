@@ -8,10 +8,21 @@ import numpy as np
 
 from geneae.evaluation import HELD_OUT, SAME
 from geneae.judging import BY_PROFILE, OF_CLUSTERS, TITLES
+from geneae.mixing import MIXING_TITLES, OF_BATCHES
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
 from geneae.report.folders import Run, arms_of, of_config
 
-MAIN_METRICS = (HELD_OUT, "skill", "cosine", "centred_cosine", "mse", "rescaled_mse", *BY_PROFILE, *OF_CLUSTERS)
+MAIN_METRICS = (
+    HELD_OUT,
+    "skill",
+    "cosine",
+    "centred_cosine",
+    "mse",
+    "rescaled_mse",
+    *BY_PROFILE,
+    *OF_CLUSTERS,
+    *OF_BATCHES,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
         if name != f"pca_{size}"
     }
     names |= {"mean_profile": "mean profile"}
-    names |= {name: title for name, title in TITLES.items() if name not in ("model", *names)}
+    names |= {name: title for name, title in (TITLES | MIXING_TITLES).items() if name not in ("model", *names)}
     names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
     found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known]
     ceiling = _scores("noise ceiling", "ceiling", runs, split, "model", "ceiling")
