@@ -124,11 +124,10 @@ def _scib() -> Any:
 
 def batch_silhouette(values: Representation, batches: np.ndarray) -> np.ndarray:
     """(n,) (b - a) / max(a, b), -1 to 1, 0 where batches are mixed: a is the mean cosine distance of a profile to the
-    others of its batch, b that to all profiles of other batches. 0 for the only profile of a batch; 1 from all others is
-    a profile of zeros, which scib-metrics takes for NaN.
+    others of its batch, b that to all profiles of other batches. 0 for the only profile of a batch.
 
     A mean cosine distance is one minus a product with a sum of unit vectors, so that it is exact on sparse profiles
-    and takes no n x n distances.
+    and takes no n x n distances. A profile of zeros is at distance 1 from all; in scib-metrics it makes others NaN.
     """
     unit = normalize(values.astype(np.float64))
     similarity = unit @ (unit.T @ np.eye(batches.max() + 1)[batches])  # (n, n_batches), sums over a batch
@@ -165,8 +164,9 @@ def judge_batches(known: Batched, representations: dict[str, Representation], se
     less 1, over the number of batches less 1; 1 where neighbours come from all batches equally, which shuffled batches
     of unequal size do not. `kbet`: the share of neighbourhoods with batches in the proportions of all, at least 0.95 or
     so where they are shuffled; a strict test, often near 0. With labels `bras`: the mean over labels of the mean of
-    `bras_by_profile`; it alone does not mind that batches hold other kinds of profiles. Which way is better is left
-    open: mixing is lost where batches differ in biology, and gained where everything is forgotten.
+    `bras_by_profile`; it alone does not mind that batches hold other kinds of profiles, and noise in many dimensions,
+    as in the raw input, raises it. Which way is better is left open: mixing is lost where batches differ in biology,
+    and gained where everything is forgotten.
     """
     shuffled = np.random.default_rng(seed).permutation(known.batches)
     k = min(LISI_NEIGHBOURS, len(known.batches))

@@ -142,15 +142,15 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     flags |= {"patience": 5, "batch-size": 99, "learning-rate": 0.01, "weight-decay": 0.1, "dropout": 0.1, "splits": 3}
     flags |= {"seed": 4, "split-seed": 7, "device": "cpu", "precision": "bf16", "margin": 0.4, "temperature": 0.2}
     flags |= {"negatives": "hardest", "label": "kind", "cut-bias": "zero", "target-norm": 3.0, "grad-scale": 1.0}
-    flags |= {"optimizer": "sgd", "batch": "donor"}
+    flags |= {"optimizer": "sgd"}
     arguments = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
     result = geneae("fit", counts_path, "-o", tmp_path / "run", "--scale", "--latent-norm", "--quiet", *arguments)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
-    names = {"latent": "n_latent", "splits": "n_splits", "batch": "batch_key"}
+    names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
-    alone |= {"metric": None}
+    alone |= {"metric": None, "batch_key": None}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 

@@ -31,6 +31,7 @@ from geneae.mixing import (
 )
 from geneae.preprocess import fit_preprocess
 from geneae.profiles import Profiles, read_profiles
+from geneae.report.pictures import Picture
 from geneae.settings import Settings
 
 N = 240
@@ -225,7 +226,10 @@ def test_the_verdict_says_what_mixing_is_worth(judged: Fitted) -> None:
     assert said.endswith(NO_MERIT)
 
 
-def test_batches_are_told_in_terminal_and_report(counts_path: Path, tmp_path: Path) -> None:
+def test_batches_are_told_in_terminal_and_report(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
     flags = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "1", "--splits", "2", "--label", "kind"]
     arguments = ["compare", str(counts_path), "--seeds", "1", *flags, "--batch", "donor", "-o", str(tmp_path / "cmp")]
     result = CliRunner().invoke(main, arguments)
