@@ -58,7 +58,7 @@ def notes_of(runs: list[Run]) -> list[str]:
             "profiles, scaled to 0 to 1. kBET: the share of neighbourhoods that hold batches in the proportions of all "
             "profiles, a strict test. BRAS: 1 minus the size of the silhouette width of batches within a label, mean "
             f"over labels. {NO_MERIT} Where batches hold other kinds of profiles, iLISI and kBET should stay below "
-            "what shuffled batches give. BRAS does not mind, but noise in many dimensions, as in the raw input, raises it."
+            "what shuffled batches give. BRAS does not mind, but noise in many dimensions, as in raw input, raises it."
         )
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(
