@@ -5,6 +5,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,8 @@ class Scan:
     """(n_profiles,) sums over all genes, in float64: the molecules, where these are counts."""
     highest: float
     """Largest value."""
+    fingerprint: str | None = None
+    """`Profiles.fingerprint`, where it was taken on the way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,8 @@ class Profiles:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored or read."""
+        if self.scan.fingerprint is not None:
+            return self.scan.fingerprint
         digest = Fingerprint(self.names, self.genes)
         for _, block in chunks(self.matrix, CHUNK_ROWS):
             digest.add(block)
@@ -132,7 +137,7 @@ class Profiles:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         matrix = self.matrix[rows]
         matrix = matrix.read() if isinstance(matrix, StoredMatrix) else matrix
-        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows])
+        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
         return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
 
 
@@ -143,23 +148,34 @@ def megabytes(n_values: int, n_profiles: int) -> float:
 
 
 class Fingerprint:
-    """SHA-256 of profiles that come block by block; how they are divided makes no difference."""
+    """SHA-256 of profiles that come block by block, on its own thread; how they are divided makes no difference."""
 
     def __init__(self, names: pd.Index, genes: pd.Index) -> None:
         self._head = hashlib.sha256(f"{len(names)} {len(genes)}".encode())
         for some in (names, genes):
             self._head.update(b"\1" + "\0".join(some).encode())
         self._parts = [hashlib.sha256() for _ in range(3)]
+        self._pool = ThreadPoolExecutor(1)
+        self._coming = self._pool.submit(int)  # nothing to wait for yet
 
     def add(self, block: sparse.csr_matrix) -> None:
-        """The next rows, canonical."""
+        """The next rows; they are looked at when those before are done, while the caller goes on."""
+        self._coming.result()
+        self._coming = self._pool.submit(self._update, block)
+
+    def _update(self, block: sparse.csr_matrix) -> int:
+        """Number of the values that were added."""
+        block = canonical(block)
         arrays = (np.diff(block.indptr).astype("<i4"), block.indices, block.data)
         for digest, array, dtype in zip(self._parts, arrays, ("<i4", "<i4", "<f4"), strict=True):
             for start in range(0, len(array), CHUNK):
                 digest.update(np.ascontiguousarray(array[start : start + CHUNK], dtype=dtype).data)
+        return int(block.nnz)
 
     def finish(self) -> str:
         """In hexadecimal."""
+        self._coming.result()
+        self._pool.shutdown()
         for digest in self._parts:
             self._head.update(digest.digest())
         return self._head.hexdigest()
@@ -354,14 +370,17 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
         matrix = matrix.to_memory()
     parts: list[sparse.csr_matrix] = []
     values = _Values()
+    digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, genes)
         with np.errstate(over="ignore"):  # told by check_float32
             block = block.astype(np.float32, copy=False)
-        if not is_streamed:
+        if digest is None:
             parts.append(block)
+        else:
+            digest.add(block)
     values.check_float32(where)
-    scan = values.scan()
+    scan = values.scan(digest)
     obs = obs.set_axis(names, axis=0)
     if is_streamed:
         stored = StoredMatrix(matrix, np.arange(len(names)), scan.lengths)
@@ -449,9 +468,10 @@ class _Values:
         """`counts`, `log_normalised` or `scaled`."""
         return "scaled" if self.lowest < 0 else "counts" if self.are_whole else "log_normalised"
 
-    def scan(self) -> Scan:
-        """All of it."""
-        return Scan(self.state, np.concatenate(self._lengths), np.concatenate(self._totals), self.highest)
+    def scan(self, digest: Fingerprint | None) -> Scan:
+        """All of it, with the fingerprint where it was taken."""
+        lengths, totals = np.concatenate(self._lengths), np.concatenate(self._totals)
+        return Scan(self.state, lengths, totals, self.highest, None if digest is None else digest.finish())
 
     def check_float32(self, where: str) -> None:
         largest = max(self.highest, -self.lowest)
