@@ -199,18 +199,27 @@ def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def seed_sentence(seeds: pd.DataFrame) -> str:
-    """What is to be said of arms that depend on their seed; empty where none does."""
-    said = [
+    """What is to be said of arms that depend on their seed, or fail with every one; empty where there are none."""
+    firing = seeds[seeds["fires"] & (seeds["n_seeds"] > 1)].to_dict("records")
+    found = {}
+    for row in firing:
+        found[row["arm"]] = f"({str(row['metric']).replace('_', ' ')} {row['least']:.2f} to {row['most']:.2f})"
+    failed = [f"{row['arm']} {found[row['arm']]}" for row in firing if not row["success_rate"]]
+    unsteady = [
         f"{row['arm']} succeeds with {round(row['success_rate'] * row['n_seeds'])} of {row['n_seeds']} seeds "
-        f"({str(row['metric']).replace('_', ' ')} {row['least']:.2f} to {row['most']:.2f})"
-        for row in seeds[seeds["fires"] & (seeds["n_seeds"] > 1)].to_dict("records")
+        f"{found[row['arm']]}"
+        for row in firing
+        if row["success_rate"]
     ]
-    if not said:
-        return ""
-    return (
-        f" The seed decides: {'; '.join(said)}. Show all seeds; lower the learning rate, or with a hinge use softmax, "
-        "mean or fewer negatives, or a smaller initial norm."
-    )
+    said = ""
+    if failed:
+        said += f" No seed does clearly better than the mean profile: {'; '.join(failed)}. Prefer another arm."
+    if unsteady:
+        said += (
+            f" The seed decides: {'; '.join(unsteady)}. Show all seeds; lower the learning rate, or with a hinge use "
+            "softmax, mean or fewer negatives, or a smaller initial norm."
+        )
+    return said
 
 
 def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:

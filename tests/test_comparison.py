@@ -220,6 +220,13 @@ def test_an_arm_that_fails_with_a_seed_or_varies_much_is_said() -> None:
     assert seed_sentence(seed_table(seed_metrics({"one": [0.0]}), "test")) == ""
 
 
+def test_an_arm_that_fails_with_every_seed_does_not_depend_on_it() -> None:
+    said = seed_sentence(seed_table(seed_metrics({"good": [0.6, 0.6], "bad": [-4.8, -4.7]}), "test"))
+    assert said == (
+        " No seed does clearly better than the mean profile: bad (skill -4.80 to -4.70). Prefer another arm."
+    )
+
+
 def test_without_counts_success_is_a_share_of_the_way_from_the_mean_profile() -> None:
     nothing = {"a": [float("nan")] * 2}
     table = seed_table(seed_metrics(nothing, {"a": [0.8, 0.61]}), "test")
