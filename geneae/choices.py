@@ -12,6 +12,14 @@ from geneae.selfsupervised import parse_objective
 from geneae.settings import Settings
 
 
+def check_choices(settings: Settings) -> None:
+    """Refuse what can be refused before any profile is read."""
+    check_loss(settings)
+    check_objective(settings)
+    open_metric(settings)
+    check_batch(settings)
+
+
 def check_loss(settings: Settings) -> str:
     """The centring that the loss will have; an unknown loss, or one with a centring of its own, is refused."""
     own = find_loss(settings.loss).center

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +127,16 @@ def fit(
 
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
-    from geneae.choices import check_batch, check_loss, check_objective, open_metric
+    from geneae.choices import check_choices
     from geneae.logs import check_log, open_log
 
-    check_loss(settings)
-    check_objective(settings)
-    open_metric(settings)
-    check_batch(settings)
+    check_choices(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.devices import is_first, open_ranks
     from geneae.profiles import read_profiles
-    from geneae.runs import Task, conclude, fit_run, is_finished, judged_split, writing_alone
-    from geneae.terminal import batch_table, both, label_table, metrics_table, null_lines, progress_bar
+    from geneae.runs import Task, fit_run, is_finished, writing_alone
+    from geneae.terminal import both, progress_bar
 
     if settings.devices * settings.nodes > 1:
         open_ranks(settings)  # before anything is read, so that all processes read at the same time
@@ -164,17 +162,26 @@ def fit(
         raise Interrupted(stop.number, _how_to_go_on(folder)) from None
     if quiet:
         return
+    _say_results(model, settings, null, say)
+    say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
+
+
+def _say_results(model: Any, settings: Settings, null: bool, say: Callable[[str], None]) -> None:
+    """What came of a fit: its split, tables, conclusion, training and what is wrong with it."""
+    from geneae.runs import conclude, judged_split
+    from geneae.terminal import batch_table, label_table, metrics_table, null_lines
+
+    found, split = model.evaluation_, judged_split(settings)
+    part = part_of_labels(settings.loss, settings.metric)
     say(_split_line(model))
-    found, part = model.evaluation_, part_of_labels(settings.loss, settings.metric)
     for table in filter(None, (metrics_table(found), label_table(found, part), batch_table(found))):
         say(table)
-    say(conclude(model.evaluation_, judged_split(settings)))
+    say(conclude(found, split))
     if null:
-        say(null_lines(model.evaluation_, model.diagnostics_, judged_split(settings)))
+        say(null_lines(found, model.diagnostics_, split))
     say(_training_line(model))
     for message in model.diagnostics_.loc[model.diagnostics_["fires"], "message"]:
         say(f"Note: {message}")
-    say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -503,15 +510,12 @@ def _run_tasks(
     source: Any, tasks: list[Any], jobs: int, color: str | None, folder: Path, say: Callable[[str], None]
 ) -> None:
     """Run every task that has not been run, saying how far it is."""
-    from geneae.choices import check_batch, check_loss, check_objective, open_metric
+    from geneae.choices import check_choices
     from geneae.runs import run_grid, writing_alone
     from geneae.saving import check_parent
 
-    for task in tasks:
-        check_loss(task.settings)
-        check_objective(task.settings)
-    open_metric(tasks[0].settings)  # one for all
-    check_batch(tasks[0].settings)
+    for choices in dict.fromkeys(replace(task.settings, seed=0) for task in tasks):
+        check_choices(choices)
     check_parent(folder)
     seconds: list[float] = []
     done = run_grid(source, tasks, _command(), jobs, color)

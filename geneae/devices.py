@@ -1,8 +1,9 @@
 """Where a fit computes: the device, its precision, and the processes that share a training."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -148,3 +149,14 @@ def open_ranks(settings: Settings) -> Ranks:
 def is_first() -> bool:
     """Whether this is the process that writes and speaks: the only one, or the first of several."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads of torch inside, and as many as before after it, whatever was done to them in between."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from geneae.baselines import Baselines
+from geneae.devices import threads
 from geneae.diagnostics import Diagnostic
 from geneae.dynamics import effective_rank
 from geneae.errors import InputError, unknown
@@ -151,9 +152,8 @@ def clusters(values: Representation, seed: int) -> np.ndarray:
     import scanpy as sc  # slow to load
 
     adata = anndata.AnnData(values)
-    n_threads = torch.get_num_threads()
-    sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
-    torch.set_num_threads(n_threads)  # the search for neighbours changes it for all of the process
+    with threads(torch.get_num_threads()):  # the search for neighbours changes the number for all of the process
+        sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     found: np.ndarray = adata.obs["leiden"].cat.codes.to_numpy()
     return found

@@ -15,7 +15,7 @@ from geneae.losses import LossSettings, cosine, mean_loss, mse
 from geneae.network import Network
 from geneae.preprocess import Expression, Preprocess
 from geneae.products import InnerProducts, Others, Projection, gram_of, inner_products, linear_output, project
-from geneae.sparse_rows import RowStore, SparseRows, known_tensors, row_sums, sparse_rows
+from geneae.sparse_rows import RowStore, SparseRows, row_sums, sparse_rows
 from geneae.views import Splitter, draw_halves
 
 CHUNK = 2048  # profiles projected at a time
@@ -120,7 +120,7 @@ def project_blocks(network: Network, blocks: list[sparse.csr_matrix]) -> Project
         for block in blocks
         for start in range(0, block.shape[0], CHUNK)
     ]
-    return Projection(*map(torch.cat, zip(*map(known_tensors, parts), strict=True)))
+    return Projection(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
 
 
 def draw_blocks(

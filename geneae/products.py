@@ -18,8 +18,8 @@ from torch import Tensor
 
 from geneae.settings import CENTERS
 from geneae.sparse_rows import (
+    ByProfile,
     SparseRows,
-    known_tensors,
     plain_product,
     row_squares,
     row_sums,
@@ -142,7 +142,7 @@ def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: b
 
 
 @dataclass(frozen=True)
-class Projection:
+class Projection(ByProfile):
     """What is needed of target profiles: their products with the last layer, and their own sums."""
 
     weight: Tensor
@@ -157,14 +157,6 @@ class Projection:
     """(n_profiles,) sum of x over genes"""
     mapped: Tensor | None = None
     """(n_profiles, n_components) M x, where the loss has a fixed metric."""
-
-    def take(self, rows: Tensor) -> "Projection":
-        """Some of the profiles."""
-        return Projection(*(tensor[rows] for tensor in known_tensors(self)))
-
-    def to(self, device: torch.device | str) -> "Projection":
-        """The same elsewhere."""
-        return Projection(*(tensor.to(device) for tensor in known_tensors(self)))
 
 
 def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:

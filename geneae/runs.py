@@ -21,7 +21,7 @@ import torch
 from geneae.checkpoints import is_unfinished
 from geneae.choices import open_metric
 from geneae.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
-from geneae.devices import is_first
+from geneae.devices import is_first, threads
 from geneae.errors import InputError, unknown
 from geneae.estimator import Autoencoder
 from geneae.evaluation import Evaluation, verdict
@@ -120,10 +120,9 @@ def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     if len(rows) > MOST_UMAP:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
     adata = anndata.AnnData(latent[rows])
-    n_threads = torch.get_num_threads()
-    sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
-    sc.tl.umap(adata, random_state=seed)
-    torch.set_num_threads(n_threads)  # the search for neighbours changes it for all of the process
+    with threads(torch.get_num_threads()):  # the search for neighbours changes the number for all of the process
+        sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
+        sc.tl.umap(adata, random_state=seed)
     first, second = adata.obsm["X_umap"].T
     return pd.DataFrame({"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second})
 

@@ -1,8 +1,8 @@
 """Sparse batches of profiles, and their exact products with gene-sized matrices."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,29 @@ PANEL = 4096  # genes of a batch at a time, so that their rows of a matrix stay 
 FREQUENT = 1 / 3  # of the profiles; a gene seen in more of them is quicker as a dense column, and hardly larger
 
 
+class ByProfile:
+    """Tensors with a row for each profile, for data classes of them; only the last may be missing."""
+
+    def tensors(self) -> list[Tensor]:
+        """Those that are there, in their order."""
+        found: list[Tensor | None] = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        return [tensor for tensor in found if tensor is not None]
+
+    def take(self, rows: Tensor) -> Self:
+        """Of some of the profiles."""
+        make: Any = type(self)
+        taken: Self = make(*(tensor[rows] for tensor in self.tensors()))
+        return taken
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same elsewhere."""
+        make: Any = type(self)
+        moved: Self = make(*(tensor.to(device) for tensor in self.tensors()))
+        return moved
+
+
 @dataclass(frozen=True)
-class RowSums:
+class RowSums(ByProfile):
     """What does not change in training about target profiles; (n_profiles,) unless it says otherwise."""
 
     center: Tensor
@@ -28,14 +49,6 @@ class RowSums:
     """Sum of x over genes."""
     mapped: Tensor | None = None
     """(n_profiles, n_components) M x, where the loss has a fixed metric."""
-
-    def take(self, rows: Tensor) -> "RowSums":
-        """Of some of the profiles."""
-        return RowSums(*(tensor[rows] for tensor in known_tensors(self)))
-
-    def to(self, device: torch.device | str) -> "RowSums":
-        """The same elsewhere."""
-        return RowSums(*(tensor.to(device) for tensor in known_tensors(self)))
 
 
 @dataclass(frozen=True)
@@ -229,12 +242,6 @@ def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
         return sparse_product(rows, weight[:, None])[:, 0]
     product: Tensor = _SparseProduct.apply(weight.contiguous(), rows)  # type: ignore[no-untyped-call]
     return product
-
-
-def known_tensors(record: Any) -> list[Tensor]:
-    """Tensors of a data class of them, in their order; only the last may be missing."""
-    tensors: list[Tensor | None] = [getattr(record, field) for field in record.__dataclass_fields__]
-    return [tensor for tensor in tensors if tensor is not None]
 
 
 def row_sums(rows: SparseRows, center: Tensor) -> RowSums:

@@ -14,7 +14,7 @@ from geneae.inspection import Inspection
 from geneae.judging import BY_PROFILE, OF_CLUSTERS, is_judged
 from geneae.judging import TITLES as JUDGED_TITLES
 from geneae.metric_comparison import WAYS
-from geneae.mixing import MIXING_TITLES, OF_BATCHES, has_batches
+from geneae.mixing import MIXING_TITLES, has_batches
 
 SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
@@ -129,17 +129,10 @@ def label_table(evaluation: Evaluation, part: str, splits: tuple[str, ...] = SPL
     """
     if not is_judged(evaluation):
         return ""
-    metrics = evaluation.metrics
-    judged = metrics[metrics["metric"] == BY_PROFILE[0]]
-    present = [split for split in splits if split in set(judged["split"])]
-    sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
-    shown = [name for name in (*BY_PROFILE, *OF_CLUSTERS) if name in set(metrics["metric"])]
-    rows = [["", *(f"{LABEL_METRICS[name]} ↑" for name in shown)]]
-    for model, title in JUDGED_TITLES.items():
-        cells = (" / ".join(f"{value(metrics, model, split, name):.4f}" for split in present) for name in shown)
-        rows.append([title, *cells])
-    head = f"Latents judged by labels that {part}, on {' / '.join(sizes)} profiles; ↑ higher is better"
-    return "\n".join([head, *_aligned(rows)])
+    metrics = set(evaluation.metrics["metric"])
+    columns = {name: f"{LABEL_METRICS[name]} ↑" for name in (*BY_PROFILE, *OF_CLUSTERS) if name in metrics}
+    head = f"Latents judged by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
+    return _latent_table(evaluation, head, columns, JUDGED_TITLES, splits)
 
 
 def batch_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
@@ -147,18 +140,26 @@ def batch_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str
     where there are no batches."""
     if not has_batches(evaluation):
         return ""
+    metrics = set(evaluation.metrics["metric"])
+    columns = {name: title for name, title in BATCH_METRICS.items() if name in metrics}
+    columns |= {BY_PROFILE[0]: f"{LABEL_METRICS[BY_PROFILE[0]]} ↑"} if is_judged(evaluation) else {}
+    head = "How the latents mix batches, on {sizes} profiles; 0 is apart, shuffled batches are mixed"
+    return _latent_table(evaluation, head, columns, MIXING_TITLES, splits)
+
+
+def _latent_table(
+    evaluation: Evaluation, head: str, columns: dict[str, str], titles: dict[str, str], splits: tuple[str, ...]
+) -> str:
+    """Latents by name x metrics, in each cell the mean of every split; `{sizes}` of the head are those of the first."""
     metrics = evaluation.metrics
-    judged = metrics[metrics["metric"] == OF_BATCHES[0]]
+    judged = metrics[metrics["metric"] == next(iter(columns))]
     present = [split for split in splits if split in set(judged["split"])]
     sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
-    known = {name: title for name, title in BATCH_METRICS.items() if name in set(metrics["metric"])}
-    known |= {BY_PROFILE[0]: f"{LABEL_METRICS[BY_PROFILE[0]]} ↑"} if is_judged(evaluation) else {}
-    rows = [["", *known.values()]]
-    for model, title in MIXING_TITLES.items():
-        cells = [[value(metrics, model, split, name) for split in present] for name in known]
+    rows = [["", *columns.values()]]
+    for model, title in titles.items():
+        cells = [[value(metrics, model, split, name) for split in present] for name in columns]
         rows.append([title, *(" / ".join(f"{n:.4f}" for n in cell if not np.isnan(n)) for cell in cells)])
-    head = f"How the latents mix batches, on {' / '.join(sizes)} profiles; 0 is apart, shuffled batches are mixed"
-    return "\n".join([head, *_aligned(rows)])
+    return "\n".join([head.format(sizes=" / ".join(sizes)), *_aligned(rows)])
 
 
 def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from geneae.checkpoints import Checkpoint, Progress, stops_wait
-from geneae.devices import Ranks, open_ranks
+from geneae.devices import Ranks, open_ranks, threads
 from geneae.dynamics import STOPPING, Dynamics, Watch, relative_update, snapshot
 from geneae.errors import InputError, Interrupted
 from geneae.metrics import METRICS, measure
@@ -165,6 +165,8 @@ class _Course:
         self.stopped_by: Callable[[], int] = lambda: 0
         self._judge_epoch, self._on_epoch = judge_epoch, on_epoch
         self._order = torch.Generator().manual_seed(settings.seed)
+        # the small steps of a fixed basis are quickest on one: several threads would wait for each other, on a busy
+        # machine ten times as long as they compute
         self._n_threads = torch.get_num_threads() if network.is_free else 1
         self._begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
         self._watch: Watch | None = None
@@ -209,7 +211,7 @@ class _Course:
         progress = self.progress
         start = time.perf_counter() - progress.train_seconds
         pairs = self.source.epoch(progress.epoch)
-        with _threads(self._n_threads):
+        with threads(self._n_threads):
             train_loss = self._run_steps(pairs, start)
         losses = self._record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
         self.collapse = self._look(self.rows[-1])
@@ -255,7 +257,7 @@ class _Course:
 
     def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
         """A row of the history; the losses by validation profile."""
-        with _threads(self._n_threads):
+        with threads(self._n_threads):
             losses, means = self._judge_epoch(self.network)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - self._begin}
@@ -307,18 +309,6 @@ class _Course:
         return InputError(
             said if self.checkpoint is None else f"{said} The weights before are in {self.checkpoint.path}."
         )
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """So many threads inside. The small steps of a fixed basis are quickest on one: several would wait for each other,
-    on a busy machine ten times as long as they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _keep_memory() -> None:

@@ -5,7 +5,7 @@ from reference import counts_matrix, csr, dense_products, with_holes
 from torch import Tensor
 
 from geneae.products import InnerProducts, Projection, inner_products, linear_output, project
-from geneae.sparse_rows import SparseRows, known_tensors, sparse_rows
+from geneae.sparse_rows import SparseRows, sparse_rows
 
 CENTERS = ("none", "gene", "profile")
 
@@ -95,7 +95,7 @@ def test_project_equals_dense_products_and_takes_a_shared_vector_once() -> None:
 def test_profiles_without_any_value_have_projections_of_zero() -> None:
     weight, offset, mean = last_layer(11, 3, orthonormal=False)
     found = project(sparse_rows(csr(np.zeros((4, 11)))), weight, offset, mean)
-    for value in known_tensors(found):
+    for value in found.tensors():
         assert value.shape[0] == 4
         assert (value == 0).all()
 

@@ -260,7 +260,7 @@ def test_no_warning_is_given_for_a_file_with_repeated_names(tmp_path: Path) -> N
         read_profiles(path)
 
 
-def says(message: str, data: Any, **options: Any) -> None:
+def assert_refused(message: str, data: Any, **options: Any) -> None:
     with pytest.raises(InputError) as caught:
         read_profiles(data, **options)
     assert message in str(caught.value)
@@ -268,27 +268,27 @@ def says(message: str, data: Any, **options: Any) -> None:
 
 def test_missing_files(tmp_path: Path) -> None:
     write_h5ad(make(), tmp_path / "pbmc3k.h5ad")
-    says("pbmc3.h5ad does not exist; did you mean 'pbmc3k.h5ad'? Give the path", tmp_path / "pbmc3.h5ad")
-    says("zzz does not exist. Give the path of an .h5ad file or .zarr folder.", tmp_path / "zzz")
-    says(f"does not exist; nor does its folder {tmp_path / 'no'}. Give the path", tmp_path / "no" / "a.h5ad")
+    assert_refused("pbmc3.h5ad does not exist; did you mean 'pbmc3k.h5ad'? Give the path", tmp_path / "pbmc3.h5ad")
+    assert_refused("zzz does not exist. Give the path of an .h5ad file or .zarr folder.", tmp_path / "zzz")
+    assert_refused(f"does not exist; nor does its folder {tmp_path / 'no'}. Give the path", tmp_path / "no" / "a.h5ad")
 
 
 def test_folders_and_files_of_another_kind(tmp_path: Path) -> None:
-    says("is a folder, but not a .zarr written by anndata", tmp_path)
-    says("scanpy.read_10x_mtx(folder).write_h5ad", tmp_path)
+    assert_refused("is a folder, but not a .zarr written by anndata", tmp_path)
+    assert_refused("scanpy.read_10x_mtx(folder).write_h5ad", tmp_path)
     table = tmp_path / "counts.csv"
     table.write_text("cell,gene\na,1\n")
-    says("should be an .h5ad (HDF5) file, but its content is not HDF5", table)
-    says("anndata.io.read_csv('table.csv').write_h5ad('data.h5ad')", table)
+    assert_refused("should be an .h5ad (HDF5) file, but its content is not HDF5", table)
+    assert_refused("anndata.io.read_csv('table.csv').write_h5ad('data.h5ad')", table)
     with h5py.File(tmp_path / "10x.h5", "w") as file:
         file.create_group("matrix")
-    says("10x.h5 holds matrix, but AnnData has obs and var", tmp_path / "10x.h5")
+    assert_refused("10x.h5 holds matrix, but AnnData has obs and var", tmp_path / "10x.h5")
     zarr.open_group(tmp_path / "foreign.zarr", mode="w").create_group("images")
-    says("foreign.zarr holds images, but AnnData has obs and var", tmp_path / "foreign.zarr")
+    assert_refused("foreign.zarr holds images, but AnnData has obs and var", tmp_path / "foreign.zarr")
     mudata = write_h5ad(make(), tmp_path / "two.h5mu")
     with h5py.File(mudata, "r+") as file:
         file.create_group("mod/rna")
-    says("is MuData with the modalities rna; one AnnData was expected", mudata)
+    assert_refused("is MuData with the modalities rna; one AnnData was expected", mudata)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
@@ -296,20 +296,20 @@ def test_truncated_files(tmp_path: Path, kept: float) -> None:
     path = write_h5ad(make(), tmp_path / "a.h5ad")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    says("a.h5ad should be a whole AnnData file, but reading it failed: ", path)
-    says("interrupted copy or download look like this; fetch or write it again.", path)
+    assert_refused("a.h5ad should be a whole AnnData file, but reading it failed: ", path)
+    assert_refused("interrupted copy or download look like this; fetch or write it again.", path)
 
 
 def test_damaged_matrices(tmp_path: Path) -> None:
     path = write_h5ad(make(sparse.csr_matrix(COUNTS)), tmp_path / "a.h5ad")
     with h5py.File(path, "r+") as file:
         file["X/indices"][0] = 1000
-    says("should be a whole AnnData file, but reading it failed: ", path)
+    assert_refused("should be a whole AnnData file, but reading it failed: ", path)
     path = write_h5ad(make(), tmp_path / "b.h5ad")
     with h5py.File(path, "r+") as file:
         del file["X"]
         file["X"] = COUNTS[:3]
-    says("b.h5ad, X: found a matrix of 3 x 4 for 5 profiles x 4 genes. Write the file again.", path)
+    assert_refused("b.h5ad, X: found a matrix of 3 x 4 for 5 profiles x 4 genes. Write the file again.", path)
 
 
 @pytest.mark.parametrize("is_file", [False, True])
@@ -318,15 +318,17 @@ def test_no_other_matrix_is_read_in_place_of_the_one_asked_for(tmp_path: Path, i
         return write_h5ad(adata, tmp_path / "a.h5ad") if is_file else adata
 
     layers = {"counts": COUNTS, "spliced": COUNTS}
-    says(
+    assert_refused(
         "unknown layer 'count'; did you mean 'counts'? Available: counts, spliced",
         stored(make(layers=layers)),
         layer="count",
     )
-    says("has no raw. Leave raw out; its layers: counts, spliced.", stored(make(layers=layers)), use_raw=True)
+    assert_refused("has no raw. Leave raw out; its layers: counts, spliced.", stored(make(layers=layers)), use_raw=True)
     message = "has no X. Say which other matrix to read (layers: counts, spliced; raw: no)."
-    says(message, stored(make(None, layers=layers)))
-    says("both layer 'counts' and raw were asked for. Drop one.", stored(make()), layer="counts", use_raw=True)
+    assert_refused(message, stored(make(None, layers=layers)))
+    assert_refused(
+        "both layer 'counts' and raw were asked for. Drop one.", stored(make()), layer="counts", use_raw=True
+    )
 
 
 def test_a_zarr_array_is_read() -> None:
@@ -366,10 +368,10 @@ def test_streaming_is_chosen_by_the_memory_that_is_free(tmp_path: Path, monkeypa
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     make(sparse.csc_matrix(COUNTS)).write_h5ad(tmp_path / "x.h5ad")
-    says("stored gene by gene (CSC), from which single profiles", tmp_path / "x.h5ad", stream="yes")
-    says("X is in memory, and only a file can be streamed", make(), stream="yes")
-    says("only a file can be streamed; found ndarray", COUNTS, stream="yes")
-    says("unknown stream 'maybe'", COUNTS, stream="maybe")
+    assert_refused("stored gene by gene (CSC), from which single profiles", tmp_path / "x.h5ad", stream="yes")
+    assert_refused("X is in memory, and only a file can be streamed", make(), stream="yes")
+    assert_refused("only a file can be streamed; found ndarray", COUNTS, stream="yes")
+    assert_refused("unknown stream 'maybe'", COUNTS, stream="maybe")
 
 
 def test_a_streamed_file_with_a_value_that_is_no_number_is_refused(
@@ -379,23 +381,23 @@ def test_a_streamed_file_with_a_value_that_is_no_number_is_refused(
     x = COUNTS.copy()
     x[3, 2] = np.nan
     make(sparse.csr_matrix(x)).write_h5ad(tmp_path / "x.h5ad")
-    says("first in profile 'cell3', gene 'gene2'", tmp_path / "x.h5ad", stream="yes")
+    assert_refused("first in profile 'cell3', gene 'gene2'", tmp_path / "x.h5ad", stream="yes")
 
 
 def test_layers_and_raw_belong_to_anndata() -> None:
-    says("only AnnData has layers and raw; found ndarray", COUNTS, layer="counts")
+    assert_refused("only AnnData has layers and raw; found ndarray", COUNTS, layer="counts")
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
 def test_nan_and_infinity_are_counted_and_the_first_is_named(form: Callable[[np.ndarray], Any]) -> None:
     x = COUNTS.copy()
     x[1, 2], x[3, 0], x[4, 0] = np.nan, np.inf, -np.inf
-    says("3 are NaN or infinite, first in profile 'cell1', gene 'gene2'. Remove these", make(form(x)))
+    assert_refused("3 are NaN or infinite, first in profile 'cell1', gene 'gene2'. Remove these", make(form(x)))
 
 
 def test_a_missing_value_of_a_table_is_nan() -> None:
     frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0, 1]}, index=["p", "q"])
-    says("1 are NaN or infinite, first in profile 'q', gene 'a'", frame)
+    assert_refused("1 are NaN or infinite, first in profile 'q', gene 'a'", frame)
 
 
 def test_repeated_names() -> None:
@@ -403,35 +405,37 @@ def test_repeated_names() -> None:
         warnings.simplefilter("ignore")  # anndata warns when such names are set
         genes, names = make(), make()
         genes.var_names, names.obs_names = ["A", "B", "A", "A"], list("ppqqr")
-    says("gene names must be unique; 2 of 4 repeat an earlier one, first 'A'. ", genes)
-    says("Make them unique with adata.var_names_make_unique().", genes)
-    says("profile names must be unique; 2 of 5 repeat an earlier one, first 'p', 'q'. ", names)
-    says("Make them unique with adata.obs_names_make_unique().", names)
+    assert_refused("gene names must be unique; 2 of 4 repeat an earlier one, first 'A'. ", genes)
+    assert_refused("Make them unique with adata.var_names_make_unique().", genes)
+    assert_refused("profile names must be unique; 2 of 5 repeat an earlier one, first 'p', 'q'. ", names)
+    assert_refused("Make them unique with adata.obs_names_make_unique().", names)
 
 
 def test_nothing_to_read() -> None:
-    says("at least one profile and one gene are needed; found 0 profiles x 4 genes.", make()[:0])
-    says("at least one profile and one gene are needed; found 5 profiles x 0 genes.", make()[:, :0])
-    says("found 0 profiles x 3 genes", np.zeros((0, 3)))
-    says("found 2 profiles x 0 genes", pd.DataFrame(index=["a", "b"]))
+    assert_refused("at least one profile and one gene are needed; found 0 profiles x 4 genes.", make()[:0])
+    assert_refused("at least one profile and one gene are needed; found 5 profiles x 0 genes.", make()[:, :0])
+    assert_refused("found 0 profiles x 3 genes", np.zeros((0, 3)))
+    assert_refused("found 2 profiles x 0 genes", pd.DataFrame(index=["a", "b"]))
 
 
 def test_values_that_float32_cannot_hold() -> None:
     assert read_profiles(np.array([[2**24]])).matrix.data[0] == 2**24
-    says("counts must be at most 16,777,216 to be exact in float32; found 16,777,217.", np.array([[2**24 + 1]]))
-    says("below 3.4e38; found 1e+39. Scale them down.", np.array([[1e39, 0.5]]))
-    says("below 3.4e38; found 1e+39. Scale them down.", np.array([[-1e39, 0.5]]))
+    assert_refused(
+        "counts must be at most 16,777,216 to be exact in float32; found 16,777,217.", np.array([[2**24 + 1]])
+    )
+    assert_refused("below 3.4e38; found 1e+39. Scale them down.", np.array([[1e39, 0.5]]))
+    assert_refused("below 3.4e38; found 1e+39. Scale them down.", np.array([[-1e39, 0.5]]))
     assert read_profiles(np.array([[2.0**24 + 1.5, 0.5]])).state == "log_normalised"
 
 
 def test_unsupported_types() -> None:
-    says("values must be real numbers; found type complex128. Convert", np.ones((2, 2), complex))
-    says("values must be real numbers; found type object. Convert", np.ones((2, 2), object))
-    says("values must be real numbers; found type <U1. Convert", np.array([["a"]]))
-    says("or a DataFrame; found list. Put it into one of these.", [[1, 2]])
-    says("found MaskedArray. Put it", np.ma.masked_array(COUNTS, COUNTS > 2))
-    says("an array of profiles x genes must have two dimensions; its shape is (4,).", COUNTS[0])
-    says(
+    assert_refused("values must be real numbers; found type complex128. Convert", np.ones((2, 2), complex))
+    assert_refused("values must be real numbers; found type object. Convert", np.ones((2, 2), object))
+    assert_refused("values must be real numbers; found type <U1. Convert", np.array([["a"]]))
+    assert_refused("or a DataFrame; found list. Put it into one of these.", [[1, 2]])
+    assert_refused("found MaskedArray. Put it", np.ma.masked_array(COUNTS, COUNTS > 2))
+    assert_refused("an array of profiles x genes must have two dimensions; its shape is (4,).", COUNTS[0])
+    assert_refused(
         "must be a gene with numbers; column 'kind' holds object.",
         pd.DataFrame({"a": [1], "kind": pd.array(["T"], object)}),
     )

@@ -43,6 +43,14 @@ def _part_of_labels(runs: list[Run]) -> str:
 
 def notes_of(runs: list[Run]) -> list[str]:
     """What a reader of the table has to know."""
+    said = _of_latents(runs)
+    if not all(run.is_encoder for run in runs):
+        said += [*_of_cosines(runs), *_of_errors(runs), *_of_choice(runs)]
+    return said
+
+
+def _of_latents(runs: list[Run]) -> list[str]:
+    """What was done with labels, batches, a metric and views."""
     said = []
     if any("knn_20" in run.profiles for run in runs):
         said.append(
@@ -71,8 +79,12 @@ def notes_of(runs: list[Run]) -> list[str]:
             "An encoder that learns by agreement of views reconstructs nothing: it has no cosine with a profile and no "
             "squared error. Its last epoch is taken, as labels choose nothing."
         )
-    if all(run.is_encoder for run in runs):
-        return said
+    return said
+
+
+def _of_cosines(runs: list[Run]) -> list[str]:
+    """Which cosines there are, and what they were compared with."""
+    said = []
     if has_held_out(runs):
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
@@ -99,6 +111,12 @@ def notes_of(runs: list[Run]) -> list[str]:
     said.append(
         f"{fitted} fitted to the training profiles. Validation profiles choose the epoch; test profiles choose nothing."
     )
+    return said
+
+
+def _of_errors(runs: list[Run]) -> list[str]:
+    """Of which arms the errors are to be read with care."""
+    said = []
     free = [arm for arm, several in arms_of(runs).items() if _is_scale_free(several[0])]
     if free:
         said.append(
@@ -116,6 +134,12 @@ def notes_of(runs: list[Run]) -> list[str]:
             f"Rescaled MSE is taken after the centring of the loss: {', '.join(centred)} has one of its own, and is to "
             "be compared with the baselines beside it."
         )
+    return said
+
+
+def _of_choice(runs: list[Run]) -> list[str]:
+    """Which epochs were taken, and how many seeds there were."""
+    said = []
     kept = {arm: sum(of_config(run, "best_epoch") == 0 for run in several) for arm, several in arms_of(runs).items()}
     if any(kept.values()):
         arms = ", ".join(f"{arm} ({n} of {len(arms_of(runs)[arm])} runs)" for arm, n in kept.items() if n)
