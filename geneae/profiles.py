@@ -1,11 +1,9 @@
 """Rows of expression, from AnnData in memory, files written by anndata, arrays and tables."""
 
 import contextlib
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +18,13 @@ from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from geneae.errors import InputError, did_you_mean, listed, unknown
+from geneae.scans import Fingerprint, Scan, Values
 from geneae.settings import STREAMS
 from geneae.stored import StoredMatrix, ahead, canonical, chunks
 
 CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are looked at in one go
 FIT_SIZE = 8  # memory of a fit over that of its matrix: copies, halves, their transposes
-LARGEST_WHOLE = 2**24  # above it float32 has no odd numbers
 LARGEST_LOG = 30.0  # log2 of a billion: no logarithm of an expression value is larger
 
 STATES = {
@@ -34,22 +32,6 @@ STATES = {
     "log_normalised": "log-normalised: values used as they are, no held-out half without counts",
     "scaled": "scaled, with negative values: used as they are, no held-out half without counts",
 }
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What one look at every value has found."""
-
-    state: str
-    """`counts`, `log_normalised` or `scaled`."""
-    lengths: np.ndarray
-    """(n_profiles,) int32: how many values are not zero."""
-    totals: np.ndarray
-    """(n_profiles,) sums over all genes, in float64: the molecules, where these are counts."""
-    highest: float
-    """Largest value."""
-    fingerprint: str | None = None
-    """`Profiles.fingerprint`, where it was taken on the way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,40 +127,6 @@ def megabytes(n_values: int, n_profiles: int) -> float:
     """Memory of a float32 CSR matrix, in 10^6 bytes."""
     index = 4 if n_values < 2**31 else 8
     return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6
-
-
-class Fingerprint:
-    """SHA-256 of profiles that come block by block, on its own thread; how they are divided makes no difference."""
-
-    def __init__(self, names: pd.Index, genes: pd.Index) -> None:
-        self._head = hashlib.sha256(f"{len(names)} {len(genes)}".encode())
-        for some in (names, genes):
-            self._head.update(b"\1" + "\0".join(some).encode())
-        self._parts = [hashlib.sha256() for _ in range(3)]
-        self._pool = ThreadPoolExecutor(1)
-        self._coming = self._pool.submit(int)  # nothing to wait for yet
-
-    def add(self, block: sparse.csr_matrix) -> None:
-        """The next rows; they are looked at when those before are done, while the caller goes on."""
-        self._coming.result()
-        self._coming = self._pool.submit(self._update, block)
-
-    def _update(self, block: sparse.csr_matrix) -> int:
-        """Number of the values that were added."""
-        block = canonical(block)
-        arrays = (np.diff(block.indptr).astype("<i4"), block.indices, block.data)
-        for digest, array, dtype in zip(self._parts, arrays, ("<i4", "<i4", "<f4"), strict=True):
-            for start in range(0, len(array), CHUNK):
-                digest.update(np.ascontiguousarray(array[start : start + CHUNK], dtype=dtype).data)
-        return int(block.nnz)
-
-    def finish(self) -> str:
-        """In hexadecimal."""
-        self._coming.result()
-        self._pool.shutdown()
-        for digest in self._parts:
-            self._head.update(digest.digest())
-        return self._head.hexdigest()
 
 
 def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
@@ -369,7 +317,7 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
         matrix = matrix.to_memory()
     parts: list[sparse.csr_matrix] = []
-    values = _Values()
+    values = Values()
     digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, genes)
@@ -416,7 +364,7 @@ def _free_megabytes() -> float:
         return float("inf")
 
 
-def _check_finite(block: sparse.csr_matrix, values: "_Values", where: str, names: pd.Index, genes: pd.Index) -> None:
+def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: pd.Index, genes: pd.Index) -> None:
     """Add the next rows to what is known of all; the first value that is no number is named."""
     bad = np.flatnonzero(~np.isfinite(block.data))
     if len(bad):
@@ -439,60 +387,6 @@ def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
             f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
             f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
         )
-
-
-class _Values:
-    """What all values have in common, gathered block by block."""
-
-    def __init__(self) -> None:
-        self.n_profiles = 0
-        self.lowest = self.highest = 0.0
-        self.are_whole = True
-        self._lengths: list[np.ndarray] = []
-        self._totals: list[np.ndarray] = []
-
-    def add(self, block: sparse.csr_matrix) -> None:
-        """The next rows, canonical."""
-        self.n_profiles += block.shape[0]
-        self._lengths.append(np.diff(block.indptr).astype(np.int32))
-        self._totals.append(_row_sums(block))
-        for start in range(0, len(block.data), CHUNK):
-            values = block.data[start : start + CHUNK]
-            if values.dtype.kind == "f":
-                self.are_whole = self.are_whole and bool((values == np.rint(values)).all())
-            self.lowest = float(values.min(initial=self.lowest))
-            self.highest = float(values.max(initial=self.highest))
-
-    @property
-    def state(self) -> str:
-        """`counts`, `log_normalised` or `scaled`."""
-        return "scaled" if self.lowest < 0 else "counts" if self.are_whole else "log_normalised"
-
-    def scan(self, digest: Fingerprint | None) -> Scan:
-        """All of it, with the fingerprint where it was taken."""
-        lengths, totals = np.concatenate(self._lengths), np.concatenate(self._totals)
-        return Scan(self.state, lengths, totals, self.highest, None if digest is None else digest.finish())
-
-    def check_float32(self, where: str) -> None:
-        largest = max(self.highest, -self.lowest)
-        if self.state == "counts" and largest > LARGEST_WHOLE:
-            raise InputError(
-                f"{where}: counts must be at most {LARGEST_WHOLE:,} to be exact in float32; found {largest:,.0f}. "
-                "Check that these are molecules, not intensities; intensities can be log1p'd first."
-            )
-        if largest > float(np.finfo(np.float32).max):
-            raise InputError(
-                f"{where}: values must fit into float32, below 3.4e38; found {largest:g}. Scale them down."
-            )
-
-
-def _row_sums(block: sparse.csr_matrix) -> np.ndarray:
-    """(n_rows,) in float64."""
-    filled = np.diff(block.indptr) > 0
-    sums = np.zeros(block.shape[0])
-    if filled.any():
-        sums[filled] = np.add.reduceat(block.data, block.indptr[:-1][filled], dtype=np.float64)
-    return sums
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:

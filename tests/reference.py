@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from geneae.losses import LossSettings
 from geneae.network import Network, SkipCore
 from geneae.products import InnerProducts
-from geneae.profiles import Profiles, Scan
+from geneae.profiles import Profiles
+from geneae.scans import Scan
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from geneae import profiles
+from geneae import profiles, scans
 from geneae.errors import InputError
 from geneae.profiles import Profiles, read_profiles
 
@@ -103,13 +103,15 @@ def test_memory_h5ad_backed_and_zarr_give_the_same_profiles(
 def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     expected = read_profiles(make())
     path = write_h5ad(make(), tmp_path / "a.h5ad")
-    monkeypatch.setattr(profiles, "CHUNK", chunk)
+    for module in (profiles, scans):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     for data in (make(), make(sparse.csc_matrix(COUNTS)), path):
         assert_same(read_profiles(data), expected)
 
 
 def test_one_negative_or_fraction_anywhere_decides_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "CHUNK", 2)
+    for module in (profiles, scans):
+        monkeypatch.setattr(module, "CHUNK", 2)
     for row, column in np.ndindex(COUNTS.shape):
         for value, state in ((7, "counts"), (0.25, "log_normalised"), (-1, "scaled"), (-0.5, "scaled")):
             x = COUNTS.copy()
@@ -151,7 +153,8 @@ def test_sparse_is_never_made_dense() -> None:
 
 def test_a_dense_file_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_h5ad(anndata.AnnData(np.eye(1000, 8000, dtype=np.float32)), tmp_path / "a.h5ad")
-    monkeypatch.setattr(profiles, "CHUNK", 2**16)
+    for module in (profiles, scans):
+        monkeypatch.setattr(module, "CHUNK", 2**16)
     assert peak_megabytes(path) < 8  # whole: 32
 
 
