@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geneae import pl as pl
     from geneae import tl as tl
-    from geneae.cosine_metric import CosineMetric as CosineMetric
-    from geneae.estimator import Autoencoder as Autoencoder
-    from geneae.profiles import read_profiles as read_profiles
+    from geneae.data.reading import read_profiles as read_profiles
+    from geneae.fitting.autoencoder import Autoencoder as Autoencoder
+    from geneae.fitting.cosine_metric import CosineMetric as CosineMetric
 
 __version__ = "0.1.0"
 __all__ = ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"]
 
 WHERE = {
-    "Autoencoder": "geneae.estimator",
-    "CosineMetric": "geneae.cosine_metric",
+    "Autoencoder": "geneae.fitting.autoencoder",
+    "CosineMetric": "geneae.fitting.cosine_metric",
     "pl": "geneae.pl",
-    "read_profiles": "geneae.profiles",
+    "read_profiles": "geneae.data.reading",
     "tl": "geneae.tl",
 }
 

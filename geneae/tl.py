@@ -8,15 +8,15 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from geneae.embedding import RECONSTRUCTED, describe, reconstruction
-from geneae.errors import InputError
-from geneae.estimator import Autoencoder
-from geneae.genes import loadings
-from geneae.model import Model
-from geneae.profiles import read_profiles
-from geneae.saving import load_model
-from geneae.settings import Settings
-from geneae.terminal import both, progress_bar
+from geneae.data.reading import read_profiles
+from geneae.fitting.autoencoder import Autoencoder
+from geneae.folders.embedding import RECONSTRUCTED, describe, reconstruction
+from geneae.folders.model import load_model
+from geneae.models.loadings import loadings
+from geneae.models.model import Model
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+from geneae.training.bar import both, progress_bar
 
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 
@@ -47,7 +47,7 @@ def fit(
     adata
         In memory or backed.
     loss
-        Name in `geneae.losses.LOSSES`.
+        Name in `geneae.losses.reconstruction.LOSSES`.
     layer, use_raw
         Matrix to read in place of `X`.
     key_added
@@ -59,7 +59,7 @@ def fit(
     on_epoch
         Called with each row of the history.
     settings
-        Fields of `geneae.settings.Settings`.
+        Fields of `geneae.settings.settings.Settings`.
 
     Returns
     -------

@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from conftest import simulate
 
-from geneae import checkpoints, runs
-from geneae.cli import main
+from geneae.cli.main import main
+from geneae.fitting import runs
+from geneae.training import checkpoints
 
 torch.set_num_threads(1)
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--splits", "2", "--batch-size", "32", "--epochs", "6"]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from geneae import Autoencoder, tl
-from geneae.cli import main
-from geneae.errors import InputError
-from geneae.saving import load_model
-from geneae.settings import LOSS_NAMES
+from geneae.cli.main import main
+from geneae.folders.model import load_model
+from geneae.settings.errors import InputError
+from geneae.settings.settings import LOSS_NAMES
 
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
 VALUES = ["counts", "few", "logs", "scaled", "zeros", "constant", "one", "nan", "inf", "huge", "overflow", "tiny"]

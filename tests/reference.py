@@ -9,11 +9,12 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from geneae.losses import LossSettings
-from geneae.network import Network, SkipCore
-from geneae.products import InnerProducts
-from geneae.profiles import Profiles
-from geneae.scans import Scan
+from geneae.data.matrix_check import Scan
+from geneae.data.profiles import Profiles
+from geneae.losses.inner_products import InnerProducts
+from geneae.losses.reconstruction import LossSettings
+from geneae.models.cores import SkipCore
+from geneae.models.network import Network
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:

@@ -61,5 +61,5 @@ def test_the_reference_has_every_file_and_no_warning(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     pages = {path.stem for path in (tmp_path / "geneae").rglob("*.html")}
     assert {path.stem for path in Path(geneae.__file__).parent.rglob("*.py")} - {"__init__"} <= pages
-    assert "split_seed" in (tmp_path / "geneae" / "estimator.html").read_text(encoding="utf-8")
+    assert "split_seed" in (tmp_path / "geneae" / "fitting" / "autoencoder.html").read_text(encoding="utf-8")
     assert 'id="Autoencoder"' in (tmp_path / "geneae.html").read_text(encoding="utf-8")

@@ -5,21 +5,41 @@ import re
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import geneae
-from geneae.losses import LOSSES
-from geneae.negatives import NEGATIVE_LOSSES
-from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES
+from geneae.losses.in_batch import NEGATIVE_LOSSES
+from geneae.losses.reconstruction import LOSSES
+from geneae.settings.settings import LOSS_NAMES, NEGATIVE_NAMES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geneae"
-MODULES = sorted(
-    path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
+FOLDERS = (
+    "settings",
+    "data",
+    "losses",
+    "models",
+    "training",
+    "evaluation",
+    "folders",
+    "pl",
+    "report",
+    "fitting",
+    "tl",
+    "cli",
 )
+"""The entries of the package in the order of a fit: each imports only from those before it."""
+NAMES = {
+    path.relative_to(PACKAGE).as_posix(): ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""Modules by file."""
 HEAVY = (
     "torch",
     "scanpy",
@@ -52,7 +72,7 @@ def test_import_loads_nothing_heavy() -> None:
 )
 def test_help_loads_nothing_heavy(arguments: str) -> None:
     code = f"""
-from geneae.cli import main
+from geneae.cli.main import main
 try:
     main({arguments.split()!r})
 except SystemExit as end:
@@ -76,9 +96,9 @@ def test_help_answers_at_once() -> None:
 def test_public_names_are_the_promised_ones() -> None:
     assert geneae.__all__ == ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"] == dir(geneae)
     assert geneae.pl.umap.__module__ == "geneae.pl.latents"
-    assert geneae.Autoencoder.__module__ == "geneae.estimator"
-    assert geneae.CosineMetric.__module__ == "geneae.cosine_metric"
-    assert geneae.read_profiles.__module__ == "geneae.profiles"
+    assert geneae.Autoencoder.__module__ == "geneae.fitting.autoencoder"
+    assert geneae.CosineMetric.__module__ == "geneae.fitting.cosine_metric"
+    assert geneae.read_profiles.__module__ == "geneae.data.reading"
     assert (geneae.tl.__name__, geneae.pl.__name__) == ("geneae.tl", "geneae.pl")
     with pytest.raises(AttributeError, match="module 'geneae' has no attribute 'autoencoder'"):
         _ = geneae.autoencoder  # type: ignore[attr-defined]
@@ -93,82 +113,69 @@ def test_the_names_in_settings_are_those_of_the_losses() -> None:
     assert tuple(NEGATIVE_LOSSES) == NEGATIVE_NAMES
 
 
-def file_map() -> list[str]:
-    """Files in the order of the README's map; of a row, the first name."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"<!-- file-map -->(.*?)<!-- /file-map -->", readme, re.DOTALL)
-    assert found is not None
-    rows = re.findall(r"^\|\s*`([^`]+)`", found.group(1), re.MULTILINE)
-    return [name.removeprefix("geneae/") for name in rows if name.endswith(".py")]
-
-
-def test_the_map_in_the_readme_names_every_file_once() -> None:
-    found = file_map()
-    assert (set(MODULES) - set(found), set(found) - set(MODULES)) == (set(), set())
-    assert len(found) == len(set(found))
-
-
 def imported(path: Path) -> set[str]:
-    """Files of the package that a file imports, anywhere in it."""
+    """Modules of the package that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
             module = node.module or ""
-            found |= {file_of(module), *(file_of(f"{module}.{alias.name}") for alias in node.names)}
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {file_of(alias.name) for alias in node.names}
-    return found - {"", "__init__.py"}
+            found |= {alias.name for alias in node.names}
+    return {module for module in found if module in NAMES.values()}
 
 
-def file_of(module: str) -> str:
-    """The file of a module of the package, a folder by its `__init__.py`; nothing for other names."""
-    package, *inside = module.split(".")
-    path = Path(*inside)
-    places = [path.with_suffix(".py"), path / "__init__.py"] if inside else [path / "__init__.py"]
-    there = [place.as_posix() for place in places if package == "geneae" and (PACKAGE / place).is_file()]
-    return there[0] if there else ""
+def folder_of(module: str) -> str:
+    """The entry of the package that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def test_imports_of_files_and_of_folders_are_seen() -> None:
-    assert {"pl/__init__.py", "pl/values.py", "report/image.py"} <= imported(PACKAGE / "report" / "pictures.py")
-    assert {"report/__init__.py", "comparison.py"} <= imported(PACKAGE / "runs.py")
-    public = {"cosine_metric.py", "estimator.py", "pl/__init__.py", "profiles.py", "tl.py"}
-    assert imported(PACKAGE / "__init__.py") == public
-    assert file_of("numpy.linalg") == file_of("geneae.losses.LOSSES") == ""
+    assert {"geneae.pl", "geneae.pl.values", "geneae.report.image"} <= imported(PACKAGE / "report" / "pictures.py")
+    assert imported(PACKAGE / "__init__.py") >= {"geneae.tl", "geneae.data.reading", "geneae.fitting.autoencoder"}
+    assert folder_of("geneae.pl.values") == folder_of("geneae.pl") == "pl"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("/__init__.py")])
-def test_a_folder_only_passes_on_what_its_files_hold(name: str) -> None:
-    body = ast.parse((PACKAGE / name).read_text(encoding="utf-8")).body
-    names = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert [type(node) for node in body if not isinstance(node, ast.ImportFrom)] == [ast.Expr, ast.Assign]
-    assert ast.literal_eval(ast.unparse(body[-1]).removeprefix("__all__ = ")) == sorted(names)
-    assert {path.split("/")[0] for path in imported(PACKAGE / name)} == {name.split("/")[0]}
+def test_the_package_is_these_folders_in_this_order() -> None:
+    entries = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert entries == {"__init__", "py.typed", *FOLDERS}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", readme, re.DOTALL)
+    assert tree is not None
+    assert re.findall(r"[├└]── ([a-z_]+)(?:/|\.py) ", tree[1]) == ["__init__", *FOLDERS]
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_file_imports_only_files_above_it_in_the_map(name: str) -> None:
-    order = file_map()
-    assert name in order
-    assert imported(PACKAGE / name) - set(order[: order.index(name)]) == set()
+def test_a_folder_imports_only_folders_above_it() -> None:
+    upward = [
+        (name, module)
+        for name, own in NAMES.items()
+        if name != "__init__.py"
+        for module in sorted(imported(PACKAGE / name))
+        if FOLDERS.index(folder_of(module) or FOLDERS[0]) > FOLDERS.index(folder_of(own))
+    ]
+    assert upward == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    order = TopologicalSorter({own: imported(PACKAGE / name) - {own, "geneae"} for name, own in NAMES.items()})
+    assert len(list(order.static_order())) >= len(NAMES) - 1  # a circle raises
 
 
 FORBIDDEN = (".toarray()", ".todense()", "pickle.", "import pickle", "torch.load", "allow_pickle=True", "getattr(torch")
 
 
-@pytest.mark.parametrize("name", ["__init__.py", *MODULES])
-def test_nothing_is_made_dense_or_unpickled(name: str) -> None:
-    text = (PACKAGE / name).read_text(encoding="utf-8")
-    assert [word for word in FORBIDDEN if word in text] == []
+def test_nothing_is_made_dense_or_unpickled() -> None:
+    texts = {name: (PACKAGE / name).read_text(encoding="utf-8") for name in NAMES}
+    assert [(name, word) for name, text in texts.items() for word in FORBIDDEN if word in text] == []
 
 
-def calls_at_import(path: Path) -> list[str]:
-    """Plain calls that stand by themselves at the top of a file."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return [ast.unparse(node) for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
-
-
-@pytest.mark.parametrize("name", ["__init__.py", *MODULES])
-def test_nothing_happens_at_import(name: str) -> None:
-    assert calls_at_import(PACKAGE / name) == []
+def test_nothing_happens_at_import() -> None:
+    bodies = {name: ast.parse((PACKAGE / name).read_text(encoding="utf-8")).body for name in NAMES}
+    calls = [
+        (name, ast.unparse(node))
+        for name, body in bodies.items()
+        for node in body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
+    assert calls == []

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from geneae import pl
-from geneae.evaluation import HELD_OUT
+from geneae.evaluation.records import HELD_OUT
 from geneae.pl.epochs import LEAST_NORM_RANGE
 from geneae.pl.style import BASELINES, GREY, PALETTE, arm_style, shown
 from geneae.pl.values import label_differences, main_metric, shown_split

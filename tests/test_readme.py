@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import simulate
 
-from geneae import runs
-from geneae.cli import main
+from geneae.cli.main import main
+from geneae.fitting import runs
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--quiet"]

@@ -14,16 +14,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from geneae.comparison import compare_arms
-from geneae.errors import InputError
-from geneae.estimator import Autoencoder
-from geneae.evaluation import HELD_OUT
-from geneae.nulls import NULLS
+from geneae.data.permuted import NULLS
+from geneae.evaluation.comparison import compare_arms
+from geneae.evaluation.records import HELD_OUT
+from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.compare import gather
 from geneae.report import Run, read_run, render_report, write_report
 from geneae.report.cells import mean_cell, number, signed
 from geneae.report.image import Picture, draw_picture
 from geneae.report.scores import score_rows
-from geneae.runs import gather
+from geneae.settings.errors import InputError
 
 EVIL = "<img src=x onerror=alert(1)>"
 NASTY = ["NA", EVIL, "a$b$c_{x}", 'quote" onload="alert(1)', "zwei\nZeilen", "細胞 β", "{{ 7 * 7 }}", "</script><b>"]

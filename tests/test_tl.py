@@ -11,8 +11,8 @@ from conftest import N_GENES, N_PROFILES, QUICK, simulate
 
 import geneae
 from geneae import Autoencoder, tl
-from geneae.embedding import describe
-from geneae.errors import InputError
+from geneae.folders.embedding import describe
+from geneae.settings.errors import InputError
 
 SCORES = ["geneae_cosine", "geneae_mse", "geneae_norm_ratio", "geneae_heldout_cosine"]
 

@@ -16,9 +16,9 @@ import yaml
 from conftest import simulate
 from jsonschema import Draft202012Validator
 
-from geneae.cli import fit
-from geneae.saving import read_config
-from geneae.settings import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
+from geneae.cli.main import fit
+from geneae.folders.model import read_config
+from geneae.settings.settings import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflows"

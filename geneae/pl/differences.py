@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.layout import add_legend, finish, label_size, name_rows, one_axes, rows_size
 from geneae.pl.style import GREY, LOWER_IS_BETTER, MARKERS, MOST_LABELS, PALETTE, arm_style, shown, title_of
 from geneae.pl.values import label_differences, main_metric, shown_split

@@ -6,7 +6,7 @@ Names come from strangers' files: they are shown as they are, shortened, and nev
 
 from typing import Any
 
-from geneae.evaluation import HELD_OUT
+from geneae.evaluation.records import HELD_OUT
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from geneae.evaluation import CLEAR, HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.records import CLEAR, HELD_OUT, WITHOUT_COUNTS
 from geneae.pl.style import BASELINES
 
 N_BINS = 20  # of genes of equal number, along the mean expression

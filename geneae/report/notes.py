@@ -1,11 +1,12 @@
 """What the report says in words."""
 
-from geneae.errors import InputError
-from geneae.mixing import NO_MERIT, OF_BATCHES
-from geneae.negatives import find_loss
+from geneae.evaluation.batches import NO_MERIT, OF_BATCHES
+from geneae.folders.run import Run
+from geneae.losses.names import find_loss
 from geneae.report.cells import show_range
-from geneae.report.folders import SPLITS, Run, arms_of, distinct, has_held_out, of_config, split_judged
-from geneae.settings import part_of_labels
+from geneae.report.runs import SPLITS, arms_of, distinct, has_held_out, of_config, split_judged
+from geneae.settings.errors import InputError
+from geneae.settings.settings import part_of_labels
 
 
 def title_of_report(runs: list[Run]) -> str:

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from geneae import pl
-from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.folders.run import Run
 from geneae.pl.layout import label_size, rows_size
 from geneae.pl.style import BASELINES, DYNAMICS, MOST_LABELS, title_of
 from geneae.pl.values import (
@@ -20,8 +21,8 @@ from geneae.pl.values import (
     shown_split,
 )
 from geneae.report.cells import number, show_range, signed
-from geneae.report.folders import Run, arms_of, distinct, genes_by_arm, label_name
 from geneae.report.image import Picture, canvas, draw_picture, panels
+from geneae.report.runs import arms_of, distinct, genes_by_arm, label_name
 
 
 def paired_pictures(paired: pd.DataFrame) -> list[Picture]:

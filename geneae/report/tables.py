@@ -3,14 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from geneae.diagnostics import null_table
-from geneae.evaluation import HELD_OUT, WITHOUT_COUNTS
-from geneae.judging import BY_PROFILE
-from geneae.nulls import NULLS
+from geneae.data.permuted import NULLS
+from geneae.evaluation.diagnostics import null_table
+from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.folders.run import Run
 from geneae.pl.style import title_of
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
-from geneae.report.folders import Run, arms_of, genes_by_arm, label_name
+from geneae.report.runs import arms_of, genes_by_arm, label_name
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 N_WORST = 20  # profiles named

@@ -20,17 +20,19 @@ import pandas as pd
 import torch
 from scipy import sparse, stats
 
-from geneae.heads import cut_plainly
-from geneae.judging import encode, knn_is_right, labelled
-from geneae.network import Network, random_network
-from geneae.preprocess import column_mean, column_variance, fit_preprocess
-from geneae.profiles import Profiles, read_profiles
-from geneae.selfsupervised import SimSiam, Sizes
-from geneae.settings import OPTIMIZERS, Settings
-from geneae.splits import split_profiles
-from geneae.training import train
-from geneae.view_pairs import ViewSource, validation_views
-from geneae.views import Viewer, parse_views
+from geneae.data.augment import Viewer, parse_views
+from geneae.data.preprocess import column_mean, column_variance, fit_preprocess
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.data.splits import split_profiles
+from geneae.evaluation.labels import knn_is_right, labelled
+from geneae.evaluation.latents import encode
+from geneae.models.heads import cut_plainly
+from geneae.models.network import Network, random_network
+from geneae.settings.settings import OPTIMIZERS, Settings
+from geneae.training.loop import train
+from geneae.training.selfsupervised import SimSiam, Sizes
+from geneae.training.view_batches import ViewSource, validation_views
 
 N_GENES, N_KINDS, DEPTH, DISPERSION = 800, 12, 400.0, 2.0
 SPREAD = 0.5  # deviation of the log rates of the kinds around what they share

@@ -20,15 +20,18 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from geneae.basis import fit_basis
-from geneae.dynamics import effective_rank
-from geneae.fitting import Fitted, fit
-from geneae.judging import NEIGHBOURS, Labelled, clusters, controls, encode, knn_is_right, labelled
-from geneae.preprocess import fit_preprocess
-from geneae.profiles import Profiles, read_profiles
-from geneae.selfsupervised import OBJECTIVES
-from geneae.settings import Settings
-from geneae.sparse_rows import sparse_rows
+from geneae.data.preprocess import fit_preprocess
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.controls import controls
+from geneae.evaluation.labels import NEIGHBOURS, Labelled, clusters, knn_is_right, labelled
+from geneae.evaluation.latents import encode
+from geneae.fitting.fit import Fitted, fit
+from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.pca import fit_basis
+from geneae.settings.settings import Settings
+from geneae.training.monitor import effective_rank
+from geneae.training.selfsupervised import OBJECTIVES
 
 RANDOM, PCA = "random_encoder", "pca"
 N_COMPONENTS = 30  # that profiles are clustered by

@@ -117,7 +117,7 @@ def _high_water(pid: int) -> float:
 
 def geneae(*arguments: str, python: str = sys.executable) -> Command:
     """Run the `geneae` command of this environment."""
-    return run([python, "-c", "from geneae.cli import main; main()", *arguments])
+    return run([python, "-c", "from geneae.cli.main import main; main()", *arguments])
 
 
 def facts(**known: Any) -> dict[str, Any]:

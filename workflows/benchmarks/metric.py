@@ -19,11 +19,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 
 from geneae import CosineMetric
-from geneae.basis import fit_basis
-from geneae.comparison import bootstrap_interval
-from geneae.metric_comparison import LEARNED, WAYS, judge_metric
-from geneae.profiles import Profiles, read_profiles
-from geneae.sparse_rows import sparse_rows
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.comparison import bootstrap_interval
+from geneae.fitting.metric_comparison import LEARNED, WAYS, judge_metric
+from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.pca import fit_basis
 
 NCA = "nca"
 TITLES = {**WAYS, NCA: "NCA on PCA scores"}

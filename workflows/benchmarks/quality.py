@@ -18,9 +18,11 @@ import pandas as pd
 import torch
 
 from geneae import Autoencoder
-from geneae.evaluation import HELD_OUT, HalfJudge, value
-from geneae.losses import LOSSES
-from geneae.profiles import Profiles, read_profiles
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.reconstruction import HalfJudge
+from geneae.evaluation.records import HELD_OUT, value
+from geneae.losses.reconstruction import LOSSES
 
 RIVALS = ("best_pca", "shrunken_pca", "shrunken_full")
 TITLES = {

@@ -32,17 +32,19 @@ from simulated import simulate
 from time_to_quality import decomposition_seconds
 from torch import Tensor, nn
 
-from geneae.fitting import fit
-from geneae.losses import LossSettings
-from geneae.negatives import find_loss
-from geneae.network import Network, PlainCore, random_network
-from geneae.objectives import Reconstruction
-from geneae.pairs import Pairs, PairSource, loss_constants
-from geneae.preprocess import column_mean, fit_preprocess
-from geneae.profiles import Profiles, read_profiles
-from geneae.settings import Settings
-from geneae.sparse_rows import SparseRows, sparse_product, sparse_rows
-from geneae.training import train
+from geneae.data.preprocess import column_mean, fit_preprocess
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.fitting.fit import fit
+from geneae.losses.names import find_loss
+from geneae.losses.reconstruction import LossSettings
+from geneae.losses.sparse_rows import SparseRows, sparse_product, sparse_rows
+from geneae.models.cores import PlainCore
+from geneae.models.network import Network, random_network
+from geneae.settings.settings import Settings
+from geneae.training.batches import Pairs, PairSource, loss_constants
+from geneae.training.loop import train
+from geneae.training.objectives import Reconstruction
 
 DENSE_EPOCHS = 5  # what the whole default fit is compared with
 OVER_DENSE, OVER_SCVI, FIT_OVER_SCVI = 5.0, 15.0, 40.0  # ratios of profiles per second asked for
@@ -102,7 +104,7 @@ def check_same(network: Network, dense: nn.Sequential, matrix: sparse.csr_matrix
 def geneae_epoch(
     network: Network, source: PairSource, validation: Pairs, objective: Reconstruction, settings: Settings
 ) -> float:
-    """Seconds of one epoch of `geneae.training.train`, as it reports them itself: batches, steps, no validation."""
+    """Seconds of one epoch of `geneae.training.loop.train`, as it reports them: batches, steps, no validation."""
     history = train(network, source, [validation], objective, replace(settings, epochs=1)).history
     return float(history["train_seconds"].iloc[-1])
 

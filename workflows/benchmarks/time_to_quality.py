@@ -21,14 +21,15 @@ from scipy import sparse
 from simulated import simulate
 from sklearn.decomposition import PCA, TruncatedSVD
 
-from geneae.evaluation import linear_predictors, products_of
-from geneae.fitting import Fitted, fit
-from geneae.metrics import METRICS, measure
-from geneae.pairs import VALIDATION_STREAM, draw_blocks
-from geneae.profiles import Profiles, read_profiles
-from geneae.settings import Settings
-from geneae.sources import VALIDATION_SPLITS
-from geneae.views import Splitter
+from geneae.data.count_split import Splitter
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.predictors import linear_predictors, products_of
+from geneae.fitting.fit import Fitted, fit
+from geneae.losses.metrics import METRICS, measure
+from geneae.settings.settings import Settings
+from geneae.training.batches import VALIDATION_STREAM, draw_blocks
+from geneae.training.sources import VALIDATION_SPLITS
 
 TO_QUALITY, TO_END = 3.0, 10.0  # times PCA, asked for
 REFERENCE = "PCA, svd_solver auto"  # what somebody gets who asks for nothing

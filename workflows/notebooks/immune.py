@@ -28,10 +28,10 @@ import pandas as pd
 import scanpy as sc
 
 from geneae import Autoencoder, pl, tl
-from geneae.comparison import Arm, answer, compare_arms
-from geneae.evaluation import verdict
-from geneae.inspection import inspect_profiles
-from geneae.profiles import read_profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.comparison import Arm, answer, compare_arms
+from geneae.evaluation.inspection import inspect_profiles
+from geneae.evaluation.reconstruction import verdict
 
 adata = anndata.read_h5ad(Path("../../data/immune_559.h5ad"))
 adata

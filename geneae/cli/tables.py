@@ -1,0 +1,186 @@
+"""What the commands print at the end: tables and sentences."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from geneae.evaluation.batches import MIXING_TITLES, has_batches
+from geneae.evaluation.diagnostics import null_table
+from geneae.evaluation.inspection import Inspection
+from geneae.evaluation.labels import BY_PROFILE, OF_CLUSTERS, is_judged
+from geneae.evaluation.labels import TITLES as JUDGED_TITLES
+from geneae.evaluation.records import HELD_OUT, Evaluation, value
+from geneae.fitting.metric_comparison import WAYS
+
+SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
+
+
+TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
+
+
+SPLITS = ("validation", "test")
+
+
+LABEL_METRICS = {
+    "knn_20": "20-NN",
+    "knn_200": "200-NN",
+    "linear_probe": "linear probe",
+    "ari": "ARI",
+    "nmi": "NMI",
+}
+
+
+BATCH_METRICS = {"ilisi": "iLISI", "kbet": "kBET", "bras": "BRAS"}
+
+
+def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
+    """Model and baselines x cosine, centred cosine, MSE and held-out cosine; in each cell the mean of every split.
+
+    Nothing for an encoder without a reconstruction.
+    """
+    if "cosine" not in evaluation.profiles:
+        return ""
+    metrics = evaluation.metrics
+    present = [split for split in splits if split in set(metrics["split"])]
+    sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    shown = [metric for metric in SHOWN if _is_there(evaluation, metric, present[-1])]
+
+    def row(title: str, model: str, of: Callable[[str], str]) -> list[str]:
+        cells = [[value(metrics, model, split, of(metric)) for split in present] for metric in shown]
+        return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
+
+    rows = [["", *(SHOWN[metric] for metric in shown)]]
+    rows += [row(title, model, lambda m: m) for model, title in TITLES.items() if model in set(metrics["model"])]
+    if _is_there(evaluation, "ceiling", present[-1]):
+        rows.append(row("noise ceiling", "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
+    head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def label_table(evaluation: Evaluation, part: str, splits: tuple[str, ...] = SPLITS) -> str:
+    """Latents and controls x k-NN accuracy, linear probe, ARI and NMI; nothing where there are no labels.
+
+    `part` is what `geneae.settings.settings.part_of_labels` says.
+    """
+    if not is_judged(evaluation):
+        return ""
+    metrics = set(evaluation.metrics["metric"])
+    columns = {name: f"{LABEL_METRICS[name]} ↑" for name in (*BY_PROFILE, *OF_CLUSTERS) if name in metrics}
+    head = f"Latents judged by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
+    return _latent_table(evaluation, head, columns, JUDGED_TITLES, splits)
+
+
+def batch_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
+    """Latents, controls and shuffled batches x iLISI, kBET and BRAS, and where there are labels k-NN accuracy; nothing
+    where there are no batches."""
+    if not has_batches(evaluation):
+        return ""
+    metrics = set(evaluation.metrics["metric"])
+    columns = {name: title for name, title in BATCH_METRICS.items() if name in metrics}
+    columns |= {BY_PROFILE[0]: f"{LABEL_METRICS[BY_PROFILE[0]]} ↑"} if is_judged(evaluation) else {}
+    head = "How the latents mix batches, on {sizes} profiles; 0 is apart, shuffled batches are mixed"
+    return _latent_table(evaluation, head, columns, MIXING_TITLES, splits)
+
+
+def _latent_table(
+    evaluation: Evaluation, head: str, columns: dict[str, str], titles: dict[str, str], splits: tuple[str, ...]
+) -> str:
+    """Latents by name x metrics, in each cell the mean of every split; `{sizes}` of the head are those of the first."""
+    metrics = evaluation.metrics
+    judged = metrics[metrics["metric"] == next(iter(columns))]
+    present = [split for split in splits if split in set(judged["split"])]
+    sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    rows = [["", *columns.values()]]
+    for model, title in titles.items():
+        cells = [[value(metrics, model, split, name) for split in present] for name in columns]
+        rows.append([title, *(" / ".join(f"{n:.4f}" for n in cell if not np.isnan(n)) for cell in cells)])
+    return "\n".join([head.format(sizes=" / ".join(sizes)), *_aligned(rows)])
+
+
+def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:
+    """The fit beside the same fit where there is nothing to learn; for a fit with nulls."""
+    table = null_table(evaluation.metrics, diagnostics, split)
+    rows = [["", *(SHOWN.get(name, f"{name.replace('_', ' ')} ↑") for name in table.columns)]]
+    rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
+    n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
+    head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def accuracy_table(table: pd.DataFrame) -> str:
+    """Share of profiles whose neighbours vote for their label, by metric, and what the learned one has over others."""
+    validation, test = (table[table["split"] == split] for split in SPLITS)
+    rows = [["", "accuracy ↑", "learned minus it (95 % interval)"]]
+    for way, first, last, gain, low, high in zip(
+        *(validation[name] for name in ("metric", "accuracy")),
+        *(test[name] for name in ("accuracy", "learned_minus", "low", "high")),
+        strict=True,
+    ):
+        interval = "" if np.isnan(gain) else f"{gain:+.4f} ({low:+.4f} to {high:+.4f})"
+        rows.append([WAYS[way], f"{first:.4f} / {last:.4f}", interval])
+    sizes = " / ".join(f"{part['n_profiles'].iloc[0]:,} {part['split'].iloc[0]}" for part in (validation, test))
+    head = f"Label that the nearest training profiles vote for, over {sizes} profiles; differences on test"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines with the first column to the left, all others to the right."""
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    return [
+        (
+            f"{cells[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells[1:], widths[1:], strict=True))
+        ).rstrip()
+        for cells in rows
+    ]
+
+
+def inspection_table(inspection: Inspection) -> str:
+    """Trivial cosines, PCA and ceilings: own-input, own-input after gene-centring, held-out."""
+    sizes = sorted(inspection.pca_cosine)
+
+    def row(title: str, *numbers: float | None) -> list[str]:
+        return [title, *("" if number is None else f"{number:.4f}" for number in numbers)]
+
+    centred, held_out = inspection.centred, inspection.pca_heldout or {}
+    rows = [
+        ["cosine with", "own input", "gene-centred", "held-out half"],
+        row("gene-permuted self", inspection.permuted_cosine, centred["permuted_cosine"], None),
+        row("another profile", inspection.random_pair_cosine, centred["random_pair_cosine"], None),
+        row(
+            "mean profile",
+            inspection.mean_profile_cosine,
+            centred["mean_profile_cosine"],
+            inspection.mean_profile_heldout,
+        ),
+        *(
+            row(f"PCA-{size}", inspection.pca_cosine[size], centred["pca_cosine"][size], held_out.get(size))
+            for size in sizes
+        ),
+        *(
+            row(f"shrunken PCA-{size}", None, None, value)
+            for size, value in sorted((inspection.shrunken_pca_heldout or {}).items())
+        ),
+    ]
+    if inspection.ceiling_half is not None and inspection.ceiling_half_interval is not None:
+        low, high = inspection.ceiling_half_interval
+        rows.append(["noise ceiling", "", "", f"{inspection.ceiling_half:.4f}"])
+        rows.append(row("  headroom above the mean profile", None, None, inspection.headroom))
+        rows.append(row("  after gene-centring", None, None, inspection.ceiling_half_centred))
+        rows.append(["  95 % interval over profiles", "", "", f"{low:.4f} to {high:.4f}"])
+    if inspection.ceiling_full is not None:
+        low, high = inspection.ceiling_full
+        rows.append(["  of whole profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
+    if inspection.ceiling_counts is not None:
+        rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
+    if inspection.ceiling_half is None:
+        rows = [cells[:3] for cells in rows]
+    lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
+    reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
+    if inspection.ceiling_half is not None and reason:
+        reason += f"; median {inspection.molecules_median:,.0f} per profile"
+    return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
+
+
+def _is_there(evaluation: Evaluation, metric: str, split: str) -> bool:
+    return not np.isnan(value(evaluation.metrics, "model", split, metric))

@@ -1,0 +1,1 @@
+"""Profiles, from a file to counts in the genes of a model."""

@@ -1,0 +1,265 @@
+"""Normalisation, logarithm, gene choice and scaling: a frozen record, fitted once and applied again on new data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from geneae.data.backed import StoredMatrix, chunks, select_columns
+from geneae.data.profiles import Profiles
+from geneae.settings.errors import InputError
+
+MIN_PROFILES = 3  # a gene seen in fewer training profiles says nothing about the others
+CHUNK = 1024  # profiles of a file looked at in one go
+SAMPLE_STREAM = 13  # keeps the sample of profiles apart from other random numbers of the same seed
+WHOLE = 0.05  # molecules that a recovered count may be away from a whole number; chance would give up to 0.5
+MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads is missing
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """Profiles in the genes of a model, before normalisation."""
+
+    matrix: sparse.csr_matrix | StoredMatrix
+    """(n_profiles, n_genes): counts, or values as they were read."""
+    totals: np.ndarray
+    """(n_profiles,) molecules over all genes of the source, chosen or not."""
+
+    @property
+    def n_profiles(self) -> int:
+        """Rows."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def n_values(self) -> int:
+        """Values that are not zero; of profiles in a file, over all its genes."""
+        return int(self.matrix.nnz)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the profiles stay in their file."""
+        return isinstance(self.matrix, StoredMatrix)
+
+    @property
+    def rows(self) -> sparse.csr_matrix:
+        """The matrix of profiles in memory; those in a file have to be read first, by `load` or `chunks`."""
+        assert not isinstance(self.matrix, StoredMatrix)
+        return self.matrix
+
+    def take(self, rows: np.ndarray | slice) -> "Expression":
+        """Some of the profiles, by position; those in a file stay there."""
+        return Expression(self.matrix[rows], self.totals[rows])
+
+    def load(self) -> "Expression":
+        """The same in memory."""
+        return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, StoredMatrix) else self
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, "Expression"]]:
+        """Positions and profiles in memory, at most `size` at a time."""
+        for rows, matrix in chunks(self.matrix, size):
+            yield rows, Expression(matrix, self.totals[rows])
+
+    def sample(self, n_values: int, n_profiles: int, seed: int) -> "Expression":
+        """In memory: random profiles, at most `n_profiles` with about `n_values` values; all where these are no more.
+
+        Profiles in memory already are given as they are.
+        """
+        if not self.is_streamed:
+            return self
+        most = int(n_values / max(1.0, self.n_values / max(1, self.n_profiles)))
+        most = max(1, min(self.n_profiles, n_profiles, most))
+        rows = np.random.default_rng((seed, SAMPLE_STREAM)).choice(self.n_profiles, most, replace=False)
+        return self.take(np.sort(rows)).load()
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """What is done to every profile before a network sees it."""
+
+    state: str
+    """Of the profiles it was fitted on: `counts` are normalised and log1p'd, all others used as they are."""
+    genes: pd.Index
+    """Genes of the model, in its order."""
+    scale: np.ndarray
+    """(n_genes,) deviation that each gene is divided by; ones where genes are not scaled."""
+    target_sum: float = 1e4
+    """Molecules per profile after normalisation."""
+
+    @property
+    def space(self) -> str:
+        """Name of the space of the result: `log1p_cp10k`, `log_normalised` or `scaled`."""
+        name = "log1p_cp10k" if self.state == "counts" else self.state
+        return name if (self.scale == 1).all() else f"{name}, genes divided by their deviation"
+
+    def match(self, profiles: Profiles, min_overlap: float = MIN_OVERLAP) -> tuple[Expression, int]:
+        """The profiles in the genes of the model, aligned by name, and how many genes were found.
+
+        Genes that are missing count as zero; below `min_overlap` (a share of the model's genes) they are refused.
+        """
+        if (profiles.state == "counts") != (self.state == "counts"):
+            raise InputError(
+                f"the model was fitted on {self.state.replace('_', '-')} values, but {profiles.source}, "
+                f"{profiles.location} holds {profiles.state.replace('_', '-')} values. "
+                "Name the matrix to read with --layer or --raw, or fit a model on this kind of values."
+            )
+        columns = profiles.genes.get_indexer(self.genes)
+        n_matched = int((columns >= 0).sum())
+        if n_matched < max(1, min_overlap * len(self.genes)):
+            raise InputError(
+                f"at least {100 * min_overlap:.0f} % of the model's {len(self.genes):,} genes must be in the data; "
+                f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {first_names(self.genes)}; data: "
+                f"{first_names(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
+            )
+        matrix = profiles.matrix
+        chosen = matrix.select(columns) if isinstance(matrix, StoredMatrix) else select_columns(matrix, columns)
+        return Expression(chosen, profiles.totals), n_matched
+
+    def apply(self, expression: Expression) -> sparse.csr_matrix:
+        """(n_profiles, n_genes) float32 in `space`; as sparse as what was given, which has to be in memory."""
+        matrix = expression.rows
+        if self.state == "counts":
+            matrix = normalize(matrix, expression.totals, self.target_sum)
+        if (self.scale != 1).any():
+            matrix = _with_values(matrix, matrix.data / self.scale.astype(np.float32)[matrix.indices])
+        return matrix
+
+
+def first_names(names: pd.Index) -> str:
+    """Three of them, for a message."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float = 1e4) -> sparse.csr_matrix:
+    """log1p(target_sum * counts / totals), float32.
+
+    A random half of the molecules takes half the totals of the whole profile, so that two halves are comparable.
+    """
+    factor = np.divide(target_sum, totals, out=np.zeros_like(totals, dtype=np.float64), where=totals > 0)
+    by_value = torch.from_numpy(np.repeat(factor.astype(np.float32), np.diff(counts.indptr)))
+    values = by_value.mul_(torch.from_numpy(counts.data)).log1p_()  # on all cores, and vectorised unlike NumPy's
+    return _with_values(counts, values.numpy())
+
+
+def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
+    return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def fit_preprocess(
+    profiles: Profiles,
+    train: np.ndarray,
+    n_top_genes: int | None = None,
+    scale: bool = False,
+) -> Preprocess:
+    """Choose genes, and their scale, on training profiles alone.
+
+    Parameters
+    ----------
+    profiles
+        All profiles.
+    train
+        Positions of the training profiles.
+    n_top_genes
+        Keep so many genes of largest variance in the space the network sees (after log1p, for counts): the variance
+        of a gene is its share of the squared error of the mean profile. None keeps every gene that is seen in at
+        least three training profiles.
+    scale
+        Divide every gene by its deviation.
+    """
+    if n_top_genes is not None and n_top_genes < 1:
+        raise InputError(f"at least one gene must be kept; n_top_genes is {n_top_genes}.")
+    needs_variance = n_top_genes is not None or scale
+    seen, moments = np.zeros(profiles.n_genes, np.int64), ColumnMoments(profiles.n_genes)
+    for rows, matrix in chunks(profiles.matrix[train], len(train) if not profiles.is_streamed else CHUNK):
+        seen += np.bincount(matrix.indices, minlength=profiles.n_genes)
+        if needs_variance:
+            is_counts = profiles.state == "counts"
+            moments.add(normalize(matrix, profiles.totals[train][rows]) if is_counts else matrix)
+    kept = np.flatnonzero(seen >= min(MIN_PROFILES, len(train)))
+    if not len(kept):
+        raise InputError(
+            f"no gene is seen in at least {MIN_PROFILES} of {len(train)} training profiles of {profiles.source}, "
+            f"{profiles.location}. Check that this is the right matrix."
+        )
+    is_choice = n_top_genes is not None and n_top_genes < len(kept)
+    if not is_choice and not scale:
+        return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)))
+    variance = moments.variance()
+    if is_choice:
+        kept = np.sort(kept[np.argsort(-variance[kept], kind="stable")[:n_top_genes]])
+    deviation = np.sqrt(variance[kept])
+    divisor = np.where(deviation > 0, deviation, 1.0) if scale else np.ones(len(kept))
+    return Preprocess(profiles.state, profiles.genes[kept], divisor)
+
+
+class ColumnMoments:
+    """Means and variances of genes, from profiles that come block by block; in float64."""
+
+    def __init__(self, n_genes: int) -> None:
+        self.n_profiles, self._sum, self._squares = 0, np.zeros(n_genes), np.zeros(n_genes)
+
+    def add(self, matrix: sparse.csr_matrix) -> None:
+        """The next profiles."""
+        self.n_profiles += matrix.shape[0]
+        self._sum += _column_sum(matrix)
+        self._squares += _column_sum(_with_values(matrix, np.square(matrix.data, dtype=np.float64)))
+
+    def mean(self) -> np.ndarray:
+        """(n_genes,)"""
+        return self._sum / max(1, self.n_profiles)
+
+    def variance(self) -> np.ndarray:
+        """(n_genes,) population variances, at least 0."""
+        variance: np.ndarray = np.maximum(self._squares / max(1, self.n_profiles) - self.mean() ** 2, 0)
+        return variance
+
+
+def column_mean(matrix: sparse.csr_matrix) -> np.ndarray:
+    """(n_genes,) means, summed in float64."""
+    return _column_sum(matrix) / max(1, matrix.shape[0])
+
+
+def column_variance(matrix: sparse.csr_matrix) -> np.ndarray:
+    """(n_genes,) population variances, in float64, at least 0."""
+    moments = ColumnMoments(matrix.shape[1])
+    moments.add(matrix)
+    return moments.variance()
+
+
+def _column_sum(matrix: sparse.csr_matrix) -> np.ndarray:
+    return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
+
+
+def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
+    """Counts behind log1p(10,000 counts / total) values, where they are exactly recoverable, and what was found.
+
+    The smallest value of a profile is taken for one molecule; then every value of every profile must be a whole number
+    of molecules, up to rounding. Totals follow from the unit, so that genes left out are still counted.
+
+    Returns
+    -------
+    The counts, or None; and a sentence that says why.
+    """
+    if profiles.state != "log_normalised":
+        return None, f"values are {profiles.state.replace('_', '-')}, not log-normalised counts"
+    if profiles.is_streamed:
+        profiles = profiles.take(np.arange(profiles.n_profiles))
+    matrix = profiles.matrix
+    assert not isinstance(matrix, StoredMatrix)
+    if np.diff(matrix.indptr).min() == 0:
+        return None, "some profiles have no value"
+    values = np.expm1(matrix.data.astype(np.float64))
+    unit = np.minimum.reduceat(values, matrix.indptr[:-1])
+    lengths = np.diff(matrix.indptr)
+    for _ in range(2):  # the first guess of the unit has the rounding of a single value, the second that of all
+        whole = np.rint(values / np.repeat(unit, lengths))
+        unit = np.add.reduceat(values * whole, matrix.indptr[:-1]) / np.add.reduceat(whole**2, matrix.indptr[:-1])
+    n_odd = int((np.abs(values / np.repeat(unit, lengths) - whole) > WHOLE).sum())
+    if n_odd:
+        return None, f"{n_odd:,} of {len(values):,} values are no whole number of molecules after expm1"
+    found = _with_values(matrix, whole.astype(np.float32))
+    return Expression(
+        found, 1e4 / unit
+    ), "counts recovered exactly: every value is log1p of a whole number of molecules"

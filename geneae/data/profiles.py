@@ -1,0 +1,120 @@
+"""Rows of expression, from AnnData in memory, files written by anndata, arrays and tables."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from geneae.data.backed import StoredMatrix, chunks
+from geneae.data.matrix_check import Fingerprint, Scan
+from geneae.settings.errors import InputError
+
+CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are looked at in one go
+
+
+LARGEST_LOG = 30.0  # log2 of a billion: no logarithm of an expression value is larger
+
+
+STATES = {
+    "counts": "counts: will be normalised to 10,000 per profile and log1p'd",
+    "log_normalised": "log-normalised: values used as they are, no held-out half without counts",
+    "scaled": "scaled, with negative values: used as they are, no held-out half without counts",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Profiles:
+    """Rows of expression, held sparse, or left in their file."""
+
+    matrix: sparse.csr_matrix | StoredMatrix
+    """(n_profiles, n_genes), float32: sorted, without duplicates or stored zeros. It is not to be changed in place."""
+    names: pd.Index
+    """Profile names, unique."""
+    genes: pd.Index
+    """Gene names, unique."""
+    obs: pd.DataFrame
+    """Annotation of the profiles, by name."""
+    scan: Scan
+    """What all values have in common."""
+    source: str
+    """Path, `AnnData in memory`, `array in memory` or `table in memory`."""
+    location: str
+    """`X`, `layers['NAME']` or `raw`."""
+
+    @property
+    def n_profiles(self) -> int:
+        """Rows."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        """Columns."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def state(self) -> str:
+        """`counts`, `log_normalised` or `scaled`, found by looking at every value."""
+        return self.scan.state
+
+    @property
+    def totals(self) -> np.ndarray:
+        """(n_profiles,) sums over all genes: the molecules, where these are counts."""
+        return self.scan.totals
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored or read."""
+        if self.scan.fingerprint is not None:
+            return self.scan.fingerprint
+        digest = Fingerprint(self.names, self.genes)
+        for _, block in chunks(self.matrix, CHUNK_ROWS):
+            digest.add(block)
+        return digest.finish()
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the matrix stays in its file."""
+        return isinstance(self.matrix, StoredMatrix)
+
+    @property
+    def density(self) -> float:
+        """Share of values that are not zero, 0 to 1."""
+        return float(self.scan.lengths.sum(dtype=np.int64) / max(1, self.n_profiles * self.n_genes))
+
+    @property
+    def megabytes(self) -> float:
+        """Memory of the matrix as float32 CSR, in 10^6 bytes."""
+        return megabytes(int(self.scan.lengths.sum(dtype=np.int64)), self.n_profiles)
+
+    def describe(self) -> str:
+        """What was found and what follows from it, in one line."""
+        parts = [
+            f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
+            f"{100 * (1 - self.density):.1f} % zero",
+            f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
+        ]
+        if self.state == "counts":
+            parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
+        if self.state == "log_normalised" and self.scan.highest > LARGEST_LOG:
+            parts.append(f"but values up to {self.scan.highest:,.0f} look as if no logarithm was taken")
+        return f"{self.source}, {self.location}: {STATES[self.state]}; {', '.join(parts)}"
+
+    def take(self, rows: Any) -> "Profiles":
+        """Some of the profiles, by position or mask, in that order, in memory; the state stays that of the whole."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool and len(rows) != self.n_profiles:
+            raise InputError(f"a mask must have one value for each of {self.n_profiles} profiles; found {len(rows)}.")
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        matrix = self.matrix[rows]
+        matrix = matrix.read() if isinstance(matrix, StoredMatrix) else matrix
+        scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
+        return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
+
+
+def megabytes(n_values: int, n_profiles: int) -> float:
+    """Memory of a float32 CSR matrix, in 10^6 bytes."""
+    index = 4 if n_values < 2**31 else 8
+    return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6

@@ -1,0 +1,309 @@
+"""Profiles from wherever they are: AnnData in memory or in a file, arrays and tables."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.abc import CSCDataset, CSRDataset
+from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
+
+from geneae.data.backed import StoredMatrix, ahead, canonical
+from geneae.data.matrix_check import Fingerprint, Values
+from geneae.data.profiles import CHUNK_ROWS, Profiles, megabytes
+from geneae.settings.errors import InputError, did_you_mean, listed, unknown
+from geneae.settings.settings import STREAMS
+
+CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
+
+
+FIT_SIZE = 8  # memory of a fit over that of its matrix: copies, halves, their transposes
+
+
+def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
+    """Profiles from wherever they are, after a look at every value.
+
+    Of a file only the matrix asked for and the annotation are read. A matrix in memory that is float32 CSR already is
+    shared, not copied.
+
+    Parameters
+    ----------
+    data
+        Path of an `.h5ad` file or `.zarr` folder, AnnData (backed too), numpy or scipy array, or DataFrame with genes
+        as columns. What has no names is named "0", "1", ...
+    layer
+        Name of a layer to read in place of `X`.
+    use_raw
+        Read `raw` in place of `X`.
+    stream
+        `yes` leaves the matrix in its file, from which rows are read whenever they are needed; `no` reads it into
+        memory; `auto` streams where a fit in memory would take more than half of what is free.
+    """
+    if stream not in STREAMS:
+        raise unknown("stream", stream, STREAMS)
+    if layer is not None and use_raw:
+        raise InputError(f"either a layer or raw can be read; both layer '{layer}' and raw were asked for. Drop one.")
+    if isinstance(data, str | os.PathLike):
+        return _read_path(Path(data), layer, use_raw, stream)
+    if isinstance(data, anndata.AnnData):
+        return _read_anndata(data, layer, use_raw, "AnnData in memory", stream)
+    if stream == "yes":
+        raise InputError(f"only a file can be streamed; found {type(data).__name__}. Give a path, or leave out stream.")
+    if layer is not None or use_raw:
+        raise InputError(f"only AnnData has layers and raw; found {type(data).__name__}. Leave out layer and raw.")
+    if isinstance(data, pd.DataFrame):
+        frame = pd.DataFrame(index=data.index)
+        return _build(_as_array(data), frame, data.columns, "table in memory", "X")
+    if not _is_array(data):
+        raise InputError(
+            "profiles can be read from a path, AnnData, a numpy or scipy array, or a DataFrame; found "
+            f"{type(data).__name__}. Put it into one of these."
+        )
+    if data.ndim != 2:
+        raise InputError(f"an array of profiles x genes must have two dimensions; its shape is {data.shape}.")
+    frame = pd.DataFrame(index=pd.RangeIndex(data.shape[0]))
+    return _build(data, frame, pd.RangeIndex(data.shape[1]), "array in memory", "X")
+
+
+def _is_array(data: Any) -> bool:
+    return sparse.issparse(data) or (isinstance(data, np.ndarray) and not isinstance(data, np.ma.MaskedArray))
+
+
+def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Profiles:
+    """Profiles from a file; what the storage libraries say of damaged bytes becomes one clear error."""
+    _check_path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old formats and repeated names: told by our own errors where they matter
+            with contextlib.ExitStack() as stack:
+                group = stack.enter_context(_open(path))
+                if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
+                    return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream)
+                profiles = _read_group(group, layer, use_raw, str(path), stream)
+                if profiles.is_streamed:
+                    stack.pop_all()  # the file stays open as long as its matrix is in use
+                return profiles
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # HDF5, zarr, each codec and anndata have errors of their own, with no common class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} should be a whole AnnData file, but reading it failed: {reason}. "
+            "Files cut short by an interrupted copy or download look like this; fetch or write it again."
+        ) from error
+
+
+def _check_path(path: Path) -> None:
+    if not path.exists():
+        there = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
+        nothing = "." if path.parent.is_dir() else f"; nor does its folder {path.parent}."
+        hint = did_you_mean(path.name, there) or nothing
+        raise InputError(f"{path} does not exist{hint} Give the path of an .h5ad file or .zarr folder.")
+    if path.is_dir():
+        if not any((path / name).exists() for name in (".zgroup", "zarr.json")):
+            raise InputError(
+                f"{path} is a folder, but not a .zarr written by anndata. Give an .h5ad file; a 10x folder becomes "
+                "one by scanpy.read_10x_mtx(folder).write_h5ad('data.h5ad')."
+            )
+    elif not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path} should be an .h5ad (HDF5) file, but its content is not HDF5. A table of profiles x genes becomes "
+            "one by anndata.io.read_csv('table.csv').write_h5ad('data.h5ad'); a damaged .h5ad must be fetched again."
+        )
+
+
+def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
+    if path.is_dir():
+        import zarr  # slow to load, and most files are .h5ad
+
+        return contextlib.nullcontext(zarr.open_group(path, mode="r"))
+    file: contextlib.AbstractContextManager[Any] = h5py.File(path, "r")
+    return file
+
+
+def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
+    """Profiles from the root of an HDF5 file or zarr folder."""
+    if "obs" not in group or "var" not in group:
+        raise InputError(
+            f"{source} holds {listed(group)}, but AnnData has obs and var. A 10x .h5 file becomes an .h5ad by "
+            "scanpy.read_10x_h5(file).write_h5ad('data.h5ad'), a loom file by anndata.io.read_loom(file)."
+        )
+    if "mod" in group:
+        raise InputError(
+            f"{source} is MuData with the modalities {listed(group['mod'])}; one AnnData was expected. Write the one "
+            "with gene expression to a file of its own, for example mdata['rna'].write_h5ad('data.h5ad')."
+        )
+    layers = list(group["layers"]) if "layers" in group else []
+    has_raw = _is_there(group, "raw") and "X" in group["raw"]
+    location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
+    node = group["layers"][layer] if layer is not None else group["raw/X" if use_raw else "X"]
+    matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
+    genes = read_elem(group["raw/var" if use_raw else "var"]).index
+    return _build(matrix, read_elem(group["obs"]), genes, source, location, stream)
+
+
+def _is_there(group: Any, key: str) -> bool:
+    return key in group and group[key].attrs.get("encoding-type") != "null"
+
+
+def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
+    layers, has_raw = list(adata.layers), adata.raw is not None
+    x = adata.X if layer is None and not use_raw else None  # of a view this is a copy: made once, and only if needed
+    location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
+    matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
+    if not (_is_array(matrix) or _is_stored(matrix)):
+        kind = f"{type(matrix).__module__}.{type(matrix).__name__}"
+        raise InputError(f"{source}, {location} must be in memory or in a file; found {kind}. Use adata.to_memory().")
+    genes = (adata.raw if use_raw else adata).var_names
+    return _build(matrix, adata.obs, genes, source, location, stream)
+
+
+def _is_stored(matrix: Any) -> bool:
+    """Whether a matrix lies in a file: sparse by anndata, or dense in HDF5 or zarr."""
+    return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
+
+
+def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
+    """Name of the matrix asked for; never another one."""
+    if use_raw and not has_raw:
+        raise InputError(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
+    if layer is not None and layer not in layers:
+        raise unknown("layer", layer, layers)
+    if layer is None and not use_raw and not has_x:
+        there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
+        raise InputError(f"{source} has no X. Say which other matrix to read ({there}).")
+    return f"layers['{layer}']" if layer is not None else "raw" if use_raw else "X"
+
+
+def _as_array(table: Any) -> Any:
+    """Values of a DataFrame; pandas' own missing value becomes NaN."""
+    for name, dtype in table.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(dtype):
+            raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
+    if table.shape[1] and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in table.dtypes):
+        return table.sparse.to_coo()
+    same = len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype)
+    return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, location: str, stream: str = "no") -> Profiles:
+    """Profiles from a matrix of any kind, once it and its names are found sound."""
+    where = f"{source}, {location}"
+    names, genes = _as_names(obs.index), _as_names(genes)
+    if tuple(matrix.shape) != (len(names), len(genes)):
+        found = f"a matrix of {' x '.join(map(str, matrix.shape))}"
+        raise InputError(
+            f"{where}: found {found} for {len(names)} profiles x {len(genes)} genes. Write the file again."
+        )
+    if 0 in matrix.shape:
+        found = f"{len(names)} profiles x {len(genes)} genes"
+        raise InputError(
+            f"{where}: at least one profile and one gene are needed; found {found}. Check earlier filters."
+        )
+    _check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
+    _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
+    if matrix.dtype.kind not in "biuf":
+        raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
+    is_streamed = _is_to_stream(matrix, stream, where)
+    if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
+        matrix = matrix.to_memory()
+    parts: list[sparse.csr_matrix] = []
+    values = Values()
+    digest = Fingerprint(names, genes) if is_streamed else None
+    for block in ahead(_row_blocks(matrix)):
+        _check_finite(block, values, where, names, genes)
+        with np.errstate(over="ignore"):  # told by check_float32
+            block = block.astype(np.float32, copy=False)
+        if digest is None:
+            parts.append(block)
+        else:
+            digest.add(block)
+    values.check_float32(where)
+    scan = values.scan(digest)
+    obs = obs.set_axis(names, axis=0)
+    if is_streamed:
+        stored = StoredMatrix(matrix, np.arange(len(names)), scan.lengths)
+        return Profiles(stored, names, genes, obs, scan, source, location)
+    csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
+    return Profiles(csr, names, genes, obs, scan, source, location)
+
+
+def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
+    """Whether the matrix is to stay in its file."""
+    is_by_rows = _is_stored(matrix) and not isinstance(matrix, CSCDataset)
+    if stream == "yes" and not is_by_rows:
+        if isinstance(matrix, CSCDataset):
+            size = megabytes(int(matrix.group["data"].shape[0]), matrix.shape[1])
+            raise InputError(
+                f"{where} is stored gene by gene (CSC), from which single profiles cannot be read. Convert it once, "
+                f"which takes about {2 * size:,.0f} MB of memory: adata = anndata.read_h5ad(FILE); "
+                "adata.X = adata.X.tocsr(); adata.write_h5ad(NEW)."
+            )
+        raise InputError(f"{where} is in memory, and only a file can be streamed. Give a path, or leave out stream.")
+    if stream != "auto" or not is_by_rows:
+        return stream == "yes"
+    is_sparse = isinstance(matrix, CSRDataset)
+    n_values = int(matrix.group["data"].shape[0]) if is_sparse else matrix.shape[0] * matrix.shape[1] // 4
+    return megabytes(n_values, matrix.shape[0]) * FIT_SIZE > _free_megabytes() / 2
+
+
+def _free_megabytes() -> float:
+    """Memory that is free now, in 10^6 bytes; without end where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (ValueError, OSError, AttributeError):
+        return float("inf")
+
+
+def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: pd.Index, genes: pd.Index) -> None:
+    """Add the next rows to what is known of all; the first value that is no number is named."""
+    bad = np.flatnonzero(~np.isfinite(block.data))
+    if len(bad):
+        name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
+        raise InputError(
+            f"{where}: every value must be a finite number; {len(bad)} are NaN or infinite, first in profile "
+            f"'{name}', gene '{genes[block.indices[bad[0]]]}'. Remove these profiles or genes, or fill in the values."
+        )
+    values.add(block)
+
+
+def _as_names(index: pd.Index) -> pd.Index:
+    return pd.Index([str(name) for name in index], dtype=object, name=index.name)
+
+
+def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
+            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
+        )
+
+
+def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
+    """Canonical rows: of a sparse matrix in memory all, of any other some at a time."""
+    is_sparse = sparse.issparse(matrix)  # a name of its own: mypy would narrow the type to one without methods
+    if is_sparse:
+        if matrix.format in ("csr", "csc"):
+            matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
+        yield canonical(sparse.csr_matrix(matrix.tocsr()))
+        return
+    if isinstance(matrix, CSRDataset):
+        for start in range(0, matrix.shape[0], CHUNK_ROWS):
+            block = matrix[start : start + CHUNK_ROWS]
+            block.check_format(full_check=True)
+            yield canonical(sparse.csr_matrix(block))
+        return
+    n_rows = max(1, CHUNK // matrix.shape[1])
+    # scipy has neither float16, longdouble nor foreign byte order
+    is_odd = matrix.dtype.kind == "f" and matrix.dtype.itemsize not in (4, 8)
+    dtype = np.dtype(np.float64) if is_odd else matrix.dtype.newbyteorder("=")
+    for start in range(0, matrix.shape[0], n_rows):
+        yield canonical(sparse.csr_matrix(np.asarray(matrix[start : start + n_rows], dtype=dtype)))

@@ -1,0 +1,158 @@
+"""Train, validation and test: which profile is used for what."""
+
+import numpy as np
+import pandas as pd
+
+from geneae.settings.errors import InputError, unknown
+
+SPLITS = ("train", "validation", "test")
+EXCLUDED = "excluded"
+TRAIN, VALIDATION, TEST = range(3)
+DRAWS = 10  # orders of the groups tried; with many more, few donors would get the same split from every seed
+STRATIFIED_DRAWS = 100  # proportions asked for come before variety between seeds
+
+
+def split_profiles(
+    obs: pd.DataFrame,
+    validation: float = 0.1,
+    test: float = 0.1,
+    group: str | None = None,
+    stratify: str | None = None,
+    seed: int = 0,
+    exclude: np.ndarray | None = None,
+) -> pd.Series:
+    """Assign every profile to train, validation or test.
+
+    Sizes are `fraction * n` rounded to the nearest whole number, halves up, and at least one; training gets the rest.
+    `n` counts profiles, or the values of `group` where it is given.
+
+    Parameters
+    ----------
+    obs
+        Annotation, one row per profile.
+    validation, test
+        Fractions. `test=0` makes no test split; validation is never empty.
+    group
+        Column of `obs` (a donor, say) whose equal values stay together. Out of 10 random orders (100 with `stratify`)
+        the one is taken whose splits hold nearest to the fractions of profiles.
+    stratify
+        Column of `obs` whose values keep their proportions: without `group` to within two profiles in each split, and
+        a value with fewer profiles than there are splits stays in training and is not counted in `n`.
+    seed
+        The same seed gives the same split, whatever the type of the columns.
+    exclude
+        Mask of profiles to keep out; they are marked `excluded`.
+
+    Returns
+    -------
+    `train`, `validation`, `test` or `excluded`, in the order of `obs`; the series is named `split`.
+    """
+    if not 0 < validation < 1 or not 0 <= test < 1 or not validation + test < 1:
+        raise InputError(
+            "the validation fraction must be above 0, the test fraction at least 0, and their sum below 1; found "
+            f"validation {validation:g} and test {test:g}. Give for example 0.1 and 0.1."
+        )
+    excluded = np.zeros(len(obs), bool) if exclude is None else np.asarray(exclude, bool)
+    if excluded.shape != (len(obs),):
+        raise InputError(f"exclude must hold one value for each of {len(obs)} profiles; its shape is {excluded.shape}.")
+    kept = obs[~excluded]
+    fractions = np.array([1 - validation - test, validation, test])
+    rng = np.random.default_rng(seed)
+    strata = None if stratify is None else _codes(kept, stratify)
+    if group is not None:
+        parts = _split_groups(_codes(kept, group), strata, fractions, group, rng)
+    elif strata is not None:
+        parts = _split_strata(strata, fractions, rng)
+    else:
+        parts = _cut(rng.permutation(len(kept)), _sizes(len(kept), fractions, "profiles"))
+    split = np.full(len(obs), EXCLUDED, dtype=object)
+    split[~excluded] = np.array(SPLITS, dtype=object)[parts]
+    return pd.Series(split, index=obs.index, name="split")
+
+
+def _codes(obs: pd.DataFrame, key: str) -> np.ndarray:
+    """Numbers in order of first appearance, so that neither type nor spelling of the values matters."""
+    if key not in obs.columns:
+        raise unknown("obs column", key, obs.columns)
+    missing = obs[key].isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"obs column '{key}' must have a value for every profile; {missing.sum()} of {len(obs)} have none, first "
+            f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
+        )
+    return pd.factorize(obs[key])[0]
+
+
+def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:
+    """How many of `n` go to validation and to test."""
+    # 1e-9: 0.29 * 50 is just below 14.5 in binary and is still meant to be a half
+    validation, test = (max(1, int(np.floor(f * n + 0.5 + 1e-9))) if f else 0 for f in fractions[1:])
+    needed = int(np.count_nonzero(fractions))
+    if n < needed:
+        names = ", ".join(np.array(SPLITS)[fractions > 0])
+        raise InputError(
+            f"a split into {names} needs at least {needed} {things}; found {n}. "
+            f"Give more{', or test 0' * (needed > 2)}."
+        )
+    if validation + test >= n:
+        raise InputError(
+            f"validation {fractions[VALIDATION]:g} and test {fractions[TEST]:g} of {n} {things} leave none for "
+            "training. Ask for smaller fractions."
+        )
+    return validation, test
+
+
+def _cut(order: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
+    """Split of each position when validation and test are taken from the start of `order`."""
+    parts = np.full(len(order), TRAIN)
+    parts[order[: sizes[0]]] = VALIDATION
+    parts[order[sizes[0] : sum(sizes)]] = TEST
+    return parts
+
+
+def _split_groups(
+    groups: np.ndarray,
+    strata: np.ndarray | None,
+    fractions: np.ndarray,
+    key: str,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The nearest to the fractions, summed over strata, of several random assignments of whole groups."""
+    n_groups = len(np.unique(groups))
+    sizes = _sizes(n_groups, fractions, f"different values of '{key}'")
+    draws = DRAWS if strata is None else STRATIFIED_DRAWS
+    cells = (np.zeros_like(groups) if strata is None else strata) * len(SPLITS)
+    wanted = np.outer(np.bincount(cells // len(SPLITS)), fractions).ravel()
+
+    def distance(parts: np.ndarray) -> float:
+        found = np.bincount(cells + parts[groups], minlength=len(wanted))
+        return float(np.abs(found - wanted).sum())
+
+    best: np.ndarray = min((_cut(rng.permutation(n_groups), sizes) for _ in range(draws)), key=distance)
+    return np.asarray(best[groups])
+
+
+def _split_strata(strata: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every stratum by itself; sizes by largest remainder, so that the totals are exact."""
+    counts = np.bincount(strata)
+    counts[counts < np.count_nonzero(fractions)] = 0
+    sizes = _sizes(int(counts.sum()), fractions, "profiles in strata large enough to be divided")
+    validation = _shares(counts, sizes[0], rng)
+    test = _shares(counts - validation, sizes[1], rng)
+    order = rng.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]  # stratum by stratum, at random within each
+    starts = np.searchsorted(strata[order], np.arange(len(counts)))
+    rank = np.arange(len(order)) - starts[strata[order]]
+    first, last = validation[strata[order]], (validation + test)[strata[order]]
+    parts = np.empty(len(strata), int)
+    parts[order] = np.where(rank < first, VALIDATION, np.where(rank < last, TEST, TRAIN))
+    return parts
+
+
+def _shares(counts: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` in proportion to `counts`, in whole numbers; ties between remainders fall by chance."""
+    exact = counts * total / counts.sum()
+    shares: np.ndarray = np.floor(exact).astype(int)
+    order = np.lexsort((rng.random(len(counts)), shares - exact))
+    shares[order[: total - shares.sum()]] += 1
+    return shares

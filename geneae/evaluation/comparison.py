@@ -1,0 +1,268 @@
+"""Arms of a comparison against the first one: paired differences by profile, over seeds, with plain verdicts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from geneae.evaluation.diagnostics import CONSTANT_SKILL
+from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.reconstruction import COLUMNS
+from geneae.evaluation.records import HELD_OUT, SAME, WITHOUT_COUNTS, signed
+from geneae.losses.metrics import METRICS
+from geneae.losses.names import find_loss
+
+DRAWS = 2000  # bootstrap draws over profiles and seeds
+ANSWERS = {
+    HELD_OUT: "held-out cosine",
+    WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)",
+    BY_PROFILE[0]: "20-NN accuracy of the latents",
+}
+"""Titles of what an answer is of: the first that there is."""
+UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result is one of its seeds
+LEVEL = 0.05  # of the family of all comparisons, after Holm
+BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
+SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
+RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
+COMPARED = (*(name for name in COLUMNS if name not in METRICS or METRICS[name].better), *BY_PROFILE)
+HIGHER = (HELD_OUT, *BY_PROFILE)  # is better, of those that are no metric of single reconstructions
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One choice of loss, cut and latent, run with several seeds on one split."""
+
+    name: str
+    """As tables show it."""
+    loss: str
+    """Of the runs."""
+    profiles: dict[int, pd.DataFrame]
+    """By seed, the rows of `profiles.csv` of one split, indexed by profile."""
+    center: str = "none"
+    """Centring of the loss, in which `rescaled_mse` is taken."""
+
+    @property
+    def is_scale_free(self) -> bool:
+        """Whether the length of its predictions is left undetermined."""
+        return find_loss(self.loss).is_scale_free
+
+
+def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
+    """Paired differences of every arm to the first.
+
+    For each metric the difference is taken profile by profile and seed by seed; interval and p value come from a
+    bootstrap that draws profiles and seeds again, so that they hold for other profiles and other seeds alike. p values
+    are corrected over all comparisons of the table (Holm 1979). What is below the last digit that tables show is no
+    difference, however certain: `SAME` for cosines, a share `SAME_SHARE` of the reference for errors.
+
+    Parameters
+    ----------
+    arms
+        At least two, with the same profiles and seeds.
+    split
+        Named in the table.
+    seed
+        Of the bootstrap: the same table every time.
+
+    Returns
+    -------
+    arm, reference, split, metric, difference, low, high, p, p_holm, verdict, n_profiles, n_seeds, better.
+    """
+    rows = []
+    for arm in arms[1:]:
+        for metric in COMPARED:
+            differences = _differences(arms[0], arm, metric)
+            if differences.size:
+                better = METRICS[metric].better if metric in METRICS else "higher" if metric in HIGHER else "lower"
+                floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
+                rows.append(
+                    (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
+                )
+    columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better", "floor"]
+    table = pd.DataFrame(rows, columns=columns)
+    scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
+    raw = table["metric"].isin(RAW_ERRORS) & table["arm"].isin(scale_free)
+    centred_otherwise = [arm.name for arm in arms[1:] if arm.center != arms[0].center]
+    raw |= (table["metric"] == "rescaled_mse") & table["arm"].isin(centred_otherwise)
+    table.loc[raw, "p"] = np.nan
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    table["verdict"] = [
+        UNDEFINED if is_raw else _verdict(difference, p, better, floor)
+        for is_raw, difference, p, better, floor in zip(
+            raw, table["difference"], table["p_holm"], table["better"], table["floor"], strict=True
+        )
+    ]
+    table.insert(1, "reference", arms[0].name)
+    table.insert(2, "split", split)
+    order = ["arm", "reference", "split", "metric", "difference", "low", "high", "p", "p_holm", "verdict"]
+    return table[[*order, "n_profiles", "n_seeds", "better"]]
+
+
+def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
+    """(n_seeds, n_profiles) arm minus reference, for the profiles that have a value everywhere."""
+    if not all(metric in table for of in (arm, reference) for table in of.profiles.values()):
+        return np.empty((0, 0))
+    by_seed = [arm.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(arm.profiles)]
+    return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
+
+
+def _mean(arm: Arm, metric: str) -> float:
+    """Over profiles and seeds."""
+    return float(np.nanmean([table[metric].to_numpy(float) for table in arm.profiles.values()]))
+
+
+def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided p value from its spread.
+
+    Few seeds drawn again vary too little, by the root of (n - 1) / n, and their spread is known badly: draws are
+    widened by that root, and Student's t takes the place of the normal distribution.
+    """
+    rng = np.random.default_rng(seed)
+    n_seeds, n_profiles = differences.shape
+    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
+    seeds = 1 / n_seeds + (seeds - 1 / n_seeds) * np.sqrt(n_seeds / max(1, n_seeds - 1))
+    means = np.empty(DRAWS)
+    for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
+        drawn = rng.integers(n_profiles, size=(100, n_profiles))
+        means[start : start + 100] = np.take_along_axis(seeds[start : start + 100] @ differences, drawn, axis=1).mean(1)
+    mean, spread = float(differences.mean()), float(means.std())
+    if spread == 0:
+        return mean, mean, mean, float(mean == 0)
+    freedom = _freedom(differences)
+    stretch = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    low, high = mean + stretch * (np.quantile(means, [0.025, 0.975]) - mean)
+    return mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / spread, freedom))
+
+
+def _freedom(differences: np.ndarray) -> float:
+    """Degrees of freedom of a variance that is the sum of one between seeds and one between profiles (Satterthwaite
+    1946): from the number of seeds less one, where seeds differ most, to the number of profiles less one."""
+    variances, freedoms = [], []
+    for means in (differences.mean(1), differences.mean(0)):
+        if len(means) > 1:
+            variances.append(means.var(ddof=1) / len(means))
+            freedoms.append(len(means) - 1)
+    squares = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return float(sum(variances) ** 2 / squares) if squares > 0 else 1.0
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values corrected for their number by Holm's step-down method; NaN stays and does not count."""
+    corrected = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
+    return corrected
+
+
+def _verdict(difference: float, p: float, better: str, floor: float) -> str:
+    if not p < LEVEL or abs(difference) < floor:
+        return NONE
+    return BETTER if (difference > 0) == (better == "higher") else WORSE
+
+
+def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """How much each arm depends on its seed.
+
+    Parameters
+    ----------
+    metrics
+        `metrics.csv` of all runs, with their arm.
+    split
+        `test` or `validation`.
+
+    Returns
+    -------
+    arm, metric, mean, deviation, least, most, success_rate, n_seeds, fires. The metric is the skill, or without counts
+    the share of the way from the mean profile's cosine to 1; a seed succeeds above 0.05. It fires where a seed has
+    failed, or the deviation between seeds is more than a quarter of the mean.
+    """
+    means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
+
+    def by_seed(model: str, metric: str) -> pd.Series:
+        rows = means[(means["model"] == model) & (means["metric"] == metric)]
+        return rows.set_index(["arm", "seed"])["value"].astype(float)
+
+    skill, name = by_seed("model", "skill"), "skill"
+    if skill.isna().all():
+        trivial = by_seed("mean_profile", "cosine")
+        skill, name = (by_seed("model", "cosine") - trivial) / (1 - trivial), "gain_over_mean_profile"
+    rows = []
+    for arm, values in skill.groupby(level="arm", sort=False):
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        success = float((values > CONSTANT_SKILL).mean())
+        fires = bool(success < 1 or deviation > UNSTEADY * values.mean())
+        rows.append((arm, name, values.mean(), deviation, values.min(), values.max(), success, len(values), fires))
+    columns = ["arm", "metric", "mean", "deviation", "least", "most", "success_rate", "n_seeds", "fires"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seed_sentence(seeds: pd.DataFrame) -> str:
+    """What is to be said of arms that depend on their seed, or fail with every one; empty where there are none."""
+    firing = seeds[seeds["fires"] & (seeds["n_seeds"] > 1)].to_dict("records")
+    found = {}
+    for row in firing:
+        found[row["arm"]] = f"({str(row['metric']).replace('_', ' ')} {row['least']:.2f} to {row['most']:.2f})"
+    failed = [f"{row['arm']} {found[row['arm']]}" for row in firing if not row["success_rate"]]
+    unsteady = [
+        f"{row['arm']} succeeds with {round(row['success_rate'] * row['n_seeds'])} of {row['n_seeds']} seeds "
+        f"{found[row['arm']]}"
+        for row in firing
+        if row["success_rate"]
+    ]
+    said = ""
+    if failed:
+        said += f" No seed does clearly better than the mean profile: {'; '.join(failed)}. Prefer another arm."
+    if unsteady:
+        said += (
+            f" The seed decides: {'; '.join(unsteady)}. Show all seeds; lower the learning rate, or with a hinge use "
+            "softmax, mean or fewer negatives, or a smaller initial norm."
+        )
+    return said
+
+
+def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Two sentences: which arms are better or worse than the first on the metric that counts, and by how much; and
+    where the first stands between baselines and ceiling.
+
+    Parameters
+    ----------
+    paired
+        As `compare_arms` gives it.
+    metrics
+        Long table of all runs, with a column `arm`.
+    """
+    known = [name for name in ANSWERS if (paired["metric"] == name).any()]
+    if not known:
+        return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
+    metric, title = known[0], ANSWERS[known[0]]
+    rows = paired[paired["metric"] == metric]
+    reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
+    n_seeds = int(rows["n_seeds"].iloc[0])
+    seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed, which says nothing about the spread between seeds"
+    said = []
+    for verdict in (BETTER, WORSE, NONE):
+        found = rows[rows["verdict"] == verdict]
+        if len(found):
+            names = ", ".join(f"{arm} ({signed(d)})" for arm, d in zip(found["arm"], found["difference"], strict=True))
+            said.append(f"{verdict}: {names}")
+    return (
+        f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, against {reference}: "
+        f"{'; '.join(said)}. {standing(metrics, reference, split, metric)}"
+    )
+
+
+def standing(metrics: pd.DataFrame, arm: str, split: str, metric: str) -> str:
+    """Where an arm stands: beside mean profile, PCA, shrunken PCA and the noise ceiling."""
+    rows = metrics[(metrics["arm"] == arm) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
+    own = {
+        "mean profile": ("mean_profile", metric),
+        "PCA of the same size": ("pca", metric),
+        "shrunken PCA": ("shrunken_pca", metric),
+        "noise ceiling": ("model", "ceiling"),
+    }
+    means = rows.groupby(["model", "metric"])["value"].mean()
+    beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
+    return f"{arm} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

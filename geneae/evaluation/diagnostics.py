@@ -1,0 +1,322 @@
+"""What is wrong with a fit, if anything: each diagnostic has a value, a limit and words for when it fires."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.data.permuted import NULLS
+from geneae.data.preprocess import Expression
+from geneae.evaluation.predictors import predictors
+from geneae.evaluation.records import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation, paired_difference, value
+from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.model import Model
+from geneae.training.monitor import COLLAPSES, effective_rank, perplexity
+
+MOST_PROFILES = 3000  # that are looked at; their reconstructions are compared with each of them
+CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
+DIVERSITY = 0.05  # of the simplest rival's
+USED = 0.1  # share of the latents that the reconstruction should make use of
+NORM_RANGE = (0.1, 10.0)
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One look at a fit."""
+
+    name: str
+    """In snake case."""
+    value: float
+    """NaN where it cannot be had."""
+    limit: str
+    """What it should be."""
+    fires: bool
+    """Whether it is not so."""
+    message: str
+    """What that means and what to do, for when it fires."""
+
+
+def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split: str) -> list[Diagnostic]:
+    """All diagnostics of a fit, on the judged profiles of one split.
+
+    Parameters
+    ----------
+    model, evaluation
+        Of the fit.
+    expression
+        The profiles of `split`; of many, 3,000 are looked at.
+    split
+        `test` or `validation`.
+    """
+    matrix = model.preprocess.apply(expression.take(slice(MOST_PROFILES)).load())
+    hidden, latent = _hidden(model, matrix)
+    return [
+        *_against_baselines(evaluation, split),
+        _copying(evaluation, split),
+        _diversity(model, evaluation, matrix, hidden),
+        *_latent(model, latent),
+        _norm(evaluation, split),
+        _retrieval(model, matrix, hidden),
+    ]
+
+
+def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str, split: str) -> list[Diagnostic]:
+    """Whether a fit has learned more than the same fit where there is nothing to learn.
+
+    Compared is the gain over the mean profile, each on its own data, in held-out cosine (centred cosine without
+    counts), profile by profile. A null below its mean profile counts as that, which needs no signal either. Where the
+    fit gains no more than its null, (shrunken) PCA tells whose fault that is.
+
+    Parameters
+    ----------
+    evaluation, null_evaluation
+        Of the fit, and of the fit of the null with the same settings and split.
+    null
+        Name in `geneae.data.permuted.NULLS`.
+    split
+        `test` or `validation`.
+    """
+    both = evaluation, null_evaluation
+    has_counts = not np.isnan(value(evaluation.metrics, "model", split, HELD_OUT))
+    metric, rival = (HELD_OUT, "shrunken_pca") if has_counts else (WITHOUT_COUNTS, "pca")
+    gains = [_gain(of, "model", split, metric) for of in both]
+    excess, needed = _excess(*gains)
+    rival_excess, rival_needed = _excess(*(_gain(of, rival, split, metric) for of in both))
+    title, reached = NULLS[null], {True: "shrunken PCA", False: "PCA"}[has_counts]
+    numbers = {
+        metric: [value(of.metrics, "model", split, metric) for of in both],
+        "gain_over_mean_profile": [float(gain.mean()) for gain in gains],
+        "skill": [value(of.metrics, "model", split, "skill") for of in both],
+    }
+    return [
+        *(_of_null(null, name, *pair) for name, pair in numbers.items() if has_counts or name != "skill"),
+        Diagnostic(
+            f"excess_over_{null}",
+            excess,
+            f"above {needed:.5f}",
+            not excess > needed,
+            f"The model gains no more over the mean profile than the same fit with {title}, "
+            + (
+                f"but {reached} does: these data hold a signal, and it is the model that has not learned it. Look at "
+                "the learning rate, the epochs and the latent."
+                if rival_excess > rival_needed
+                else f"and neither does {reached}: as far as these profiles can show, there is nothing to learn about "
+                "single ones, and another loss or longer training will not change that."
+            ),
+        ),
+    ]
+
+
+def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:
+    """The collapse that a training ended in; nothing where it did not.
+
+    Parameters
+    ----------
+    collapse
+        Name in `geneae.training.monitor.COLLAPSES`.
+    epochs_run
+        Of the training.
+    """
+    if collapse is None:
+        return []
+    message = f"At epoch {epochs_run}: {COLLAPSES[collapse]}"
+    return [Diagnostic(f"{collapse}_collapse", float(epochs_run), "never", True, message)]
+
+
+def _gain(evaluation: Evaluation, model: str, split: str, metric: str) -> pd.Series:
+    """What a model gains over the mean profile, by profile."""
+    chosen = evaluation.profiles[evaluation.profiles["split"] == split].set_index("profile")
+    of, trivial = (chosen.loc[chosen["model"] == name, metric] for name in (model, "mean_profile"))
+    return of - trivial
+
+
+def _excess(gain: pd.Series, of_null: pd.Series) -> tuple[float, float]:
+    """Mean gain over that of the null, and what it has to be above to be one that the data can show."""
+    known = (gain - of_null if of_null.mean() > 0 else gain).dropna()
+    error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("inf")
+    return float(known.mean()), max(SAME, CLEAR * error)
+
+
+def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
+    """A number of a null, beside that of the fit; it does not fire."""
+    beside = "this fit has none" if np.isnan(own) else f"this fit: {own:.4f}"
+    return Diagnostic(f"{null}_{name}", of_null, beside, False, "")
+
+
+def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """heldout_cosine (or centred_cosine), gain_over_mean_profile and skill of the fit and its nulls, by title; empty
+    without nulls.
+
+    Parameters
+    ----------
+    metrics, diagnostics
+        Tables of a run.
+    split
+        That the diagnostics are of.
+    """
+    values = dict(zip(diagnostics["name"], diagnostics["value"], strict=True))
+    columns = [
+        name
+        for name in (HELD_OUT, WITHOUT_COUNTS, "gain_over_mean_profile", "skill")
+        if any(f"{null}_{name}" in values for null in NULLS)
+    ]
+    if not columns:
+        return pd.DataFrame()
+    own = {name: value(metrics, "model", split, name) for name in columns}
+    own["gain_over_mean_profile"] = own[columns[0]] - value(metrics, "mean_profile", split, columns[0])
+    rows = {"this fit": [own[name] for name in columns]}
+    rows |= {title: [float(values[f"{null}_{name}"]) for name in columns] for null, title in NULLS.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def to_table(diagnostics: list[Diagnostic]) -> pd.DataFrame:
+    """name, value, limit, fires, message."""
+    return pd.DataFrame([asdict(diagnostic) for diagnostic in diagnostics])
+
+
+@torch.no_grad()
+def _hidden(model: Model, matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
+    """Hidden layer before the last matrix, and latents, of whole profiles."""
+    latent = model.network.encode(model.network.scores(sparse_rows(matrix), model.shift(is_half=False)))
+    return model.network.decode(latent), latent
+
+
+def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
+    metrics = evaluation.metrics
+    skill = value(metrics, "model", split, "skill")
+    found = [
+        Diagnostic(
+            "skill",
+            skill,
+            f"{CONSTANT_SKILL} to {COPYING_SKILL}",
+            bool(skill < CONSTANT_SKILL or skill > COPYING_SKILL),
+            "The model is as good as the mean profile: it has learned nothing about single profiles."
+            if skill < CONSTANT_SKILL
+            else "The model is better than the noise ceiling allows: noise is shared between the halves, or profiles "
+            "are in both training and test.",
+        )
+    ]
+    metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
+    for rival, title in (("pca", "PCA"), ("shrunken_pca", "shrunken PCA")):
+        if rival in set(metrics["model"]):
+            difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
+            found.append(
+                Diagnostic(
+                    f"gain_over_{rival}",
+                    difference,
+                    f"above {max(SAME, CLEAR * error):.5f}",
+                    not difference > max(SAME, CLEAR * error),
+                    f"The model does not beat {title} of the same size: prefer {title}, it is simpler.",
+                )
+            )
+    return found
+
+
+def _copying(evaluation: Evaluation, split: str) -> Diagnostic:
+    own, held_out = (
+        value(evaluation.metrics, "model", split, metric) - value(evaluation.metrics, "mean_profile", split, metric)
+        for metric in ("cosine", HELD_OUT)
+    )
+    return Diagnostic(
+        "gain_over_mean_profile_held_out",
+        held_out,
+        "above 0, if the own-input cosine is above the mean profile's",
+        bool(own > 0 and held_out < 0),
+        "The model copies noise: its own-input cosine is above the mean profile's, its held-out cosine below. Train "
+        "with --target split, a smaller latent, or fewer epochs.",
+    )
+
+
+def _diversity(model: Model, evaluation: Evaluation, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
+    """Variance of the predictions over that of the simplest rival's, which is not zero where there is any signal."""
+    ratio = _spread(model.network.output_weight(), hidden)
+    rivals = predictors(model, is_half=False)
+    rival = rivals.get("shrunken_pca", rivals["pca"])
+    rows = sparse_rows(matrix).to("cpu", torch.float64)
+    with torch.no_grad():
+        scores = rival.predict(rows, rival.project(rows))
+    reference = float((scores - scores.mean(0)).square().sum(1).mean())
+    diversity = ratio / reference if reference > 0 else float("nan")
+    return Diagnostic(
+        "diversity",
+        diversity,
+        f"above {DIVERSITY} of that of (shrunken) PCA",
+        diversity < DIVERSITY,
+        "The reconstructions are nearly the same for every profile. Look at the latent, the learning rate, the cut.",
+    )
+
+
+def _spread(weight: Tensor, hidden: Tensor) -> float:
+    """Mean squared distance of predictions weight h from their mean."""
+    centred, weight = (hidden - hidden.mean(0)).double(), weight.detach().double()
+    return float(((centred @ (weight.T @ weight)) * centred).sum(1).mean())
+
+
+@torch.no_grad()
+def contributions(model: Model, latent: Tensor) -> Tensor:
+    """(n_latent,) mean squared change of the prediction when a latent is replaced by its mean."""
+    weight = model.network.output_weight()
+    gram, full = weight.T @ weight, model.network.decode(latent)
+    found = []
+    for index in range(latent.shape[1]):
+        without = latent.clone()
+        without[:, index] = latent[:, index].mean()
+        change = full - model.network.decode(without)
+        found.append(((change @ gram) * change).sum(1).mean())
+    return torch.stack(found)
+
+
+def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
+    n_latent, rank = latent.shape[1], effective_rank(latent)
+    share = contributions(model, latent)
+    used = perplexity(share)
+    return [
+        Diagnostic(
+            "effective_rank",
+            rank,
+            f"at least {max(1.5, 0.1 * n_latent):g}",
+            n_latent > 1 and rank < max(1.5, 0.1 * n_latent),
+            "The latent has collapsed to few directions. Lower the learning rate, start from PCA, or, with a loss with "
+            "negatives, use --loss softmax or --negatives mean.",
+        ),
+        Diagnostic(
+            "used_latents",
+            used,
+            f"at least {USED * n_latent:g}",
+            used < USED * n_latent,
+            f"The reconstruction makes use of about {used:.0f} of {n_latent} latents: the latent is larger than these "
+            "data can fill. Ask for a smaller --latent.",
+        ),
+    ]
+
+
+def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
+    ratio = value(evaluation.metrics, "model", split, "norm_ratio", "median")
+    return Diagnostic(
+        "norm_ratio",
+        ratio,
+        f"{NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}",
+        not NORM_RANGE[0] <= ratio <= NORM_RANGE[1],
+        f"Reconstructions are {ratio:.3g} times as long as profiles: the gradient of a cosine is divided by that, and "
+        "no squared error can be read without rescaling (rescaled_mse). Use --loss magnitude, or a cut.",
+    )
+
+
+@torch.no_grad()
+def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
+    """Median rank, 0 best to 1 worst, of the own profile among all by cosine with the reconstruction."""
+    n_profiles = matrix.shape[0]
+    projection = model.network.project(sparse_rows(matrix), model.shift(is_half=False))
+    cosines = (hidden @ projection.weight.T + projection.offset) / projection.squared.sqrt().clamp(min=1e-12)
+    own = cosines.diagonal()
+    rank = float(((cosines > own[:, None]).sum(1).double() / max(1, n_profiles - 1)).median())
+    return Diagnostic(
+        "own_profile_rank",
+        rank,
+        "below 0.25 (0.5 is chance)",
+        n_profiles > 1 and rank >= 0.25,
+        "Reconstructions are no nearer to their own profile than to others: they are not specific.",
+    )

@@ -1,0 +1,355 @@
+"""What a data set can give before anything is trained: trivial cosines, PCA, the noise ceiling, a verdict."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from geneae.data.count_split import halves
+from geneae.data.preprocess import Expression, Preprocess, fit_preprocess, recover_counts
+from geneae.data.profiles import Profiles
+from geneae.data.splits import split_profiles
+from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
+from geneae.losses.metrics import METRICS, measure
+from geneae.models.baselines import PCA_SIZES, frame, mean_profile, pca, shrunken_pca
+from geneae.models.ceiling import (
+    bootstrap_interval,
+    cosine_of_halves,
+    counts_ceiling,
+    full_depth_ceiling,
+    half_ceiling,
+    has_molecules,
+)
+from geneae.models.pca import Basis, fit_basis, fit_wiener
+
+MOST_PROFILES = 10_000  # inspected; more change no digit that is shown
+REPEATS = 5  # count splits that ceilings are the mean of
+SHRUNKEN_RANK = 128
+LITTLE = 0.02  # gain in held-out cosine over the mean profile below which it is hardly one
+NARROW = 0.05  # headroom below which single profiles hold nearly nothing but noise
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `geneae inspect` found. Numbers that cannot be had are None, with a sentence in `reasons`."""
+
+    n_profiles: int
+    """Profiles in the data."""
+    n_genes: int
+    """Genes in the data."""
+    n_genes_used: int
+    """Genes seen in at least three training profiles."""
+    n_test: int
+    """Profiles that the cosines below are means over; bases and means come from the others."""
+    state: str
+    """`counts`, `log_normalised` or `scaled`."""
+    molecules_median: float | None
+    """Per profile."""
+    density: float
+    """Share of values that are not zero."""
+    mean_profile_cosine: float
+    """Of whole profiles with the mean training profile."""
+    random_pair_cosine: float
+    """Of two different profiles."""
+    permuted_cosine: float
+    """Of a profile with itself after its genes are permuted: its expectation over permutations."""
+    pca_cosine: dict[int, float]
+    """Own-input cosine of PCA by size."""
+    centred: dict[str, Any]
+    """The same four after the gene means are subtracted, where the mean profile is at 0."""
+    ceiling_half: float | None
+    """Most that a reconstruction from half of the molecules can reach against the other half."""
+    ceiling_half_interval: list[float] | None
+    """95 % bootstrap interval over profiles."""
+    ceiling_half_centred: float | None
+    """The same after the gene means are subtracted."""
+    ceiling_full: list[float] | None
+    """Interval for the cosine of whole log-normalised profiles with their expectation, by extrapolation."""
+    ceiling_counts: float | None
+    """Cosine of raw counts with their expectation, closed form."""
+    mean_profile_heldout: float | None
+    """Held-out cosine of the mean profile."""
+    pca_heldout: dict[int, float] | None
+    """Held-out cosine of PCA by size."""
+    shrunken_pca_heldout: dict[int, float] | None
+    """Held-out cosine of shrunken PCA by size."""
+    headroom: float | None
+    """`ceiling_half` minus `mean_profile_heldout`: what there is to gain by telling profiles apart."""
+    reasons: dict[str, str]
+    """Why a number is None, and where counts came from."""
+    verdict: str
+    """In plain words."""
+
+
+def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = None) -> Inspection:
+    """Look at a data set before training.
+
+    Bases and means are fitted on a random four fifths of the profiles (at most 10,000 in all) and judged on the rest;
+    ceilings are taken over all of these.
+
+    Parameters
+    ----------
+    profiles
+        Counts; or log-normalised values, from which counts are recovered where that is exact; or any others, for
+        which there is no ceiling.
+    seed
+        Of split, bases and count splits.
+    cosine
+        A cosine that somebody has reached, to be put into its place.
+    """
+    rng = np.random.default_rng(seed)
+    given, kept = profiles, np.flatnonzero(profiles.scan.lengths)
+    if len(kept) > MOST_PROFILES:
+        kept = np.sort(rng.choice(kept, MOST_PROFILES, replace=False))
+    if profiles.is_streamed or len(kept) < profiles.n_profiles:
+        profiles = profiles.take(kept)
+    split = split_profiles(profiles.obs, validation=0.2, test=0, seed=seed)
+    train, test = (np.flatnonzero(split == name) for name in ("train", "validation"))
+    preprocess = fit_preprocess(profiles, train)
+    expression, _ = preprocess.match(profiles)
+    whole = preprocess.apply(expression)
+    basis = fit_basis([whole[train]], max(PCA_SIZES), seed)
+    own, centred = _own_input(whole[test], basis)
+    found: dict[str, Any] = {
+        "n_profiles": given.n_profiles,
+        "n_genes": given.n_genes,
+        "n_genes_used": len(preprocess.genes),
+        "n_test": len(test),
+        "state": profiles.state,
+        "molecules_median": None,
+        "density": given.density,
+        **own,
+        "centred": centred,
+    }
+    counts, reason = _counts(profiles, preprocess, expression)
+    reasons = {"counts": reason} if reason else {}
+    if counts is None:
+        missing = f"needs counts, and none are to be had: {reason}. Name them with --layer or --raw."
+        reasons = dict.fromkeys(("molecules_median", *HELD_OUT_FIELDS), missing)
+        found |= dict.fromkeys(HELD_OUT_FIELDS)
+    else:
+        judged = preprocess if profiles.state == "counts" else Preprocess("counts", preprocess.genes, preprocess.scale)
+        is_counts = profiles.state == "counts"
+        found["molecules_median"] = float(np.median(given.totals if is_counts else counts.totals))
+        found |= _ceilings(counts, judged, rng)
+        found |= _held_out(counts, train, test, judged, seed, rng)
+        found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
+    return Inspection(**found, reasons=reasons, verdict=_verdict(found, cosine))
+
+
+HELD_OUT_FIELDS = (
+    "ceiling_half",
+    "ceiling_half_interval",
+    "ceiling_half_centred",
+    "ceiling_full",
+    "ceiling_counts",
+    "mean_profile_heldout",
+    "pca_heldout",
+    "shrunken_pca_heldout",
+    "headroom",
+)
+
+
+def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) -> tuple[Expression | None, str]:
+    """Counts in the genes of `preprocess`, as they are or recovered."""
+    if profiles.state == "counts":
+        return expression, ""
+    recovered, reason = recover_counts(profiles)
+    if recovered is None:
+        return None, reason
+    columns = profiles.genes.get_indexer(preprocess.genes)
+    return Expression(recovered.rows[:, columns].tocsr(), recovered.totals), reason
+
+
+def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trivial cosines and PCA of whole profiles: plain, and after the gene means are subtracted."""
+    at = frame(basis, basis.mean)
+    models = linear_predictors(
+        {"mean": (at, mean_profile(basis.rank))}
+        | {str(size): (at, pca(basis.rank, size)) for size in PCA_SIZES if size <= basis.rank}
+    )
+    (products,) = products_of(models, [whole], ("none", "gene"))
+    mean = basis.mean.double().numpy()
+    results = []
+    for center, shift in (("none", np.zeros_like(mean)), ("gene", mean)):
+        metric = METRICS["cosine"]
+        of = {name: float(measure(metric, by[center]).nanmean()) for name, by in products.items()}
+        results.append(
+            {
+                "mean_profile_cosine": of.pop("mean"),
+                "random_pair_cosine": random_pair_cosine(whole, shift),
+                "permuted_cosine": permuted_cosine(whole, shift),
+                "pca_cosine": {int(size): value for size, value in of.items()},
+            }
+        )
+    return results[0], results[1]
+
+
+def random_pair_cosine(matrix: sparse.csr_matrix, shift: np.ndarray) -> float:
+    """Mean cosine of two different rows, each minus `shift`, over all pairs: (|sum of unit rows|^2 - n) / (n (n-1))."""
+    norms = np.sqrt(_squared_norms(matrix, shift))
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    total = matrix.T.astype(np.float64) @ inverse - shift * inverse.sum()
+    n = int((norms > 0).sum())
+    return float((total @ total - n) / (n * (n - 1))) if n > 1 else float("nan")
+
+
+def permuted_cosine(matrix: sparse.csr_matrix, shift: np.ndarray) -> float:
+    """Mean cosine of a row minus `shift` with itself after its genes are permuted: (sum x)^2 / (n_genes |x|^2)."""
+    sums = np.asarray(matrix.sum(1), dtype=np.float64).ravel() - shift.sum()
+    squared = _squared_norms(matrix, shift)
+    return float(np.mean(sums[squared > 0] ** 2 / (matrix.shape[1] * squared[squared > 0])))
+
+
+def _squared_norms(matrix: sparse.csr_matrix, shift: np.ndarray) -> np.ndarray:
+    squares = np.asarray(matrix.astype(np.float64).power(2).sum(1)).ravel()
+    norms: np.ndarray = np.maximum(squares - 2 * (matrix @ shift) + shift @ shift, 0)
+    return norms
+
+
+def _ceilings(counts: Expression, preprocess: Preprocess, rng: np.random.Generator) -> dict[str, Any]:
+    """Noise ceilings over all profiles; means over several count splits."""
+    agreements: dict[float, list[np.ndarray]] = {0.5: [], 0.25: [], 0.125: []}
+    centred = []
+    for _ in range(REPEATS):
+        pair = halves(counts, rng)
+        for fraction in agreements:
+            known = has_molecules(*pair)
+            first, second = (preprocess.apply(part) for part in pair)
+            agreements[fraction].append(np.where(known, cosine_of_halves(first, second), np.nan))
+            if fraction == max(agreements):
+                mean = np.asarray((first.mean(0) + second.mean(0)) / 2, dtype=np.float64).ravel()
+                centred.append(np.where(known, cosine_of_halves(first, second, mean, "gene"), np.nan))
+            pair = halves(pair[0], rng)
+    by_profile = {fraction: np.mean(several, axis=0) for fraction, several in agreements.items()}
+    enough = ~np.isnan(by_profile[min(agreements)])  # the same profiles at every depth
+    at_depth = {q: float(cosines[enough].mean()) if enough.any() else float("nan") for q, cosines in by_profile.items()}
+    return {
+        "ceiling_half": half_ceiling(by_profile[0.5]),
+        "ceiling_half_interval": list(bootstrap_interval(by_profile[0.5], rng)),
+        "ceiling_half_centred": half_ceiling(np.mean(centred, axis=0)),
+        "ceiling_full": list(full_depth_ceiling(at_depth)),
+        "ceiling_counts": float(np.nanmean(counts_ceiling(counts.rows))),
+    }
+
+
+def _held_out(
+    counts: Expression, train: np.ndarray, test: np.ndarray, preprocess: Preprocess, seed: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Held-out cosines of mean profile, PCA and shrunken PCA, fitted on halves of training profiles."""
+    blocks = [preprocess.apply(half) for half in halves(counts.take(train), rng)]
+    basis = fit_basis(blocks, SHRUNKEN_RANK, seed)
+    factors = fit_wiener(blocks[0], blocks[1], basis.rank, seed)
+    at, sizes = frame(basis, basis.mean), [size for size in PCA_SIZES if size <= basis.rank]
+    models: dict[str, Predictor] = linear_predictors(
+        {"mean": (at, mean_profile(basis.rank))}
+        | {f"pca {size}": (at, pca(basis.rank, size)) for size in sizes}
+        | {f"shrunken {size}": (at, shrunken_pca(factors, size)) for size in (*sizes, basis.rank)}
+    )
+    sums = dict.fromkeys(models, 0.0)
+    for _ in range(REPEATS):
+        pair = halves(counts.take(test), rng)
+        known = torch.from_numpy(has_molecules(*pair))
+        for products in products_of(models, [preprocess.apply(half) for half in pair], ("none",)):
+            for name, by_center in products.items():
+                cosine = measure(METRICS["cosine"], by_center["none"])
+                sums[name] += float(cosine[known].nanmean()) / (2 * REPEATS)
+    by_size: dict[str, dict[int, float]] = {"pca": {}, "shrunken": {}}
+    for name, mean in sums.items():
+        if " " in name:
+            kind, size = name.split()
+            by_size[kind][int(size)] = mean
+    return {
+        "mean_profile_heldout": sums["mean"],
+        "pca_heldout": by_size["pca"],
+        "shrunken_pca_heldout": by_size["shrunken"],
+    }
+
+
+def _verdict(found: dict[str, Any], cosine: float | None) -> str:
+    """What these numbers mean, in sentences."""
+    best = max(found["pca_cosine"].values())
+    trivial = found["mean_profile_cosine"]
+    digits = 2 if best - trivial >= LITTLE else 4  # else both may read 1.00
+    said = [
+        f"A cosine of {trivial:.{digits}f} is what the mean profile reaches for everybody; PCA reaches "
+        f"{best:.{digits}f} on its own input. After the gene means are subtracted the mean profile is at 0 and PCA at "
+        f"{max(found['centred']['pca_cosine'].values()):.2f}."
+    ]
+    if best - trivial < LITTLE:
+        said.append("The plain cosine hardly tells these profiles apart: read the one after gene-centring.")
+    if found["ceiling_half"] is None:
+        said.append("Without counts there is no noise ceiling: how much of the rest is noise cannot be said.")
+    else:
+        ceiling, trivial = found["ceiling_half"], found["mean_profile_heldout"]
+        size, learned = max(found["shrunken_pca_heldout"].items(), key=lambda item: item[1])
+        share = (learned - trivial) / (ceiling - trivial) if ceiling > trivial else float("nan")
+        said.append(
+            f"From one half of the molecules the other half can be reached with cosine {ceiling:.3f} at most; the mean "
+            f"profile has {trivial:.3f}, and shrunken PCA of size {size} has {learned:.3f}, {100 * share:.0f} % of the "
+            "way."
+        )
+        if not learned - trivial > LITTLE:
+            said.append(_little(ceiling - trivial))
+        low, high = found["ceiling_full"]
+        if not np.isnan(low):
+            said.append(
+                f"Of whole profiles, an own-input cosine above {low:.2f} to {high:.2f} is in part copied noise."
+            )
+        said.append("The ceiling takes noise for Poisson; other technical noise makes it too high.")
+    if cosine is not None:
+        said.append(judge_cosine(cosine, found))
+    return " ".join(said)
+
+
+def _little(headroom: float) -> str:
+    """What it means that shrunken PCA gains hardly anything over the mean profile."""
+    if not headroom > NARROW:
+        return (
+            "There is nearly nothing to learn per profile: what tells these profiles apart is mostly noise, and longer "
+            "training or another loss will not change that."
+        )
+    return (
+        f"PCA learns nearly nothing per profile, although the ceiling leaves {headroom:.3f} above the mean profile: "
+        "what there is takes more profiles than these, or is technical noise that both halves share."
+    )
+
+
+def judge_cosine(cosine: float, found: dict[str, Any]) -> str:
+    """Where a cosine that somebody has reached stands on these data: plain, gene-centred, and held-out with counts."""
+    places = []
+    for title, numbers, floor in (
+        ("on values as they are", found, found["mean_profile_cosine"]),
+        ("after gene-centring", found["centred"], numbers_floor(found["centred"])),
+    ):
+        sizes = numbers["pca_cosine"]
+        reached = [size for size, value in sizes.items() if cosine >= value]
+        if cosine < floor:
+            place = f"worse than {'the mean profile' if numbers is found else 'two random profiles'} ({floor:.2f})"
+        elif reached:
+            place = f"at least as good as PCA-{max(reached)} ({sizes[max(reached)]:.2f})"
+        else:
+            place = f"better than nothing ({floor:.2f}) but below PCA-{min(sizes)} ({sizes[min(sizes)]:.2f})"
+        if numbers is found and found.get("ceiling_full") and cosine > found["ceiling_full"][1]:
+            place += f", and above the noise ceiling ({found['ceiling_full'][1]:.2f}): part of it is copied noise"
+        places.append(f"{title} it is {place}")
+    if found.get("ceiling_half") is not None:
+        places.append(f"between two halves of the molecules it is {_held_out_place(cosine, found)}")
+    return f"A cosine of {cosine:g} here: {'; '.join(places)}."
+
+
+def _held_out_place(cosine: float, found: dict[str, Any]) -> str:
+    trivial, ceiling = found["mean_profile_heldout"], found["ceiling_half"]
+    if cosine < trivial:
+        return f"worse than the mean profile ({trivial:.2f})"
+    if cosine > ceiling:
+        return f"above the noise ceiling ({ceiling:.2f}), which no honest reconstruction is"
+    share = 100 * (cosine - trivial) / (ceiling - trivial) if ceiling > trivial else 100.0
+    return f"{share:.0f} % of the way from the mean profile ({trivial:.2f}) to the noise ceiling ({ceiling:.2f})"
+
+
+def numbers_floor(centred: dict[str, Any]) -> float:
+    """The trivial cosine after gene-centring: that of two random profiles, at least 0."""
+    return max(0.0, float(centred["random_pair_cosine"]))

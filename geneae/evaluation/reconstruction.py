@@ -1,0 +1,287 @@
+"""Models and baselines on the same profiles: per-profile numbers, one long table, one sentence."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from geneae.data.count_split import Splitter, draw_halves
+from geneae.data.preprocess import ColumnMoments, Expression
+from geneae.evaluation.predictors import Products, join_chunks, predictors, products_of, take_products
+from geneae.evaluation.records import (
+    CLEAR,
+    HELD_OUT,
+    WITHOUT_COUNTS,
+    Evaluation,
+    outcome,
+    paired_difference,
+    signed,
+    value,
+)
+from geneae.losses.metrics import METRICS, best_scale, measure, rescaled_mse
+from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling, has_molecules
+from geneae.models.model import Model
+
+READ = 1024  # profiles in memory at a time, if they come from a file
+
+
+REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
+
+
+EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
+
+
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda values: float(np.mean(values)),
+    "median": lambda values: float(np.median(values)),
+    "p05": lambda values: float(np.quantile(values, 0.05)),
+    "p95": lambda values: float(np.quantile(values, 0.95)),
+}
+
+
+COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
+
+
+def evaluate(
+    model: Model,
+    expression: Expression,
+    names: pd.Index,
+    split: pd.Series,
+    fit_scales: bool,
+    partner: np.ndarray | None = None,
+) -> Evaluation:
+    """Judge a model and its baselines on profiles.
+
+    Own-input numbers compare a profile with its reconstruction; the held-out cosine compares the reconstruction of a
+    random half of the molecules with the other half, mean over three splits and both directions, and cannot be had by
+    copying noise. Profiles with fewer than 20 molecules in a half have none.
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    expression
+        Profiles in the model's genes.
+    names, split
+        Of the profiles; splits are reported apart.
+    fit_scales
+        Fit the scales of `rescaled_mse` on the validation profiles among these, instead of taking the model's.
+    partner
+        (n_profiles,) position of the profile that each is to predict; its own where there is none.
+    """
+    model.check_decoder()
+    centers = tuple(dict.fromkeys(("none", "gene", model.center)))
+    products, held_out, of_halves = _all_products(model, expression, centers, partner)
+    scales = model.scales
+    if fit_scales:
+        chosen = (split == "validation").to_numpy()
+        scales = {
+            name: best_scale(take_products(by_center[model.center], chosen)) for name, by_center in products.items()
+        }
+    tables = []
+    for name, by_center in products.items():
+        is_empty = (by_center["none"].target == 0).numpy()  # centring hides it: nothing minus the mean has a direction
+        columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
+        columns = {key: np.where(is_empty, np.nan, values) for key, values in columns.items()}
+        columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
+        columns["rescaled_mse"][is_empty] = np.nan
+        columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
+        if model.preprocess.state == "counts":
+            columns["molecules"] = expression.totals
+        tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
+    for name in [name for name in held_out if name not in products]:  # PCA of other sizes: held-out numbers only
+        tables.append(
+            pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]})
+        )
+    profiles = pd.concat(tables, ignore_index=True)
+    return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
+
+
+def _all_products(
+    model: Model, expression: Expression, centers: tuple[str, ...], partner: np.ndarray | None
+) -> tuple[Products, dict[str, np.ndarray], np.ndarray]:
+    """Inner products of whole profiles and what `held_out_cosines` gives, some profiles at a time.
+
+    Each profile is read once; with partners, who may be anywhere, all are taken in one go.
+    """
+    judge_half = HalfJudge(model)
+    models = predictors(model, is_half=False)
+    by_chunk: list[Products] = []
+    cosines: list[dict[str, np.ndarray]] = []
+    of_halves: list[np.ndarray] = []
+    for rows, part in expression.chunks(READ if partner is None else max(1, expression.n_profiles)):
+        whole = model.preprocess.apply(part)
+        blocks = [whole] if partner is None else [whole, whole[partner]]
+        by_chunk.append(products_of(models, blocks, centers)[0])
+        found, between = judge_half(part, rows.start, partner)
+        cosines.append(found)
+        of_halves.append(between)
+    held_out = {name: np.concatenate([found[name] for found in cosines]) for name in cosines[0]}
+    return join_chunks(by_chunk), held_out, np.concatenate(of_halves)
+
+
+class HalfJudge:
+    """Held-out cosines of a model and its baselines, on count splits that the seed of its split decides."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._models = predictors(model, is_half=True) if model.can_hold_out else {}
+
+    def __call__(
+        self, expression: Expression, start: int = 0, partner: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
+
+        Parameters
+        ----------
+        expression
+            Profiles in memory.
+        start
+            Position of the first of them among all; count splits are drawn anew from there.
+        partner
+            (n_profiles,) position of the profile that each is to predict.
+
+        Returns
+        -------
+        (n_profiles,) means over splits and directions by model, empty without counts; and the cosines between the
+        halves themselves, from which the ceiling follows.
+        """
+        if not self._models:
+            return {}, np.full(expression.n_profiles, np.nan)
+        preprocess = self._model.preprocess
+        rng = np.random.default_rng((int(self._model.config["split_seed"]), EVALUATION_STREAM, start))
+        sums = {name: np.zeros(expression.n_profiles) for name in self._models}
+        of_halves = np.zeros(expression.n_profiles)
+        splitter = Splitter(expression.rows)
+        for _ in range(REPEATS):
+            pair = draw_halves(splitter, expression.totals, rng)
+            known = has_molecules(*pair)
+            blocks = [preprocess.apply(half) for half in pair]
+            of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
+            judged = known if partner is None else known & known[partner]
+            if partner is None:
+                by_direction = products_of(self._models, blocks, ("none",))
+            else:
+                by_direction = [
+                    products_of(self._models, [given, target[partner]], ("none",))[0]
+                    for given, target in (blocks, reversed(blocks))
+                ]
+            for products in by_direction:
+                for name, by_center in products.items():
+                    cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
+                    sums[name] += np.where(judged, cosine, np.nan)
+        return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
+
+
+@torch.no_grad()
+def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
+    """gene, mean, correlation: Pearson over profiles between a gene and its prediction from the profile itself.
+
+    Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that does not vary.
+    """
+    predictor = predictors(model, is_half=False)["model"]
+    weight = model.network.output_weight().detach().double().numpy()
+    n_genes, n_hidden = weight.shape
+    moments = ColumnMoments(n_genes)
+    cross, squares, total = np.zeros((n_genes, n_hidden)), np.zeros((n_hidden, n_hidden)), np.zeros(n_hidden)
+    for _, part in expression.chunks(READ):
+        whole = model.preprocess.apply(part)
+        rows = sparse_rows(whole).to("cpu", torch.float64)
+        hidden = predictor.predict(rows, predictor.project(rows)).numpy()
+        moments.add(whole)
+        cross += whole.T @ hidden
+        squares += hidden.T @ hidden
+        total += hidden.sum(0)
+    n_profiles, mean = moments.n_profiles, total / moments.n_profiles
+    covariance = ((cross / n_profiles - np.outer(moments.mean(), mean)) * weight).sum(1)
+    variance = ((weight @ (squares / n_profiles - np.outer(mean, mean))) * weight).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / np.sqrt(np.maximum(variance, 0) * moments.variance())
+    correlation[~np.isfinite(correlation)] = np.nan
+    return pd.DataFrame({"gene": model.preprocess.genes, "mean": moments.mean(), "correlation": correlation})
+
+
+def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
+    """Long table of means, medians and quantiles over the profiles that have a value; skill, disattenuated cosine and
+    ceiling are of means.
+
+    Parameters
+    ----------
+    profiles
+        One row per profile and model, in one order of profiles for all models.
+    of_halves, split
+        (n_profiles,) in that order: cosine between the halves, and split.
+    seed
+        Named in the table.
+    """
+    rows = []
+    for (model, name), table in profiles.groupby(["model", "split"], sort=False):
+        for column in COLUMNS:
+            values = table[column].dropna().to_numpy(float)
+            better = METRICS[column].better if column in METRICS else "higher" if column == HELD_OUT else "lower"
+            for statistic, of in STATISTICS.items():
+                if len(values):
+                    rows.append((model, seed, name, column, statistic, of(values), len(values), better))
+    metrics = pd.DataFrame(
+        rows, columns=["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
+    )
+    extra = []
+    for name in pd.unique(split):
+        cosines = of_halves[split == name]
+        ceiling, n_profiles = half_ceiling(cosines), int((~np.isnan(cosines)).sum())
+        if not n_profiles:
+            continue
+        extra.append(("model", seed, name, "ceiling", "mean", ceiling, n_profiles, "higher"))
+        trivial = value(metrics, "mean_profile", name, HELD_OUT)
+        for model in pd.unique(metrics["model"]):
+            gain = value(metrics, model, name, HELD_OUT) - trivial
+            skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
+            extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
+            held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
+                float
+            )
+            corrected = disattenuated_cosine(held_out, cosines)
+            extra.append((model, seed, name, "disattenuated_cosine", "mean", corrected, n_profiles, "higher"))
+    return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
+
+
+def verdict(evaluation: Evaluation, split: str) -> str:
+    """Sentences that say whether the model beats PCA and shrunken PCA, profile by profile, on a split."""
+    metrics = evaluation.metrics
+    has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
+    metric = HELD_OUT if has_counts else WITHOUT_COUNTS
+    rivals = {"pca": "PCA of the same size", "shrunken_pca": "shrunken PCA of the same size"}
+    if has_counts:
+        sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
+        best = max(sizes, key=lambda name: value(metrics, name, split, HELD_OUT))
+        rivals[best] = f"the best PCA (size {best.removeprefix('pca_')})"
+    said = []
+    for rival, title in rivals.items():
+        if rival in set(metrics["model"]):
+            difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
+            said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
+    what = "the other half of the molecules (held-out cosine)" if has_counts else "their own input (centred cosine)"
+    n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
+    which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
+    sentence = f"On {which} profiles, judged against {what}, the model {', '.join(said)}."
+    if has_counts:
+        sentence += f" {_standing(metrics, split)}"
+    else:
+        is_shallow = "molecules" in evaluation.profiles  # counts, but none to judge by
+        reason = "With fewer than 20 molecules in a half" if is_shallow else "Without counts"
+        sentence += f" {reason} no held-out number can be had: an own-input cosine also rewards the copying of noise."
+    return sentence
+
+
+def _standing(metrics: pd.DataFrame, split: str) -> str:
+    """Where the model is between mean profile and ceiling."""
+    trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
+    ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
+    if np.isnan(skill):
+        return f"The mean profile has {trivial:.4f} and the noise ceiling is {ceiling:.4f}: there is nothing to gain."
+    return (
+        f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
+        f"ceiling ({ceiling:.4f})."
+    )

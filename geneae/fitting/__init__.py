@@ -1,0 +1,1 @@
+"""A fit: as a function, an estimator, a run folder, a grid."""

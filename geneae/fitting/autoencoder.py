@@ -1,0 +1,373 @@
+"""`Autoencoder`: the whole of geneae in the manners of scikit-learn."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array
+
+from geneae.data.permuted import NULLS
+from geneae.data.preprocess import Expression
+from geneae.data.profiles import Profiles
+from geneae.data.reading import read_profiles
+from geneae.evaluation.diagnostics import against_null, to_table
+from geneae.evaluation.reconstruction import COLUMNS, evaluate, gene_correlation
+from geneae.evaluation.records import HELD_OUT, write_evaluation
+from geneae.fitting.fit import fit
+from geneae.folders.card import FILE as CARD
+from geneae.folders.card import model_card
+from geneae.folders.model import load_model, save_model
+from geneae.folders.outputs import new_folder
+from geneae.models.loadings import genes_along, loadings
+from geneae.models.model import Model, latent_names
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+from geneae.settings.toml import FILE as SETTINGS
+from geneae.settings.toml import flags_of, to_toml
+from geneae.training.devices import is_first
+
+DEFAULTS = Settings()
+ARRAY = "array in memory"  # source of profiles whose genes have no names
+
+
+class Autoencoder(TransformerMixin, BaseEstimator):
+    """Autoencoder of gene-expression profiles, judged against PCA, shrunken PCA and the mean profile.
+
+    The parameters are the fields of `geneae.settings.settings.Settings`, described there. It keeps the contract of
+    scikit-learn (`check_estimator`): it can be cloned, put into a `Pipeline`, and searched over by `GridSearchCV`,
+    whose score is that of `score`. All of that takes AnnData, too.
+
+    Attributes
+    ----------
+    n_features_in_
+        Genes of the data that it was fitted on.
+    feature_names_in_
+        Their names, where the data had any: an array has none.
+    model_
+        The `geneae.models.model.Model`.
+    split_
+        `train`, `validation`, `test` or `excluded` (no molecules) by profile.
+    history_
+        One row per epoch.
+    evaluation_
+        The `geneae.evaluation.records.Evaluation` of validation and test profiles.
+    genewise_
+        gene, mean and correlation over the test profiles; empty where nothing is reconstructed.
+    diagnostics_
+        name, value, limit, fires, message.
+    """
+
+    def __init__(
+        self,
+        loss: str = DEFAULTS.loss,
+        *,
+        objective: str = DEFAULTS.objective,
+        views: str = DEFAULTS.views,
+        agreement: float = DEFAULTS.agreement,
+        label: str | None = DEFAULTS.label,
+        batch_key: str | None = DEFAULTS.batch_key,
+        n_latent: int = DEFAULTS.n_latent,
+        hidden: int = DEFAULTS.hidden,
+        basis: str = DEFAULTS.basis,
+        rank: int = DEFAULTS.rank,
+        init: str = DEFAULTS.init,
+        target: str = DEFAULTS.target,
+        center: str = DEFAULTS.center,
+        metric: str | None = DEFAULTS.metric,
+        alpha: float = DEFAULTS.alpha,
+        beta: float = DEFAULTS.beta,
+        gamma: float = DEFAULTS.gamma,
+        margin: float | None = DEFAULTS.margin,
+        negatives: str = DEFAULTS.negatives,
+        temperature: float = DEFAULTS.temperature,
+        latent_norm: bool = DEFAULTS.latent_norm,
+        cut: float = DEFAULTS.cut,
+        cut_where: str = DEFAULTS.cut_where,
+        cut_bias: str = DEFAULTS.cut_bias,
+        target_norm: float | None = DEFAULTS.target_norm,
+        grad_scale: float = DEFAULTS.grad_scale,
+        optimizer: str = DEFAULTS.optimizer,
+        n_top_genes: int | None = DEFAULTS.n_top_genes,
+        scale: bool = DEFAULTS.scale,
+        dropout: float = DEFAULTS.dropout,
+        n_splits: int | None = DEFAULTS.n_splits,
+        epochs: int = DEFAULTS.epochs,
+        patience: int = DEFAULTS.patience,
+        batch_size: int = DEFAULTS.batch_size,
+        learning_rate: float = DEFAULTS.learning_rate,
+        weight_decay: float = DEFAULTS.weight_decay,
+        validation: float = DEFAULTS.validation,
+        test: float = DEFAULTS.test,
+        group: str | None = DEFAULTS.group,
+        stratify: str | None = DEFAULTS.stratify,
+        seed: int = DEFAULTS.seed,
+        split_seed: int | None = DEFAULTS.split_seed,
+        device: str = DEFAULTS.device,
+        precision: str = DEFAULTS.precision,
+        devices: int = DEFAULTS.devices,
+        nodes: int = DEFAULTS.nodes,
+    ) -> None:
+        self.loss = loss
+        self.objective = objective
+        self.views = views
+        self.agreement = agreement
+        self.label = label
+        self.batch_key = batch_key
+        self.n_latent = n_latent
+        self.hidden = hidden
+        self.basis = basis
+        self.rank = rank
+        self.init = init
+        self.target = target
+        self.center = center
+        self.metric = metric
+        self.alpha = alpha
+        self.beta = beta
+        self.gamma = gamma
+        self.margin = margin
+        self.negatives = negatives
+        self.temperature = temperature
+        self.latent_norm = latent_norm
+        self.cut = cut
+        self.cut_where = cut_where
+        self.cut_bias = cut_bias
+        self.target_norm = target_norm
+        self.grad_scale = grad_scale
+        self.optimizer = optimizer
+        self.n_top_genes = n_top_genes
+        self.scale = scale
+        self.dropout = dropout
+        self.n_splits = n_splits
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation = validation
+        self.test = test
+        self.group = group
+        self.stratify = stratify
+        self.seed = seed
+        self.split_seed = split_seed
+        self.device = device
+        self.precision = precision
+        self.devices = devices
+        self.nodes = nodes
+
+    def fit(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        layer: str | None = None,
+        use_raw: bool = False,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        null: bool = False,
+        stream: str = "auto",
+        checkpoint: str | Path | None = None,
+        resume: bool = True,
+    ) -> "Autoencoder":
+        """Train on profiles, and judge the model and its baselines on validation and test profiles.
+
+        Parameters
+        ----------
+        data
+            `Profiles`, or whatever `geneae.data.reading.read_profiles` takes.
+        y
+            Not used.
+        layer, use_raw
+            Which matrix of AnnData to read.
+        on_epoch
+            Called with each row of the history; those of the nulls, too, each from epoch 0 on.
+        null
+            Fit the nulls of `geneae.data.permuted` too, and say in `diagnostics_` whether there was anything to learn.
+            Takes three times as long.
+        stream
+            Whether a file is read into memory, see `geneae.data.reading.read_profiles`.
+        checkpoint
+            Folder for checkpoints, from which the same call goes on after the process was killed, to the same bits.
+        resume
+            Whether to go on from what is there; else it is replaced.
+        """
+        settings = Settings(**self.get_params())
+        profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
+        folder = None if checkpoint is None else Path(checkpoint)
+        fitted = fit(profiles, settings, on_epoch, None, folder, resume)
+        self.model_, self.split_ = fitted.model, fitted.split
+        self.history_, self.evaluation_ = fitted.history, fitted.evaluation
+        self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
+        for name in NULLS if null else ():
+            without = fit(profiles, settings, on_epoch, name, folder, resume)
+            judged = against_null(
+                fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
+            )
+            self.diagnostics_ = pd.concat([self.diagnostics_, to_table(judged)], ignore_index=True)
+        self.n_features_in_ = profiles.n_genes
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        if profiles.source != ARRAY:
+            self.feature_names_in_: np.ndarray = np.asarray(profiles.genes, dtype=object)
+        return self
+
+    def fit_transform(
+        self, data: Any, y: Any = None, *, layer: str | None = None, use_raw: bool = False, **options: Any
+    ) -> np.ndarray:
+        """`fit` and `transform` of the same matrix; further options are those of `fit`."""
+        profiles = self._read(data, layer, use_raw, is_new=True)
+        model = self.fit(profiles, **options).fitted()
+        return model.latent(model.preprocess.match(profiles)[0])
+
+    def transform(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> np.ndarray:
+        """(n_profiles, n_latent) float32 latents; genes are matched by name."""
+        return self.fitted().latent(self._match(data, layer, use_raw)[1])
+
+    def inverse_transform(self, latent: np.ndarray) -> np.ndarray:
+        """(n_profiles, n_genes) float32 reconstruction in the genes and space of the model (`model_.preprocess`)."""
+        model = self.fitted()
+        latent = np.asarray(latent)
+        if latent.ndim != 2 or latent.shape[1] != model.n_latent:
+            raise InputError(f"latents must have shape (n_profiles, {model.n_latent}); found {latent.shape}.")
+        return model.reconstruction(latent)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """`latent_0`, `latent_1`, ...: columns of the latents, as in the files of `geneae embed`."""
+        return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
+
+    def score_profiles(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
+        """One row per profile: cosine, centred_cosine, mse, ... as in `profiles.csv`."""
+        profiles, expression = self._match(data, layer, use_raw)
+        split = pd.Series("all", index=profiles.names)
+        table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
+        return table[table["model"] == "model"].set_index("profile")[list(COLUMNS)]
+
+    def score(self, data: Any, y: Any = None) -> float:
+        """Mean cosine of profiles and their reconstructions, -1 to 1, higher is better: what `GridSearchCV` maximises.
+
+        For counts it is the held-out cosine (from a random half of the molecules to the other half), which copying
+        noise cannot raise; for other values that of profiles and their own reconstruction, which a longer latent always
+        raises, so that a search over `n_latent` needs counts.
+        """
+        table = self.score_profiles(data)
+        return float(table[HELD_OUT if table[HELD_OUT].notna().any() else "cosine"].mean())
+
+    def loadings(self) -> pd.DataFrame:
+        """Genes x latents: what one unit of each latent adds to the reconstruction; see `geneae.models.loadings`."""
+        return loadings(self.fitted())
+
+    def genes_along(
+        self, latent: int, data: Any = None, *, layer: str | None = None, use_raw: bool = False
+    ) -> pd.DataFrame:
+        """Genes by how far they move along a latent, the most first; see `geneae.models.loadings.genes_along`.
+
+        Parameters
+        ----------
+        latent
+            Its number, from 0.
+        data
+            Profiles whose mean and deviation of the latent are taken; without any, the mean training profile is moved
+            by one unit.
+        layer, use_raw
+            Which matrix of AnnData to read.
+        """
+        model = self.fitted()
+        return genes_along(model, latent, None if data is None else model.latent(self._match(data, layer, use_raw)[1]))
+
+    def gene_correlation(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
+        """gene, mean, correlation over these profiles: `genewise_` for other data."""
+        return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
+
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
+    ) -> None:
+        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name.
+
+        Of several processes that have trained it only the first writes.
+        """
+        model = self.fitted()
+        if not is_first():
+            return
+        with new_folder(Path(folder), overwrite) as partial:
+            save_model(model, partial)
+            metrics = self.evaluation_.metrics if hasattr(self, "evaluation_") else None
+            (partial / CARD).write_text(model_card(model, metrics), encoding="utf-8")
+            (partial / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
+            if hasattr(self, "history_"):
+                table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
+                table.to_csv(partial / "split.csv", index=False)
+                self.history_.to_csv(partial / "history.csv", index=False)
+                if len(self.genewise_):
+                    self.genewise_.to_csv(partial / "genewise.csv", index=False)
+                self.diagnostics_.to_csv(partial / "diagnostics.csv", index=False)
+                write_evaluation(self.evaluation_, partial)
+            if and_then is not None:
+                and_then(partial)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Autoencoder":
+        """The model of a folder that `save` or `geneae fit` has written, or of a zip of `geneae share`.
+
+        No code of it is run.
+        """
+        return cls.of(load_model(Path(folder)))
+
+    @classmethod
+    def of(cls, model: Model) -> "Autoencoder":
+        """A fitted model in the manners of scikit-learn."""
+        known = {name: value for name, value in model.config["settings"].items() if name in DEFAULTS.__dict__}
+        loaded = cls(**known)
+        loaded.model_ = model
+        loaded.n_features_in_ = int(model.config["data"]["n_genes"])
+        return loaded
+
+    def fitted(self) -> Model:
+        """The model; before `fit` or `load` there is none."""
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this Autoencoder has no model yet: call fit, or Autoencoder.load(folder)")
+        model: Model = self.model_
+        return model
+
+    def _match(self, data: Any, layer: str | None, use_raw: bool) -> tuple[Profiles, Expression]:
+        model = self.fitted()
+        profiles = self._read(data, layer, use_raw, is_new=False)
+        return profiles, model.preprocess.match(profiles)[0]
+
+    def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool, stream: str = "auto") -> Profiles:
+        """Profiles from what `read_profiles` takes, and from whatever scikit-learn takes for an array."""
+        if isinstance(data, Profiles):
+            return data
+        if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            return read_profiles(data, layer, use_raw, stream)
+        return read_profiles(self._check_array(data, is_new), layer, use_raw)
+
+    def _check_array(self, data: Any, is_new: bool) -> Any:
+        """A numeric array in the manners of scikit-learn; its words, but for the values that it prints, are kept.
+
+        Columns without names can be matched by position alone, so that there must be as many as in the fit.
+        """
+        n_least = 2 if is_new else 1
+        try:
+            array = check_array(
+                data, accept_sparse=True, ensure_all_finite=False, ensure_min_samples=n_least, estimator=self
+            )
+        except ValueError as error:
+            said = " ".join(line for line in str(error).splitlines() if not line.lstrip().startswith(("[", "array=")))
+            raise InputError(f"{said.rstrip('. ')}. Give profiles x genes as numbers.") from error
+        if not is_new and array.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X has {array.shape[1]} features, but Autoencoder is expecting {self.n_features_in_} features as "
+                "input. Give the genes that it was fitted on, or AnnData or a DataFrame, matched by name."
+            )
+        return array
+
+    def __sklearn_tags__(self) -> Tags:
+        """What scikit-learn is told: sparse input is taken, latents are float32 whatever the input."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,126 @@
+"""Finished runs compared with each other."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from geneae.evaluation.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
+from geneae.fitting.grid import shown_setting
+from geneae.fitting.runs import REPORT, judged_split
+from geneae.folders.locks import only_writer
+from geneae.folders.model import read_config
+from geneae.folders.outputs import SPLIT, new_file
+from geneae.report import Run, read_run, write_report
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+
+PAIRED = "paired.csv"
+
+
+METRICS = "metrics.csv"
+
+
+SEEDS = "seeds.csv"
+
+
+def compare_runs(
+    folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None, color: str | None = None
+) -> str:
+    """Compare finished run folders and give the answer.
+
+    Written are `metrics.csv`, `paired.csv`, `seeds.csv` and `report.html`.
+
+    Runs of different split, space or data are refused, and so is an output that another process is writing.
+
+    Parameters
+    ----------
+    folders
+        Run folders; the arm of the first is what the others are compared with.
+    output
+        Folder to write into; made if need be.
+    names
+        Arm by folder; by default named by the settings in which the folders differ.
+    color
+        Column of `obs` that the profiles of all folders must be labelled by.
+    """
+    folders = list(folders)
+    check_same(folders, color)
+    names = names or arm_names(folders)
+    runs = [read_run(folder, names[folder]) for folder in folders]
+    split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
+    arms = gather(runs, split)
+    paired = compare_arms(arms, split) if len(arms) > 1 else None
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
+    seeds = seed_table(metrics, split)
+    said += seed_sentence(seeds)
+    columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
+    paired = None if paired is None or paired.empty else paired
+    with only_writer(output):
+        for name, table in ((METRICS, metrics[columns]), (SEEDS, seeds), (PAIRED, paired)):
+            if table is not None:
+                with new_file(output / name, overwrite=True) as partial:
+                    table.to_csv(partial, index=False)
+        with new_file(output / REPORT, overwrite=True) as partial:
+            write_report(partial, runs, said, paired)
+    return said
+
+
+def gather(runs: list[Run], split: str) -> list[Arm]:
+    """Runs by arm, in order of appearance; every arm must have the same seeds."""
+    arms: dict[str, Arm] = {}
+    for run in runs:
+        arm = arms.setdefault(run.arm, Arm(run.arm, str(run.config["settings"]["loss"]), {}, str(run.config["center"])))
+        seed = int(run.config["seed"])
+        if seed in arm.profiles:
+            raise InputError(f"two runs of arm '{run.arm}' have seed {seed}. Leave one out.")
+        arm.profiles[seed] = run.profiles[run.profiles["split"] == split].set_index("profile")
+    seeds = {name: sorted(arm.profiles) for name, arm in arms.items()}
+    first = next(iter(seeds))
+    for name, found in seeds.items():
+        if found != seeds[first]:
+            raise InputError(
+                f"every arm must have the same seeds; '{first}' has {seeds[first]} and '{name}' has {found}. "
+                "Run the missing ones, or leave the others out."
+            )
+    return list(arms.values())
+
+
+def check_same(folders: list[Path], color: str | None = None) -> None:
+    """Refuse runs that were not made on the same data, split and space, and say which and in what.
+
+    With `color`, those whose profiles are not labelled by it are refused, too.
+    """
+    configs = {folder: read_config(folder) for folder in folders}
+    for folder, config in configs.items():
+        if color is not None and (found := config.get("color")) != color:
+            labelled = "no labels" if found is None else f"labels of '{found}'"
+            raise InputError(
+                f"--color {color} needs runs whose profiles are labelled by it; {folder} has {labelled}. Fit it again "
+                f"with --color {color}, or leave the flag out."
+            )
+    splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
+    first = folders[0]
+    for folder, config in configs.items():
+        for title, is_same in (
+            ("data", config["data"]["fingerprint"] == configs[first]["data"]["fingerprint"]),
+            ("space", config["space"] == configs[first]["space"]),
+            ("genes", config["network"]["n_genes"] == configs[first]["network"]["n_genes"]),
+            ("split", splits[folder] == splits[first]),
+        ):
+            if not is_same:
+                raise InputError(f"{folder} and {first} cannot be compared: they differ in their {title}.")
+
+
+def arm_names(folders: list[Path]) -> dict[Path, str]:
+    """An arm by folder, named by the settings, other than the seed, in which the folders differ."""
+    settings = {folder: read_config(folder)["settings"] for folder in folders}
+    first = settings[folders[0]]
+    fields = [
+        name for name in first if name != "seed" and any(other.get(name) != first[name] for other in settings.values())
+    ]
+    return {
+        folder: " ".join(shown_setting(field, found[field]) for field in fields or ["loss"])
+        for folder, found in settings.items()
+    }

@@ -1,0 +1,374 @@
+"""`CosineMetric`: a cosine that is learned from labels, in the manners of scikit-learn, and its folder."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_preprocess
+from geneae.data.profiles import STATES, Profiles
+from geneae.data.reading import read_profiles
+from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
+from geneae.settings.errors import InputError, unknown
+from geneae.training.metric_learning import Learning, Rows, learn_map
+from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
+
+DTYPES = (np.float64, np.float32)  # of arrays; others become the first
+
+
+KIND, FORMAT = "cosine-metric", 1  # of the folder
+
+
+class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A cosine under A = M'M + epsilon I, with a low-rank M learned so that profiles of the same label agree.
+
+    cos_A(x, y) = x'Ay / sqrt(x'Ax y'Ay). A is positive semi-definite by construction, and normalised to have the trace
+    of the identity, as its scale does not matter.
+
+    M is learned within the leading principal components of the profiles, where few labels go further, by mini-batches:
+    see `geneae.training.metric_learning.neighbor_loss`. It starts at PCA, blind to the mean profile, which all
+    profiles share.
+
+    Parameters
+    ----------
+    n_components
+        Rows of M, at least 1; no more are taken than the profiles have dimensions.
+    rank
+        Principal components that M is learned within, at least 1.
+    epsilon
+        Share of the trace of A that is the identity, at least 0 and below 1. It is added when M has been learned;
+        above 0 it makes A positive definite, so that no profile but zero is without length.
+    temperature
+        Of the probabilities of neighbours, in units of a cosine; lower ones look at the nearest only. Above 0.
+    epochs, batch_size, learning_rate
+        Passes over the profiles, profiles a step, and the rate of Adam, which falls to zero over the second half.
+    n_neighbors
+        Neighbours that vote for a label in `score` and in the choice of an epoch.
+    seed
+        Of bases and batches. The same seed gives the same metric.
+
+    Attributes
+    ----------
+    map_
+        M, (n_components, n_features).
+    history_
+        epoch, loss, validation_accuracy (NaN without validation profiles); epoch 0 is the start.
+    best_epoch_
+        Whose map was kept: the first of highest validation accuracy, or the last without validation profiles.
+    classes_
+        The labels, sorted.
+    preprocess_
+        What is done to AnnData before; None where it was fitted on an array.
+    n_features_in_
+        Columns of the array, or genes kept of the AnnData.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 32,
+        *,
+        rank: int = 64,
+        epsilon: float = 0.01,
+        temperature: float = 0.1,
+        epochs: int = 30,
+        batch_size: int = 256,
+        learning_rate: float = 0.01,
+        n_neighbors: int = 15,
+        seed: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.rank = rank
+        self.epsilon = epsilon
+        self.temperature = temperature
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.n_neighbors = n_neighbors
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> "CosineMetric":
+        """Learn the metric.
+
+        Parameters
+        ----------
+        X
+            AnnData, a path or `Profiles`: counts are normalised and log1p'd as everywhere in geneae, and genes matched
+            by name. Or an array or table of latents or expression, dense or sparse, used as it is.
+        y
+            (n_profiles,) labels; of AnnData also the name of a column of obs.
+        validation
+            Other profiles and their labels, which choose the epoch.
+        """
+        self._check()
+        rows, labels = self._rows_to_fit(_opened(X), y)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        _check_classes(self.classes_, codes)
+        columns = learned_within(rows, self.rank, self.seed)
+        scores = rows @ columns
+        size = float(np.sqrt(np.mean(scores**2))) or 1.0
+        start = np.eye(min(self.n_components, columns.shape[1]), columns.shape[1])
+        learning = Learning(self.epochs, self.batch_size, self.learning_rate, self.temperature, self.seed)
+        others, truth = self._known(validation)
+        history: list[dict[str, float]] = []
+        for epoch, (loss, map_) in enumerate(learn_map(scores / size, codes, start, learning)):
+            accuracy = np.nan
+            if others is not None:
+                near = cosines(others @ columns @ map_.T, scores @ map_.T)
+                accuracy = float((vote(near, codes, self.n_neighbors) == truth).mean())
+            if not history or others is None or accuracy > max(row["validation_accuracy"] for row in history):
+                best, self.best_epoch_ = map_, epoch
+            history.append({"epoch": epoch, "loss": loss, "validation_accuracy": accuracy})
+        self.history_ = pd.DataFrame(history)
+        self.map_ = normalize_trace(best @ columns.T, self.epsilon)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """(n_profiles, n_components) M x; their plain cosine is that under A but for the share epsilon."""
+        check_is_fitted(self)
+        return np.asarray(self._rows(_opened(X)) @ self.map_.T)
+
+    def similarity(self, X: Any, Y: Any) -> np.ndarray:
+        """(n_profiles of X, n_profiles of Y) cosines under A, exactly, in [-1, 1]; 0 where a profile has no length."""
+        check_is_fitted(self)
+        return cosines(self._rows(_opened(X)), self._rows(_opened(Y)), self.map_, self.epsilon)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Share of profiles whose label their `n_neighbors` nearest among the others given would vote for, 0 to 1.
+
+        It compares the profiles given with each other and not with those of `fit`, which are not kept.
+        """
+        check_is_fitted(self)
+        profiles = _opened(X)
+        rows, labels = self._rows(profiles), self._labels(profiles, y)
+        if rows.shape[0] < 2:
+            raise InputError(
+                "a score needs at least two profiles, as they are compared with each other; found 1 sample."
+            )
+        similarity = cosines(rows, rows, self.map_, self.epsilon)
+        np.fill_diagonal(similarity, -np.inf)
+        _, codes = np.unique(labels, return_inverse=True)
+        return float((vote(similarity, codes, min(self.n_neighbors, len(codes) - 1)) == codes).mean())
+
+    def columns_of(self, preprocess: Preprocess, min_overlap: float = MIN_OVERLAP) -> tuple[np.ndarray, int]:
+        """(n_genes, n_components) M' in the genes of other preprocessed profiles, and how many of these it knows.
+
+        Genes are matched by name. Those that the metric lacks are zero in M, so that epsilon alone is of them; below
+        `min_overlap` (a share of the genes) they are refused, as is another space than that it was learned in.
+        """
+        check_is_fitted(self)
+        own = self.preprocess_
+        assert own is not None
+        if (own.space, own.target_sum) != (preprocess.space, preprocess.target_sum):
+            raise InputError(
+                f"the metric of a loss must be learned in the space of the fit, {preprocess.space}; it was learned in "
+                f"{own.space}. Learn it on the same matrix (--layer, --raw), and fit without --scale."
+            )
+        place = own.genes.get_indexer(preprocess.genes)
+        is_known = place >= 0
+        n_matched = int(is_known.sum())
+        if n_matched < max(1, min_overlap * len(place)):
+            raise InputError(
+                f"at least {100 * min_overlap:.0f} % of the {len(place):,} genes of the fit must be in the metric; "
+                f"found {n_matched:,} of them among its {len(own.genes):,} (fit: {first_names(preprocess.genes)}; "
+                f"metric: {first_names(own.genes)}). Learn the metric on data with the same gene names."
+            )
+        columns = np.zeros((len(place), self.map_.shape[0]))
+        columns[is_known] = self.map_.T[place[is_known]]
+        return columns, n_matched
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of map, epsilon and genes."""
+        check_is_fitted(self)
+        genes = [] if self.preprocess_ is None else list(map(str, self.preprocess_.genes))
+        found = hashlib.sha256(json.dumps([self.map_.shape, self.epsilon, genes]).encode())
+        found.update(np.ascontiguousarray(self.map_, "<f8").tobytes())
+        return found.hexdigest()
+
+    @property
+    def metric_(self) -> np.ndarray:
+        """A, (n_features, n_features): of the size of a square of genes."""
+        check_is_fitted(self)
+        return np.asarray(self.map_.T @ self.map_ + self.epsilon * np.eye(self.map_.shape[1]))
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.map_.shape[0])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        return tags
+
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, tables: dict[str, pd.DataFrame] | None = None
+    ) -> None:
+        """Write `config.json`, `metric.safetensors`, `history.csv` and of AnnData `genes.csv`; whole, or not at all.
+
+        `tables` are written beside them, as CSV files by name.
+        """
+        check_is_fitted(self)
+        written = dict(tables or {}) | {"history.csv": self.history_}
+        config: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": KIND,
+            "settings": self.get_params(),
+            "n_features": self.n_features_in_,
+            "classes": [str(name) for name in self.classes_],
+            "best_epoch": self.best_epoch_,
+            "state": None,
+            "versions": {name: version(name) for name in ("geneae", "numpy", "scipy", "scikit-learn")},
+        }
+        if self.preprocess_ is not None:
+            config |= {"state": self.preprocess_.state, "target_sum": self.preprocess_.target_sum}
+            written[GENES] = pd.DataFrame({"gene": self.preprocess_.genes, "scale": self.preprocess_.scale})
+        with new_folder(Path(folder), overwrite) as partial:
+            write_json(partial / CONFIG, config)
+            save_file({"map": np.ascontiguousarray(self.map_)}, partial / METRIC_WEIGHTS)
+            for name, table in written.items():
+                table.to_csv(partial / name, index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CosineMetric":
+        """The metric of a folder that `save` or `geneae metric` has written. No code of it is run."""
+        folder = Path(folder)
+        config = _read_config(folder)
+        try:
+            loaded = cls(**config["settings"])
+            loaded._check()
+            loaded.map_ = load_file(folder / METRIC_WEIGHTS)["map"]
+            loaded.n_features_in_ = int(config["n_features"])
+            loaded.classes_ = np.array(config["classes"])
+            loaded.best_epoch_ = int(config["best_epoch"])
+            loaded.history_ = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+            loaded.preprocess_ = None if config["state"] is None else _read_preprocess(folder, config)
+            if loaded.map_.shape[1:] != (loaded.n_features_in_,) or not np.isfinite(loaded.map_).all():
+                raise ValueError(f"the map must be finite and have {loaded.n_features_in_} columns")
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            raise InputError(
+                f"{folder} should be the folder of a metric, but its files do not fit together ({reason}). "
+                "Copy the whole folder again, or learn the metric again."
+            ) from error
+        return loaded
+
+    def _check(self) -> None:
+        for name in ("n_components", "rank", "epochs", "batch_size", "n_neighbors"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; found {getattr(self, name)}.")
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0; found {getattr(self, name):g}.")
+        if not 0 <= self.epsilon < 1:
+            raise InputError(f"epsilon must be at least 0 and below 1; found {self.epsilon:g}.")
+
+    def _rows_to_fit(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Profiles and their labels; from here on it is known what is done to other profiles before."""
+        if isinstance(X, Profiles):
+            self.preprocess_: Preprocess | None = fit_preprocess(X, np.arange(X.n_profiles))
+            self.n_features_in_ = len(self.preprocess_.genes)
+            return self._rows(X), self._labels(X, y)
+        self.preprocess_ = None
+        rows, labels = validate_data(self, X, self._labels(X, y), accept_sparse="csr", dtype=DTYPES)
+        check_classification_targets(labels)
+        return rows, labels
+
+    def _rows(self, X: Any) -> Rows:
+        """Profiles as the metric sees them."""
+        if self.preprocess_ is not None:
+            profiles = X if isinstance(X, Profiles) else read_profiles(X)
+            return self.preprocess_.apply(self.preprocess_.match(profiles)[0])
+        if isinstance(X, Profiles):
+            raise InputError(
+                "the metric was learned on an array, so that it knows no genes to match by name. Give an array with "
+                "the same columns, or learn it on AnnData."
+            )
+        rows: Rows = validate_data(self, X, reset=False, accept_sparse="csr", dtype=DTYPES)
+        return rows
+
+    def _labels(self, X: Any, y: Any) -> Any:
+        """Labels as they were given, or of a column of obs."""
+        if not isinstance(y, str):
+            return y
+        if not isinstance(X, Profiles):
+            raise InputError(
+                f"'{y}' can name a column of AnnData; found {type(X).__name__}. Give the labels themselves."
+            )
+        return column_labels(X.obs, y)
+
+    def _known(self, validation: tuple[Any, Any] | None) -> tuple[Rows | None, np.ndarray]:
+        """Validation profiles and the codes of their labels; -1, which no neighbour has, for labels new to the fit."""
+        if validation is None:
+            return None, np.empty(0, int)
+        profiles = _opened(validation[0])
+        labels = np.asarray(self._labels(profiles, validation[1]))
+        return self._rows(profiles), pd.Index(self.classes_).get_indexer(pd.Index(labels))
+
+
+def column_labels(obs: pd.DataFrame, key: str) -> np.ndarray:
+    """(n_profiles,) values of a column of obs as text; a missing column or value is refused."""
+    if key not in obs:
+        raise unknown("obs column", key, obs.columns)
+    missing = obs[key].isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"obs column '{key}' must have a value for every profile; {missing.sum()} of {len(obs)} have none, first "
+            f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
+        )
+    return obs[key].astype(str).to_numpy()
+
+
+def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
+    counts = np.bincount(codes)
+    if len(classes) < 2:
+        raise InputError(f"a metric is learned from at least two labels; found one class, '{classes[0]}'. Give others.")
+    if np.count_nonzero(counts > 1) < 2:
+        raise InputError(
+            f"at least two labels must have two profiles or more; found {len(counts)} labels for {len(codes)} "
+            "profiles. Give labels that profiles share."
+        )
+
+
+def _opened(X: Any) -> Any:
+    """Profiles of a path or AnnData; anything else as it is."""
+    return read_profiles(X) if isinstance(X, str | PathLike | anndata.AnnData) else X
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    missing = [name for name in (CONFIG, METRIC_WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is not the folder of a metric: it lacks {', '.join(missing)}. "
+            "Give the folder that geneae metric has written."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
+    if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
+        found = f"{config.get('kind')} {config.get('format')}" if isinstance(config, dict) else type(config).__name__
+        raise InputError(
+            f"{folder} holds {found}, but this version of geneae reads {KIND} {FORMAT}. "
+            "Install the version that wrote it, or learn the metric again."
+        )
+    return config
+
+
+def _read_preprocess(folder: Path, config: dict[str, Any]) -> Preprocess:
+    table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+    if config["state"] not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
+        raise ValueError(f"{GENES} must hold {config['n_features']} different genes, of values that are known")
+    genes = pd.Index(table["gene"], dtype=object)
+    return Preprocess(config["state"], genes, table["scale"].to_numpy(float), float(config["target_sum"]))

@@ -1,0 +1,217 @@
+"""Cut constants against learning rates: does a smaller start do what another learning rate would not?"""
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from geneae import pl
+from geneae.evaluation.comparison import answer, compare_arms
+from geneae.evaluation.records import HELD_OUT, value
+from geneae.fitting.compare import PAIRED, gather
+from geneae.fitting.grid import Task
+from geneae.fitting.runs import REPORT, judged_split
+from geneae.folders.locks import only_writer
+from geneae.folders.outputs import new_file
+from geneae.report import Run, read_run, write_report
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+
+RUNS, ARMS, CONTROLS, CURVES = "runs.csv", "arms.csv", "controls.csv", "curves.png"
+POWERS = (1, 2)  # of c: a cut acts like a rate times c under Adam, times c^2 under gradient descent
+NEARLY = 0.95  # of the final value
+SHOWN = ("reconstruction_norm", "gradient_norm", "validation_cosine")
+MOST_SHOWN = 8  # arms in a figure
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is combined with what; every arm has the same seeds and split."""
+
+    cuts: tuple[float, ...]
+    """Cut constants; 1, no cut, is always among them."""
+    rates: tuple[float, ...]
+    """Learning rates; the first is the one that controls are matched to."""
+    decays: tuple[float, ...]
+    """Weight decays."""
+    n_seeds: int
+    """Runs of each arm."""
+
+    def __post_init__(self) -> None:
+        for name, values in (("cut", self.cuts), ("learning rate", self.rates), ("weight decay", self.decays)):
+            if not values:
+                raise InputError(f"a sweep needs a {name} at least; found none. Name one.")
+
+    def arms(self) -> list[tuple[float, float, float, bool]]:
+        """Cut, rate, decay, and whether it is a control alone: every combination, then what is missing of cut 1 with
+        the first rate times c and c^2."""
+        cuts = tuple(dict.fromkeys((1.0, *self.cuts)))
+        found = list(itertools.product(cuts, dict.fromkeys(self.rates), dict.fromkeys(self.decays)))
+        controls = [
+            (1.0, self.rates[0] * cut**power, decay) for cut in cuts for power in POWERS for decay in self.decays
+        ]
+        missing = [arm for arm in dict.fromkeys(controls) if not any(_is_same(arm, other) for other in found)]
+        return [(*arm, False) for arm in found] + [(*arm, True) for arm in missing]
+
+
+def _is_same(arm: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two arms differ by rounding at most."""
+    return all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(arm, other, strict=True))
+
+
+def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
+    """Every run of a sweep; seeds turn fastest."""
+    split_seed = base.seed if base.split_seed is None else base.split_seed
+    tasks = []
+    for cut, rate, decay, is_control in sweep.arms():
+        settings = replace(base, cut=cut, learning_rate=rate, weight_decay=decay, split_seed=split_seed)
+        arm = _name(cut, rate, decay) + " control" * is_control
+        name = re.sub(r"[^\w.+=-]+", "-", arm)
+        tasks += [
+            Task(arm, replace(settings, seed=seed), folder / f"{name}-seed{seed}", seed == base.seed, with_report=False)
+            for seed in range(base.seed, base.seed + sweep.n_seeds)
+        ]
+    return tasks
+
+
+def _name(cut: float, rate: float, decay: float) -> str:
+    return f"cut={cut:.3g} rate={rate:.3g} decay={decay:g}"
+
+
+def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
+    """What the finished runs of a sweep say, with its tables, its curves and a report.
+
+    For each cut the rate and decay of least validation loss are taken, mean over seeds; controls take no part, so that
+    every cut has had the same choice. These best arms are compared by profile on the profiles that chose nothing.
+
+    Returns
+    -------
+    The answer. Written to `folder`: `runs.csv`, `arms.csv`, `controls.csv`, `paired.csv`, `curves.png`, `report.html`.
+    """
+    runs = [read_run(task.folder, task.arm) for task in tasks]
+    split = judged_split(tasks[0].settings)
+    table = pd.DataFrame([_row(task, run, split) for task, run in zip(tasks, runs, strict=True)])
+    arms = _by_arm(table)
+    best = _best(arms)
+    chosen = [run for name in best for run in runs if run.arm == name]
+    paired = compare_arms(gather(chosen, split), split) if len(best) > 1 else None
+    controls = control_table(arms, table, sweep)
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in chosen], ignore_index=True)
+    said = "There is one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
+    said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(arms, best)}"
+    shown = [arm for arm in dict.fromkeys(controls["arm"]) if arm in set(arms["arm"])][:MOST_SHOWN] or best
+    with only_writer(folder):
+        for name, content in ((RUNS, table), (ARMS, arms), (CONTROLS, controls), (PAIRED, paired)):
+            if content is not None:
+                with new_file(folder / name, overwrite=True) as partial:
+                    content.to_csv(partial, index=False)
+        with new_file(folder / CURVES, overwrite=True) as partial:
+            figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
+            assert figure is not None
+            figure.savefig(partial, dpi=150)
+        with new_file(folder / REPORT, overwrite=True) as partial:
+            write_report(partial, chosen, said, paired)
+    return said
+
+
+def _histories(runs: Iterable[Run], arms: Iterable[str]) -> dict[str, list[pd.DataFrame]]:
+    runs = list(runs)
+    return {arm: [run.history for run in runs if run.arm == arm] for arm in arms}
+
+
+def _row(task: Task, run: Run, split: str) -> dict[str, object]:
+    """One run: what it was, and what came of it."""
+    history, settings = run.history, task.settings
+    held_out = value(run.metrics, "model", split, HELD_OUT)
+    return {
+        "arm": task.arm,
+        "cut": settings.cut,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "seed": settings.seed,
+        "is_control": task.arm.endswith(" control"),
+        "start_norm": float(history["reconstruction_norm"].iloc[0]),
+        "final_norm": float(history["reconstruction_norm"].iloc[-1]),
+        "validation_loss": float(history["validation_loss"].min()),
+        "first_validation_cosine": float(history["validation_cosine"].iloc[min(1, len(history) - 1)]),
+        "mean_validation_cosine": float(history["validation_cosine"].iloc[1:].mean()),
+        "best_validation_cosine": float(history["validation_cosine"].max()),
+        "epochs_to_95": epochs_to(history["validation_cosine"]),
+        f"{split}_cosine": value(run.metrics, "model", split, "cosine"),
+        f"{split}_{HELD_OUT}": held_out,
+    }
+
+
+def epochs_to(curve: pd.Series, share: float = NEARLY) -> int:
+    """First epoch, counted from 0, from which a curve has this share of its final value."""
+    values = curve.to_numpy(float)
+    return int((values >= share * values[-1]).argmax())
+
+
+def _by_arm(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, and the deviation between seeds of the validation loss."""
+    keys = ["arm", "cut", "learning_rate", "weight_decay", "is_control"]
+    groups = table.groupby(keys, sort=False)
+    means = groups.mean(numeric_only=True).drop(columns="seed")
+    means["validation_loss_deviation"] = groups["validation_loss"].std(ddof=1)
+    return means.reset_index()
+
+
+def _best(arms: pd.DataFrame) -> list[str]:
+    """The arm of least validation loss of each cut, cut 1 first."""
+    candidates = arms[~arms["is_control"]]
+    rows = candidates.loc[candidates.groupby("cut")["validation_loss"].idxmin()]
+    rows = rows.sort_values("cut", key=lambda cut: (cut != 1) * 1e9 + cut)
+    return list(rows["arm"])
+
+
+def _at_the_edge(arms: pd.DataFrame, best: list[str]) -> str:
+    """Which cuts might have done better at a rate that was not tried."""
+    rates = arms.loc[~arms["is_control"], "learning_rate"]
+    chosen = arms[arms["arm"].isin(best)]
+    edge = chosen[chosen["learning_rate"].isin([rates.min(), rates.max()])]["arm"]
+    return f" At the edge of the learning rates tried: {', '.join(edge)}." if len(edge) else ""
+
+
+def control_table(arms: pd.DataFrame, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """Each cut at the first rate, beside no cut at that rate, at that times c, and at that times c^2.
+
+    Returns
+    -------
+    cut, arm, control (`cut`, `lr`, `lr c`, `lr c^2`), first_validation_cosine, mean_validation_cosine (over all epochs
+    but the start: the speed), epochs_to_95, difference (of mean_validation_cosine, from the cut), deviation (of that
+    between seeds).
+    """
+    rows = []
+    rate, decay = sweep.rates[0], sweep.decays[0]
+    by_seed = table.set_index(["arm", "seed"])["mean_validation_cosine"]
+    for cut in dict.fromkeys(sweep.cuts):
+        if cut == 1:
+            continue
+        wanted = {"cut": (cut, rate), "lr": (1.0, rate), "lr c": (1.0, rate * cut), "lr c^2": (1.0, rate * cut**2)}
+        own = None
+        for control, (factor, at) in wanted.items():
+            is_it = [
+                _is_same((factor, at, decay), found)
+                for found in zip(arms["cut"], arms["learning_rate"], arms["weight_decay"], strict=True)
+            ]
+            row = arms[is_it].iloc[0]
+            values = by_seed[row["arm"]]
+            own = values if own is None else own
+            rows.append(
+                {
+                    "cut": cut,
+                    "arm": row["arm"],
+                    "control": control,
+                    "first_validation_cosine": row["first_validation_cosine"],
+                    "mean_validation_cosine": row["mean_validation_cosine"],
+                    "epochs_to_95": row["epochs_to_95"],
+                    "difference": float((values - own).mean()),
+                    "deviation": float((values - own).std(ddof=1)) if len(values) > 1 else float("nan"),
+                }
+            )
+    names = ["cut", "arm", "control", "first_validation_cosine", "mean_validation_cosine", "epochs_to_95"]
+    return pd.DataFrame(rows, columns=[*names, "difference", "deviation"])

@@ -1,0 +1,121 @@
+"""Models for others: the card that tells what a model is, and the one zip that it is given away as."""
+
+import json
+import re
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+
+from geneae.evaluation.records import HELD_OUT, value
+from geneae.folders.archive import pack
+from geneae.folders.model import load_model
+from geneae.folders.outputs import new_file
+from geneae.models.model import Model
+from geneae.settings.errors import InputError
+
+FILE = "README.md"
+NO_LICENCE = "not stated: ask whoever gave it to you"
+TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
+COLUMNS = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
+
+
+def share_model(folder: Path, path: Path, licence: str | None = None, overwrite: bool = False) -> list[str]:
+    """Pack a model folder, once it has been read as one, into a zip with checksums; the names of what it holds.
+
+    Profiles, split and report go with it, where the folder has them: they name profiles.
+    """
+    if path.suffix != ".zip":
+        raise InputError(f"the output must end in .zip; found '{path.name}'.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
+    model, metrics = load_model(folder), folder / "metrics.csv"
+    table = pd.read_csv(metrics) if metrics.is_file() else None
+    with new_file(path, overwrite) as partial:
+        return pack(folder, partial, {FILE: model_card(model, table, licence).encode("utf-8")})
+
+
+def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None = None) -> str:
+    """Markdown: what it was fitted on and how, what it reaches beside baselines and ceiling, how to load it.
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    metrics
+        Its long table, where there is one.
+    licence
+        Under which it is given away.
+    """
+    config = model.config
+    settings, data, genes = config["settings"], config["data"], model.preprocess.genes
+    latent = f"{model.n_latent} latents, basis {settings['basis']}, target {config['target']}, seed {config['seed']}"
+    facts = {
+        "Licence": _plain(licence or NO_LICENCE),
+        "Data": f"{_plain(PurePath(str(data['source'])).name)}, {_plain(data['location'])}: "
+        f"{data['n_profiles']:,} profiles x {data['n_genes']:,} genes, {_plain(data['state'])}",
+        "Data fingerprint": f"`{_plain(data['fingerprint'])}` (SHA-256 of names and values)",
+        "Space": f"{_plain(model.preprocess.space)}",
+        "Genes": f"{len(genes):,}, matched by name: {', '.join(_plain(gene) for gene in genes[:5])}, ... (`genes.csv`)",
+        "Loss": f"{_plain(settings['loss'])}, centring {_plain(config['center'])}{_under(config.get('metric'))}",
+        "Network": _plain(latent),
+        "Made with": f"geneae {_plain(config['versions']['geneae'])}",
+    }
+    lines = [
+        "---",
+        f"license: {json.dumps(licence or 'unknown', ensure_ascii=False)}",
+        "library_name: geneae",
+        "---",
+        "",
+    ]
+    lines += ["# An autoencoder of gene-expression profiles", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts.items()), ""]
+    lines += ["## How good the reconstruction is", "", *_results(metrics), ""]
+    return "\n".join([*lines, *LOADING]) + "\n"
+
+
+LOADING = """## How to load it
+
+```python
+from geneae import Autoencoder
+
+model = Autoencoder.load("MODEL")  # this folder, or the zip that it came in
+latents = model.transform("data.h5ad")
+```
+
+or `geneae embed MODEL data.h5ad -o latent.h5ad`. Loading runs no code of this folder: it holds JSON, CSV and
+safetensors. `settings.toml` repeats the fit: `geneae fit DATA --config settings.toml`.""".splitlines()
+
+
+def _plain(text: Any) -> str:
+    """Text that cannot break out of its cell: no markup, no line breaks."""
+    return re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip()
+
+
+def _under(metric: dict[str, Any] | None) -> str:
+    """The metric of a loss, for its cell."""
+    return "" if metric is None else f", under the fixed metric `{_plain(metric['fingerprint'])}`"
+
+
+def _results(metrics: pd.DataFrame | None) -> list[str]:
+    """Means of model, baselines and ceiling over the profiles that chose nothing."""
+    if metrics is None or not len(metrics):
+        return ["This folder holds no metrics. Judge the model by: `geneae evaluate MODEL data.h5ad -o judged`."]
+    present = set(metrics["split"])
+    split = next((name for name in ("test", "validation") if name in present), str(metrics["split"].iloc[0]))
+    n_profiles = int(metrics.loc[metrics["split"] == split, "n_profiles"].max())
+
+    def row(title: str, name: str, metric_of: dict[str, str]) -> str:
+        cells = [value(metrics, name, split, metric_of.get(column, "")) for column in COLUMNS]
+        return f"| {title} | " + " | ".join("" if cell != cell else f"{cell:.4f}" for cell in cells) + " |"
+
+    same = {column: column for column in COLUMNS}
+    chose = "which chose nothing" if split == "test" else "which chose the epoch"
+    return [
+        f"Means over {n_profiles:,} {split} profiles, {chose}; ↑ higher is better, ↓ lower is better.",
+        "",
+        "| | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (1 + len(COLUMNS)) + "|",
+        *(row(title, name, same) for name, title in TITLES.items() if name in set(metrics["model"])),
+        row("noise ceiling", "model", {HELD_OUT: "ceiling"}),
+    ]

@@ -1,0 +1,200 @@
+"""Model folders: JSON, CSV and safetensors, written whole or not at all. Nothing is pickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from geneae.data.preprocess import Preprocess
+from geneae.data.profiles import STATES, Profiles
+from geneae.folders.archive import opened
+from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, write_json
+from geneae.models.baselines import Baselines
+from geneae.models.cores import PlainCore, SkipCore
+from geneae.models.model import FORMAT, Model
+from geneae.models.network import Network
+from geneae.models.pca import Basis
+from geneae.settings.errors import InputError
+from geneae.settings.settings import CENTERS
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = _tensors(model)
+    write_json(folder / CONFIG, model.config | {"scales": model.scales, "tensors": sorted(tensors)})
+    save_file(tensors, folder / WEIGHTS)
+    genes = pd.DataFrame(
+        {
+            "gene": model.preprocess.genes,
+            "mean": model.baselines.whole.mean.numpy().astype(float),
+            "scale": model.preprocess.scale,
+        }
+    )
+    genes.to_csv(folder / GENES, index=False)
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Every tensor once: a fixed basis is the network's and a baseline's."""
+    tensors = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
+    known = {tensor.data_ptr() for tensor in tensors.values()}
+    bases = {"whole": model.baselines.whole, "half": model.baselines.half}
+    for name, basis in bases.items():
+        for field in ("components", "mean", "deviation"):
+            if basis is not None and (tensor := getattr(basis, field)).data_ptr() not in known:
+                tensors[f"{name}.{field}"] = tensor
+    if model.baselines.factors is not None:
+        tensors["half.factors"] = model.baselines.factors
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def load_model(path: Path) -> Model:
+    """Read a model folder, or a zip that `geneae share` has made of one.
+
+    What is damaged, foreign or of another format is refused. Runs no code from it.
+    """
+    with opened(path) as folder:
+        return _read_model(folder)
+
+
+def _read_model(folder: Path) -> Model:
+    config = read_config(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+        settings, shape = config["settings"], config["network"]
+        _check_config(config)
+        _check_tensors(tensors, config["tensors"])
+        preprocess = Preprocess(
+            config["state"],
+            pd.Index(table["gene"], dtype=object),
+            table["scale"].to_numpy(float),
+            float(config["target_sum"]),
+        )
+        network = _build_network(tensors, settings, shape)
+        baselines = _build_baselines(tensors, int(settings["n_latent"]))
+        scales = {str(name): float(scale) for name, scale in config["scales"].items()}
+        _check_genes(preprocess, network, baselines)
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+        SafetensorError,
+    ) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        raise InputError(
+            f"{folder} should be a model folder, but its files do not fit together ({reason}). "
+            "Copy the whole folder again, or fit again."
+        ) from error
+    return Model(network, preprocess, baselines, scales, config)
+
+
+def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
+    """Split by profile where these are the very profiles that the model was fitted on, else `all` for each."""
+    if profiles.fingerprint == model.config["data"]["fingerprint"]:
+        with opened(folder) as known:
+            path = known / SPLIT
+            table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+        if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
+            return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
+    return pd.Series("all", index=profiles.names, name="split")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` of a model folder holds; a folder that is none, or of another format, is refused."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
+    missing = [name for name in (CONFIG, WEIGHTS, GENES) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is not a model folder of geneae: it lacks {', '.join(missing)}. "
+            "Give the folder that geneae fit has written."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(
+            f"{folder} has format {found}, but this version of geneae reads format {FORMAT}. "
+            "Install the version that wrote it, or fit again."
+        )
+    return config
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse what using the model would stumble over later."""
+    for name, options in (("state", STATES), ("center", CENTERS)):
+        if config[name] not in options:
+            raise ValueError(f"{name} must be one of {', '.join(options)}; found {config[name]}")
+    for section, name in (("data", "fingerprint"), ("data", "n_genes"), ("versions", "geneae"), ("settings", "loss")):
+        if config[section][name] is None:
+            raise KeyError(name)
+    for name in ("seed", "split_seed"):
+        int(config[name])
+
+
+def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
+    if sorted(tensors) != expected:
+        raise ValueError(f"{WEIGHTS} does not hold the {len(expected)} tensors of {CONFIG}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            raise ValueError(f"tensor {name} must hold finite float32 values; found {tensor.dtype}")
+
+
+def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
+    state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
+    with torch.device("meta"):  # without memory, so that sizes that are not those of the weights cost none
+        core = (
+            SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
+            if shape["core"] == "skip"
+            else PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
+        )
+    has_decoder = bool(shape.get("has_decoder", True))  # folders that do not say so hold an autoencoder
+    first = "encoder_weight" if shape["is_free"] else "components"
+    last = "decoder_weight" if shape["is_free"] and has_decoder else first
+    n_genes = int(shape["n_genes"])
+    for name, expected in ((first, (n_genes, n_scores)), ("mean", (n_genes,)), ("deviation", (n_scores,))):
+        if state[name].shape != expected:
+            raise ValueError(f"tensor {name} must have shape {expected}; found {tuple(state[name].shape)}")
+    network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
+    if not has_decoder:
+        network.drop_decoder()
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def _build_baselines(tensors: dict[str, Tensor], size: int) -> Baselines:
+    def basis(name: str) -> Basis:
+        components = tensors.get(f"{name}.components", tensors.get("network.components"))
+        mean = tensors.get(f"{name}.mean", tensors["network.mean"])
+        if components is None:
+            raise KeyError(f"{name}.components")
+        return Basis(components, mean, tensors.get(f"{name}.deviation", tensors["network.deviation"]))
+
+    factors = tensors.get("half.factors")
+    return Baselines(basis("whole"), None if factors is None else basis("half"), factors, size)
+
+
+def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines) -> None:
+    sizes = {len(preprocess.genes), network.n_genes, len(baselines.whole.mean), baselines.whole.components.shape[0]}
+    if baselines.half is not None and baselines.factors is not None:
+        sizes |= {len(baselines.half.mean), baselines.half.components.shape[0]}
+        if len(baselines.factors) != baselines.half.rank:
+            raise ValueError(f"{len(baselines.factors)} Wiener factors for {baselines.half.rank} components")
+    if len(sizes) != 1 or preprocess.genes.has_duplicates:
+        raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
+    if not (np.isfinite(preprocess.scale) & (preprocess.scale > 0)).all():
+        raise ValueError(f"every scale in {GENES} must be a number above 0")

@@ -1,0 +1,212 @@
+"""Losses that compare each profile with the others of its batch: one number per profile, from a matrix of cosines.
+
+Notation: s_ij cosine of prediction i and target j, t_ij cosine of the targets i and j. The other profiles of a batch
+are the negatives; there is no list of pairs with a label y: y is +1 for a prediction and its own target, -1 for a
+prediction and the target of another profile. To add a loss, write its function and its line in `NEGATIVE_LOSSES`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from geneae.losses.inner_products import Comparison, InnerProducts, Others
+from geneae.losses.reconstruction import Loss, LossSettings, has_direction, norm_floor
+from geneae.settings.errors import InputError
+
+FAR = -1e4  # a score that never counts: finite, so that its gradient is zero and not undefined
+
+
+TRIPLET_MARGIN = 0.2  # of unit vectors (Schroff, Kalenichenko and Philbin 2015, arXiv 1503.03832)
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """What a loss with negatives sees of a batch."""
+
+    scores: Tensor
+    """(n_profiles, n_profiles) s_ij"""
+    targets: Tensor | None
+    """(n_profiles, n_profiles) t_ij, where they are known."""
+    is_negative: Tensor
+    """(n_profiles, n_profiles) bool: whether j is another profile than i and has a direction."""
+    latent: Tensor
+    """(n_profiles, n_latent)"""
+    others: Others
+    """Labels and progress."""
+
+    @property
+    def own(self) -> Tensor:
+        """(n_profiles,) s_ii"""
+        return self.scores.diagonal()
+
+    def known_targets(self) -> Tensor:
+        """t_ij, which a margin by pair is made of."""
+        if self.targets is None:
+            raise ValueError("a margin by pair needs the inner products of the targets (Others.gram)")
+        return self.targets
+
+
+def cosines(products: InnerProducts, settings: LossSettings) -> Cosines:
+    """All cosines of a batch, with the smooth norms of `losses.cosine_similarity`."""
+    if products.batch is None:
+        raise ValueError("a loss with negatives needs all pairs: call the network with others=Others()")
+    batch, square = products.batch, norm_floor(settings) ** 2
+    by_target, by_predicted = (torch.rsqrt(n + square) for n in (products.target, products.predicted))
+    targets = None if batch.targets is None else batch.targets * by_target[:, None] * by_target
+    is_other = ~torch.eye(len(by_target), dtype=torch.bool, device=by_target.device)
+    scores = batch.cross * by_predicted[:, None] * by_target
+    return Cosines(scores, targets, is_other & has_direction(products, settings), batch.latent, batch.others)
+
+
+def hinge(
+    own: Tensor, scores: Tensor, margin: Tensor | float, is_negative: Tensor, negatives: str, temperature: float = 0.1
+) -> Tensor:
+    """(n,) max(0, margin + s_ij - s_ii): its mean over the negatives j, its maximum, or a soft maximum.
+
+    Parameters
+    ----------
+    own, scores
+        (n,) and (n, n_negatives); any real numbers.
+    margin
+        By which the own score is to be above the others.
+    is_negative
+        (n, n_negatives) which scores count.
+    negatives
+        `mean`; `hardest`; or `annealed`: T log mean exp(. / T), the mean for a large T and the maximum for a small one.
+    temperature
+        T.
+    """
+    excess = margin + scores - own[:, None]
+    if negatives == "mean":
+        return _mean(torch.relu(excess), is_negative)
+    excess = excess.masked_fill(~is_negative, FAR)
+    if negatives == "hardest":
+        return torch.relu(excess.amax(1))
+    number = is_negative.sum(1).clamp(min=1).to(excess.dtype).log()
+    return torch.relu(temperature * (torch.logsumexp(excess / temperature, 1) - number))
+
+
+def contrast(own: Tensor, scores: Tensor, is_negative: Tensor, temperature: float) -> Tensor:
+    """(n,) -log of the share of the own score in a softmax over it and the negatives; at least 0."""
+    logits = torch.cat([own[:, None], scores.masked_fill(~is_negative, FAR)], 1) / temperature
+    return torch.logsumexp(logits, 1) - logits[:, 0]
+
+
+def cosine_embedding(batch: Cosines, settings: LossSettings) -> Tensor:
+    """1 - s_ii + mean over j of max(0, s_ij - margin): torch's CosineEmbeddingLoss, y = 1 for the own target, else -1.
+
+    By default the margin of a pair is t_ij, so that the loss is zero at a perfect reconstruction; with a fixed margin
+    it is not, as profiles resemble each other.
+    """
+    margin = batch.known_targets() if settings.margin is None else settings.margin
+    return 1 - batch.own + _mean(torch.relu(batch.scores - margin), batch.is_negative)
+
+
+def ranking(batch: Cosines, settings: LossSettings) -> Tensor:
+    """Max-margin: the own target is to score above others by a margin, by default 1 - t_ij; see `hinge`.
+
+    With the hardest of many negatives and a fixed margin it can slide to "every score equal", where it is the margin.
+    """
+    margin = 1 - batch.known_targets() if settings.margin is None else settings.margin
+    return hinge(
+        batch.own, batch.scores, margin, batch.is_negative, settings.negatives, _annealed(settings, batch.others)
+    )
+
+
+def softmax(batch: Cosines, settings: LossSettings) -> Tensor:
+    """-log softmax_j (s_ij / temperature) of the own target (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748).
+
+    Not zero at a perfect reconstruction: profiles of one kind are each other's negatives.
+    """
+    return contrast(batch.own, batch.scores, batch.is_negative, settings.temperature)
+
+
+def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
+    """Mean over semi-hard triplets of max(0, d(anchor, same) - d(anchor, other) + margin) on latents, by label.
+
+    d is Euclidean. Semi-hard: the other one is farther than the same, but not by the margin (Schroff et al. 2015).
+    Mined by pytorch-metric-learning. 0 for profiles without a triplet or a label.
+    """
+    try:
+        from pytorch_metric_learning.distances import LpDistance
+        from pytorch_metric_learning.miners import TripletMarginMiner
+    except ImportError:
+        raise InputError(
+            "the loss triplet mines with pytorch-metric-learning, which is not installed. "
+            "Install it with: pip install 'geneae[triplet]'"
+        ) from None
+    labels = batch.others.labels
+    if labels is None:
+        raise ValueError("the loss triplet needs the labels of a batch (Others.labels)")
+    margin = TRIPLET_MARGIN if settings.margin is None else settings.margin
+    known = torch.nonzero(labels >= 0)[:, 0]
+    miner = TripletMarginMiner(margin, "semihard", distance=LpDistance(normalize_embeddings=False))
+    anchor, same, other = (known[index] for index in miner(batch.latent[known].detach(), labels[known]))
+    near, far = ((batch.latent[anchor] - batch.latent[index]).norm(dim=1) for index in (same, other))
+    total = batch.latent.new_zeros(len(labels)).index_add(0, anchor, torch.relu(near - far + margin))
+    return total / torch.bincount(anchor, minlength=len(labels)).clamp(min=1)
+
+
+def _mean(values: Tensor, is_negative: Tensor) -> Tensor:
+    return (values * is_negative).sum(1) / is_negative.sum(1).clamp(min=1)
+
+
+def _annealed(settings: LossSettings, others: Others) -> float:
+    """From 1, where a soft maximum of cosines is nearly their mean, to the temperature of the settings."""
+    return float(settings.temperature**others.progress)
+
+
+def _comparing(
+    function: Callable[[Cosines, LossSettings], Tensor],
+    summary: str,
+    has_pair_margin: bool = False,
+    ranks: bool = False,
+) -> Loss:
+    return Loss(
+        lambda products, settings: function(cosines(products, settings), settings),
+        summary,
+        is_scale_free=True,
+        compares=True,
+        has_pair_margin=has_pair_margin,
+        ranks=ranks,
+    )
+
+
+NEGATIVE_LOSSES = {
+    "cosine-embedding": _comparing(cosine_embedding, "cosine, and margin to other profiles", has_pair_margin=True),
+    "ranking": _comparing(ranking, "own profile above others by a margin", has_pair_margin=True, ranks=True),
+    "softmax": _comparing(softmax, "own profile among others (InfoNCE)"),
+    "triplet": _comparing(triplet, "latents of equal --label nearer than others"),
+}
+
+
+def at_perfection(loss: Loss, products: InnerProducts, settings: LossSettings) -> float:
+    """Mean of a loss of cosines where every prediction is its target; above 0 for a loss that asks for more than that.
+
+    Parameters
+    ----------
+    loss
+        To be judged.
+    products
+        Of a batch with the inner products of its targets; the predictions in it do not matter.
+    settings
+        Of the loss.
+    """
+    assert products.batch is not None
+    assert products.batch.targets is not None
+    batch: Comparison = replace(products.batch, cross=products.batch.targets)
+    perfect = replace(products, cross=products.target, predicted=products.target, batch=batch)
+    has_norm = has_direction(products, settings)
+    return float(loss.function(perfect, settings)[has_norm].mean()) if bool(has_norm.any()) else math.nan
+
+
+def indifference(products: InnerProducts, settings: LossSettings) -> tuple[float, float, float]:
+    """Mean of the loss `ranking`, what it is where all scores are equal, and the deviation of the scores."""
+    batch = cosines(products, settings)
+    equal = replace(batch, scores=torch.zeros_like(batch.scores))
+    counts = batch.is_negative | torch.eye(len(batch.own), dtype=torch.bool, device=batch.own.device)
+    found, level = (float(ranking(of, settings).mean()) for of in (batch, equal))
+    return found, level, float(batch.scores[counts].std())

@@ -1,0 +1,305 @@
+"""The three inner products that every loss and metric is made of, exact and sparse.
+
+With a linear last layer, predicted = W h + b, no dense profiles x genes array is needed:
+
+    <x, predicted>   = (x W) . h + <x, b>
+    |predicted|^2    = h' (W'W) h + 2 h' (W'b) + |b|^2
+
+and centring, by gene or by profile, adds terms of rank one.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.losses.sparse_rows import (
+    ByProfile,
+    SparseRows,
+    plain_product,
+    row_squares,
+    row_sums,
+    sparse_product,
+    to_tensor,
+    transposed_product,
+)
+from geneae.settings.settings import CENTERS
+
+
+@dataclass(frozen=True)
+class Others:
+    """What a loss that compares the profiles of a batch has to know beside predictions and targets."""
+
+    gram: Tensor | None = None
+    """(n_profiles, n_profiles) <x_i, x_j> of the targets, without centring."""
+    labels: Tensor | None = None
+    """(n_profiles,) int64, the same for the same label; below 0 for none."""
+    progress: float = 1.0
+    """Share of the training that is over, 0 to 1."""
+
+    def to(self, device: torch.device | str) -> "Others":
+        """The same elsewhere."""
+        gram, labels = (None if tensor is None else tensor.to(device) for tensor in (self.gram, self.labels))
+        return Others(gram, labels, self.progress)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every prediction of a batch against every target."""
+
+    cross: Tensor
+    """(n_profiles, n_profiles) <predicted_i, target_j>"""
+    targets: Tensor | None
+    """(n_profiles, n_profiles) <target_i, target_j>, where it is known."""
+    latent: Tensor
+    """(n_profiles, n_latent)"""
+    others: Others
+    """Labels and progress."""
+
+
+@dataclass(frozen=True)
+class InnerProducts:
+    """What a loss or metric sees of profiles and their reconstructions; all tensors are (n_profiles,)."""
+
+    cross: Tensor
+    """<target, predicted>"""
+    target: Tensor
+    """|target|^2, at least 0"""
+    predicted: Tensor
+    """|predicted|^2, at least 0"""
+    n_genes: int
+    """Length of the vectors."""
+    batch: Comparison | None = None
+    """The same of all pairs, where a loss asks for them."""
+
+
+@dataclass(frozen=True)
+class LinearOutput:
+    """What is needed of predicted = weight h + offset, independently of the batch.
+
+    What only a centring needs is made when it is first asked for.
+    """
+
+    weight: Tensor
+    """(n_genes, n)"""
+    offset: Tensor
+    """(n_genes,)"""
+    center: Tensor
+    """(n_genes,) gene mean."""
+    gram: Tensor | None
+    """(n, n) weight' weight; None where it is the identity."""
+    weight_offset: Tensor
+    """(n,) weight' offset"""
+    offset_squared: Tensor
+    """|offset|^2"""
+
+    @property
+    def n_genes(self) -> int:
+        """Rows of weight."""
+        return int(self.weight.shape[0])
+
+    @cached_property
+    def weight_center(self) -> Tensor:
+        """(n,) weight' center"""
+        return self.weight.T @ self.center
+
+    @cached_property
+    def weight_sum(self) -> Tensor:
+        """(n,) sum of weight over genes"""
+        return self.weight.sum(0)
+
+    @cached_property
+    def offset_center(self) -> Tensor:
+        """<offset, center>"""
+        return self.offset @ self.center
+
+    @cached_property
+    def center_squared(self) -> Tensor:
+        """|center|^2"""
+        return self.center @ self.center
+
+    @cached_property
+    def offset_sum(self) -> Tensor:
+        """Sum of offset over genes."""
+        return self.offset.sum()
+
+
+def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: bool = False) -> LinearOutput:
+    """Prepare a last layer for `inner_products`; once per step where it is learned, else once.
+
+    Parameters
+    ----------
+    weight, offset, center
+        (n_genes, n), (n_genes,), (n_genes,).
+    orthonormal
+        Whether the columns of `weight` are orthonormal.
+    """
+    gram = None if orthonormal else weight.T @ weight
+    return LinearOutput(weight, offset, center, gram, weight.T @ offset, offset @ offset)
+
+
+@dataclass(frozen=True)
+class Projection(ByProfile):
+    """What is needed of target profiles: their products with the last layer, and their own sums."""
+
+    weight: Tensor
+    """(n_profiles, n) x weight"""
+    offset: Tensor
+    """(n_profiles,) <x, offset>"""
+    center: Tensor
+    """(n_profiles,) <x, center>"""
+    squared: Tensor
+    """(n_profiles,) |x|^2"""
+    total: Tensor
+    """(n_profiles,) sum of x over genes"""
+    mapped: Tensor | None = None
+    """(n_profiles, n_components) M x, where the loss has a fixed metric."""
+
+
+def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:
+    """Products of target profiles with a last layer; differentiable in `weight` and `offset`.
+
+    Where `offset` and `center` are the same tensor, as in a fixed basis, all products are taken in one pass.
+    """
+    if rows.sums is None and center is offset:
+        squared = row_squares(rows, center)
+        products = sparse_product(rows, torch.column_stack([weight, center, torch.ones_like(center)]))
+        by_weight, by_center, total = products[:, :-2], products[:, -2], products[:, -1]
+        return Projection(by_weight.contiguous(), by_center, by_center, squared, total)
+    sums = rows.sums or row_sums(rows, center)
+    return Projection(sparse_product(rows, weight), sparse_product(rows, offset), sums.center, sums.squared, sums.total)
+
+
+class _LastLayer(torch.autograd.Function):
+    """x weight, <x, offset>, weight' weight, weight' offset and |offset|^2, with their gradients in one go.
+
+    Autograd would make five arrays of the size of `weight` and add them up; here one takes all parts in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, offset: Tensor, rows: SparseRows) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weight, offset)
+        ctx.rows = rows
+        weight, offset = weight.detach(), offset.detach()
+        by_offset = plain_product(rows, offset[:, None])[:, 0]
+        return plain_product(rows, weight), by_offset, weight.T @ weight, weight.T @ offset, offset @ offset
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight, offset = ctx.saved_tensors
+        product, by_offset, gram, weight_offset, squared = gradients
+        by_weight = transposed_product(ctx.rows, product.contiguous())
+        by_weight.addmm_(weight, gram + gram.T).addr_(offset, weight_offset)
+        of_offset = transposed_product(ctx.rows, by_offset[:, None].contiguous())[:, 0]
+        of_offset.addmv_(weight, weight_offset).add_(2 * squared * offset)
+        return by_weight, of_offset, None
+
+
+def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> tuple[Projection, LinearOutput]:
+    """`project` and `linear_output` of a learned last layer, with a gradient that costs one array of its size."""
+    parts = _LastLayer.apply(weight, offset, rows)  # type: ignore[no-untyped-call]
+    product, by_offset, gram, weight_offset, squared = parts
+    sums = rows.sums or row_sums(rows, center)
+    output = LinearOutput(weight, offset, center, gram, weight_offset, squared)
+    return Projection(product, by_offset, sums.center, sums.squared, sums.total), output
+
+
+def inner_products(target: Projection, output: LinearOutput, hidden: Tensor, center: str = "none") -> InnerProducts:
+    """The three inner products of each target profile and its reconstruction weight h + offset.
+
+    Parameters
+    ----------
+    target
+        Products of the target profiles with the last layer.
+    output
+        The last layer.
+    hidden
+        h, (n_profiles, n).
+    center
+        `none`; `gene`: the gene mean `center` is subtracted from both; `profile`: from each its own mean over genes,
+        which makes the cosine Pearson's correlation.
+    """
+    cross = (target.weight * hidden).sum(1) + target.offset
+    squared = target.squared
+    gram_hidden = hidden if output.gram is None else hidden @ output.gram
+    predicted = (gram_hidden * hidden).sum(1) + 2 * hidden @ output.weight_offset + output.offset_squared
+    if center == "gene":
+        by_center = hidden @ output.weight_center + output.offset_center
+        cross = cross - target.center - by_center + output.center_squared
+        squared = squared - 2 * target.center + output.center_squared
+        predicted = predicted - 2 * by_center + output.center_squared
+    elif center == "profile":
+        total = hidden @ output.weight_sum + output.offset_sum
+        cross = cross - target.total * total / output.n_genes
+        squared = squared - target.total**2 / output.n_genes
+        predicted = predicted - total**2 / output.n_genes
+    elif center != "none":
+        raise ValueError(f"center must be one of {', '.join(CENTERS)}; found {center!r}")
+    return InnerProducts(cross, squared.clamp(min=0), predicted.clamp(min=0), output.n_genes)
+
+
+def compare(
+    target: Projection, output: LinearOutput, hidden: Tensor, center: str, latent: Tensor, others: Others
+) -> Comparison:
+    """The inner products of every reconstruction of a batch with every target: (x_j weight) . h_i + <x_j, offset>.
+
+    Exact, and no larger than profiles x profiles; parameters as in `inner_products`.
+    """
+    cross = hidden @ target.weight.T + target.offset
+    gram = others.gram
+    if center == "gene":
+        by_center = hidden @ output.weight_center + output.offset_center
+        cross = cross - target.center - by_center[:, None] + output.center_squared
+        if gram is not None:
+            gram = gram - target.center - target.center[:, None] + output.center_squared
+    elif center == "profile":
+        total = hidden @ output.weight_sum + output.offset_sum
+        cross = cross - torch.outer(total, target.total) / output.n_genes
+        if gram is not None:
+            gram = gram - torch.outer(target.total, target.total) / output.n_genes
+    return Comparison(cross, gram, latent, others)
+
+
+def gram_of(matrix: sparse.csr_matrix) -> Tensor:
+    """(n_profiles, n_profiles) <x_i, x_j> of sparse profiles; what is stored is multiplied and nothing else."""
+    product = (matrix @ matrix.T).tocoo()
+    gram = torch.zeros(product.shape, dtype=to_tensor(product.data).dtype)
+    gram[to_tensor(product.row).long(), to_tensor(product.col).long()] = to_tensor(product.data)
+    return gram
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        return gradients[0] * factor, None
+
+
+def scale_gradient(products: InnerProducts, power: float) -> InnerProducts:
+    """The same products, whose gradient in each prediction is multiplied by the norm of that prediction to a power.
+
+    A prediction is seen through its inner products alone, so that the factor can be put on their gradients. As the
+    gradient of a cosine is the sine of the angle over the norm, 1 removes the norm from it; the angle of a step of
+    gradient descent still is divided by the norm, and 2 removes it from there, too (Draganov et al. 2025, arXiv
+    2502.09252, use 1).
+    """
+    if not power:
+        return products
+    factor = products.predicted.detach().sqrt() ** power
+
+    def scaled(values: Tensor, factor: Tensor = factor) -> Tensor:
+        result: Tensor = _ScaledGradient.apply(values, factor)  # type: ignore[no-untyped-call]
+        return result
+
+    batch = products.batch
+    if batch is not None:
+        batch = replace(batch, cross=scaled(batch.cross, factor[:, None]))
+    return replace(products, cross=scaled(products.cross), predicted=scaled(products.predicted), batch=batch)

@@ -1,0 +1,81 @@
+"""Per-profile metrics, from the inner products that the losses are made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from geneae.losses.inner_products import InnerProducts
+from geneae.losses.reconstruction import LossSettings, cosine_similarity, mse, relative_mse
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and how to read it. Products come in float64."""
+
+    function: Callable[[InnerProducts], Tensor]
+    """One number per profile; NaN where the profile has no direction."""
+    better: str
+    """`higher`, `lower`, or empty where neither is."""
+    summary: str
+    """One line for tables and reports."""
+    center: str = "none"
+    """Centring of the inner products that it is taken from."""
+
+
+def cosine(products: InnerProducts) -> Tensor:
+    """Cosine of x and y, in [-1, 1]; 0 where the prediction is zero."""
+    return torch.where(products.predicted > 0, cosine_similarity(products), 0.0).clamp(-1, 1)
+
+
+def norm_ratio(products: InnerProducts) -> Tensor:
+    """|y| / |x|; the squared error is least where it equals the cosine."""
+    return torch.sqrt(products.predicted / products.target)
+
+
+def direction_error(products: InnerProducts) -> Tensor:
+    """2 |x| |y| (1 - c) / n_genes; with `magnitude_error` it adds up to the mse exactly."""
+    return 2 * (torch.sqrt(products.target * products.predicted) - products.cross).clamp(min=0) / products.n_genes
+
+
+def magnitude_error(products: InnerProducts) -> Tensor:
+    """(|x| - |y|)^2 / n_genes."""
+    return (torch.sqrt(products.target) - torch.sqrt(products.predicted)) ** 2 / products.n_genes
+
+
+def best_scale(products: InnerProducts) -> float:
+    """The one factor of all predictions of least squared error: sum <x, y> / sum |y|^2; 1 where all are 0."""
+    total = float(products.predicted.sum())
+    return float(products.cross.sum()) / total if total > 0 else 1.0
+
+
+def rescaled_mse(products: InnerProducts, scale: float) -> Tensor:
+    """The mse of `scale` times the prediction; the scale comes from the validation profiles, never from those shown."""
+    scaled = replace(products, cross=products.cross * scale, predicted=products.predicted * scale**2)
+    return mse(scaled, EXACT)
+
+
+EXACT = LossSettings(median_norm=0.0)  # a loss keeps its gradient finite; a metric needs no such floor
+
+METRICS = {
+    "cosine": Metric(cosine, "higher", "cosine of profile and its reconstruction"),
+    "centred_cosine": Metric(cosine, "higher", "cosine after the gene means are subtracted", "gene"),
+    "mse": Metric(partial(mse, settings=EXACT), "lower", "mean squared error over genes"),
+    "relative_mse": Metric(
+        partial(relative_mse, settings=EXACT), "lower", "squared error over squared norm of the profile"
+    ),
+    "norm_ratio": Metric(norm_ratio, "", "norm of the reconstruction over norm of the profile"),
+    "direction_error": Metric(direction_error, "lower", "part of the mse that is due to direction"),
+    "magnitude_error": Metric(magnitude_error, "lower", "part of the mse that is due to magnitude"),
+}
+
+
+def measure(metric: Metric, products: InnerProducts) -> Tensor:
+    """The metric for every profile, in [-1, 1] for a cosine.
+
+    NaN for a profile without any value, which has no direction and whose error is no success; a prediction without
+    direction has cosine 0.
+    """
+    return torch.where(products.target > 0, metric.function(products), torch.nan)

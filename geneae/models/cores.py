@@ -1,0 +1,121 @@
+"""Encoder and decoder between the first and the last matrix of a network."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
+
+
+LATENT_FLOOR = 1e-6  # shorter latents are not brought to unit norm, which bounds the gradient
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask costs a random 64-bit word for four values: on a processor ten times as fast as torch's own.
+
+    The share that is dropped is `p` to the nearest 1/65,536, and what is kept is scaled by exactly that.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Some values set to zero in training, the others scaled up; the input itself otherwise."""
+        if not self.training or not self.p or input.device.type != "cpu":
+            return super().forward(input)
+        dropped = round(self.p * 2**16)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - 2**15
+        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_inputs, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, n_outputs))
+
+
+class SkipCore(nn.Module):
+    """Linear path plus MLP on both sides: z = E s + MLP(s), s' = D z + MLP(z).
+
+    It starts as the first components times `factors`: PCA, or shrunken PCA where they are Wiener factors.
+    """
+
+    def __init__(self, factors: Tensor, n_latent: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        n_scores = len(factors)
+        self.encoder_linear = nn.Linear(n_scores, n_latent, bias=False)
+        self.encoder_mlp = _mlp(n_scores, hidden, n_latent, dropout)
+        self.decoder_linear = nn.Linear(n_latent, n_scores, bias=False)
+        self.decoder_mlp = _mlp(n_latent, hidden, n_scores, dropout)
+        with torch.no_grad():
+            self.encoder_linear.weight.copy_(torch.eye(n_latent, n_scores))
+            self.decoder_linear.weight.copy_(torch.diag(factors)[:, :n_latent])
+            for mlp in (self.encoder_mlp, self.decoder_mlp):
+                last_layer_of(mlp).weight.mul_(SMALL_START)
+                last_layer_of(mlp).bias.zero_()
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from (n_profiles, n_scores)."""
+        latent: Tensor = self.encoder_linear(scores) + self.encoder_mlp(scores)
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) from (n_profiles, n_latent)."""
+        scores: Tensor = self.decoder_linear(latent) + self.decoder_mlp(latent)
+        return scores
+
+    def silence_mlps(self) -> None:
+        """Leave the linear path alone: the exact start, PCA or shrunken PCA."""
+        with torch.no_grad():
+            for mlp in (self.encoder_mlp, self.decoder_mlp):
+                last_layer_of(mlp).weight.zero_()
+                last_layer_of(mlp).bias.zero_()
+
+    def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        """Layers of a side along its deep path, and those that bridge the whole of it."""
+        mlp, bridge = (
+            (self.encoder_mlp, self.encoder_linear) if side == "encoder" else (self.decoder_mlp, self.decoder_linear)
+        )
+        return [layer for layer in mlp if isinstance(layer, nn.Linear)], [bridge]
+
+    def drop_decoder(self) -> None:
+        """Leave the encoder alone."""
+        del self.decoder_linear, self.decoder_mlp
+
+
+class PlainCore(nn.Module):
+    """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z).
+
+    With `has_unit_latents`, z is divided by its norm, which leaves a profile no way out of a comparison but its
+    direction.
+    """
+
+    def __init__(self, n_scores: int, n_latent: int, dropout: float, has_unit_latents: bool = False) -> None:
+        super().__init__()
+        self.has_unit_latents = has_unit_latents
+        self.encoder = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(n_scores, n_latent))
+        self.decoder = nn.Sequential(nn.Linear(n_latent, n_scores), nn.ReLU(), Dropout(dropout))
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from (n_profiles, n_scores)."""
+        latent: Tensor = self.encoder(scores)
+        return F.normalize(latent, eps=LATENT_FLOOR) if self.has_unit_latents else latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) from (n_profiles, n_latent)."""
+        hidden: Tensor = self.decoder(latent)
+        return hidden
+
+    def silence_mlps(self) -> None:
+        """Nothing: a random start has no linear path to fall back on."""
+
+    def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        """Layers of a side along its deep path, and those that bridge it (none)."""
+        stack = self.encoder if side == "encoder" else self.decoder
+        return [layer for layer in stack if isinstance(layer, nn.Linear)], []
+
+    def drop_decoder(self) -> None:
+        """Leave the encoder alone."""
+        del self.decoder
+
+
+def last_layer_of(mlp: nn.Sequential) -> nn.Linear:
+    layer = mlp[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer

@@ -1,0 +1,297 @@
+"""All that a training needs to go on as if it had never stopped, in one file that is whole or not there."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geneae.models.network import Network
+from geneae.settings.errors import InputError
+from geneae.training.devices import Ranks
+from geneae.training.objectives import Objective
+
+CHECKPOINT = "checkpoint.safetensors"
+FORMAT = 1  # of the file
+SPARE = 100  # a write has to be so many times shorter than the training since the last one: that is 1 % of the time
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Progress:
+    """Where a training is. What is left of it follows from this, the data and the settings."""
+
+    network: Network
+    """With the weights of the last step."""
+    objective: Objective
+    """With what has followed the network, and heads."""
+    optimizer: torch.optim.Optimizer
+    """With its moments."""
+    order: Tensor
+    """State of the generator of orders before it made that of the current epoch."""
+    at_start: Tensor
+    """(n_profiles,) validation losses of the start."""
+    rows: list[dict[str, float]]
+    """The history."""
+    best: int
+    """Epoch of least validation loss."""
+    best_state: dict[str, Tensor]
+    """The weights it had."""
+    epoch: int = 1
+    """That is being trained."""
+    step: int = 0
+    """Steps of it that are done."""
+    total: float = 0.0
+    """Sum over the profiles of these steps of their losses."""
+    train_seconds: float = 0.0
+    """That these steps took."""
+    update: float = math.nan
+    """Length of the change of all parameters in the last step of the epoch, over what their length was."""
+
+
+class Checkpoint:
+    """A file that a training can go on from: JSON in the header, tensors in the body.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    identity
+        What must be equal to go on, by name. One dict may be inside, `settings`.
+    resume
+        Whether to go on from the file, if it is there.
+    begin
+        `time.perf_counter()` when the fit began.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], resume: bool, begin: float) -> None:
+        self.path = path
+        self._identity = json.loads(json.dumps(identity | {"checkpoint format": FORMAT}))
+        self._begin, self._cost, self._written = begin, 0.0, time.perf_counter()
+        self._tensors: dict[str, Tensor] = {}
+        self._state: dict[str, Any] = {}
+        if resume and path.is_file():
+            self._tensors, self._state = _read(path)
+            self._check()
+        before = self._state.get("before", {"seconds": 0.0, "peak_memory_mb": 0.0, "parts": 0})
+        self._before: dict[str, float] = before
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether there is something to go on from."""
+        return bool(self._state)
+
+    @property
+    def seconds(self) -> float:
+        """Of the training so far, when the file was written."""
+        return float(self._state.get("seconds", 0.0))
+
+    def spent(self) -> dict[str, float]:
+        """seconds and peak_memory_mb of the fit so far, over all its parts, and how many these are.
+
+        What a part did after its last checkpoint is done again and counts once.
+        """
+        return {
+            "seconds": self._before["seconds"] + time.perf_counter() - self._begin,
+            "peak_memory_mb": max(self._before["peak_memory_mb"], peak_memory()),
+            "parts": int(self._before["parts"]) + 1,
+        }
+
+    def is_due(self) -> bool:
+        """Whether to write again: as often as costs 1 % of the time."""
+        return time.perf_counter() - self._written >= SPARE * self._cost
+
+    def write(self, progress: Progress, seconds: float, ranks: Ranks) -> None:
+        """Replace the file by another; every process has to call it, the first one writes.
+
+        Weights that are no numbers are not written: who went on from them would only meet them again.
+        """
+        begin = time.perf_counter()
+        parameters = *progress.network.parameters(), *progress.objective.learned()
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            return
+        random = ranks.gather(_random_state(ranks.device))
+        if ranks.rank == 0:
+            names = ("rows", "best", "epoch", "step", "total", "train_seconds", "update")
+            state = {name: getattr(progress, name) for name in names}
+            state |= {"identity": self._identity, "seconds": seconds, "before": self.spent()}
+            _replace(self.path, _pack(progress, random), state)
+        self._written = time.perf_counter()
+        self._cost = self._written - begin
+
+    def restore(
+        self,
+        network: Network,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        rank: int,
+    ) -> Progress:
+        """Put network, objective, optimiser and generators back into their state, and give where the training is."""
+        tensors = self._tensors
+        network.load_state_dict(_below("network", tensors))
+        objective.set_state(_below("objective", tensors))
+        best_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        best_state |= {name: tensor.to(network.mean.device) for name, tensor in _below("best", tensors).items()}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimizer", tensors).items():
+            number, field = name.split(".")
+            moments.setdefault(int(number), {})[field] = tensor
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        order.set_state(tensors["order"])
+        _set_random_state(tensors["random"][rank], network.mean.device)
+        state, at_start = self._state, tensors["at_start"].to(network.mean.device)
+        position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds", "update")}
+        done = tensors["order"], at_start, state["rows"], state["best"], best_state
+        return Progress(network, objective, optimizer, *done, **position)
+
+    def _check(self) -> None:
+        """Refuse to go on with something else, and say what differs."""
+        there, now = (_flat(identity) for identity in (self._state["identity"], self._identity))
+        different = [
+            f"{name} ({_short(there.get(name))} there, {_short(now.get(name))} now)"
+            for name in now | there
+            if there.get(name) != now.get(name)
+        ]
+        if different:
+            raise InputError(
+                f"{self.path} is the checkpoint of a run with other {', '.join(different)}. Go on with the data and "
+                "settings it has, or add --overwrite to start anew, or choose another output."
+            )
+
+
+def checkpoint_name(null: str | None = None) -> str:
+    """Name of the file; each null of a fit has its own."""
+    return CHECKPOINT if null is None else CHECKPOINT.replace(".", f"-{null}.")
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds checkpoints of a run that has not ended."""
+    return any(folder.glob("checkpoint*.safetensors"))
+
+
+def is_partial(file: Path) -> bool:
+    """Whether a file is a checkpoint that is being written, or was when the process was killed."""
+    return file.match(".checkpoint*.partial")
+
+
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of some text values, in order."""
+    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def stops_wait() -> Iterator[Callable[[], int]]:
+    """SIGINT and SIGTERM wait inside; gives a function that says which has come, 0 for none.
+
+    The same signal a second time does what it did outside. Only the main thread of a process can have it so.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {stop: signal.getsignal(stop) for stop in STOPS}
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for stop in STOPS:
+        signal.signal(stop, note)
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+
+
+def peak_memory() -> float:
+    """Largest memory of this process so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk, so that they outlive the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pack(progress: Progress, random: Tensor) -> dict[str, Tensor]:
+    trained = {name for name, _ in progress.network.named_parameters()}
+    tensors = {f"network.{name}": tensor for name, tensor in progress.network.state_dict().items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in progress.objective.state().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items() if name in trained}
+    for number, moments in progress.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{field}": tensor for field, tensor in moments.items()}
+    tensors |= {"order": progress.order, "random": random, "at_start": progress.at_start}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write beside a file and take its name when all is on the disk: whenever that ends, one of both is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(tensors, partial, {"state": json.dumps(state)})
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state: dict[str, Any] = json.loads(file.metadata()["state"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} should be a checkpoint of geneae, but cannot be read ({type(error).__name__}: {error}). "
+            "Add --overwrite to start anew."
+        ) from error
+    return tensors, state
+
+
+def _below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = identity["settings"]
+    return settings | {name: value for name, value in identity.items() if name != "settings"}
+
+
+def _short(value: Any) -> str:
+    """A value for a message; of a fingerprint the beginning."""
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 20 else f"{text[:8]}..."
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """State of torch's own generator, which dropout draws from, and on CUDA of that of the device."""
+    state = torch.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size].clone())  # a view will not do: torch reads from the start of its storage
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[size:].clone(), device)

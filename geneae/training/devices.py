@@ -1,0 +1,162 @@
+"""Where a fit computes: the device, its precision, and the processes that share a training."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+
+
+class Ranks:
+    """This process among those that train together, each on its part of every batch.
+
+    Parameters
+    ----------
+    rank, size
+        Number of this process, from 0, and how many there are.
+    device
+        Of this process.
+    autocast
+        Context of forward passes in the precision asked for.
+    all_sum
+        Sum of a tensor over all processes, which may be made in place; every process has to call it.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        device: torch.device,
+        autocast: Callable[[], Any],
+        all_sum: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.rank, self.size, self.device, self.autocast = rank, size, device, autocast
+        self._all_sum = all_sum
+
+    def part(self, index: Tensor) -> Tensor:
+        """What this process takes of the profiles of a batch. One without any takes the first, see `has_part`."""
+        return index[self.rank :: self.size] if self.has_part(index) else index[:1]
+
+    def has_part(self, index: Tensor) -> bool:
+        """Whether a batch has a profile for this process; if not, what it computes has to weigh nothing."""
+        return self.rank < len(index)
+
+    def total(self, value: float) -> float:
+        """Sum of a number over all processes."""
+        if self.size == 1:
+            return value
+        return float(self._all_sum(torch.tensor(value, dtype=torch.float32, device=self.device)))
+
+    def average(self, network: nn.Module, loss: Tensor, weight: float) -> float:
+        """Mean loss, and in place mean gradients, over all processes.
+
+        By hand rather than by DistributedDataParallel, which averages over processes: weighted by the profiles that
+        each has, two halves of a batch give the gradient of the whole batch.
+
+        Parameters
+        ----------
+        network
+            With the gradients of `loss`.
+        loss
+            Mean over the profiles of this process.
+        weight
+            How many they are.
+        """
+        if self.size == 1:
+            return float(loss.detach())
+        known = [parameter for parameter in network.parameters() if parameter.grad is not None]
+        flat = [gradient.flatten() * weight for parameter in known if (gradient := parameter.grad) is not None]
+        ends = torch.stack([loss.detach().float() * weight, torch.tensor(weight, device=loss.device)])
+        summed = self._all_sum(torch.cat([*flat, ends]))
+        mean = summed[:-1] / summed[-1].clamp(min=1)
+        for parameter, part in zip(known, mean[:-1].split([len(one) for one in flat]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return float(mean[-1])
+
+    def join(self, values: Tensor, where: Tensor, n_values: int) -> Tensor:
+        """(n_values,) numbers of all processes, each of which has those at some places; one that two have is one."""
+        if self.size == 1:
+            return values
+        joined = torch.zeros(2, n_values, dtype=values.dtype, device=values.device)
+        joined[:, where.to(values.device)] = torch.stack([values, torch.ones_like(values)])
+        summed, counts = self._all_sum(joined)
+        mean: Tensor = summed / counts
+        return mean
+
+    def gather(self, values: Tensor) -> Tensor:
+        """(size, n) of (n,) whole numbers below 256 in each process."""
+        rows = torch.zeros(self.size, len(values), dtype=torch.int32, device=self.device)
+        rows[self.rank] = values.to(rows)
+        return (rows if self.size == 1 else self._all_sum(rows)).to("cpu", torch.uint8)
+
+    def equalise(self, network: nn.Module) -> None:
+        """Give all processes the tensors of the first: machines of different make differ in the last bits."""
+        if self.size == 1:
+            return
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor.copy_(self._all_sum(tensor.clone() if self.rank == 0 else torch.zeros_like(tensor)))
+
+
+def open_ranks(settings: Settings) -> Ranks:
+    """The device asked for, its precision and the processes that share it, by Lightning Fabric.
+
+    Several processes are started here unless `torchrun` or SLURM have started them; each runs the same command.
+    """
+    from lightning_fabric import Fabric  # slow to load
+
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but torch finds no CUDA device. Use --device cpu or auto.")
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device mps was asked for, but torch finds no Apple GPU. Use --device cpu or auto.")
+    n_processes = settings.devices * settings.nodes
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else n_processes
+    if started != n_processes:
+        raise InputError(
+            f"torchrun has started {started} processes, but {settings.devices} devices on {settings.nodes} nodes need "
+            f"{n_processes}. Set --devices to its --nproc-per-node and --nodes to its --nnodes."
+        )
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if settings.precision == "bf16" else "32-true"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its processes
+    try:
+        fabric = Fabric(
+            accelerator=settings.device,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if n_processes > 1 else "auto",
+            precision=precision,
+        )
+        if n_processes > 1:
+            fabric.launch()
+    except ValueError as error:  # of Fabric: what the cluster has is not what was asked for
+        raise InputError(
+            f"{settings.devices} devices on {settings.nodes} nodes cannot be had ({error}). Ask for what is there."
+        ) from error
+
+    def all_sum(tensor: Tensor) -> Tensor:
+        torch.distributed.all_reduce(tensor)  # Fabric's own has all processes wait for each other once more
+        return tensor
+
+    return Ranks(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks: the only one, or the first of several."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads of torch inside, and as many as before after it, whatever was done to them in between."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

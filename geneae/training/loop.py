@@ -1,0 +1,376 @@
+"""The training loop: an optimiser over batches, and the best epoch by validation."""
+
+import contextlib
+import copy
+import ctypes
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from geneae.models.cut import cut_initialize
+from geneae.models.network import Network
+from geneae.settings.errors import InputError, Interrupted
+from geneae.settings.settings import Settings
+from geneae.training.batches import Pairs
+from geneae.training.checkpoints import Checkpoint, Progress, stops_wait
+from geneae.training.devices import Ranks, open_ranks, threads
+from geneae.training.monitor import STOPPING, Watch, relative_update, snapshot
+from geneae.training.objectives import Objective, Reconstruction
+from geneae.training.validation import judge, to_device
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+KEPT_BYTES = 2**28
+
+
+SHOWN = 3  # profiles named in a message
+
+
+STOP = 2**10  # tells the wish to stop from wishes to write, in their sum over processes
+
+
+RANK_STRIDE = 2**40  # between the seeds of processes, which draw their own dropout: no user has so large a seed
+
+
+SGD_MOMENTUM = 0.9  # of `sgd-momentum`, as in the papers on self-supervised learning that use it
+
+
+LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
+
+
+JudgeEpoch = Callable[[Network], tuple[Tensor, dict[str, float]]]
+"""Gives the losses by validation profile, and what else a row of the history holds."""
+
+
+class Batches(Protocol):
+    """The steps of an epoch, as the loop sees them."""
+
+    n_profiles: int
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Numbers of what is trained on, each profile once, in random order."""
+
+    def take(self, index: Tensor) -> Any:
+        """Some of it: tensors or what has a `to`, in tuples."""
+
+
+class Source(Protocol):
+    """Where the batches of an epoch come from."""
+
+    def epoch(self, epoch: int) -> Batches:
+        """Of an epoch, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training leaves behind; the network it was given holds the weights of the best epoch."""
+
+    history: pd.DataFrame
+    """One row per epoch; epoch 0 is the start."""
+    best_epoch: int
+    """0 where no epoch was better on validation than the start."""
+    stopped_early: bool
+    """Whether patience, or a collapse, ended the training."""
+    collapse: str | None = None
+    """Name in `geneae.training.monitor.COLLAPSES` of what was there at the end, if anything."""
+
+
+def train(
+    network: Network,
+    source: Source,
+    validation: list[Pairs],
+    objective: Objective,
+    settings: Settings,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    names: pd.Index | None = None,
+    judge_epoch: JudgeEpoch | None = None,
+) -> Training:
+    """Train a network in place and leave it with the weights of the epoch of least validation loss.
+
+    Where the validation loss of an objective does not choose (see `Objective.chooses_epoch`), the last epoch is taken.
+
+    Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
+    its validation loss is lower by more than two standard errors of the paired difference over profiles: with few
+    profiles, the best of many epochs is often no better on others, and the simpler model is kept (after the rule of
+    Breiman et al. 1984, which asks for one).
+
+    With several devices every process calls it with the same arguments and ends with the same weights.
+
+    Parameters
+    ----------
+    network
+        Freshly initialised.
+    source
+        Training pairs, or views.
+    validation
+        Pairs that choose the epoch and nothing else.
+    objective
+        What is minimised.
+    settings
+        Epochs, steps, rates, devices. A random start is cut before it is recorded; one at PCA after that, as PCA stays
+        what the fit can fall back on.
+    on_epoch
+        Called with each row of the history.
+    checkpoint
+        To go on from, if there is something, and to write now and then. With it, SIGINT and SIGTERM wait for the end
+        of a step, have it written and raise `Interrupted`.
+    names
+        Of the training profiles, for messages.
+    judge_epoch
+        Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
+    """
+    ranks = open_ranks(settings)
+    if network.is_free:
+        _keep_memory()
+    network.to(ranks.device)
+    ranks.equalise(network)
+    if judge_epoch is None:
+        assert isinstance(objective, Reconstruction)
+        judge_epoch = partial(judge, pairs=validation, objective=objective, ranks=ranks, batch_size=settings.batch_size)
+    course = _Course(network, source, objective, settings, ranks, judge_epoch, on_epoch, checkpoint, names)
+    if checkpoint is not None and checkpoint.is_resumed:
+        course.go_on(checkpoint)
+    else:
+        course.begin()
+    with stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0) as course.stopped_by:
+        course.save(is_asked=len(course.rows) == 1)
+        while course.has_more():
+            course.run_epoch()
+            course.save()
+    network.load_state_dict(course.progress.best_state)
+    network.eval()
+    history = pd.DataFrame(course.rows).astype({"epoch": int})
+    return Training(history, course.progress.best, len(history) - 1 < settings.epochs, course.collapse)
+
+
+class _Course:
+    """A training on its way from epoch to epoch. Either `begin` or `go_on` comes first."""
+
+    progress: Progress
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        objective: Objective,
+        settings: Settings,
+        ranks: Ranks,
+        judge_epoch: JudgeEpoch,
+        on_epoch: Callable[[dict[str, float]], None] | None,
+        checkpoint: Checkpoint | None,
+        names: pd.Index | None,
+    ) -> None:
+        self.network, self.source, self.objective, self.settings = network, source, objective, settings
+        self.ranks, self.checkpoint, self.names = ranks, checkpoint, names
+        self.rows: list[dict[str, float]] = []
+        self.collapse: str | None = None
+        self.stopped_by: Callable[[], int] = lambda: 0
+        self._judge_epoch, self._on_epoch = judge_epoch, on_epoch
+        self._order = torch.Generator().manual_seed(settings.seed)
+        # the small steps of a fixed basis are quickest on one: several threads would wait for each other, on a busy
+        # machine ten times as long as they compute
+        self._n_threads = torch.get_num_threads() if network.is_free else 1
+        self._begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
+        self._watch: Watch | None = None
+
+    def begin(self) -> None:
+        """Cut the network, record its start, and be ready for the first step."""
+        network, settings = self.network, self.settings
+        starts_at_pca = settings.init == "pca"  # which is no cut network, but what a fit can fall back on
+        if not starts_at_pca:
+            _cut(network, self.objective, self.source, settings)
+        initial = copy.deepcopy(network.state_dict())
+        if self.objective.chooses_epoch:
+            network.core.silence_mlps()
+        at_start = self._record(0, math.nan, 0.0, 0.0)
+        best_state = copy.deepcopy(network.state_dict())
+        network.load_state_dict(initial)
+        if starts_at_pca:
+            _cut(network, self.objective, self.source, settings)
+        optimizer, order = self._ready(), self._order.get_state()
+        self.progress = Progress(network, self.objective, optimizer, order, at_start, self.rows, 0, best_state)
+        if self.ranks.rank:
+            torch.manual_seed(settings.seed + RANK_STRIDE * self.ranks.rank)
+        self._start_watch()
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """From where a checkpoint was written, telling the epochs before it again."""
+        self.progress = checkpoint.restore(self.network, self.objective, self._ready(), self._order, self.ranks.rank)
+        self.rows += self.progress.rows
+        self.progress.rows = self.rows
+        for row in self.rows:
+            self._tell(row)
+        self._start_watch()
+
+    def has_more(self) -> bool:
+        """Whether another epoch is wanted, by number, patience and collapse."""
+        n_waited = self.progress.epoch - 1 - self.progress.best
+        is_wanted = self.progress.epoch <= self.settings.epochs and n_waited < self.settings.patience
+        return is_wanted and self.collapse not in STOPPING
+
+    def run_epoch(self) -> None:
+        """What is left of an epoch: its steps, then a look at validation, which may make it the best."""
+        progress = self.progress
+        start = time.perf_counter() - progress.train_seconds
+        pairs = self.source.epoch(progress.epoch)
+        with threads(self._n_threads):
+            train_loss = self._run_steps(pairs, start)
+        losses = self._record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
+        self.collapse = self._look(self.rows[-1])
+        best = self.rows[progress.best]["validation_loss"]
+        is_better = self.rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
+        if is_better or not self.objective.chooses_epoch:
+            progress.best, progress.best_state = progress.epoch, copy.deepcopy(self.network.state_dict())
+        progress.epoch += 1
+        progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
+        progress.order = self._order.get_state()
+
+    def save(self, is_asked: bool = False) -> None:
+        """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
+        if self.checkpoint is None:
+            return
+        is_wanted = is_asked or (self.ranks.rank == 0 and self.checkpoint.is_due())
+        wishes = self.ranks.total(STOP * bool(self.stopped_by()) + is_wanted)  # of all, so that all do the same
+        if wishes:
+            self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.ranks)
+        if wishes >= STOP:
+            raise Interrupted(self.stopped_by() or signal.SIGTERM)
+
+    def _ready(self) -> torch.optim.Optimizer:
+        """The objective at its first step, and an optimiser for it."""
+        settings = self.settings
+        cut = settings.cut if settings.cut_where == "all" else 1.0
+        self.objective.begin(self.network, _n_steps(self.source, settings), cut)
+        return _optimizer(self.network, self.objective, settings)
+
+    def _start_watch(self) -> None:
+        """Look for a collapse from the start on, through the epochs that were before."""
+        if isinstance(self.objective, Reconstruction):
+            self._watch = Watch(self.objective, self.rows[0])
+        for row in self.rows[1:]:
+            self.collapse = self._look(row)
+
+    def _look(self, row: dict[str, float]) -> str | None:
+        return None if self._watch is None else self._watch.look(row)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(row)
+
+    def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
+        """A row of the history; the losses by validation profile."""
+        with threads(self._n_threads):
+            losses, means = self._judge_epoch(self.network)
+        row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
+        row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - self._begin}
+        self._tell(row)
+        self.rows.append(row)
+        return losses
+
+    def _run_steps(self, pairs: Batches, start: float) -> float:
+        """What is left of one pass over all profiles, begun at `start`; the mean loss of its steps, by profiles."""
+        progress, settings, ranks = self.progress, self.settings, self.ranks
+        network, objective, optimizer = self.network, self.objective, progress.optimizer
+        network.train()
+        batches = pairs.order(self._order).split(settings.batch_size)
+        for index in batches[progress.step :]:
+            share = (progress.epoch - 1) / settings.epochs
+            factor = rate_factor((progress.epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * factor
+            with ranks.autocast():
+                batch = objective.batch(pairs, ranks.part(index), share)
+                seen = objective.see(network, to_device(batch, network))
+            value = objective(seen)
+            optimizer.zero_grad()
+            value.backward()
+            weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
+            loss = ranks.average(network, value, weight)
+            if not math.isfinite(loss):
+                raise self._runaway(loss, index % pairs.n_profiles)
+            is_last = progress.step == len(batches) - 1
+            before = snapshot(network) if is_last else []
+            optimizer.step()
+            progress.update = relative_update(network, before) if is_last else math.nan
+            objective.after_step(network, seen)
+            progress.total += loss * len(index)
+            progress.step += 1
+            progress.train_seconds = time.perf_counter() - start
+            self.save()
+        return progress.total / sum(map(len, batches))
+
+    def _runaway(self, loss: float, rows: Tensor) -> InputError:
+        """What is wrong with a loss that is no number any more, with the profiles it was found on."""
+        first = [f"'{self.names[row]}'" if self.names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
+        more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
+        said = (
+            f"the loss became {loss} in epoch {self.progress.epoch}, step {self.progress.step + 1}, on the profiles "
+            f"{', '.join(first)}{more}. Lower the learning rate ({self.settings.learning_rate:g}), or look for extreme "
+            "values in these profiles."
+        )
+        return InputError(
+            said if self.checkpoint is None else f"{said} The weights before are in {self.checkpoint.path}."
+        )
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory: gradients of 10 MB, given back to the system and asked for again at every step, cost
+    a third of its time in page faults. Elsewhere nothing is done."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+
+
+def _cut(network: Network, objective: Objective, source: Source, settings: Settings) -> None:
+    """Make the start smaller as the settings say; a target norm is reached on a random batch."""
+    inputs = None
+    if settings.target_norm is not None:
+        pairs = source.epoch(1)
+        order = pairs.order(torch.Generator().manual_seed(settings.seed))
+        inputs = to_device(objective.batch(pairs, order[: settings.batch_size], 0.0), network)[0]
+    choices = settings.cut, settings.cut_where, settings.cut_bias, settings.target_norm
+    cut_initialize(network, *choices, inputs)
+
+
+def _is_gain(gains: Tensor) -> bool:
+    """Whether the mean of paired gains is above two standard errors of it."""
+    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return float(gains.mean()) > 2 * error
+
+
+def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
+    linear = list(network.linear_parameters())
+    slow = {id(parameter) for parameter in linear}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
+    others += objective.learned()
+    groups = [
+        {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
+        {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    momentum = SGD_MOMENTUM if settings.optimizer == "sgd-momentum" else 0.0
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum)
+
+
+def _n_steps(source: Source, settings: Settings) -> int:
+    """Steps of all epochs."""
+    order = source.epoch(1).order(torch.Generator())
+    return settings.epochs * len(order.split(settings.batch_size))
+
+
+def rate_factor(step: int, n_steps: int) -> float:
+    """Factor of the learning rate: 1 in the first half of the steps, then falling linearly towards 0."""
+    return min(1.0, 2 * (1 - step / n_steps))

@@ -1,0 +1,402 @@
+"""Encoders that learn from the agreement of two views of a profile: SimCLR, MoCo v2 and v3, SimSiam, BYOL, DINO.
+
+Each method is a `SelfSupervised`: heads on the encoder, perhaps a teacher that follows it, and a loss. Sizes are those
+of profiles, not of images: heads as wide as the hidden layers, teachers that follow faster, queues that hold at most
+half of the profiles. What the papers do beyond two views (small crops, long warm-ups) is left out.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from geneae.losses.inner_products import InnerProducts
+from geneae.losses.sparse_rows import SparseRows
+from geneae.losses.view_losses import (
+    against_batch,
+    against_queue,
+    distillation,
+    negative_cosine,
+    nt_xent,
+    squared_distance,
+    unit,
+)
+from geneae.models.heads import Branch, Prototypes, cut_plainly, layers
+from geneae.models.network import Network
+from geneae.settings.errors import unknown
+from geneae.training.batches import Batch
+from geneae.training.objectives import Reconstruction
+
+N_PROJECTED = 64  # length of a projection; the papers take 128 to 2,048 for images
+N_PROTOTYPES = 256
+MOMENTUM = 0.99  # of teachers; the papers' 0.996 and 0.999 suit a hundred times as many steps
+QUEUE = 1024  # keys at most
+CENTER_MOMENTUM = 0.9
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
+
+Views = tuple[SparseRows, SparseRows]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What heads and queues are made for."""
+
+    n_latent: int
+    """Length of the latent."""
+    hidden: int
+    """Width of hidden layers."""
+    n_profiles: int
+    """Of training."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a loss sees of two views, each (n_profiles, n)."""
+
+    latent: tuple[Tensor, Tensor]
+    """Of the encoder."""
+    online: tuple[Tensor, Tensor]
+    """With a gradient: projections, or predictions where there is a predictor."""
+    target: tuple[Tensor, Tensor]
+    """Without a gradient: of the teacher, or the projections themselves where there is none."""
+
+
+class SelfSupervised(nn.Module, ABC):
+    """Heads, teacher and loss of one method."""
+
+    chooses_epoch = False
+    """A loss of agreement says little about an encoder, and labels take no part: the last epoch is taken."""
+
+    def __init__(
+        self, projector: nn.Module, predictor: nn.Module | None = None, momentum: tuple[float, float] | None = None
+    ) -> None:
+        """Heads, and the momentum of a teacher at start and end, between which it goes along half a cosine."""
+        super().__init__()
+        self.projector = projector
+        self.predictor = predictor
+        self.register_buffer("shift", None)
+        self.shift: Tensor | None
+        self._momentum = momentum
+        self._teacher: AveragedModel | None = None
+        self._step, self._n_steps = 0, 1
+
+    @abstractmethod
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) losses."""
+
+    def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
+        """Cut the heads plainly, and let the teacher start as a copy of the encoder; before the first step."""
+        self.to(network.mean.device)
+        self._step, self._n_steps = 0, n_steps
+        cut_plainly(self, cut)
+        if self._momentum is not None:
+            branch = Branch(network, self.projector)
+            self._teacher = AveragedModel(branch, multi_avg_fn=get_ema_multi_avg_fn(self._momentum[0]))
+            self._teacher.requires_grad_(False)
+            self._teacher.update_parameters(branch)  # the first call copies; from the second on it averages
+            self._teacher.train()  # whatever the encoder was doing when it was copied
+
+    def state(self) -> dict[str, Tensor]:
+        """Heads, teacher, queue or centre, and how many steps are done."""
+        return self.state_dict()
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there, after `begin`."""
+        self.load_state_dict(state)
+
+    def get_extra_state(self) -> Tensor:
+        """How many steps are done; with it torch saves and loads them beside the weights."""
+        return torch.tensor(self._step)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """So many steps are done."""
+        self._step = int(state)
+
+    def learned(self) -> list[nn.Parameter]:
+        """Parameters of the heads that steps change; the teacher's follow."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("_teacher")]
+
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> Views:
+        """Two views of some profiles."""
+        views: Views = pairs.take(index)
+        return views
+
+    def see(self, network: Network, batch: Views) -> Seen:
+        """Embed two views of the same profiles."""
+        latent = tuple(network.encode(network.scores(view, self.shift)) for view in batch)
+        projected = tuple(self.projector(each) for each in latent)
+        online = projected if self.predictor is None else tuple(self.predictor(each) for each in projected)
+        if self._teacher is None:
+            target = tuple(each.detach() for each in projected)
+        else:
+            with torch.no_grad():
+                target = tuple(self._teacher(view, self.shift) for view in batch)
+        return Seen(*((one, other) for one, other in (latent, online, target)))
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """The mean over profiles."""
+        return self.by_profile(seen).mean()
+
+    def n_counted(self, seen: Seen) -> Tensor:
+        """How many profiles that mean is over: all."""
+        return torch.tensor(len(seen.latent[0]))
+
+    def after_step(self, network: Network, seen: Seen) -> None:
+        """Let the teacher follow, by a momentum that rises to its end."""
+        self._step += 1
+        if self._teacher is not None and self._momentum is not None:
+            momentum = cosine_ramp(*self._momentum, self._step / self._n_steps)
+            self._teacher.multi_avg_fn = get_ema_multi_avg_fn(momentum)
+            self._teacher.update_parameters(Branch(network, self.projector))
+
+    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The vector of the first view that the loss normalises, and what it is to agree with."""
+        return seen.online[0], seen.target[1]
+
+    @torch.no_grad()
+    def judge(self, network: Network, batches: list[Views]) -> tuple[Tensor, dict[str, float]]:
+        """(n_profiles,) losses of validation views, and what their vectors look like.
+
+        Returns
+        -------
+        And `view_cosine`, mean cosine of the two views; `opposite_halves`, share below 0; `embedding_norm`, median
+        length before normalisation; `effective_gradient`, mean of sin / length, the gradient of a cosine;
+        `latent_norm`, median; `latent_spread`, deviation of the direction of the latent over that of random ones, 0
+        where all are equal.
+        """
+        network.eval()
+        self.eval()
+        losses, vectors, targets, latents = [], [], [], []
+        for batch in batches:
+            device = network.mean.device
+            seen = self.see(network, (batch[0].to(device), batch[1].to(device)))
+            losses.append(self.by_profile(seen))
+            vector, target = self.normalized(seen)
+            vectors.append(vector.double())
+            targets.append(target.double())
+            latents.append(seen.latent[0])
+        self.train()
+        vector, latent = torch.cat(vectors), torch.cat(latents)
+        cosine = (unit(vector) * unit(torch.cat(targets))).sum(1)
+        norm = vector.norm(dim=1)
+        sine = (1 - cosine.square()).clamp(min=0).sqrt()
+        spread = unit(latent).std(0, correction=0).mean() * math.sqrt(latent.shape[1])
+        return torch.cat(losses).double().cpu(), {
+            "view_cosine": float(cosine.mean()),
+            "opposite_halves": float((cosine < 0).double().mean()),
+            "embedding_norm": float(norm.median()),
+            "effective_gradient": float((sine / norm.clamp(min=1e-12)).mean()),
+            "latent_norm": float(latent.norm(dim=1).median()),
+            "latent_spread": float(spread),
+        }
+
+
+def cosine_ramp(start: float, end: float, progress: float) -> float:
+    """From `start` to `end` along half a cosine, as progress goes from 0 to 1."""
+    return end - (end - start) * (math.cos(math.pi * min(1.0, progress)) + 1) / 2
+
+
+class SimCLR(SelfSupervised):
+    """Both views against all others of the batch."""
+
+    temperature = 0.5
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False))
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) `nt_xent`."""
+        return nt_xent(*seen.online, self.temperature)
+
+    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Both are projections with a gradient."""
+        return seen.online
+
+
+class MoCoV2(SelfSupervised):
+    """Both views against the teacher's key of the other and a queue of earlier keys."""
+
+    temperature = 0.2
+
+    def __init__(self, sizes: Sizes) -> None:
+        projector = layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False)
+        super().__init__(projector, momentum=(MOMENTUM, MOMENTUM))
+        # a profile whose own earlier keys are in the queue would be driven away from itself
+        size = max(1, min(QUEUE, sizes.n_profiles // 2))
+        self.register_buffer("queue", unit(torch.randn(size, N_PROJECTED)))
+        self.queue: Tensor
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) mean of `against_queue` over both directions."""
+        first, second = (
+            against_queue(query, key, self.queue, self.temperature)
+            for query, key in zip(seen.online, seen.target[::-1], strict=True)
+        )
+        return (first + second) / 2
+
+    def after_step(self, network: Network, seen: Seen) -> None:
+        """The newest keys take the place of the oldest."""
+        super().after_step(network, seen)
+        self.queue = torch.cat([unit(seen.target[1]), self.queue])[: len(self.queue)]
+
+
+class MoCoV3(SelfSupervised):
+    """Predictions of both views against the teacher's keys of the batch."""
+
+    temperature = 0.2
+
+    def __init__(self, sizes: Sizes) -> None:
+        projector = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
+        predictor = layers((N_PROJECTED, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
+        super().__init__(projector, predictor, momentum=(MOMENTUM, 1.0))
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) sum of `against_batch` over both directions."""
+        first, second = (
+            against_batch(query, key, self.temperature)
+            for query, key in zip(seen.online, seen.target[::-1], strict=True)
+        )
+        return first + second
+
+
+class SimSiam(SelfSupervised):
+    """Predictions of both views towards the projections of the other, which get no gradient.
+
+    Without stop-gradient and predictor all profiles would soon have one embedding (Chen and He 2021, arXiv 2011.10566).
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        projector = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
+        super().__init__(projector, layers((N_PROJECTED, N_PROJECTED // 4, N_PROJECTED), is_normalized=True))
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) mean of `negative_cosine` over both directions."""
+        first, second = map(negative_cosine, seen.online, seen.target[::-1])
+        return (first + second) / 2
+
+
+class BYOL(SelfSupervised):
+    """Predictions of both views towards the teacher's projections of the other.
+
+    Grill et al. 2020, arXiv 2006.07733.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        projector = layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=True)
+        predictor = layers((N_PROJECTED, sizes.hidden, N_PROJECTED), is_normalized=True)
+        super().__init__(projector, predictor, momentum=(MOMENTUM, 1.0))
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) sum of `squared_distance` over both directions."""
+        first, second = map(squared_distance, seen.online, seen.target[::-1])
+        return first + second
+
+
+class DINO(SelfSupervised):
+    """The student's soft prototypes of both views towards the teacher's of the other.
+
+    With BatchNorm in the head, which the authors' code leaves to choice. Without it the biases of the head may outweigh
+    a short latent, so that different profiles start with nearly the same embedding. Centring then takes away nearly all
+    of the teacher's logits, and the student learns from it to prefer no prototype: a collapse.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        embedding = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), is_normalized=True)
+        super().__init__(Prototypes(embedding, N_PROJECTED, N_PROTOTYPES), momentum=(MOMENTUM, 1.0))
+        self.register_buffer("center", torch.zeros(N_PROTOTYPES))
+        self.center: Tensor
+
+    def by_profile(self, seen: Seen) -> Tensor:
+        """(n_profiles,) mean of `distillation` over both directions."""
+        first, second = (
+            distillation(student.float(), teacher.float(), self.center, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE)
+            for student, teacher in zip(seen.online, seen.target[::-1], strict=True)
+        )
+        return (first + second) / 2
+
+    def after_step(self, network: Network, seen: Seen) -> None:
+        """The centre follows the mean logits of the teacher."""
+        super().after_step(network, seen)
+        self.center = self.center.lerp(torch.cat(seen.target).float().mean(0), 1 - CENTER_MOMENTUM)
+
+    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Embeddings before the prototypes."""
+        first, second = (self.projector.get_submodule("embedding")(latent) for latent in seen.latent)
+        return first, second
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Agreement of views and reconstruction, through one encoder."""
+
+    views: SelfSupervised
+    """Of views."""
+    reconstruction: Reconstruction
+    """Of profiles, or of halves by halves."""
+    weight: float
+    """Of agreement; that of the reconstruction is 1."""
+    chooses_epoch: ClassVar[bool] = False
+
+    def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
+        """Before the first step."""
+        self.views.begin(network, n_steps, cut)
+
+    def learned(self) -> list[nn.Parameter]:
+        """Parameters beside those of the network."""
+        return self.views.learned()
+
+    def batch(self, pairs: Any, index: Tensor, progress: float) -> tuple[Views, Batch]:
+        """Views, and pairs of the same profiles."""
+        found: tuple[Views, Batch] = pairs.take(index)
+        return found
+
+    def see(self, network: Network, batch: tuple[Views, Batch]) -> tuple[Seen, InnerProducts]:
+        """Views embedded, and the other profiles of the batch reconstructed."""
+        return self.views.see(network, batch[0]), self.reconstruction.see(network, batch[1])
+
+    def __call__(self, seen: tuple[Seen, InnerProducts]) -> Tensor:
+        """The sum of both means."""
+        total: Tensor = self.weight * self.views(seen[0]) + self.reconstruction(seen[1])
+        return total
+
+    def n_counted(self, seen: tuple[Seen, InnerProducts]) -> Tensor:
+        """How many profiles the reconstruction is a mean over."""
+        return self.reconstruction.n_counted(seen[1])
+
+    def after_step(self, network: Network, seen: tuple[Seen, InnerProducts]) -> None:
+        """Teachers and queues follow."""
+        self.views.after_step(network, seen[0])
+
+    def state(self) -> dict[str, Tensor]:
+        """That of the views."""
+        return self.views.state()
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there, after `begin`."""
+        self.views.set_state(state)
+
+
+RECONSTRUCTION = "reconstruction"
+OBJECTIVES: dict[str, Callable[[Sizes], SelfSupervised]] = {
+    "simclr": SimCLR,
+    "moco-v2": MoCoV2,
+    "moco-v3": MoCoV3,
+    "simsiam": SimSiam,
+    "byol": BYOL,
+    "dino": DINO,
+}
+
+
+def parse_objective(text: str) -> tuple[str | None, bool]:
+    """The name in `OBJECTIVES`, or None; and whether there is reconstruction: `simclr+reconstruction` has both."""
+    parts = text.split("+")
+    views = [part for part in parts if part != RECONSTRUCTION]
+    if len(set(parts)) < len(parts) or len(views) > 1 or not set(views) <= set(OBJECTIVES):
+        joint = [f"{name}+{RECONSTRUCTION}" for name in OBJECTIVES]
+        raise unknown("objective", text, (RECONSTRUCTION, *OBJECTIVES, *joint))
+    return (views[0] if views else None), RECONSTRUCTION in parts

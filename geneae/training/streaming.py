@@ -1,0 +1,187 @@
+"""Training pairs of profiles that stay in their file: windows of a random order, the next one read ahead."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geneae.data.count_split import Splitter
+from geneae.data.preprocess import Expression, Preprocess
+from geneae.losses.inner_products import Others, Projection
+from geneae.models.network import Network
+from geneae.training.batches import TRAINING_STREAM, Batch, Pairs, draw_blocks, project_blocks
+
+BLOCK = 32  # neighbouring profiles that are read together
+WINDOW = 8192  # profiles whose projections are in memory and in random order; blocks of them come from everywhere
+WINDOW_VALUES = 2**22  # values of profiles that are, where there is no projection
+CHUNK = 1024  # profiles projected at a time, all their splits in one go
+SUMS = 3  # numbers of a projection beside the scores
+
+
+class StreamedPairs:
+    """Pairs that are made window by window; otherwise as `geneae.training.batches.Pairs`.
+
+    Blocks of neighbouring profiles come in random order, and so do the profiles of some hundred blocks, a window, among
+    themselves (as scDataset does it, D'Ascenzo and Cultrera di Montesano 2025, arXiv 2506.01883). The order is known
+    before anything is read, so that an epoch can be entered anywhere.
+
+    Parameters
+    ----------
+    n_profiles
+        All.
+    is_split
+        Whether halves predict halves.
+    read
+        Makes the pairs of some profiles, given in increasing order.
+    window
+        Profiles in memory at a time, a multiple of the batch size.
+    """
+
+    def __init__(self, n_profiles: int, is_split: bool, read: Callable[[np.ndarray], Pairs], window: int) -> None:
+        self.n_profiles = n_profiles
+        self.n_pairs = n_profiles * (2 if is_split else 1)
+        self._read, self._window = read, window
+        self._windows: list[np.ndarray] = []
+        self._number = np.empty(n_profiles, np.int32)
+        self._coming: dict[int, Future[Pairs]] = {}
+        self._pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __len__(self) -> int:
+        return self.n_pairs
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """(n_profiles,) pairs of an epoch: every profile once, window by window; which half is the input is drawn."""
+        blocks = torch.randperm(-(-self.n_profiles // BLOCK), generator=generator)
+        profiles = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+        profiles = profiles[profiles < self.n_profiles]
+        windows = profiles.split(self._window)
+        self._windows = [np.sort(window.numpy()) for window in windows]
+        for number, window in enumerate(self._windows):
+            self._number[window] = number
+        self._coming = {}
+        order = torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
+        halves = self.n_pairs // self.n_profiles
+        return order + self.n_profiles * torch.randint(0, halves, order.shape, generator=generator)
+
+    def take(self, index: Tensor) -> Batch:
+        """Inputs and targets of some pairs of one window."""
+        half, profiles = np.divmod(index.numpy(), self.n_profiles)
+        number = int(self._number[profiles[0]])
+        here = self._windows[number]
+        return self._pairs(number).take(torch.from_numpy(np.searchsorted(here, profiles) + half * len(here)))
+
+    def others(self, index: Tensor, progress: float = 1.0) -> Others:
+        """As `Pairs.others`; labels and products of targets are not known of profiles in a file."""
+        return Others(progress=progress)
+
+    def _pairs(self, number: int) -> Pairs:
+        """Those of a window; the next one is read meanwhile, and others are dropped."""
+        near = range(number, min(number + 2, len(self._windows)))
+        self._coming = {n: self._coming.get(n) or self._pool.submit(self._read, self._windows[n]) for n in near}
+        return self._coming[number].result()
+
+
+class StreamedSource:
+    """Pairs of every epoch from profiles in a file; otherwise as `geneae.training.batches.PairSource`.
+
+    In a fixed basis the file is read once: all count splits of a profile are drawn and projected in one go, and the
+    projections are kept in a second file, which has no name and vanishes with the process. In a free basis the
+    profiles are read again in every epoch, and their halves drawn again.
+
+    Parameters
+    ----------
+    network
+        For which basis they are made.
+    expression, preprocess
+        The training profiles, in their file.
+    is_split
+        Whether halves predict halves.
+    n_splits
+        Count splits.
+    seed
+        Of them.
+    batch_size
+        Profiles a step.
+    scratch
+        Folder for the projections; None takes the system's for temporary files.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        expression: Expression,
+        preprocess: Preprocess,
+        is_split: bool,
+        n_splits: int,
+        seed: int,
+        batch_size: int,
+        scratch: Path | None = None,
+    ) -> None:
+        self.n_splits = n_splits if is_split else 1
+        self._network, self._expression, self._preprocess = network, expression, preprocess
+        self._is_split, self._seed = is_split, seed
+        window = WINDOW
+        if network.is_free:
+            window = WINDOW_VALUES * expression.n_profiles // max(1, expression.n_values)
+        self._window = max(1, window // batch_size) * batch_size
+        self._projections = None if network.is_free else Projections(network, expression.n_profiles, is_split, scratch)
+        if self._projections is not None:
+            for rows, part in expression.chunks(CHUNK):
+                splitter = Splitter(part.rows) if is_split else None
+                for split in range(self.n_splits):
+                    blocks = draw_blocks(part, preprocess, splitter, (seed, TRAINING_STREAM, split, rows.start))
+                    self._projections.write(split, rows.start, project_blocks(network, blocks))
+
+    def epoch(self, epoch: int) -> StreamedPairs:
+        """Pairs of an epoch, counted from 1."""
+        split = (epoch - 1) % self.n_splits
+        projections = self._projections
+
+        def read(profiles: np.ndarray) -> Pairs:
+            if projections is not None:
+                return Pairs(self._network, projections.read(split, profiles))
+            part = self._expression.take(profiles).load()
+            splitter = Splitter(part.rows) if self._is_split else None
+            seed = (self._seed, TRAINING_STREAM, epoch, int(profiles[0]))
+            return Pairs(self._network, draw_blocks(part, self._preprocess, splitter, seed))
+
+        return StreamedPairs(self._expression.n_profiles, self._is_split, read, self._window)
+
+
+class Projections:
+    """Projections of all profiles for every count split, in a file without a name."""
+
+    def __init__(self, network: Network, n_profiles: int, is_split: bool, folder: Path | None) -> None:
+        self._device = network.mean.device
+        self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
+        self._n_mapped = 0 if network.metric is None else network.metric.n_components
+        self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)  # of a profile, halves side by side
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as it is in use
+        weakref.finalize(self, self._file.close)
+
+    def write(self, split: int, start: int, projection: Projection) -> None:
+        """Of neighbouring profiles from `start` on, half after half."""
+        sums = torch.stack([projection.center, projection.squared, projection.total], 1)
+        parts = [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
+        records = torch.cat(parts, 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
+        place = (split * self._n_profiles + start) * self._bytes
+        os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
+
+    def read(self, split: int, profiles: np.ndarray) -> tuple[Projection, int]:
+        """Of some profiles, in increasing order, half after half; and how many halves."""
+        runs = np.split(profiles, np.flatnonzero(np.diff(profiles) > 1) + 1)
+        places = [(split * self._n_profiles + int(run[0])) * self._bytes for run in runs]
+        sizes = [len(run) * self._bytes for run in runs]
+        raw = bytearray().join(os.pread(self._file.fileno(), *at) for at in zip(sizes, places, strict=True))
+        records = torch.frombuffer(raw, dtype=torch.float32).reshape(len(profiles), self._halves, -1)
+        records = records.transpose(0, 1).flatten(0, 1).to(self._device)
+        weight, sums, mapped = records.split([self._rank, SUMS, self._n_mapped], 1)
+        center, squared, total = sums.unbind(1)
+        of_metric = mapped.contiguous() if self._n_mapped else None
+        return Projection(weight.contiguous(), center, center, squared, total, of_metric), self._halves

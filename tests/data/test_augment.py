@@ -1,0 +1,260 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies
+from reference import counts_matrix, csr
+from scipy import sparse, stats
+
+from geneae.data.augment import VIEWS, Viewer, parse_views, thin
+from geneae.data.count_split import BITS, halves, split_counts
+from geneae.data.preprocess import Expression, Preprocess
+from geneae.settings.errors import InputError
+from geneae.settings.settings import VIEW_NAMES
+
+MANY = 20_000
+
+
+def split_dense(dense: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    first, second = split_counts(csr(dense), np.random.default_rng(seed))
+    return first.toarray(), second.toarray()
+
+
+def test_halves_are_whole_molecules_that_add_up() -> None:
+    counts = counts_matrix(depth=5000)
+    counts[3] = 0
+    first, second = split_counts(csr(counts), np.random.default_rng(0))
+    np.testing.assert_array_equal(first.toarray() + second.toarray(), counts)
+    for half in (first, second):
+        assert half.dtype == np.float32
+        assert half.has_sorted_indices
+        assert (half.data > 0).all()
+        np.testing.assert_array_equal(half.data, np.floor(half.data))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, BITS - 1, BITS, BITS + 1, 65, 1000])
+def test_a_half_is_binomial(count: int) -> None:
+    first, second = split_dense(np.full((1, MANY), float(count)), seed=count)
+    for half in (first.ravel(), second.ravel()):
+        assert abs(half.mean() - count / 2) < 5 * np.sqrt(count / 4 / MANY)
+        kurtosis = 3 - 2 / count  # of a fair binomial; the variance of a sample variance follows
+        assert abs(half.var() / (count / 4) - 1) < 5 * np.sqrt(max(kurtosis - 1, 1e-3) / MANY)
+        assert half.max() <= count
+    found = np.bincount(first.ravel().astype(int), minlength=count + 1)
+    expected = stats.binom.pmf(np.arange(count + 1), count, 0.5) * MANY
+    rare = expected < 5
+    found, expected = ([*v[~rare], v[rare].sum()] for v in (found, expected))
+    if expected[-1] < 1:
+        found, expected = [found[0] + found[-1], *found[1:-1]], [expected[0] + expected[-1], *expected[1:-1]]
+    assert stats.chisquare(found, expected).pvalue > 1e-4
+
+
+def test_halves_of_poisson_counts_are_independent_poisson() -> None:
+    counts = np.random.default_rng(0).poisson(8.0, size=(10, MANY)).astype(float)
+    first, second = (half.ravel() for half in split_dense(counts))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(first.size)
+    for half in (first, second):
+        assert abs(half.mean() - 4) < 5 * np.sqrt(4 / half.size)
+        assert abs(half.var() / 4 - 1) < 5 * np.sqrt((2 + 1 / 4) / half.size)
+    given = counts.ravel() == 8  # of a known total they are not: what one has, the other lacks
+    assert np.corrcoef(first[given], second[given])[0, 1] == pytest.approx(-1)
+
+
+def test_values_of_one_profile_are_split_independently() -> None:
+    first, _ = split_dense(np.full((MANY, 2), 6.0))
+    assert abs(np.corrcoef(first[:, 0], first[:, 1])[0, 1]) < 5 / np.sqrt(MANY)
+
+
+def test_the_matrix_given_stays_as_it_was() -> None:
+    matrix = csr(counts_matrix(depth=5000))
+    before = matrix.copy()
+    for array in (matrix.data, matrix.indices, matrix.indptr):
+        array.flags.writeable = False
+    split_counts(matrix, np.random.default_rng(0))
+    assert (matrix != before).nnz == 0
+
+
+def test_the_generator_decides() -> None:
+    counts = counts_matrix(depth=5000)
+    np.testing.assert_array_equal(split_dense(counts, 1), split_dense(counts, 1))
+    assert (split_dense(counts, 1)[0] != split_dense(counts, 2)[0]).any()
+
+
+def test_nothing_splits_into_nothing() -> None:
+    first, second = split_counts(csr(np.zeros((3, 4))), np.random.default_rng(0))
+    assert first.shape == second.shape == (3, 4)
+    assert first.nnz == second.nnz == 0
+
+
+def test_halves_compare_with_half_of_all_molecules() -> None:
+    counts = counts_matrix()
+    totals = counts.sum(1) + 11  # molecules of genes that were not chosen
+    whole = Expression(csr(counts), totals)
+    one, two = halves(whole, np.random.default_rng(3))
+    np.testing.assert_array_equal((one.matrix + two.matrix).toarray(), counts)
+    np.testing.assert_array_equal(one.totals, totals / 2)
+    np.testing.assert_array_equal(two.totals, totals / 2)
+    np.testing.assert_array_equal(whole.totals, totals)
+    assert isinstance(one.matrix, sparse.csr_matrix)
+
+
+amounts = strategies.floats(0, 1)
+seeds = strategies.integers(0, 2**32 - 1)
+
+
+@strategies.composite
+def some_counts(draw: strategies.DrawFn) -> sparse.csr_matrix:
+    """Small sparse counts, empty profiles and genes among them."""
+    shape = draw(strategies.integers(1, 8)), draw(strategies.integers(1, 12))
+    rng = np.random.default_rng(draw(seeds))
+    return csr(rng.poisson(draw(strategies.sampled_from([0.1, 1.0, 40.0])), shape))
+
+
+def frozen(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The same, and an error for whoever writes to it."""
+    for array in (matrix.data, matrix.indices, matrix.indptr):
+        array.flags.writeable = False
+    return matrix
+
+
+def change(name: str, matrix: sparse.csr_matrix, amount: float, seed: int) -> sparse.csr_matrix:
+    deviation = np.linspace(0.5, 2, matrix.shape[1])
+    function = VIEWS[name].change
+    assert function is not None
+    return function(matrix, amount, np.random.default_rng(seed), deviation)
+
+
+CHANGES = [name for name, kind in VIEWS.items() if kind.change is not None]
+few = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def check_view(view: sparse.csr_matrix, given: sparse.csr_matrix) -> None:
+    assert isinstance(view, sparse.csr_matrix)
+    assert view.shape == given.shape
+    assert view.dtype == given.dtype
+    assert view.has_sorted_indices
+    assert view.has_canonical_format
+    assert (view.data > 0).all()  # neither negative nor a stored zero
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@given(matrix=some_counts(), amount=amounts, seed=seeds)
+@few
+def test_a_view_is_sparse_never_negative_and_decided_by_its_seed(
+    name: str, matrix: sparse.csr_matrix, amount: float, seed: int
+) -> None:
+    before = matrix.copy()
+    view = change(name, frozen(matrix), amount, seed)
+    check_view(view, matrix)
+    assert (view != change(name, matrix, amount, seed)).nnz == 0
+    assert (matrix != before).nnz == 0
+    assert (change(name, matrix, 0.0, seed) != matrix).nnz == 0  # nothing asked for, nothing changed
+
+
+@given(matrix=some_counts(), least=amounts, seed=seeds)
+@few
+def test_thinning_takes_whole_molecules_away(matrix: sparse.csr_matrix, least: float, seed: int) -> None:
+    totals = np.asarray(matrix.sum(1), float).ravel() + 3
+    given_ = Expression(frozen(matrix), totals)
+    before = matrix.copy()
+    thinned = thin(given_, least, np.random.default_rng(seed))
+    check_view(thinned.matrix, matrix)
+    np.testing.assert_array_equal(thinned.matrix.data, np.floor(thinned.matrix.data))
+    assert ((matrix - thinned.matrix).data >= 0).all()
+    assert ((thinned.totals >= least * totals) & (thinned.totals <= totals)).all()
+    assert (matrix != before).nnz == 0
+    again = thin(given_, least, np.random.default_rng(seed))
+    assert (again.matrix != thinned.matrix).nnz == 0
+    assert (thin(given_, 1.0, np.random.default_rng(seed)).matrix != matrix).nnz == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_thinning_keeps_the_share_that_it_says(count: int) -> None:
+    counts = np.full((50, 2000), float(count))
+    thinned = thin(Expression(csr(counts), counts.sum(1)), 0.3, np.random.default_rng(0))
+    kept = np.asarray(thinned.matrix.sum(1)).ravel() / counts.sum(1)
+    share = thinned.totals / counts.sum(1)
+    np.testing.assert_allclose(kept, share, atol=5 * np.sqrt(0.25 / (2000 * count)))  # five standard errors
+    assert abs(share.mean() - 0.65) < 5 * np.sqrt(0.7**2 / 12 / 50)
+    assert share.min() < 0.4 < 0.9 < share.max()  # every profile has one of its own
+
+
+def test_masking_keeps_its_share() -> None:
+    matrix = csr(np.ones((20, 2000)))
+    assert abs(change("mask", matrix, 0.3, 0).nnz / matrix.nnz - 0.7) < 5 * np.sqrt(0.21 / 40_000)
+    assert change("mask", matrix, 1.0, 0).nnz == 0
+
+
+def test_noise_is_in_units_of_the_deviation_and_leaves_zeros_alone() -> None:
+    dense = np.full((5000, 3), 100.0)
+    dense[:, 1] = 0
+    noisy = change("noise", csr(dense), 0.4, 0).toarray() - dense
+    np.testing.assert_allclose(noisy.std(0), [0.4 * 0.5, 0, 0.4 * 2], rtol=0.05)
+    assert (noisy[:, 1] == 0).all()
+    negative = -csr(dense)  # scaled values may be
+    assert (change("noise", negative, 50.0, 0).data < 0).all()
+
+
+def test_crossover_takes_genes_from_one_other_profile() -> None:
+    dense = np.arange(1, 7)[:, None] * np.ones((6, 1000))
+    crossed = change("crossover", csr(dense), 0.25, 0).toarray()
+    for own, row in enumerate(crossed, start=1):
+        found, often = np.unique(row, return_counts=True)
+        assert len(found) == 2
+        assert own in found
+        assert abs(often[found != own][0] / 1000 - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 1000)
+
+
+def test_swapping_keeps_the_values_of_a_profile() -> None:
+    dense = np.arange(1.0, 4002.0).reshape(1, -1).repeat(3, 0)
+    swapped = change("swap", csr(dense), 0.5, 0).toarray()
+    np.testing.assert_array_equal(np.sort(swapped), dense)
+    moved = swapped != dense
+    assert abs(moved.mean() - 0.5) < 5 * np.sqrt(0.25 / 6000)
+    for row, at in zip(swapped.astype(int) - 1, moved, strict=True):
+        np.testing.assert_array_equal(row[row[at]], np.flatnonzero(at))  # pairs, that do not collide
+    assert (moved[0] != moved[1]).any()
+
+
+@given(matrix=some_counts(), chain=strategies.permutations(["thin:0.2", "mask:0.3", "noise:0.5", "crossover", "swap"]))
+@few
+def test_views_can_be_chained_in_any_order(matrix: sparse.csr_matrix, chain: list[str]) -> None:
+    totals, before = np.asarray(matrix.sum(1), float).ravel(), matrix.copy()
+    preprocess = Preprocess("counts", pd.Index([f"g{i}" for i in range(matrix.shape[1])]), np.ones(matrix.shape[1]))
+    viewer = Viewer(parse_views("+".join(chain), "counts"), preprocess, np.ones(matrix.shape[1]))
+    view = viewer.draw(Expression(matrix, totals), np.random.default_rng(0))
+    assert view.dtype == np.float32
+    check_view(view, matrix)
+    assert (matrix != before).nnz == 0
+    assert (view != viewer.draw(Expression(matrix, totals), np.random.default_rng(0))).nnz == 0
+
+
+def test_noise_after_masking_brings_nothing_back() -> None:
+    matrix = csr(np.full((4, 500), 3.0))
+    preprocess = Preprocess("log_normalised", pd.Index([f"g{i}" for i in range(500)]), np.ones(500))
+    viewer = Viewer([("mask", 0.5), ("noise", 1.0)], preprocess, np.ones(500))
+    masked = Viewer([("mask", 0.5)], preprocess, np.ones(500))
+    expression = Expression(matrix, np.ones(4))
+    after, before = (each.draw(expression, np.random.default_rng(2)).toarray() for each in (viewer, masked))
+    assert (after[before == 0] == 0).all()
+    assert (after[before > 0] != before[before > 0]).all()
+
+
+def test_views_are_named_with_or_without_an_amount() -> None:
+    assert parse_views("auto", "counts") == [("thin", 0.3)]
+    assert parse_views("auto", "scaled") == [("mask", 0.3)]
+    assert parse_views("thin + mask:0.5+noise:3", "counts") == [("thin", 0.3), ("mask", 0.5), ("noise", 3.0)]
+    assert tuple(VIEWS) == VIEW_NAMES
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "message"),
+    [
+        ("msk", "counts", "unknown view 'msk'; did you mean 'mask'"),
+        ("mask:2", "counts", r"view mask must be a number from 0 to 1; found '2'. Write for example mask:0.3"),
+        ("noise:some", "counts", "view noise must be a number from 0 to inf; found 'some'"),
+        ("thin", "log_normalised", "view thin takes molecules away and needs counts; these are log-normalised"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(text: str, state: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_views(text, state)

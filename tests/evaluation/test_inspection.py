@@ -1,0 +1,147 @@
+"""What inspect says of data whose truth is known."""
+
+from dataclasses import asdict
+
+import anndata
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy import sparse
+
+from geneae.data.preprocess import normalize, recover_counts
+from geneae.data.reading import read_profiles
+from geneae.evaluation.inspection import Inspection, inspect_profiles, judge_cosine, permuted_cosine, random_pair_cosine
+
+
+@pytest.fixture(scope="module")
+def reduced() -> Inspection:
+    return inspect_profiles(read_profiles(sc.datasets.pbmc68k_reduced(), use_raw=True), cosine=0.4)
+
+
+def simulate(depth: float, n_profiles: int = 600, n_genes: int = 1000) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Poisson counts of rank six, and their rates."""
+    rng = np.random.default_rng(1)
+    mixture, programmes = rng.dirichlet(np.full(6, 0.3), n_profiles), rng.gamma(0.3, 1.0, (6, n_genes)) + 0.02
+    rates = mixture @ (programmes / programmes.sum(1, keepdims=True)) * depth
+    return sparse.csr_matrix(rng.poisson(rates).astype(np.float32)), rates
+
+
+def mean_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.mean((first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)))
+
+
+def test_blood_cells_give_the_known_numbers(reduced: Inspection) -> None:
+    assert reduced.mean_profile_cosine == pytest.approx(0.73, abs=0.01)
+    assert reduced.random_pair_cosine == pytest.approx(0.53, abs=0.01)
+    assert reduced.permuted_cosine == pytest.approx(0.29, abs=0.01)
+    assert reduced.ceiling_half == pytest.approx(0.76, abs=0.01)
+    assert reduced.ceiling_full is not None
+    assert reduced.ceiling_full == pytest.approx([0.84, 0.84], abs=0.01)
+    assert reduced.ceiling_full[0] < reduced.ceiling_full[1]
+    assert reduced.ceiling_half_interval is not None
+    assert reduced.ceiling_half_interval[0] < reduced.ceiling_half < reduced.ceiling_half_interval[1]
+
+
+def test_recovered_counts_are_told(reduced: Inspection) -> None:
+    told = "counts recovered exactly: every value is log1p of a whole number of molecules"
+    assert reduced.reasons == {"counts": told}
+
+
+def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
+    assert "A cosine of 0.4 here: on values as they are it is worse than the mean profile (0.73)" in reduced.verdict
+    assert "below PCA-4" in reduced.verdict
+    assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
+    assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
+    assert "which no honest reconstruction is" in judge_cosine(0.80, asdict(reduced))
+    assert "an own-input cosine above 0.84 to 0.84 is in part copied noise" in reduced.verdict
+    assert "copied noise" in judge_cosine(0.95, asdict(reduced))
+
+
+@pytest.mark.parametrize("depth", [500, 2000])
+def test_ceiling_of_raw_counts_is_their_cosine_with_the_truth(depth: float) -> None:
+    counts, rates = simulate(depth)
+    found = inspect_profiles(read_profiles(counts))
+    assert found.ceiling_counts == pytest.approx(mean_cosine(counts.toarray(), rates), abs=0.005)
+
+
+@pytest.mark.parametrize("depth", [500, 2000])
+def test_full_depth_interval_is_near_the_cosine_with_the_expectation(depth: float) -> None:
+    counts, rates = simulate(depth)
+    totals = rates.sum(1)
+    rng = np.random.default_rng(2)
+    expectation = np.mean([np.log1p(1e4 * rng.poisson(rates) / totals[:, None]) for _ in range(60)], axis=0)
+    truth = mean_cosine(np.log1p(1e4 * counts.toarray() / totals[:, None]), expectation)
+    low, high = inspect_profiles(read_profiles(counts)).ceiling_full or (0, 0)
+    assert low - 0.01 < truth < high + 0.01
+
+
+def test_shrunken_pca_lies_between_mean_profile_and_ceiling() -> None:
+    found = inspect_profiles(read_profiles(simulate(2000)[0]))
+    assert found.shrunken_pca_heldout is not None
+    assert found.mean_profile_heldout is not None
+    assert found.ceiling_half is not None
+    assert found.mean_profile_heldout < found.shrunken_pca_heldout[8] < found.ceiling_half
+    assert found.headroom == pytest.approx(found.ceiling_half - found.mean_profile_heldout)
+
+
+def test_profiles_without_structure_are_said_to_hold_nothing() -> None:
+    rates = np.random.default_rng(0).gamma(0.5, 1.0, 300)
+    counts = np.random.default_rng(1).poisson(np.tile(rates, (400, 1))).astype(np.float32)
+    assert "nearly nothing to learn per profile" in inspect_profiles(read_profiles(counts)).verdict
+
+
+def test_the_text_says_when_the_ceiling_is_too_high(reduced: Inspection) -> None:
+    warning = "The ceiling takes noise for Poisson; other technical noise makes it too high."
+    assert warning in reduced.verdict
+    rng = np.random.default_rng(0)
+    poisson, rates = simulate(2000)
+    gamma = rng.gamma(2.0, 0.5, rates.shape)  # technical noise of mean 1 on every rate: counts are negative binomial
+    noisy = inspect_profiles(read_profiles(rng.poisson(rates * gamma).astype(np.float32)))
+    assert warning in noisy.verdict
+    assert noisy.ceiling_counts is not None
+    truth = mean_cosine(rates * gamma, rates)  # before any counting; the counts themselves are further off
+    assert noisy.ceiling_counts > truth + 0.05
+    assert inspect_profiles(read_profiles(poisson)).ceiling_counts == pytest.approx(
+        mean_cosine(poisson.toarray(), rates), abs=0.005
+    )
+
+
+def test_without_counts_there_is_no_ceiling_and_the_reason_is_given() -> None:
+    values = np.random.default_rng(0).normal(8, 1, (40, 60))
+    found = inspect_profiles(read_profiles(values))
+    assert found.ceiling_half is None
+    assert found.ceiling_full is None
+    assert "no whole number of molecules" in found.reasons["ceiling_half"]
+    assert "no noise ceiling" in found.verdict
+    assert "The plain cosine hardly tells these profiles apart: read the one after gene-centring." in found.verdict
+
+
+def test_random_pairs_and_permuted_genes_equal_the_long_way() -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(0.7, (30, 40)).astype(np.float64)
+    shift = rng.uniform(0, 0.5, 40)
+    shifted = dense - shift
+    unit = shifted / np.linalg.norm(shifted, axis=1, keepdims=True)
+    pairs = (unit @ unit.T)[~np.eye(30, dtype=bool)].mean()
+    assert random_pair_cosine(sparse.csr_matrix(dense), shift) == pytest.approx(pairs, abs=1e-12)
+    draws = [mean_cosine(shifted, rng.permuted(shifted, axis=1)) for _ in range(400)]
+    error = np.std(draws) / 20
+    assert permuted_cosine(sparse.csr_matrix(dense), shift) == pytest.approx(np.mean(draws), abs=4 * error)
+
+
+def test_counts_come_back_from_their_logarithm() -> None:
+    counts, _ = simulate(800, n_profiles=50)
+    totals = np.asarray(counts.sum(1), dtype=float).ravel()
+    logged = normalize(counts, totals)
+    found, reason = recover_counts(read_profiles(anndata.AnnData(logged)))
+    assert found is not None
+    assert (found.matrix != counts).nnz == 0
+    np.testing.assert_allclose(found.totals, totals, rtol=1e-3)
+    assert reason.startswith("counts recovered exactly")
+
+
+def test_imputed_values_are_not_taken_for_counts() -> None:
+    logged = np.log1p(np.random.default_rng(0).gamma(1.0, 2.0, (20, 30)))
+    found, reason = recover_counts(read_profiles(logged))
+    assert found is None
+    assert "no whole number" in reason

@@ -1,0 +1,407 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK, simulate
+from reference import DenseTwin
+from scipy import sparse, stats
+from sklearn.decomposition import PCA
+
+from geneae.data.count_split import Splitter, halves
+from geneae.data.preprocess import Expression
+from geneae.data.reading import read_profiles
+from geneae.evaluation.predictors import predictors, products_of
+from geneae.evaluation.reconstruction import COLUMNS, EVALUATION_STREAM, REPEATS, evaluate, summarize, verdict
+from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value, write_evaluation
+from geneae.fitting.fit import Fitted, fit
+from geneae.models.ceiling import MIN_MOLECULES
+from geneae.settings.settings import Settings
+from geneae.training.batches import TRAINING_STREAM, draw_blocks
+
+N, N_GENES = 120, 50
+KINDS: dict[str, dict[str, Any]] = {
+    "split": {},
+    "self": {"target": "self", "center": "gene", "loss": "cosine"},
+    "free": {"basis": "free", "loss": "pearson"},
+}
+OWN = ["model", "mean_profile", "pca", "shrunken_pca"]
+Judged = tuple[Fitted, Expression]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def judged(request: pytest.FixtureRequest) -> Judged:
+    """A fit, and its profiles; the last ones are so shallow that they cannot be held out."""
+    adata = simulate(N, N_GENES, depth=150)
+    dense = adata.X.toarray()
+    dense[-12:] = np.random.default_rng(1).poisson(0.4, (12, N_GENES))
+    adata.X = sparse.csr_matrix(dense)
+    profiles = read_profiles(adata)
+    fitted = fit(profiles, Settings(**QUICK | KINDS[request.param]))
+    return fitted, fitted.model.preprocess.match(profiles)[0]
+
+
+def whole(judged: Judged) -> Evaluation:
+    """All profiles judged, whatever their split."""
+    fitted, expression = judged
+    return evaluate(fitted.model, expression, fitted.split.index, fitted.split, fit_scales=False)
+
+
+def dense_predictions(judged: Judged, x: np.ndarray, is_half: bool) -> dict[str, np.ndarray]:
+    """Model and baselines, written down plainly."""
+    model = judged[0].model
+    bases = model.baselines
+    assert bases.half is not None
+    assert bases.factors is not None
+    mean = (bases.half if is_half else bases.whole).mean.double().numpy()
+    twin = DenseTwin(model.network)
+    shift = mean - model.network.mean.double().numpy()
+    predicted = {"model": twin.predict(twin.encode(torch.from_numpy(x - shift))).detach().numpy() + shift}
+    predicted["mean_profile"] = np.tile(mean, (len(x), 1))
+
+    def linear(components: torch.Tensor, factors: np.ndarray) -> np.ndarray:
+        loadings = components.double().numpy()[:, : len(factors)]
+        return np.asarray(mean + (x - mean) @ loadings * factors @ loadings.T)
+
+    basis = bases.half if is_half else bases.whole
+    predicted["pca"] = linear(basis.components, np.ones(bases.size))
+    predicted["shrunken_pca"] = linear(bases.half.components, bases.factors.double().numpy()[: bases.size])
+    if is_half:
+        for size in (4, 8, 16, 32):
+            if size <= basis.rank:
+                predicted[f"pca_{size}"] = linear(basis.components, np.ones(size))
+    return predicted
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1))
+
+
+def centred(x: np.ndarray, mean: np.ndarray, center: str) -> np.ndarray:
+    return x - mean if center == "gene" else x - x.mean(1, keepdims=True) if center == "profile" else x
+
+
+def dense_own_input(judged: Judged, scale: dict[str, float]) -> dict[str, dict[str, np.ndarray]]:
+    """Every own-input column of every model, from dense float64 arrays and the formulas in their names."""
+    fitted, expression = judged
+    x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
+    mean = fitted.model.baselines.whole.mean.double().numpy()
+    columns = {}
+    for name, y in dense_predictions(judged, x, is_half=False).items():
+        norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
+        error = ((x - y) ** 2).mean(1)
+        by_length = (norms[0] - norms[1]) ** 2 / x.shape[1]
+        pair = centred(x, mean, fitted.model.center), centred(y, mean, fitted.model.center)
+        columns[name] = {
+            "cosine": cosine(x, y),
+            "centred_cosine": np.zeros(len(x)) if name == "mean_profile" else cosine(x - mean, y - mean),
+            "mse": error,
+            "relative_mse": error * x.shape[1] / norms[0] ** 2,
+            "norm_ratio": norms[1] / norms[0],
+            "direction_error": error - by_length,
+            "magnitude_error": by_length,
+            "rescaled_mse": ((pair[0] - scale[name] * pair[1]) ** 2).mean(1),
+        }
+    return columns
+
+
+def test_own_input_numbers_agree_with_dense_arrays(judged: Judged) -> None:
+    table = whole(judged).profiles
+    expected = dense_own_input(judged, judged[0].model.scales)
+    assert sorted(expected) == sorted(OWN)
+    for name, columns in expected.items():
+        found = table[table["model"] == name]
+        assert list(found["profile"]) == list(judged[0].split.index)
+        for column, numbers in columns.items():
+            np.testing.assert_allclose(found[column], numbers, rtol=2e-5, atol=2e-6, err_msg=f"{name} {column}")
+
+
+def dense_held_out(judged: Judged, partner: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Mean cosine over splits and directions, NaN where a half has fewer than 20 molecules."""
+    fitted, expression = judged
+    rng = np.random.default_rng((fitted.model.config["seed"], EVALUATION_STREAM))
+    found: dict[str, list[np.ndarray]] = {}
+    partner = np.arange(expression.n_profiles) if partner is None else partner
+    for _ in range(REPEATS):
+        pair = halves(expression, rng)
+        enough = np.min([half.matrix.toarray().sum(1) for half in pair], axis=0) >= MIN_MOLECULES
+        x = [fitted.model.preprocess.apply(half).toarray().astype(np.float64) for half in pair]
+        found.setdefault("halves", []).append(np.where(enough, cosine(*x), np.nan))
+        for given, wanted in (x, x[::-1]):
+            for name, predicted in dense_predictions(judged, given, is_half=True).items():
+                both = enough & enough[partner]
+                found.setdefault(name, []).append(np.where(both, cosine(wanted[partner], predicted), np.nan))
+    return {name: np.mean(cosines, axis=0) for name, cosines in found.items()}
+
+
+def test_held_out_numbers_agree_with_dense_arrays(judged: Judged) -> None:
+    table = whole(judged).profiles
+    expected = dense_held_out(judged)
+    agreement = expected.pop("halves")
+    assert 0 < np.isnan(agreement).sum() < 30
+    assert set(table["model"]) == set(expected)
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(table.loc[table["model"] == name, HELD_OUT], numbers, rtol=2e-5, atol=1e-6)
+
+
+def test_summaries_agree_with_numpy(judged: Judged) -> None:
+    found = whole(judged)
+    split = judged[0].split.to_numpy()
+    of_halves = dense_held_out(judged)["halves"]
+    for name in ("train", "validation", "test"):
+        table = found.profiles[(found.profiles["model"] == "pca") & (found.profiles["split"] == name)]
+        assert len(table) == (split == name).sum()
+        for column in ("mse", HELD_OUT):
+            numbers = table[column].to_numpy()
+            rows = found.metrics.query("model == 'pca' and split == @name and metric == @column").set_index("statistic")
+            expected = [np.nanmean(numbers), np.nanmedian(numbers), *np.nanquantile(numbers, [0.05, 0.95])]
+            np.testing.assert_allclose(rows.loc[["mean", "median", "p05", "p95"], "value"], expected, rtol=1e-12)
+            assert set(rows["n_profiles"]) == {int((~np.isnan(numbers)).sum())}
+        ceiling = np.sqrt(np.nanmean(of_halves[split == name]))
+        assert value(found.metrics, "model", name, "ceiling") == pytest.approx(ceiling, rel=1e-5)
+        mean, pca = (value(found.metrics, model, name, HELD_OUT) for model in ("mean_profile", "pca"))
+        skill = value(found.metrics, "pca", name, "skill")
+        assert skill == pytest.approx((pca - mean) / (ceiling - mean), rel=1e-3)
+        assert value(found.metrics, "mean_profile", name, "skill") == 0
+
+
+def test_the_size_of_the_chunks_changes_nothing(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = whole(judged)
+    monkeypatch.setattr("geneae.evaluation.predictors.CHUNK", 17)
+    in_chunks = whole(judged)
+    held_out = [table.profiles.pop(HELD_OUT) for table in (at_once, in_chunks)]  # in float32
+    pd.testing.assert_series_equal(*held_out, rtol=1e-6, atol=1e-6)
+    pd.testing.assert_frame_equal(at_once.profiles, in_chunks.profiles, rtol=1e-9, atol=1e-9)
+    pd.testing.assert_frame_equal(at_once.metrics, in_chunks.metrics, rtol=1e-5, atol=1e-6)
+
+
+def test_the_prediction_does_not_see_the_target_half(judged: Judged) -> None:
+    model, expression = judged[0].model, judged[1]
+    first, second = (model.preprocess.apply(half) for half in halves(expression, np.random.default_rng(0)))
+    models = predictors(model, is_half=True)
+    known, _ = products_of(models, [first, second], ("none",))
+    other, _ = products_of(models, [first, second[::-1]], ("none",))
+    for name in models:
+        one, two = known[name]["none"], other[name]["none"]
+        assert torch.equal(one.predicted, two.predicted)
+        assert not torch.equal(one.cross, two.cross)
+
+
+def test_copying_noise_pays_on_own_input_and_not_on_the_held_out_half() -> None:
+    rng = np.random.default_rng(0)
+    noise = read_profiles(rng.poisson(np.tile(rng.gamma(1, 3, 40), (300, 1))).astype(np.float32))
+    metrics = fit(noise, Settings(**QUICK | {"n_latent": 32, "rank": 32, "target": "self"})).evaluation.metrics
+    own, held_out = (
+        [value(metrics, name, "test", metric) for name in ("model", "mean_profile")] for metric in ("cosine", HELD_OUT)
+    )
+    assert own[0] > own[1] + 0.5 * (1 - own[1])
+    assert held_out[0] < held_out[1]
+    ceiling, skill = (value(metrics, "model", "test", metric) for metric in ("ceiling", "skill"))
+    assert (skill < 0) if ceiling > held_out[1] else np.isnan(skill)
+
+
+def test_the_pca_rows_are_those_of_scikit_learn(judged: Judged) -> None:
+    fitted, expression = judged
+    split = fitted.split.to_numpy()
+    x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
+    pca = PCA(4, svd_solver="full").fit(x[split == "train"])
+    predicted = pca.inverse_transform(pca.transform(x[split == "test"]))
+    table = fitted.evaluation.profiles.query("model == 'pca' and split == 'test'")
+    np.testing.assert_allclose(table["cosine"], cosine(x[split == "test"], predicted), rtol=1e-3)
+    assert table["mse"].mean() == pytest.approx(((x[split == "test"] - predicted) ** 2).mean(), rel=1e-3)
+    train = expression.take(np.flatnonzero(split == "train"))
+    blocks = draw_blocks(train, fitted.model.preprocess, Splitter(train.matrix), (0, TRAINING_STREAM, 0))
+    pca = PCA(4, svd_solver="full").fit(sparse.vstack(blocks).toarray().astype(np.float64))
+    basis = fitted.model.baselines.half
+    assert basis is not None
+    overlap = np.linalg.svd(pca.components_ @ basis.components[:, :4].double().numpy(), compute_uv=False)
+    np.testing.assert_allclose(overlap, 1, atol=0.02)
+
+
+def test_the_scale_comes_from_validation_profiles_alone(judged: Judged) -> None:
+    fitted, expression = judged
+    model = fitted.model
+    x = model.preprocess.apply(expression).toarray().astype(np.float64)[(fitted.split == "validation").to_numpy()]
+    mean = model.baselines.whole.mean.double().numpy()
+    for name, y in dense_predictions(judged, x, is_half=False).items():
+        pair = centred(x, mean, model.center), centred(y, mean, model.center)
+        if name != "mean_profile" or model.center != "gene":  # centred, the mean profile is nothing but rounding
+            assert model.scales[name] == pytest.approx((pair[0] * pair[1]).sum() / (pair[1] ** 2).sum(), rel=1e-4)
+    again = evaluate(model, expression, fitted.split.index, fitted.split, fit_scales=False)
+    assert again.scales == model.scales
+
+
+def test_the_error_divides_into_direction_and_magnitude_exactly(judged: Judged) -> None:
+    table = whole(judged).profiles.dropna(subset="mse")
+    np.testing.assert_allclose(table["direction_error"] + table["magnitude_error"], table["mse"], rtol=1e-6, atol=1e-9)
+
+
+def test_a_profile_without_molecules_has_no_number(judged: Judged) -> None:
+    fitted, expression = judged
+    empty = Expression(expression.matrix[:3].multiply(np.array([[1], [0], [1]])).tocsr(), expression.totals[:3])
+    empty.matrix.eliminate_zeros()
+    names = pd.Index(["a", "b", "c"])
+    found = evaluate(fitted.model, empty, names, pd.Series("all", index=names), fit_scales=False)
+    rows = found.profiles.set_index("profile").loc["b", list(COLUMNS)]
+    assert rows.isna().all(axis=None)
+    assert set(found.metrics.query("metric == 'mse'")["n_profiles"]) == {2}
+
+
+def test_with_a_partner_each_profile_is_to_predict_another_one(judged: Judged) -> None:
+    fitted, expression = judged
+    partner = np.roll(np.arange(expression.n_profiles), 1)
+    found = evaluate(fitted.model, expression, fitted.split.index, fitted.split, False, partner).profiles
+    x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
+    predicted = dense_predictions(judged, x, is_half=False)
+    for name in OWN:
+        rows = found[found["model"] == name]
+        known = np.flatnonzero(rows["cosine"].notna())
+        np.testing.assert_allclose(rows["cosine"].iloc[known], cosine(x[partner], predicted[name])[known], rtol=1e-5)
+    expected = dense_held_out(judged, partner)
+    for name in OWN:
+        rows = found.loc[found["model"] == name, HELD_OUT]
+        np.testing.assert_allclose(rows, expected[name], rtol=2e-5, atol=1e-6)
+
+
+def test_evaluating_twice_gives_the_same_numbers(judged: Judged) -> None:
+    pd.testing.assert_frame_equal(whole(judged).profiles, whole(judged).profiles)
+
+
+def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None:
+    write_evaluation(judged[0].evaluation, tmp_path)
+    metrics, profiles = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "profiles"))
+    assert list(metrics.columns) == ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
+    assert set(profiles.columns) == {
+        *("profile", "split", "cosine", "centred_cosine", "mse", "relative_mse", "rescaled_mse", "norm_ratio"),
+        *("direction_error", "magnitude_error", "heldout_cosine", "molecules"),
+    }
+    assert list(profiles.columns[:2]) == ["profile", "split"]
+    assert len(profiles) == 24
+    assert profiles["profile"].is_unique
+    assert set(metrics["metric"]) == {*COLUMNS, "skill", "disattenuated_cosine", "ceiling"}
+    assert set(metrics["model"]) == {*OWN, "pca_4", "pca_8", "pca_16", "pca_32"} & set(
+        judged[0].evaluation.metrics.model
+    )
+    assert {"validation", "test"} == set(metrics["split"]) == set(profiles["split"])
+    assert {"mean", "median", "p05", "p95"} == set(metrics["statistic"])
+    better = metrics.groupby("metric")["better"].first().fillna("").to_dict()
+    assert better["mse"] == better["rescaled_mse"] == better["direction_error"] == "lower"
+    assert better["cosine"] == better["heldout_cosine"] == better["skill"] == better["ceiling"] == "higher"
+    assert better["norm_ratio"] == ""
+
+
+def made_up(differences: dict[str, np.ndarray], metric: str = HELD_OUT) -> Evaluation:
+    """An evaluation in which the model lies above each rival by the given numbers, profile by profile."""
+    model = np.linspace(0.6, 0.8, len(next(iter(differences.values()))))
+    names = [f"cell{i}" for i in range(len(model))]
+    values = {"model": model} | {name: model - difference for name, difference in differences.items()}
+    nothing = dict.fromkeys(COLUMNS, np.nan)
+    tables = [
+        pd.DataFrame({"model": name, "profile": names, "split": "test", **nothing, metric: numbers})
+        for name, numbers in values.items()
+    ]
+    profiles = pd.concat(tables, ignore_index=True)
+    of_halves = np.full(len(model), 0.81 if metric == HELD_OUT else np.nan)
+    return Evaluation(profiles, summarize(profiles, of_halves, np.full(len(model), "test"), 0), {})
+
+
+SPREAD = np.tile([-0.002, 0.002], 50)  # standard error 0.0002
+FLAT = np.zeros(100)
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (0.01 + SPREAD, "beats PCA of the same size (+0.0100 ± 0.0004)"),
+        (-0.01 + SPREAD, "is worse than PCA of the same size (-0.0100 ± 0.0004)"),
+        (0.0003 + SPREAD, "cannot be told from PCA of the same size (+0.0003 ± 0.0004)"),
+        (-0.0003 + SPREAD, "cannot be told from PCA of the same size (-0.0003 ± 0.0004)"),
+        (0.0005 + SPREAD, "beats PCA of the same size (+0.0005 ± 0.0004)"),
+        (FLAT + 1e-9, "is as good as PCA of the same size (0.0000 ± 0.0000)"),
+    ],
+)
+def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said: str) -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": difference, "pca_4": FLAT + 0.3, "pca_8": FLAT + 0.1})
+    assert verdict(found, "test") == (
+        "On 100 test profiles, judged against the other half of the molecules (held-out cosine), the model "
+        f"{said}, beats the best PCA (size 8) (+0.1000 ± 0.0000). "
+        "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
+    )
+
+
+def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
+    assert verdict(found, "test") == (
+        "On 100 test profiles, judged against their own input (centred cosine), the model beats PCA of the same size "
+        "(+0.0100 ± 0.0004). Without counts no held-out number can be had: an own-input cosine also rewards the "
+        "copying of noise."
+    )
+
+
+def test_one_profile_shows_nothing() -> None:
+    found = made_up({"mean_profile": np.array([0.2]), "pca": np.array([0.1]), "pca_4": np.array([0.1])})
+    assert "cannot be told from PCA of the same size" in verdict(found, "test")
+
+
+def test_paired_differences_have_the_standard_error_of_the_paired_t_test() -> None:
+    rng = np.random.default_rng(0)
+    found = made_up({"mean_profile": rng.normal(0.1, 1, 50), "pca": rng.normal(0, 1, 50)})
+    mean, error, differences = paired_difference(found.profiles, "model", "pca", "test", HELD_OUT)
+    values = {
+        name: found.profiles.loc[found.profiles["model"] == name, HELD_OUT].to_numpy() for name in ("model", "pca")
+    }
+    assert mean / error == pytest.approx(stats.ttest_rel(values["model"], values["pca"]).statistic)
+    np.testing.assert_allclose(differences, values["model"] - values["pca"])
+
+
+def test_a_number_that_is_not_there_is_nan(judged: Judged) -> None:
+    metrics = judged[0].evaluation.metrics
+    assert np.isnan(value(metrics, "model", "test", "nothing"))
+    assert np.isnan(value(metrics, "nobody", "test", "mse"))
+
+
+def test_values_that_are_no_counts_have_no_held_out_number(counts: Any) -> None:
+    counts.X = counts.X.log1p()
+    found = fit(read_profiles(counts), Settings(**QUICK)).evaluation
+    assert set(found.profiles["model"]) == {"model", "mean_profile", "pca"}
+    assert found.profiles[HELD_OUT].isna().all()
+    assert {"skill", "ceiling", HELD_OUT}.isdisjoint(found.metrics["metric"])
+
+
+def test_splits_are_summarised_apart(judged: Judged) -> None:
+    fitted, expression = judged
+    names = fitted.split.index
+    everything = evaluate(fitted.model, expression, names, pd.Series("all", index=names), fit_scales=False)
+    apart = whole(judged)
+    assert list(pd.unique(everything.metrics["split"])) == ["all"]
+    sizes = [(fitted.split == name).sum() for name in ("train", "validation", "test")]
+    parts = [value(apart.metrics, "model", name, "mse") for name in ("train", "validation", "test")]
+    assert value(everything.metrics, "model", "all", "mse") == pytest.approx(np.average(parts, weights=sizes))
+
+
+def test_the_disattenuated_cosine_is_the_held_out_one_over_the_ceiling(judged: Judged) -> None:
+    metrics = whole(judged).metrics
+    for model in ("model", "mean_profile", "pca", "shrunken_pca"):
+        expected = value(metrics, model, "test", HELD_OUT) / value(metrics, "model", "test", "ceiling")
+        assert value(metrics, model, "test", "disattenuated_cosine") == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
+    settings = replace(Settings(**QUICK), seed=3, epochs=1)
+    assert set(fit(read_profiles(counts), settings).evaluation.metrics["seed"]) == {3}
+
+
+@pytest.mark.parametrize(("agreement", "skill"), [(0.81, 0.5), (0.48, np.nan)])
+def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(agreement: float, skill: float) -> None:
+    """The mean profile lies at 0.7, the model at 0.8."""
+    tables = [
+        pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(COLUMNS, np.nan), HELD_OUT: [cosine] * 5})
+        for name, cosine in (("model", 0.8), ("mean_profile", 0.7))
+    ]
+    metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)
+    np.testing.assert_allclose(value(metrics, "model", "test", "skill"), skill)
+    assert value(metrics, "model", "test", "ceiling") == pytest.approx(np.sqrt(agreement))

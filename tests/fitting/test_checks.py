@@ -1,0 +1,102 @@
+"""Choices that do not go together are refused before anything is computed, with what to do instead."""
+
+import re
+
+import pytest
+from conftest import simulate
+
+from geneae.data.reading import read_profiles
+from geneae.fitting import checks as choices
+from geneae.fitting.checks import check_batch, check_loss, check_objective, check_profiles, check_sizes, is_split_target
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("loss", "center", "found"),
+    [
+        ("mse", "none", "none"),
+        ("cosine", "gene", "gene"),
+        ("pearson", "none", "profile"),
+        ("pearson", "profile", "profile"),
+    ],
+)
+def test_a_loss_may_have_a_centring_of_its_own(loss: str, center: str, found: str) -> None:
+    assert check_loss(Settings(loss=loss, center=center)) == found
+
+
+def test_a_centring_against_that_of_the_loss_is_refused() -> None:
+    with pytest.raises(InputError) as error:
+        check_loss(Settings(loss="pearson", center="gene"))
+    assert str(error.value) == "loss pearson is centred by profile itself; leave out --center gene."
+
+
+def test_an_unknown_loss_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"^unknown loss 'cosin'; did you mean 'cosine'\? Available: mse, "):
+        check_loss(Settings(loss="cosin"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (Settings(), (None, True)),
+        (Settings(objective="simclr"), ("simclr", False)),
+        (Settings(objective="byol+reconstruction"), ("byol", True)),
+    ],
+)
+def test_an_objective_says_what_is_trained(settings: Settings, found: tuple[str | None, bool]) -> None:
+    assert check_objective(settings) == found
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(objective="simclr", batch_size=1), "needs steps of at least 2 profiles; found --batch-size 1."),
+        (Settings(objective="simclr", devices=2), "trains on one device; found 2 a node."),
+        (Settings(objective="simclr", target="split"), "use --objective simclr+reconstruction."),
+        (Settings(objective="simclr", metric="m"), "--metric is of the reconstruction loss"),
+        (Settings(objective="simclr", target_norm=1.0), "--target-norm is of reconstructions alone"),
+        (Settings(objective="simclr+reconstruction", loss="softmax"), "loss softmax compares the profiles of a batch"),
+    ],
+)
+def test_an_objective_refuses_what_is_not_its_own(settings: Settings, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_objective(settings)
+
+
+def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_batch(Settings(batch_key="donor"))
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    check_batch(Settings())
+    with pytest.raises(InputError) as error:
+        check_batch(Settings(batch_key="donor"))
+    assert str(error.value) == (
+        "--batch judges latents by scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', "
+        "or leave it out."
+    )
+
+
+def test_profiles_refuse_an_unknown_null_and_one_without_reconstruction() -> None:
+    profiles = read_profiles(simulate(20, 30))
+    check_profiles(profiles, Settings(), None, True, None)
+    with pytest.raises(InputError, match="unknown null 'gene'"):
+        check_profiles(profiles, Settings(), None, True, "gene")
+    with pytest.raises(InputError, match="nulls are of reconstruction; objective byol has none"):
+        check_profiles(profiles, Settings(objective="byol"), "byol", False, "gene_permuted")
+
+
+def test_only_counts_are_split_and_by_themselves() -> None:
+    adata = simulate(20, 30)
+    counts = read_profiles(adata)
+    adata.X = adata.X.log1p()
+    logs = read_profiles(adata)
+    assert [is_split_target(counts, target) for target in ("auto", "split", "self")] == [True, True, False]
+    assert [is_split_target(logs, target) for target in ("auto", "self")] == [False, False]
+    with pytest.raises(InputError, match="--target split divides molecules and needs counts"):
+        is_split_target(logs, "split")
+
+
+def test_a_latent_has_at_most_as_many_numbers_as_there_are_directions() -> None:
+    check_sizes(23, 24, 40)
+    with pytest.raises(InputError, match="the latent must be at most 23"):
+        check_sizes(24, 24, 40)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, simulate
+from reference import DenseTwin
+
+from geneae import Autoencoder, read_profiles
+from geneae.data.preprocess import Expression
+from geneae.models import model
+from geneae.models.model import Model
+
+KINDS = {
+    "split": {"target": "split"},
+    "self": {"target": "self"},
+    "free": {"basis": "free"},
+    "random": {"basis": "free", "init": "random", "target": "self"},
+    "scaled": {"scale": True, "n_top_genes": 50},
+}
+Known = tuple[Model, Expression]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def known(request: pytest.FixtureRequest) -> Known:
+    """A model of each kind, and profiles in its genes."""
+    adata = simulate(90, 60)
+    fitted = Autoencoder(**QUICK | KINDS[request.param]).fit(adata).model_
+    return fitted, fitted.preprocess.match(read_profiles(adata))[0]
+
+
+def dense(known: Known) -> torch.Tensor:
+    return torch.from_numpy(known[0].preprocess.apply(known[1]).toarray()).double()
+
+
+def test_latents_and_reconstructions_agree_with_dense_arrays(known: Known) -> None:
+    fitted, expression = known
+    twin = DenseTwin(fitted.network)
+    shift = fitted.baselines.whole.mean.double() - fitted.network.mean.double()
+    latent = twin.encode(dense(known) - shift)
+    found = fitted.latent(expression)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, latent.detach(), rtol=1e-3, atol=1e-3)
+    expected = twin.predict(latent).detach() + shift
+    np.testing.assert_allclose(fitted.reconstruction(found), expected, rtol=1e-3, atol=2e-3)
+
+
+def test_the_shift_leads_from_the_mean_the_network_knows_to_that_of_the_profiles(known: Known) -> None:
+    fitted, _ = known
+    is_split = fitted.config["target"] == "split"
+    shifts = {is_half: fitted.shift(is_half) for is_half in (True, False)}
+    assert shifts[is_split] is None
+    other = shifts[not is_split]
+    assert other is not None
+    assert float(other.abs().mean()) > 0.01
+    whole = fitted.network.mean if shifts[False] is None else fitted.network.mean + shifts[False]
+    np.testing.assert_allclose(whole, fitted.baselines.whole.mean, rtol=1e-5, atol=1e-5)
+
+
+def test_a_profile_has_the_same_latent_alone_and_among_others(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, expression = known
+    together = fitted.latent(expression)
+    alone = np.concatenate([fitted.latent(expression.take(np.array([row]))) for row in range(5)])
+    np.testing.assert_allclose(alone, together[:5], rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(model, "CHUNK_VALUES", 7 * expression.n_values // expression.n_profiles)
+    np.testing.assert_allclose(fitted.latent(expression), together, rtol=1e-4, atol=1e-4)
+
+
+def test_latents_hold_nothing_random(known: Known) -> None:
+    fitted, expression = known
+    np.testing.assert_array_equal(fitted.latent(expression), fitted.latent(expression))
+
+
+def test_a_profile_without_molecules_has_a_finite_latent(known: Known) -> None:
+    fitted, expression = known
+    empty = Expression(expression.matrix[:1] * 0, np.zeros(1))
+    latent = fitted.latent(empty)
+    assert latent.shape == (1, fitted.n_latent)
+    assert np.isfinite(latent).all()
+
+
+def test_the_latent_has_the_promised_length(known: Known) -> None:
+    assert known[0].n_latent == 4 == known[0].latent(known[1]).shape[1]
+    assert known[0].center == "none"
+
+
+def test_only_counts_can_be_held_out() -> None:
+    adata = simulate(60, 40)
+    assert Autoencoder(**QUICK).fit(adata).model_.can_hold_out is True
+    adata.X = adata.X.log1p()
+    assert Autoencoder(**QUICK).fit(adata).model_.can_hold_out is False

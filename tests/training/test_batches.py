@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import torch
+from conftest import simulate
+from reference import DenseTwin, dense_products
+from scipy import sparse
+
+from geneae.data.count_split import Splitter
+from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
+from geneae.data.reading import read_profiles
+from geneae.losses.reconstruction import LossSettings
+from geneae.losses.sparse_rows import SparseRows, sparse_product
+from geneae.models.ceiling import cosine_of_halves
+from geneae.models.network import Network, network_in_basis
+from geneae.models.pca import fit_basis
+from geneae.training import batches as pairs
+from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
+
+N = 41  # odd, so that a median is one of the values
+CENTERS = ("none", "gene", "profile")
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[Expression, Preprocess]:
+    profiles = read_profiles(simulate(N, 30))
+    preprocess = fit_preprocess(profiles, np.arange(N))
+    return preprocess.match(profiles)[0], preprocess
+
+
+@pytest.fixture(scope="module")
+def blocks(known: tuple[Expression, Preprocess]) -> list[sparse.csr_matrix]:
+    return draw_blocks(*known, Splitter(known[0].matrix), (0, 0, 0))
+
+
+def make_network(blocks: list[sparse.csr_matrix], is_free: bool = False) -> Network:
+    basis = fit_basis(blocks, 8, 0)
+    torch.manual_seed(0)
+    return network_in_basis(basis, torch.linspace(1, 0.3, 8), 4, 10, 0.0, is_free).double()
+
+
+def dense(rows: SparseRows) -> np.ndarray:
+    return sparse_product(rows.to("cpu", torch.float64), torch.eye(rows.n_genes, dtype=torch.float64)).numpy()
+
+
+def test_the_target_of_each_half_is_the_other_half(blocks: list[sparse.csr_matrix]) -> None:
+    first, second = (block.toarray() for block in blocks)
+    some = Pairs(make_network(blocks, is_free=True), blocks)
+    inputs, target = some.take(torch.tensor([0, 3, N, N + 3, 2 * N - 1]))
+    assert isinstance(inputs, SparseRows)
+    assert isinstance(target, SparseRows)
+    np.testing.assert_array_equal(dense(inputs), np.vstack([first[[0, 3]], second[[0, 3, N - 1]]]))
+    np.testing.assert_array_equal(dense(target), np.vstack([second[[0, 3]], first[[0, 3, N - 1]]]))
+    assert (len(some), some.n_profiles) == (2 * N, N)
+
+
+def test_in_a_fixed_basis_too(blocks: list[sparse.csr_matrix]) -> None:
+    network = make_network(blocks)
+    first, second = (block.toarray().astype(np.float64) for block in blocks)
+    inputs, target = Pairs(network, blocks).take(torch.tensor([5, N + 5]))
+    components, mean = network.components.numpy(), network.mean.numpy()
+    assert isinstance(inputs, torch.Tensor)
+    scores = (np.stack([first[5], second[5]]) - mean) @ components / network.deviation.numpy()
+    np.testing.assert_allclose(inputs.numpy(), scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(target.squared, [np.sum(second[5] ** 2), np.sum(first[5] ** 2)], rtol=1e-5)
+    np.testing.assert_allclose(target.weight, np.stack([second[5], first[5]]) @ components, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_an_undivided_profile_is_its_own_target(known: tuple[Expression, Preprocess], is_free: bool) -> None:
+    block = draw_blocks(*known, None, (0,))
+    np.testing.assert_array_equal(block[0].toarray(), known[1].apply(known[0]).toarray())
+    some = Pairs(make_network(block, is_free), block)
+    _, target = some.take(torch.arange(N))
+    squared = np.sum(dense(target) ** 2) if isinstance(target, SparseRows) else target.squared.sum()
+    assert len(some) == N
+    assert float(squared) == pytest.approx(float((block[0].toarray().astype(np.float64) ** 2).sum()), rel=1e-6)
+
+
+def test_halves_come_from_the_seed_alone(known: tuple[Expression, Preprocess]) -> None:
+    splitter = Splitter(known[0].matrix)
+    one, again, other = (draw_blocks(*known, splitter, seed) for seed in ((0, 0, 0), (0, 0, 0), (0, 1, 0)))
+    for block, same, different in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(block.toarray(), same.toarray())
+        assert (block.toarray() != different.toarray()).mean() > 0.1
+
+
+def test_an_epoch_has_every_profile_once_and_both_directions(blocks: list[sparse.csr_matrix]) -> None:
+    network, generator = make_network(blocks), torch.Generator().manual_seed(0)
+    orders = [Pairs(network, blocks).order(generator) for _ in range(200)]
+    for order in orders:
+        assert sorted(order % N) == list(range(N))
+    assert abs(float((torch.cat(orders) >= N).double().mean()) - 0.5) < 5 * 0.5 / (200 * N) ** 0.5
+    alone = Pairs(network, blocks[:1]).order(generator)
+    assert sorted(alone) == list(range(N))
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_free_and_fixed_basis_give_the_dense_inner_products(blocks: list[sparse.csr_matrix], center: str) -> None:
+    fixed, free = make_network(blocks), make_network(blocks, is_free=True)
+    free.core.load_state_dict(fixed.core.state_dict())
+    index = torch.arange(0, 2 * N, 7)
+    (by_fixed,), latent = fixed(*Pairs(fixed, blocks).take(index), center)
+    (by_free,), same_latent = free(*Pairs(free, blocks).take(index), center)
+    torch.testing.assert_close(latent, same_latent, rtol=1e-5, atol=1e-5)
+    whole = torch.from_numpy(sparse.vstack(blocks).toarray()).double()
+    twin = DenseTwin(fixed)
+    predicted = twin.predict(twin.encode(whole[index]))
+    expected = dense_products(whole[(index + N) % (2 * N)], predicted, center, fixed.mean)
+    for products in (by_fixed, by_free):
+        for field in ("cross", "target", "predicted"):
+            torch.testing.assert_close(getattr(products, field), getattr(expected, field), rtol=1e-5, atol=1e-5)
+
+
+def test_projecting_in_chunks_changes_nothing(blocks: list[sparse.csr_matrix], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network(blocks)
+    at_once = Pairs(network, blocks).take(torch.arange(2 * N))
+    monkeypatch.setattr(pairs, "CHUNK", 7)
+    in_chunks = Pairs(network, blocks).take(torch.arange(2 * N))
+    torch.testing.assert_close(at_once[0], in_chunks[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_once[1].squared, in_chunks[1].squared, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_a_source_takes_its_splits_in_turn(
+    known: tuple[Expression, Preprocess], blocks: list[sparse.csr_matrix], is_free: bool
+) -> None:
+    source = PairSource(make_network(blocks, is_free), *known, True, n_splits=3, seed=0)
+    epochs = [source.epoch(epoch) for epoch in range(1, 8)]
+    assert epochs[0] is epochs[3] is epochs[6]
+    assert epochs[1] is epochs[4]
+    assert len({id(some) for some in epochs}) == 3
+    totals = [values_of(some) for some in epochs[:3]]
+    assert not np.array_equal(totals[0], totals[1])
+    assert not np.array_equal(totals[1], totals[2])
+
+
+def values_of(some: Pairs) -> np.ndarray:
+    inputs, _ = some.take(torch.arange(len(some)))
+    return inputs.numpy() if isinstance(inputs, torch.Tensor) else dense(inputs)
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_a_forgotten_split_is_drawn_again_the_same(
+    known: tuple[Expression, Preprocess],
+    blocks: list[sparse.csr_matrix],
+    is_free: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pairs, "CACHE_BYTES", 1)
+    source = PairSource(make_network(blocks, is_free), *known, True, n_splits=3, seed=0)
+    first, second = source.epoch(1), source.epoch(2)
+    again = source.epoch(4)
+    assert again is not first
+    np.testing.assert_array_equal(values_of(again), values_of(first))
+    assert not np.array_equal(values_of(again), values_of(second))
+
+
+def test_undivided_profiles_are_the_same_in_every_epoch(
+    known: tuple[Expression, Preprocess], blocks: list[sparse.csr_matrix]
+) -> None:
+    source = PairSource(make_network(blocks), *known, False, n_splits=5, seed=0)
+    assert source.n_splits == 1
+    assert source.epoch(1) is source.epoch(2)
+
+
+def centre(x: np.ndarray, mean: np.ndarray, center: str) -> np.ndarray:
+    return x - mean if center == "gene" else x - x.mean(1, keepdims=True) if center == "profile" else x
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_loss_constants_are_the_errors_of_the_mean_profile(known: tuple[Expression, Preprocess], center: str) -> None:
+    block = known[1].apply(known[0])
+    x = block.toarray().astype(np.float64)
+    mean = x.mean(0)
+    found = loss_constants([block], torch.from_numpy(mean), center, LossSettings(0.3, 2.0, 3.0))
+    x, y = centre(x, mean, center), centre(np.tile(mean, (N, 1)), mean, center)
+    norms = np.linalg.norm(x, axis=1)
+    by_norm = norms * np.maximum(np.linalg.norm(y, axis=1), 1e-300)
+    assert found.mean_profile_mse == pytest.approx(((x - y) ** 2).mean(), rel=1e-5)
+    assert found.mean_profile_cosine == pytest.approx((1 - (x * y).sum(1) / by_norm).mean(), rel=1e-5)
+    assert found.median_norm == pytest.approx(np.median(norms), rel=1e-5)
+    assert (found.alpha, found.beta, found.gamma, found.norm_ratio) == (0.3, 2.0, 3.0, 1.0)
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_the_norm_ratio_asked_of_halves_is_their_ceiling(blocks: list[sparse.csr_matrix], center: str) -> None:
+    mean = torch.from_numpy(sparse.vstack(blocks).toarray().mean(0))
+    first, second = (centre(block.toarray().astype(np.float64), mean.numpy(), center) for block in blocks)
+    cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    np.testing.assert_allclose(cosine_of_halves(*blocks, mean.double().numpy(), center), cosines, rtol=1e-4, atol=1e-5)
+    found = loss_constants(blocks, mean, center, LossSettings())
+    assert found.norm_ratio == pytest.approx(np.sqrt(cosines.mean()), rel=1e-4)
+    assert loss_constants(blocks, mean, center, LossSettings(norm_ratio=0.7)).norm_ratio == 0.7
+
+
+def test_constants_of_profiles_without_any_value_leave_the_terms_as_they_are() -> None:
+    found = loss_constants([sparse.csr_matrix((3, 5), dtype=np.float32)], torch.zeros(5), "none", LossSettings())
+    assert (found.mean_profile_mse, found.mean_profile_cosine, found.median_norm) == (1.0, 1.0, 1.0)

@@ -1,0 +1,140 @@
+import builtins
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import QUICK, simulate
+
+from geneae import Autoencoder
+from geneae.settings.errors import InputError
+from geneae.training import progress as logs
+from geneae.training.bar import BAR_WIDTH, both, progress_bar
+from geneae.training.progress import LOGS, check_log, open_log
+
+ROWS = [{"epoch": epoch, "validation_loss": 1 / (epoch + 1), "seconds": 0.5} for epoch in range(3)]
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """A fit with both logs, and its history."""
+    folder = tmp_path_factory.mktemp("logs") / "run_log"
+    with open_log("csv", folder) as first, open_log("tensorboard", folder) as second:
+        model = Autoencoder(**QUICK).fit(simulate(60, 30), on_epoch=both(first, None, second))
+    return folder, model.history_
+
+
+def test_the_csv_is_the_history(history: tuple[Path, pd.DataFrame]) -> None:
+    folder, expected = history
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv"), expected, check_dtype=False, rtol=1e-12)
+
+
+def test_tensorboard_reads_a_curve_of_each_column(history: tuple[Path, pd.DataFrame]) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    folder, expected = history
+    (path,) = folder.glob("events.out.tfevents.*")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for event in EventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    assert set(found) == set(expected.columns) - {"epoch"}
+    assert [step for step, _ in found["validation_cosine"]] == [0, 1, 2, 3]
+    assert [value for _, value in found["validation_cosine"]] == pytest.approx(list(expected["validation_cosine"]))
+
+
+def test_a_row_is_in_the_csv_when_its_epoch_is_over(tmp_path: Path) -> None:
+    with open_log("csv", tmp_path / "log") as note:
+        assert note is not None
+        assert not (tmp_path / "log").exists()
+        for number, row in enumerate(ROWS, start=1):
+            note(row)
+            assert list(pd.read_csv(tmp_path / "log" / "history.csv")["epoch"]) == list(range(number))
+
+
+def test_of_a_fit_with_nulls_the_fit_alone_is_logged(tmp_path: Path) -> None:
+    with open_log("csv", tmp_path / "log") as note:
+        assert note is not None
+        for row in [*ROWS, *ROWS, *ROWS]:
+            note(row)
+    assert len(pd.read_csv(tmp_path / "log" / "history.csv")) == len(ROWS)
+
+
+def test_a_resumed_fit_goes_on_with_its_log(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    for rows in (ROWS[:2], [ROWS[2], *ROWS]):  # the second time with a null, which begins at epoch 0
+        check_log("csv", folder, overwrite=False, resume=True)
+        with open_log("csv", folder) as note:
+            assert note is not None
+            for row in rows:
+                note(row)
+    assert list(pd.read_csv(folder / "history.csv")["epoch"]) == [0, 1, 2]
+
+
+def test_without_a_log_nothing_is_written(tmp_path: Path) -> None:
+    with open_log(None, tmp_path / "log") as note:
+        assert note is None
+    check_log(None, tmp_path, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_an_earlier_log_is_refused_or_replaced(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run_log"
+    with open_log(name, folder) as note:
+        assert note is not None
+        note(ROWS[0])
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError) as error:
+        check_log(name, folder, overwrite=False)
+    assert str(error.value) == f"the log {folder} is there. Choose another output, or add --overwrite to replace it."
+    check_log(name, folder, overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "find_spec", lambda name: None)
+    with pytest.raises(InputError) as error:
+        check_log("tensorboard", tmp_path / "log", overwrite=False)
+    assert str(error.value) == (
+        "--log tensorboard needs the package tensorboard, which is not installed. "
+        "Install it by: pip install 'geneae[tensorboard]', or use --log csv."
+    )
+    check_log("csv", tmp_path / "log", overwrite=False)
+
+
+class Shown:
+    """A display of a notebook."""
+
+    texts: list[str]
+
+    def __init__(self, content: dict[str, str]) -> None:
+        self.texts = [content["text/plain"]]
+
+    def update(self, content: dict[str, str], raw: bool) -> None:
+        self.texts.append(content["text/plain"])
+
+
+def test_in_a_notebook_the_bar_lives_below_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Shown] = []
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Shown:
+        found.append(Shown(content))
+        return found[0]
+
+    kernel = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: kernel, raising=False)
+    modules: dict[str, Any] = {name: ModuleType(name) for name in ("IPython", "IPython.display")}
+    modules["IPython.display"].display = display
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with progress_bar(3, is_quiet=False) as show:
+        Autoencoder(**QUICK).fit(simulate(60, 30), on_epoch=show)
+    (shown,) = found
+    assert shown.texts[0] == "splitting molecules, fitting PCA"
+    assert [text.count("█") for text in shown.texts[1:]] == [0, BAR_WIDTH // 3, 2 * BAR_WIDTH // 3, BAR_WIDTH]
+    assert "  epoch 3/3  validation cosine 0." in shown.texts[-1]
+    with progress_bar(3, is_quiet=True) as show:
+        assert show is None

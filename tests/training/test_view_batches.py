@@ -1,0 +1,128 @@
+"""Batches of two views: which profiles, drawn from what, and the same again where that is asked for."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from conftest import simulate
+from torch import Tensor
+
+from geneae.data.augment import Viewer
+from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
+from geneae.data.reading import read_profiles
+from geneae.losses.sparse_rows import SparseRows, sparse_product
+from geneae.models.network import Network, random_network
+from geneae.training.batches import PairSource
+from geneae.training.view_batches import LEAST, JointSource, ViewSource, validation_views
+
+N_PROFILES, BATCH = 100, 30
+Made = tuple[Network, Expression, Preprocess]
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    """A plain encoder of the genes of 100 profiles."""
+    profiles = read_profiles(simulate(N_PROFILES, 40, depth=60.0))
+    preprocess = fit_preprocess(profiles, np.arange(N_PROFILES))
+    expression, _ = preprocess.match(profiles)
+    return random_network(torch.zeros(len(preprocess.genes)), 3, 8, dropout=0.0), expression, preprocess
+
+
+def viewer_of(made: Made, chain: list[tuple[str, float]]) -> Viewer:
+    return Viewer(chain, made[2], np.ones(len(made[2].genes)))
+
+
+def source_of(made: Made, seed: int = 0, batch_size: int = BATCH) -> ViewSource:
+    return ViewSource(made[0], made[1], viewer_of(made, [("thin", 0.3)]), batch_size, seed)
+
+
+def dense(rows: SparseRows) -> np.ndarray:
+    found: np.ndarray = sparse_product(rows, torch.eye(rows.n_genes)).numpy()
+    return found
+
+
+def both(views: tuple[SparseRows, SparseRows]) -> tuple[np.ndarray, np.ndarray]:
+    first, second = views
+    return dense(first), dense(second)
+
+
+def order_of(source: ViewSource, seed: int = 0) -> Tensor:
+    return source.epoch(1).order(torch.Generator().manual_seed(seed))
+
+
+def test_two_views_of_the_profiles_that_were_asked_for_differ(made: Made) -> None:
+    index = torch.tensor([7, 3, 50])
+    first, second = both(source_of(made).epoch(1).take(index))
+    whole = made[1].rows.toarray()[index.numpy()]
+    for view in (first, second):
+        assert view.shape == whole.shape
+        assert (whole[view > 0] > 0).all()  # thinning takes molecules away and adds none
+        assert 0 < (view > 0).sum() < (whole > 0).sum()
+    assert not np.array_equal(first, second)
+
+
+def test_views_that_change_nothing_are_the_profiles(made: Made) -> None:
+    source = ViewSource(made[0], made[1], viewer_of(made, [("mask", 0.0)]), BATCH, 0)
+    index = torch.tensor([9, 0, 31])
+    expected = made[2].apply(made[1].take(index.numpy())).toarray()
+    for view in both(source.epoch(1).take(index)):
+        np.testing.assert_allclose(view, expected)
+
+
+def test_seed_and_epoch_and_batch_decide_the_views_and_nothing_else(made: Made) -> None:
+    batches = order_of(source_of(made)).split(BATCH)
+    pairs, again = source_of(made).epoch(2), source_of(made).epoch(2)
+    expected = [both(pairs.take(index)) for index in batches]
+    np.random.default_rng(5).random()
+    for index, views in reversed(list(zip(batches, expected, strict=True))):  # whatever was drawn before
+        np.testing.assert_array_equal(both(again.take(index)), views)
+    others = source_of(made).epoch(3), source_of(made, seed=1).epoch(2)
+    assert not any(np.array_equal(both(other.take(batches[0]))[0], expected[0][0]) for other in others)
+
+
+def test_an_order_has_every_profile_once(made: Made) -> None:
+    order = order_of(source_of(made, batch_size=20))
+    assert sorted(order.tolist()) == list(range(N_PROFILES))
+    assert not torch.equal(order, order_of(source_of(made, batch_size=20), seed=1))
+    assert torch.equal(order, order_of(source_of(made, batch_size=20)))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_kept"), [(100 - LEAST, 100), (101 - LEAST, 101 - LEAST), (99, 99), (200, 100)]
+)
+def test_a_last_batch_is_left_out_where_it_is_too_small(made: Made, batch_size: int, n_kept: int) -> None:
+    order = order_of(source_of(made, batch_size=batch_size))
+    assert len(order) == len(set(order.tolist())) == n_kept
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_joint_batches_are_of_the_same_profiles(made: Made, is_split: bool) -> None:
+    network, expression, preprocess = made
+    joint = JointSource(source_of(made), PairSource(network, expression, preprocess, is_split, 2, 0))
+    batches = joint.epoch(1)
+    order = batches.order(torch.Generator().manual_seed(0))
+    assert sorted((order % N_PROFILES).tolist()) == sorted(set((order % N_PROFILES).tolist()))
+    assert len(order) == N_PROFILES - N_PROFILES % BATCH  # the rest, 10, is below the least
+    views, (inputs, target) = batches.take(order[:BATCH])
+    np.testing.assert_array_equal(both(views), both(source_of(made).epoch(1).take(order[:BATCH] % N_PROFILES)))
+    whole = expression.rows.toarray()[order[:BATCH].numpy() % N_PROFILES]
+    for rows in (inputs, target):
+        assert (whole[dense(rows) > 0] > 0).all()
+        assert bool((dense(rows) > 0).any(axis=1).all())
+
+
+def test_validation_views_are_of_all_profiles_in_order_and_always_the_same(made: Made) -> None:
+    viewer = viewer_of(made, [("mask", 0.0)])
+    batches = validation_views(viewer, made[1], BATCH, seed=0)
+    assert [batch[0].n_profiles for batch in batches] == [25, 25, 25, 25]  # of nearly equal size, at most 30
+    whole = made[2].apply(made[1]).toarray()
+    for side in (0, 1):
+        found = np.concatenate([dense(batch[side]) for batch in batches])
+        np.testing.assert_allclose(found, whole)
+    viewer = viewer_of(made, [("thin", 0.3)])
+    first, again, other = (validation_views(viewer, made[1], BATCH, seed) for seed in (0, 0, 1))
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(both(one), both(two))
+    assert not np.array_equal(both(first[0]), both(other[0]))
+    assert not any(np.array_equal(both(one)[0][0], both(two)[0][0]) for one, two in pairwise(first))
