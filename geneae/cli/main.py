@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from geneae.cli.flags import (
     options,
 )
 from geneae.settings.errors import InputError, Interrupted
-from geneae.settings.settings import Settings, part_of_labels
+from geneae.settings.settings import Settings
 
 WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is rounding
 
@@ -169,15 +169,14 @@ def fit(
 
 def _say_results(model: Any, settings: Settings, null: bool, say: Callable[[str], None]) -> None:
     """What came of a fit: its split, tables, conclusion, training and what is wrong with it."""
-    from geneae.cli.tables import batch_table, label_table, metrics_table, null_lines
-    from geneae.fitting.runs import conclude, judged_split
+    from geneae.cli.tables import latent_tables, metrics_table, null_lines
+    from geneae.fitting.runs import judged_split
 
     found, split = model.evaluation_, judged_split(settings)
-    part = part_of_labels(settings.loss, settings.metric)
     say(_split_line(model))
-    for table in filter(None, (metrics_table(found), label_table(found, part), batch_table(found))):
+    for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(table)
-    say(conclude(found, split))
+    say(model.conclusion_)
     if null:
         say(null_lines(found, model.diagnostics_, split))
     say(_training_line(model))

@@ -18,7 +18,7 @@ from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.evaluation.diagnostics import against_null, to_table
-from geneae.evaluation.reconstruction import COLUMNS, evaluate, gene_correlation
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT, write_evaluation
 from geneae.fitting.fit import fit
 from geneae.folders.card import FILE as CARD
@@ -62,6 +62,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         gene, mean and correlation over the test profiles; empty where nothing is reconstructed.
     diagnostics_
         name, value, limit, fires, message.
+    conclusion_
+        What came of the fit, in sentences.
     """
 
     def __init__(
@@ -203,6 +205,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
+        self.conclusion_ = fitted.conclusion
         for name in NULLS if null else ():
             without = fit(profiles, settings, on_epoch, name, folder, resume)
             judged = against_null(
@@ -244,7 +247,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles, expression = self._match(data, layer, use_raw)
         split = pd.Series("all", index=profiles.names)
         table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
-        return table[table["model"] == "model"].set_index("profile")[list(COLUMNS)]
+        return table[table["model"] == "model"].set_index("profile")[list(BY_PROFILE)]
 
     def score(self, data: Any, y: Any = None) -> float:
         """Mean cosine of profiles and their reconstructions, -1 to 1, higher is better: what `GridSearchCV` maximises.

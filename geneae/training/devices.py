@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -144,6 +146,11 @@ def open_ranks(settings: Settings) -> Ranks:
         return tensor
 
     return Ranks(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
+
+
+def load_ahead() -> None:
+    """Load Lightning Fabric on a thread of its own: it takes seconds, and what comes before a training needs none."""
+    Thread(target=import_module, args=("lightning_fabric",)).start()
 
 
 def is_first() -> bool:
