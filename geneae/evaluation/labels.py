@@ -149,16 +149,22 @@ class _Prepared:
         return Judgement(metrics, profiles, found, label_verdict(profiles, split))
 
 
-def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> np.ndarray:
-    """(n,) whether the training profiles vote for the right label of each profile of a split.
+def nearest_labels(reference: Representation, labels: np.ndarray, queries: Representation, k: int) -> np.ndarray:
+    """(n_queries,) labels that the k nearest references by cosine vote for, each with exp(cosine / 0.1).
 
-    The k nearest by cosine vote, each with exp(cosine / 0.1) (Wu et al. 2018, arXiv 1805.01978); where there are fewer
-    training profiles, all vote.
+    Wu et al. 2018, arXiv 1805.01978. Where there are fewer references, all vote.
     """
+    k = min(k, reference.shape[0])
+    voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_vote_weights)
+    found: np.ndarray = voters.fit(reference, labels).predict(queries)
+    return found
+
+
+def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> np.ndarray:
+    """(n,) whether the training profiles vote for the right label of each profile of a split."""
     train, judged = known.among("train"), known.among(name)
-    voters = KNeighborsClassifier(min(k, len(train)), metric="cosine", algorithm="brute", weights=_vote_weights)
-    voters.fit(values[train], known.labels[train])
-    right: np.ndarray = voters.predict(values[judged]) == known.labels[judged]
+    found = nearest_labels(values[train], known.labels[train], values[judged], k)
+    right: np.ndarray = found == known.labels[judged]
     return right
 
 
