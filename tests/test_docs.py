@@ -41,7 +41,7 @@ def outputs() -> list[Any]:
 def test_the_notebook_runs_without_a_warning(outputs: list[Any]) -> None:
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     said = "".join(output.text for output in outputs if output.get("name") == "stdout")
-    assert "On 168 test profiles, judged against the other half of the molecules" in said
+    assert "On 168 test profiles, evaluated against the other half of the molecules" in said
     assert "By held-out cosine on 168 test profiles and 2 seeds, against mse: " in said
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
     assert [name in tables[1] for name in ("model", "shrunken_pca", "pca", "mean_profile")] == [True] * 4

@@ -24,8 +24,8 @@ from geneae.models.model import Model
 from geneae.settings.errors import InputError, unknown
 from geneae.training.loop import Training
 
-LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # with the profile itself, as in the benchmark of scib-metrics
-KBET_LEVEL = 0.05  # below it the test says that a neighbourhood is not mixed
+LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # including the profile itself, as in the benchmark of scib-metrics
+KBET_LEVEL = 0.05  # a neighbourhood with a lower p value counts as not mixed
 SHUFFLED = "shuffled_batches"
 OF_BATCHES = ("ilisi", "kbet", "bras")
 NO_MERIT = "Good mixing alone proves nothing: a latent space without any information mixes batches perfectly."
@@ -47,22 +47,23 @@ class Batches(Judge):
     columns = (*OF_BATCHES, BY_PROFILE[0])
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Refuse a column that is missing or holds too few profiles of a value; None without `--batch`."""
+        """Refuse a column that is missing, or has one value or too many; None without `--batch`."""
         return None if data.settings.batch_key is None else _Prepared(data, batched(data, data.settings.batch_key))
 
     def head(self, settings: Mapping[str, Any]) -> str:
-        """What 0 means, and how many profiles there are."""
-        return "How the latents mix batches, on {sizes} profiles; 0 is apart, shuffled batches are mixed"
+        """Meaning of the scale, and numbers of profiles."""
+        return "How well the latents mix batches, on {sizes} profiles; 0: separate; shuffled batches: fully mixed"
 
     def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
-        """How the numbers are made and what they are worth."""
+        """Definitions of the numbers, and what they do not show."""
         return (
-            "iLISI, kBET and, where there are labels, BRAS: how well the latents mix batches; 0 is apart, and shuffled "
-            "batches are mixed. iLISI: how many batches the neighbours of a profile come from, the median over "
-            "profiles, scaled to 0 to 1. kBET: the share of neighbourhoods that hold batches in the proportions of all "
-            "profiles, a strict test. BRAS: 1 minus the size of the silhouette width of batches within a label, mean "
-            f"over labels. {NO_MERIT} Where batches hold other kinds of profiles, iLISI and kBET should stay below "
-            "what shuffled batches give. BRAS does not mind, but noise in many dimensions, as in raw input, raises it."
+            "iLISI, kBET and, with labels, BRAS measure how well the latents mix batches: 0 is separate, and shuffled "
+            "batches are fully mixed. iLISI: the number of batches among the neighbours of a profile, as the "
+            "median over profiles, scaled to 0 to 1. kBET: the share of neighbourhoods with the batch proportions of "
+            "all profiles, by a strict test. BRAS: 1 minus the absolute silhouette width of batches within a label, "
+            f"mean over labels. {NO_MERIT} Where batches contain different kinds of profiles, iLISI and kBET should "
+            "stay below their values for shuffled batches. This does not affect BRAS, but noise in many dimensions, as "
+            "in raw input, raises it."
         )
 
 
@@ -73,7 +74,7 @@ class _Prepared:
 
     @property
     def watch(self) -> Watch | None:
-        """None: mixing is not followed through training."""
+        """None, because mixing is evaluated only after training."""
         return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
@@ -87,22 +88,22 @@ class _Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Batched:
-    """Profiles of a batch, and what each is for."""
+    """Profiles with a batch, and the split of each."""
 
     matrix: sparse.csr_matrix
-    """(n, n_genes) as the network sees them."""
+    """(n, n_genes) preprocessed profiles."""
     batches: np.ndarray
-    """(n,) whole numbers from 0 on."""
+    """(n,) integer codes from 0."""
     labels: np.ndarray | None
-    """(n,) whole numbers, within equal ones of which batches are compared; None without labels."""
+    """(n,) integer codes; BRAS compares batches among profiles of equal label. None without labels."""
     split: np.ndarray
     """(n,) `train`, `validation` or `test`."""
 
 
 def batched(data: JudgingData, key: str) -> Batched:
-    """At most 5,000 profiles of each split that have a batch, by a column of `obs`, and a label where labels are given.
+    """Up to 5,000 profiles of each split that have a batch in column `key` of `obs` and, with `--label`, a label.
 
-    Those that `labels.labelled` takes, where every profile has both.
+    These are the profiles of `labels.labelled` if every profile has both.
     """
     obs, label = data.obs, data.settings.label
     for column in filter(None, (key, label)):
@@ -115,7 +116,7 @@ def batched(data: JudgingData, key: str) -> Batched:
     found, batches = np.unique(batches[kept], return_inverse=True)
     if not 2 <= len(found) <= len(kept) / 2:
         raise InputError(
-            f"there must be two batches or more, of at least two profiles each on average; column '{key}' has "
+            f"there must be at least two batches, with at least two profiles each on average; column '{key}' has "
             f"{len(found)} different values among {len(kept):,} profiles. Name another column with --batch."
         )
     labels = None if labels is None else labels[kept]
@@ -125,9 +126,9 @@ def batched(data: JudgingData, key: str) -> Batched:
 
 def neighbours(values: Representation, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, k) positions of the nearest profiles by Euclidean distance, each profile itself first, and (n, k) float32
-    distances less that to the nearest other profile.
+    distances minus the distance to the nearest other profile.
 
-    What is weighted by exp(-beta distance) does not see what is taken off, and large distances no longer vanish there.
+    The subtraction does not change normalised weights exp(-beta distance), and keeps them from underflowing to 0.
     """
     distance, of = NearestNeighbors(n_neighbors=k - 1, algorithm="brute").fit(values).kneighbors()
     distance = np.column_stack([np.zeros(len(of)), distance - distance[:, :1]])
@@ -139,16 +140,16 @@ def lisi_and_kbet(of: np.ndarray, distance: np.ndarray, batches: np.ndarray) -> 
 
     LISI is the inverse Simpson index of the batches among 90 neighbours at a perplexity of 30 (Korsunsky et al. 2019).
     kBET accepts where a chi-squared test finds the batches of 50 neighbours in the proportions of all profiles (Büttner
-    et al. 2019). Where there are fewer profiles, all are neighbours.
+    et al. 2019). With fewer profiles, all are neighbours.
 
     Parameters
     ----------
     of, distance
-        Of `neighbours`.
+        Results of `neighbours`.
     batches
-        (n,) whole numbers.
+        (n,) integer codes from 0.
     """
-    import jax  # slow to load, and optional, as scib-metrics is
+    import jax  # slow to load, and optional like scib-metrics
 
     scib = _scib()
     n = KBET_NEIGHBOURS
@@ -160,7 +161,7 @@ def lisi_and_kbet(of: np.ndarray, distance: np.ndarray, batches: np.ndarray) -> 
 
 def _scib() -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)  # of umap, which it loads
+        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)  # from umap, which it loads
         import scib_metrics
         import scib_metrics.nearest_neighbors
     return scib_metrics
@@ -168,10 +169,10 @@ def _scib() -> Any:
 
 def batch_silhouette(values: Representation, batches: np.ndarray) -> np.ndarray:
     """(n,) (b - a) / max(a, b), -1 to 1, 0 where batches are mixed: a is the mean cosine distance of a profile to the
-    others of its batch, b that to all profiles of other batches. 0 for the only profile of a batch.
+    others of its batch, b its mean to all profiles of other batches. 0 for the only profile of a batch.
 
-    A mean cosine distance is one minus a product with a sum of unit vectors, so that it is exact on sparse profiles
-    and takes no n x n distances. A profile of zeros is at distance 1 from all; in scib-metrics it makes others NaN.
+    A mean cosine distance is one minus a product with a sum of unit vectors, which is exact for sparse profiles and
+    needs no n x n distances. A profile of zeros has distance 1 to all others; in scib-metrics it makes others NaN.
     """
     unit = normalize(values.astype(np.float64))
     similarity = unit @ (unit.T @ np.eye(batches.max() + 1)[batches])  # (n, n_batches), sums over a batch
@@ -185,8 +186,8 @@ def batch_silhouette(values: Representation, batches: np.ndarray) -> np.ndarray:
 
 
 def bras_by_profile(values: Representation, batches: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) one minus the size of `batch_silhouette` among profiles of the same label (BRAS, Rautenstrauch and Ohler
-    2025): 0 to 1, where batches are mixed; NaN where a label has one batch alone, or one profile in each."""
+    """(n,) one minus the absolute `batch_silhouette` among profiles of the same label (BRAS, Rautenstrauch and Ohler
+    2025): 0 (separate) to 1 (mixed); NaN where a label has only one batch, or only one profile in each batch."""
     found = np.full(len(batches), np.nan)
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
@@ -197,20 +198,20 @@ def bras_by_profile(values: Representation, batches: np.ndarray, labels: np.ndar
 
 
 def judge_batches(known: Batched, representations: dict[str, Representation], seed: int) -> pd.DataFrame:
-    """Judge how representations mix batches, on validation and test profiles.
+    """Evaluate how well representations mix batches, on validation and test profiles.
 
-    Neighbours and distances are taken among all of these profiles, training ones too, as few of a batch may be in a
-    split. The model `shuffled_batches` is the raw input with batches permuted over the profiles.
+    Neighbours and distances are taken among all of these profiles, training profiles included, because a split may
+    hold few profiles of a batch. The model `shuffled_batches` is the raw input with batches permuted over the profiles.
 
     Returns
     -------
-    Rows of `Evaluation.metrics`. All lie between 0, batches apart, and 1. `ilisi`: the median LISI of the profiles,
-    less 1, over the number of batches less 1; 1 where neighbours come from all batches equally, which shuffled batches
-    of unequal size do not. `kbet`: the share of neighbourhoods with batches in the proportions of all, at least 0.95 or
-    so where they are shuffled; a strict test, often near 0. With labels `bras`: the mean over labels of the mean of
-    `bras_by_profile`; it alone does not mind that batches hold other kinds of profiles, and noise in many dimensions,
-    as in the raw input, raises it. Which way is better is left open: mixing is lost where batches differ in biology,
-    and gained where everything is forgotten.
+    Rows of `Evaluation.metrics`, all between 0 (separate batches) and 1. `ilisi`: (median LISI of the profiles - 1) /
+    (number of batches - 1); 1 where neighbours come from all batches equally, which shuffled batches of unequal size do
+    not reach. `kbet`: the share of neighbourhoods with the batch proportions of all profiles; about 0.95 or more for
+    shuffled batches; a strict test, often near 0. With labels also `bras`: the mean over labels of the mean
+    `bras_by_profile`; only `bras` is not affected by batches with different kinds of profiles, and noise in many
+    dimensions, as in raw input, raises it. Neither direction counts as better: batches that differ in biology mix less,
+    and a latent space without information mixes everything.
     """
     shuffled = np.random.default_rng(seed).permutation(known.batches)
     k = min(LISI_NEIGHBOURS, len(known.batches))
@@ -232,12 +233,12 @@ def judge_batches(known: Batched, representations: dict[str, Representation], se
 
 
 def mixing_verdict(metrics: pd.DataFrame, split: str) -> str:
-    """How far the latents mix batches beside controls and full mixing, on a split, by iLISI; and what that is worth."""
+    """Sentences on how well the latents mix batches, by iLISI on a split, next to controls and shuffled batches."""
     number = {name: value(metrics, name, split, OF_BATCHES[0]) for name in Batches.models}
     beside = ", ".join(
         f"{Batches.models[name].of_size} {number[name]:.4f}" for name in ("raw_input", "pca", "random_encoder")
     )
     return (
-        f"By iLISI (0: batches apart; {number[SHUFFLED]:.4f} where they are shuffled) the latent mixes batches by "
+        f"Mixing of batches by iLISI (0: separate; {number[SHUFFLED]:.4f}: shuffled batches): latent "
         f"{number['model']:.4f}, {beside}. {NO_MERIT}"
     )

@@ -3,21 +3,21 @@
 import numpy as np
 from scipy import stats
 
-DRAWS = 2000  # of profiles and seeds
+DRAWS = 2000  # bootstrap samples of profiles and seeds
 
 
 def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
-    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided p value from its spread.
+    """Mean of (n_seeds, n_profiles) differences, its 95 % bootstrap interval, and a two-sided p value from its spread.
 
-    Few seeds drawn again vary too little, by the root of (n - 1) / n, and their spread is known badly: draws are
-    widened by that root, and Student's t takes the place of the normal distribution.
+    Resampling n seeds underestimates their spread, by the factor sqrt((n - 1) / n), and few seeds give a poor estimate
+    of it: deviations between seeds are divided by this factor, and Student's t replaces the normal distribution.
     """
     rng = np.random.default_rng(seed)
     n_seeds, n_profiles = differences.shape
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
     seeds = 1 / n_seeds + (seeds - 1 / n_seeds) * np.sqrt(n_seeds / max(1, n_seeds - 1))
     means = np.empty(DRAWS)
-    for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
+    for start in range(0, DRAWS, 100):  # a hundred at a time to save memory
         drawn = rng.integers(n_profiles, size=(100, n_profiles))
         means[start : start + 100] = np.take_along_axis(seeds[start : start + 100] @ differences, drawn, axis=1).mean(1)
     mean, spread = float(differences.mean()), float(means.std())
@@ -30,8 +30,8 @@ def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float
 
 
 def _freedom(differences: np.ndarray) -> float:
-    """Degrees of freedom of a variance that is the sum of one between seeds and one between profiles (Satterthwaite
-    1946): from the number of seeds less one, where seeds differ most, to the number of profiles less one."""
+    """Degrees of freedom of the sum of a variance between seeds and a variance between profiles (Satterthwaite 1946):
+    from the number of seeds minus one, where seeds differ most, to the number of profiles minus one."""
     variances, freedoms = [], []
     for means in (differences.mean(1), differences.mean(0)):
         if len(means) > 1:

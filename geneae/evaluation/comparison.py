@@ -1,4 +1,4 @@
-"""Arms of a comparison against the first one: paired differences by profile, over seeds, with plain verdicts."""
+"""Configurations compared with the first one: paired differences by profile, over seeds, with verdicts."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from geneae.evaluation.table import CEILING, DRAWN, METRIC_FACTS, metric_facts
 from geneae.losses.names import find_loss
 
 ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, BY_PROFILE[0])
-"""Metrics that an answer is given by: the first that there is."""
-UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result is one of its seeds
-LEVEL = 0.05  # of the family of all comparisons, after Holm
+"""Metrics that can decide the answer: the first one that is available does."""
+UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result depends on the seed
+LEVEL = 0.05  # significance level of the family of all comparisons, after Holm
 BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
-SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
+SAME_SHARE = 1e-4  # of an error: where cosines near 0.7 differ by `SAME`, errors differ by about this share
 COMPARED = {name: facts for name, facts in METRIC_FACTS.items() if facts.is_by_profile and facts.better}
 """Facts about the metrics that are compared profile by profile."""
 
@@ -27,17 +27,17 @@ class Arm:
     """One choice of loss, cut and latent, run with several seeds on one split."""
 
     name: str
-    """As tables show it."""
+    """Name in tables."""
     loss: str
-    """Of the runs."""
+    """Loss of the runs."""
     profiles: dict[int, pd.DataFrame]
-    """By seed, the rows of `profiles.csv` of one split, indexed by profile."""
+    """Rows of `profiles.csv` of one split, indexed by profile; by seed."""
     center: str = "none"
-    """Centring of the loss, in which `rescaled_mse` is taken."""
+    """Centring of the loss and of `rescaled_mse`."""
 
     @property
     def is_scale_free(self) -> bool:
-        """Whether the length of its predictions is left undetermined."""
+        """Whether its loss leaves the length of predictions undetermined."""
         return find_loss(self.loss).is_scale_free
 
 
@@ -45,18 +45,18 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     """Paired differences of every arm to the first.
 
     For each metric the difference is taken profile by profile and seed by seed; interval and p value come from a
-    bootstrap that draws profiles and seeds again, so that they hold for other profiles and other seeds alike. p values
-    are corrected over all comparisons of the table (Holm 1979). What is below the last digit that tables show is no
-    difference, however certain: `SAME` for cosines, a share `SAME_SHARE` of the reference for errors.
+    bootstrap over profiles and seeds, so that they hold for other profiles and other seeds. p values are corrected over
+    all comparisons of the table (Holm 1979). A difference below the last digit in tables counts as none, however
+    certain: below `SAME` for cosines, below a share `SAME_SHARE` of the reference for errors.
 
     Parameters
     ----------
     arms
         At least two, with the same profiles and seeds.
     split
-        Named in the table.
+        Split, a column of the table.
     seed
-        Of the bootstrap: the same table every time.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def _mean(arm: Arm, metric: str) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values corrected for their number by Holm's step-down method; NaN stays and does not count."""
+    """p values corrected for their number by Holm's step-down method; NaN remains NaN and is not counted."""
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -136,8 +136,8 @@ def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
     Returns
     -------
     arm, metric, mean, deviation, least, most, success_rate, n_seeds, fires. The metric is the skill, or without counts
-    the share of the way from the mean profile's cosine to 1; a seed succeeds above 0.05. It fires where a seed has
-    failed, or the deviation between seeds is more than a quarter of the mean.
+    the share of the way from the mean profile's cosine to 1; a seed succeeds above 0.05. `fires` is true where a seed
+    failed, or where the deviation between seeds is more than a quarter of the mean.
     """
     means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
 
@@ -174,10 +174,10 @@ def seed_sentence(seeds: pd.DataFrame) -> str:
     ]
     said = ""
     if failed:
-        said += f" No seed does clearly better than the mean profile: {'; '.join(failed)}. Prefer another arm."
+        said += f" No seed clearly beats the mean profile: {'; '.join(failed)}. Prefer another configuration."
     if unsteady:
         said += (
-            f" The seed decides: {'; '.join(unsteady)}. Show all seeds; lower the learning rate, or with a hinge use "
+            f" The seed decides: {'; '.join(unsteady)}. Report all seeds; lower the learning rate, or with a hinge use "
             "softmax, mean or fewer negatives, or a smaller initial norm."
         )
     return said
@@ -196,7 +196,7 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     """
     known = [name for name in ANSWERED_BY if (paired["metric"] == name).any()]
     if not known:
-        return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
+        return "These configurations have no metric in common: fit with --label KEY, which evaluates all latents alike."
     metric, facts = known[0], metric_facts(known[0])
     rows = paired[paired["metric"] == metric]
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]

@@ -19,23 +19,23 @@ UNTRAINED = {
     "pca": ModelFacts(BASELINES["pca"].title, BASELINES["pca"].is_sized, BASELINES["pca"].line),
     "random_encoder": ModelFacts("random encoder"),
 }
-"""Controls by name."""
-SUPERVISED_EPOCHS, SUPERVISED_RATE = 40, 2e-3  # of the encoder that is trained on labels
+"""Controls without a trained network, by name."""
+SUPERVISED_EPOCHS, SUPERVISED_RATE = 40, 2e-3  # of the training of an encoder on labels
 
 
 def untrained_controls(
     matrix: sparse.csr_matrix, baselines: Baselines, settings: Settings
 ) -> dict[str, Representation]:
-    """Representations that need no training, by name: the input itself, PCA of the same size, a random encoder.
+    """Representations without a trained network, by name: the input itself, PCA of the same size, a random encoder.
 
     Parameters
     ----------
     matrix
         (n_profiles, n_genes) normalised profiles.
     baselines
-        Of the fit.
+        Baselines of the fit.
     settings
-        Size of the latent, and the seed of the random encoder.
+        Settings of the fit: the latent, the hidden layers, and the seed of the random encoder.
     """
     with torch.random.fork_rng(devices=[]):
         encoder = _random_encoder(baselines, settings)
@@ -46,16 +46,16 @@ def untrained_controls(
 def supervised_control(
     matrix: sparse.csr_matrix, labels: np.ndarray, train: np.ndarray, baselines: Baselines, settings: Settings
 ) -> np.ndarray:
-    """(n_profiles, n_latent) latents of the plain encoder trained on the labels, which shows what its form can hold.
+    """(n_profiles, n_latent) latents of the plain encoder trained on the labels: what this architecture can reach.
 
     Parameters
     ----------
     matrix, baselines, settings
-        As for `untrained_controls`.
+        See `untrained_controls`.
     labels
-        (n_profiles,) whole numbers from 0.
+        (n_profiles,) integer codes from 0.
     train
-        Positions of the profiles that it is trained on.
+        Positions of the training profiles.
     """
     with torch.random.fork_rng(devices=[]):
         encoder = _random_encoder(baselines, settings)
@@ -64,7 +64,7 @@ def supervised_control(
 
 
 def _random_encoder(baselines: Baselines, settings: Settings) -> Network:
-    """The plain encoder before any training; sets the random numbers of torch."""
+    """The plain encoder before training; sets the seed of torch."""
     torch.manual_seed(settings.seed)
     encoder = random_network(baselines.whole.mean, settings.n_latent, settings.hidden, settings.dropout)
     encoder.drop_decoder()
@@ -74,7 +74,7 @@ def _random_encoder(baselines: Baselines, settings: Settings) -> Network:
 def _train_on_labels(
     network: Network, matrix: sparse.csr_matrix, labels: np.ndarray, n_labels: int, settings: Settings
 ) -> None:
-    """Train an encoder, in place, to tell labels by a linear layer on its latent."""
+    """Train an encoder, in place, to predict labels through a linear layer on its latent."""
     store, targets = RowStore(matrix), torch.from_numpy(labels).long()
     layer = nn.Linear(settings.n_latent, n_labels)
     parameters = [*network.parameters(), *layer.parameters()]

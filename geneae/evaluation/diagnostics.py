@@ -1,4 +1,4 @@
-"""What is wrong with a fit, if anything: each diagnostic has a value, a limit and words for when it fires."""
+"""Diagnostics of a fit: what may be wrong, each with a value, a limit and a message for when it fires."""
 
 from dataclasses import asdict
 
@@ -18,22 +18,22 @@ from geneae.models.baselines import BASELINES
 from geneae.models.model import Model
 from geneae.training.monitor import COLLAPSES, effective_rank, perplexity
 
-MOST_PROFILES = 3000  # that are looked at; their reconstructions are compared with each of them
+MOST_PROFILES = 3000  # at most; every reconstruction is compared with each of them
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
-DIVERSITY = 0.05  # of the simplest rival's
-USED = 0.1  # share of the latents that the reconstruction should make use of
+DIVERSITY = 0.05  # share of the diversity of (shrunken) PCA
+USED = 0.1  # share of the latents that the reconstruction should use
 NORM_RANGE = (0.1, 10.0)
 
 
 def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split: str) -> list[Diagnostic]:
-    """All diagnostics of a fit, on the judged profiles of one split.
+    """All diagnostics of a fit, on the profiles of one split.
 
     Parameters
     ----------
     model, evaluation
-        Of the fit.
+        Model and numbers of the fit.
     expression
-        The profiles of `split`; of many, 3,000 are looked at.
+        Profiles of `split`; reconstructions and latents of the first 3,000 at most are examined.
     split
         `test` or `validation`.
     """
@@ -50,18 +50,18 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
 
 
 def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str, split: str) -> list[Diagnostic]:
-    """Whether a fit has learned more than the same fit where there is nothing to learn.
+    """Diagnostics of whether a fit has learned more than the same fit of a permuted control, with nothing to learn.
 
-    Compared is the gain over the mean profile, each on its own data, in held-out cosine (centred cosine without
-    counts), profile by profile. A null below its mean profile counts as that, which needs no signal either. Where the
-    fit gains no more than its null, (shrunken) PCA tells whose fault that is.
+    The gain over the mean profile, each on its own data, is compared profile by profile, in held-out cosine (centred
+    cosine without counts). A control below its mean profile counts as equal to it, which needs no signal either. Where
+    the fit gains no more than its control, (shrunken) PCA shows whether data or model are the reason.
 
     Parameters
     ----------
     evaluation, null_evaluation
-        Of the fit, and of the fit of the null with the same settings and split.
+        Numbers of the fit, and of the control with the same settings and split.
     null
-        Name in `geneae.data.permuted.NULLS`.
+        Name of the control in `geneae.data.permuted.NULLS`.
     split
         `test` or `validation`.
     """
@@ -86,25 +86,25 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
             not excess > needed,
             f"The model gains no more over the mean profile than the same fit with {title}, "
             + (
-                f"but {reached} does: these data hold a signal, and it is the model that has not learned it. Look at "
-                "the learning rate, the epochs and the latent."
+                f"but {reached} does: these data contain a signal that the model has not learned. Check the learning "
+                "rate, the epochs and the latent."
                 if rival_excess > rival_needed
-                else f"and neither does {reached}: as far as these profiles can show, there is nothing to learn about "
-                "single ones, and another loss or longer training will not change that."
+                else f"and neither does {reached}: these profiles do not show that there is anything to learn about "
+                "single profiles, and another loss or longer training will not change that."
             ),
         ),
     ]
 
 
 def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:
-    """The collapse that a training ended in; nothing where it did not.
+    """Diagnostic of the collapse that ended a training; empty without one.
 
     Parameters
     ----------
     collapse
-        Name in `geneae.training.monitor.COLLAPSES`.
+        Name in `geneae.training.monitor.COLLAPSES`, or None.
     epochs_run
-        Of the training.
+        Number of epochs of the training.
     """
     if collapse is None:
         return []
@@ -113,35 +113,35 @@ def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:
 
 
 def _gain(evaluation: Evaluation, model: str, split: str, metric: str) -> pd.Series:
-    """What a model gains over the mean profile, by profile."""
+    """Gain of a model over the mean profile, by profile."""
     chosen = evaluation.profiles[evaluation.profiles["split"] == split].set_index("profile")
     of, trivial = (chosen.loc[chosen["model"] == name, metric] for name in (model, "mean_profile"))
     return of - trivial
 
 
 def _excess(gain: pd.Series, of_null: pd.Series) -> tuple[float, float]:
-    """Mean gain over that of the null, and what it has to be above to be one that the data can show."""
+    """Mean gain in excess of that of the control, and the limit above which the data show an excess."""
     known = (gain - of_null if of_null.mean() > 0 else gain).dropna()
     error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("inf")
     return float(known.mean()), max(SAME, CLEAR * error)
 
 
 def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
-    """A number of a null, beside that of the fit; it does not fire."""
+    """A number of a control, next to that of the fit; it does not fire."""
     beside = "this fit has none" if np.isnan(own) else f"this fit: {own:.4f}"
     return Diagnostic(f"{null}_{name}", of_null, beside, False, "")
 
 
 def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> pd.DataFrame:
-    """heldout_cosine (or centred_cosine), gain_over_mean_profile and skill of the fit and its nulls, by title; empty
-    without nulls.
+    """Table of heldout_cosine (or centred_cosine), gain_over_mean_profile and skill, for the fit and its permuted
+    controls by title; empty without controls.
 
     Parameters
     ----------
     metrics, diagnostics
         Tables of a run.
     split
-        That the diagnostics are of.
+        Split of the diagnostics.
     """
     values = dict(zip(diagnostics["name"], diagnostics["value"], strict=True))
     columns = [
@@ -159,13 +159,13 @@ def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> 
 
 
 def to_table(diagnostics: list[Diagnostic]) -> pd.DataFrame:
-    """name, value, limit, fires, message."""
+    """Table with the columns name, value, limit, fires and message."""
     return pd.DataFrame([asdict(diagnostic) for diagnostic in diagnostics])
 
 
 @torch.no_grad()
 def _hidden(model: Model, matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
-    """Hidden layer before the last matrix, and latents, of whole profiles."""
+    """Hidden values before the last matrix, and latents, of complete profiles."""
     latent = model.network.encode(model.network.scores(sparse_rows(matrix), model.shift(is_half=False)))
     return model.network.decode(latent), latent
 
@@ -179,10 +179,10 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
             skill,
             f"{CONSTANT_SKILL} to {COPYING_SKILL}",
             bool(skill < CONSTANT_SKILL or skill > COPYING_SKILL),
-            "The model is as good as the mean profile: it has learned nothing about single profiles."
+            "The model is not clearly better than the mean profile: it has learned nothing about single profiles."
             if skill < CONSTANT_SKILL
-            else "The model is better than the noise ceiling allows: noise is shared between the halves, or profiles "
-            "are in both training and test.",
+            else "The model is better than the noise ceiling allows: the halves share noise, or some profiles are in "
+            "both training and test.",
         )
     ]
     metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
@@ -196,7 +196,7 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
                     difference,
                     f"above {max(SAME, CLEAR * error):.5f}",
                     not difference > max(SAME, CLEAR * error),
-                    f"The model does not beat {title} of the same size: prefer {title}, it is simpler.",
+                    f"The model does not beat {title} of the same size: prefer {title}, which is simpler.",
                 )
             )
     return found
@@ -218,7 +218,7 @@ def _copying(evaluation: Evaluation, split: str) -> Diagnostic:
 
 
 def _diversity(model: Model, evaluation: Evaluation, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
-    """Variance of the predictions over that of the simplest rival's, which is not zero where there is any signal."""
+    """Variance of the predictions divided by that of (shrunken) PCA, which is positive where there is any signal."""
     ratio = _spread(model.network.output_weight(), hidden)
     rivals = predictors(model, is_half=False)
     rival = rivals.get("shrunken_pca", rivals["pca"])
@@ -232,12 +232,12 @@ def _diversity(model: Model, evaluation: Evaluation, matrix: sparse.csr_matrix, 
         diversity,
         f"above {DIVERSITY} of that of (shrunken) PCA",
         diversity < DIVERSITY,
-        "The reconstructions are nearly the same for every profile. Look at the latent, the learning rate, the cut.",
+        "The reconstructions are nearly the same for every profile. Check the latent, the learning rate and the cut.",
     )
 
 
 def _spread(weight: Tensor, hidden: Tensor) -> float:
-    """Mean squared distance of predictions weight h from their mean."""
+    """Mean squared distance of predictions, weight times hidden, from their mean."""
     centred, weight = (hidden - hidden.mean(0)).double(), weight.detach().double()
     return float(((centred @ (weight.T @ weight)) * centred).sum(1).mean())
 
@@ -266,7 +266,7 @@ def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
             rank,
             f"at least {max(1.5, 0.1 * n_latent):g}",
             n_latent > 1 and rank < max(1.5, 0.1 * n_latent),
-            "The latent has collapsed to few directions. Lower the learning rate, start from PCA, or, with a loss with "
+            "The latent has collapsed to few directions. Lower the learning rate, start from PCA or, for a loss with "
             "negatives, use --loss softmax or --negatives mean.",
         ),
         Diagnostic(
@@ -274,8 +274,8 @@ def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
             used,
             f"at least {USED * n_latent:g}",
             used < USED * n_latent,
-            f"The reconstruction makes use of about {used:.0f} of {n_latent} latents: the latent is larger than these "
-            "data can fill. Ask for a smaller --latent.",
+            f"The reconstruction uses about {used:.0f} of {n_latent} latents: the latent is larger than these data can "
+            "fill. Use a smaller --latent.",
         ),
     ]
 
@@ -287,14 +287,14 @@ def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
         ratio,
         f"{NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}",
         not NORM_RANGE[0] <= ratio <= NORM_RANGE[1],
-        f"Reconstructions are {ratio:.3g} times as long as profiles: the gradient of a cosine is divided by that, and "
-        "no squared error can be read without rescaling (rescaled_mse). Use --loss magnitude, or a cut.",
+        f"Reconstructions are {ratio:.3g} times as long as profiles: this divides the gradient of a cosine loss, and "
+        "squared errors need rescaling (rescaled_mse) to be meaningful. Use --loss magnitude, or a cut.",
     )
 
 
 @torch.no_grad()
 def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
-    """Median rank, 0 best to 1 worst, of the own profile among all by cosine with the reconstruction."""
+    """Median rank, from 0 (best) to 1 (worst), of the own profile among all, by cosine with the reconstruction."""
     n_profiles = matrix.shape[0]
     projection = model.network.project(sparse_rows(matrix), model.shift(is_half=False))
     cosines = (hidden @ projection.weight.T + projection.offset) / projection.squared.sqrt().clamp(min=1e-12)
@@ -305,5 +305,5 @@ def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagn
         rank,
         "below 0.25 (0.5 is chance)",
         n_profiles > 1 and rank >= 0.25,
-        "Reconstructions are no nearer to their own profile than to others: they are not specific.",
+        "Reconstructions are hardly nearer to their own profile than to others: they are not specific.",
     )

@@ -1,4 +1,4 @@
-"""Half against half: how well predictions from one random half of the molecules agree with the other half."""
+"""Agreement of predictions from one random half of the molecules with the other half."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from geneae.losses.metrics import METRICS, measure
 from geneae.models.ceiling import cosine_of_halves, has_molecules
 from geneae.models.model import Model
 
-REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
-EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
+REPEATS = 3  # count splits averaged in a held-out number, each in both directions
+EVALUATION_STREAM = 7  # makes the count splits of evaluation differ from those of training, whatever the seed
 
 ByModel = dict[str, np.ndarray]
-"""(n_profiles,) numbers by model."""
+"""(n_profiles,) numbers of each model, by name."""
 
 
 def half_against_half(
@@ -29,21 +29,21 @@ def half_against_half(
     Parameters
     ----------
     models
-        By name.
+        Predictors by name.
     preprocess
-        Of the profiles.
+        Preprocessing of the profiles.
     expression
         Counts in memory.
     rng
-        Divides the molecules.
+        Generator that divides the molecules.
     repeats
-        Count splits; each is taken in both directions.
+        Number of count splits, each used in both directions.
     partner
-        (n_profiles,) position of the profile whose other half is the target; its own where there is none.
+        (n_profiles,) position of the profile whose other half is the target; None: the profile itself.
 
     Returns
     -------
-    (n_profiles,) means over splits and directions by model, and the same of the cosines between the halves
+    (n_profiles,) means over count splits and directions by model, and (n_profiles,) mean cosines between the two halves
     themselves, from which the ceiling follows. NaN for profiles with fewer than 20 molecules in a half.
     """
     sums = {name: np.zeros(expression.n_profiles) for name in models}
@@ -70,7 +70,7 @@ def half_against_half(
 
 
 class HalfJudge:
-    """Held-out cosines of a model and its baselines, on count splits that the seed of its split decides."""
+    """Held-out cosines of a model and its baselines; count splits follow from the seed of the data split."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -79,16 +79,16 @@ class HalfJudge:
     def __call__(
         self, expression: Expression, start: int = 0, partner: np.ndarray | None = None
     ) -> tuple[ByModel, np.ndarray]:
-        """What `half_against_half` gives; without counts no model, and NaN for every profile.
+        """Results of `half_against_half`; without counts, no model and NaN for every profile.
 
         Parameters
         ----------
         expression
             Profiles in memory.
         start
-            Position of the first of them among all; count splits are drawn anew from there.
+            Position of the first of these among all profiles, part of the seed of the count splits.
         partner
-            (n_profiles,) position of the profile that each is to predict.
+            (n_profiles,) position of the profile that each profile predicts; None: itself.
         """
         if not self._models:
             return {}, np.full(expression.n_profiles, np.nan)

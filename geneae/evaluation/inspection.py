@@ -1,4 +1,4 @@
-"""What a data set can give before anything is trained: trivial cosines, PCA, the noise ceiling, a verdict."""
+"""Inspection of a data set before any training: trivial cosines, PCA, the noise ceiling, a verdict."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,51 +24,51 @@ from geneae.models.ceiling import (
 )
 from geneae.models.pca import Basis, fit_basis, fit_wiener
 
-MOST_PROFILES = 10_000  # inspected; more change no digit that is shown
-REPEATS = 5  # count splits that ceilings are the mean of
+MOST_PROFILES = 10_000  # at most; more change no digit that is shown
+REPEATS = 5  # count splits averaged in ceilings and held-out cosines
 SHRUNKEN_RANK = 128
-LITTLE = 0.02  # gain in held-out cosine over the mean profile below which it is hardly one
-NARROW = 0.05  # headroom below which single profiles hold nearly nothing but noise
+LITTLE = 0.02  # gain in cosine over the mean profile below which hardly anything is gained
+NARROW = 0.05  # headroom below which profiles differ by almost nothing but noise
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `geneae inspect` found. Numbers that cannot be had are None, with a sentence in `reasons`."""
+    """Results of `geneae inspect`. Numbers that are not available are None, with the reason in `reasons`."""
 
     n_profiles: int
-    """Profiles in the data."""
+    """Number of profiles in the data."""
     n_genes: int
-    """Genes in the data."""
+    """Number of genes in the data."""
     n_genes_used: int
-    """Genes seen in at least three training profiles."""
+    """Number of genes seen in at least three training profiles."""
     n_test: int
-    """Profiles that the cosines below are means over; bases and means come from the others."""
+    """Number of profiles that cosines are averaged over (ceilings: all); bases and means come from the others."""
     state: str
     """`counts`, `log_normalised` or `scaled`."""
     molecules_median: float | None
-    """Per profile."""
+    """Median number of molecules per profile."""
     density: float
     """Share of values that are not zero."""
     mean_profile_cosine: float
-    """Of whole profiles with the mean training profile."""
+    """Cosine of complete profiles with the mean training profile."""
     random_pair_cosine: float
-    """Of two different profiles."""
+    """Cosine of two different profiles."""
     permuted_cosine: float
-    """Of a profile with itself after its genes are permuted: its expectation over permutations."""
+    """Expected cosine of a profile with itself after a random permutation of its genes."""
     pca_cosine: dict[int, float]
     """Own-input cosine of PCA by size."""
     centred: dict[str, Any]
-    """The same four after the gene means are subtracted, where the mean profile is at 0."""
+    """The same four numbers after subtracting the gene means, which puts the mean profile at 0."""
     ceiling_half: float | None
-    """Most that a reconstruction from half of the molecules can reach against the other half."""
+    """Highest cosine that a reconstruction from half of the molecules can reach with the other half."""
     ceiling_half_interval: list[float] | None
-    """95 % bootstrap interval over profiles."""
+    """95 % bootstrap interval of `ceiling_half` over profiles."""
     ceiling_half_centred: float | None
-    """The same after the gene means are subtracted."""
+    """`ceiling_half` after subtracting the gene means."""
     ceiling_full: list[float] | None
-    """Interval for the cosine of whole log-normalised profiles with their expectation, by extrapolation."""
+    """Interval for the cosine of complete log-normalised profiles with their expectation, by extrapolation."""
     ceiling_counts: float | None
-    """Cosine of raw counts with their expectation, closed form."""
+    """Cosine of raw counts with their expectation, in closed form."""
     mean_profile_heldout: float | None
     """Held-out cosine of the mean profile."""
     pca_heldout: dict[int, float] | None
@@ -76,28 +76,28 @@ class Inspection:
     shrunken_pca_heldout: dict[int, float] | None
     """Held-out cosine of shrunken PCA by size."""
     headroom: float | None
-    """`ceiling_half` minus `mean_profile_heldout`: what there is to gain by telling profiles apart."""
+    """`ceiling_half` minus `mean_profile_heldout`: the most that distinguishing profiles can gain."""
     reasons: dict[str, str]
-    """Why a number is None, and where counts came from."""
+    """Reason for each number that is None, and under `counts` how counts were recovered."""
     verdict: str
-    """In plain words."""
+    """Explanation of the numbers in words."""
 
 
 def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = None) -> Inspection:
-    """Look at a data set before training.
+    """Inspect a data set before training.
 
-    Bases and means are fitted on a random four fifths of the profiles (at most 10,000 in all) and judged on the rest;
-    ceilings are taken over all of these.
+    Bases and means are fitted on a random four fifths of the profiles (at most 10,000 in all) and evaluated on the
+    remaining fifth; ceilings are averaged over all of these profiles.
 
     Parameters
     ----------
     profiles
-        Counts; or log-normalised values, from which counts are recovered where that is exact; or any others, for
-        which there is no ceiling.
+        Counts; or log-normalised values, from which counts are recovered if this is exactly possible; or other
+        values, without a ceiling.
     seed
-        Of split, bases and count splits.
+        Seed of split, bases and count splits.
     cosine
-        A cosine that somebody has reached, to be put into its place.
+        A cosine reached elsewhere, to be compared with these numbers.
     """
     rng = np.random.default_rng(seed)
     given, kept = profiles, np.flatnonzero(profiles.scan.lengths)
@@ -126,7 +126,7 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
     counts, reason = _counts(profiles, preprocess, expression)
     reasons = {"counts": reason} if reason else {}
     if counts is None:
-        missing = f"needs counts, and none are to be had: {reason}. Name them with --layer or --raw."
+        missing = f"needs counts, but none are available: {reason}. Name them with --layer or --raw."
         reasons = dict.fromkeys(("molecules_median", *HELD_OUT_FIELDS), missing)
         found |= dict.fromkeys(HELD_OUT_FIELDS)
     else:
@@ -153,7 +153,7 @@ HELD_OUT_FIELDS = (
 
 
 def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) -> tuple[Expression | None, str]:
-    """Counts in the genes of `preprocess`, as they are or recovered."""
+    """Counts in the genes of `preprocess`, given or recovered (else None), and a sentence on the recovery."""
     if profiles.state == "counts":
         return expression, ""
     recovered, reason = recover_counts(profiles)
@@ -164,7 +164,7 @@ def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) 
 
 
 def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trivial cosines and PCA of whole profiles: plain, and after the gene means are subtracted."""
+    """Trivial cosines and PCA of complete profiles: plain, and after subtracting the gene means."""
     at = frame(basis, basis.mean)
     models = linear_predictors(
         {"mean": (at, mean_profile(basis.rank))}
@@ -236,7 +236,7 @@ def _ceilings(counts: Expression, preprocess: Preprocess, seed: int, rng: np.ran
 
 
 def _ceiling_interval(cosines: np.ndarray, seed: int) -> list[float]:
-    """95 % interval over profiles of `half_ceiling`, which is the root of a mean."""
+    """95 % bootstrap interval of `half_ceiling` over profiles: the square root of that of the mean cosine."""
     known = cosines[~np.isnan(cosines)]
     if not len(known):
         return [np.nan, np.nan]
@@ -245,7 +245,7 @@ def _ceiling_interval(cosines: np.ndarray, seed: int) -> list[float]:
 
 
 def _mean(cosines: np.ndarray) -> float:
-    """Over the profiles that have one; NaN where none has."""
+    """Mean over the profiles that have a value; NaN where none has."""
     known = cosines[~np.isnan(cosines)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -278,56 +278,56 @@ def _held_out(
 
 
 def _verdict(found: dict[str, Any], cosine: float | None) -> str:
-    """What these numbers mean, in sentences."""
+    """Sentences that explain these numbers."""
     best = max(found["pca_cosine"].values())
     trivial = found["mean_profile_cosine"]
-    digits = 2 if best - trivial >= LITTLE else 4  # else both may read 1.00
+    digits = 2 if best - trivial >= LITTLE else 4  # otherwise both may read 1.00
     said = [
-        f"A cosine of {trivial:.{digits}f} is what the mean profile reaches for everybody; PCA reaches "
-        f"{best:.{digits}f} on its own input. After the gene means are subtracted the mean profile is at 0 and PCA at "
+        f"The mean profile alone reaches a cosine of {trivial:.{digits}f}, and PCA {best:.{digits}f} on its own input. "
+        "After subtracting the gene means, the mean profile is at 0 and PCA at "
         f"{max(found['centred']['pca_cosine'].values()):.2f}."
     ]
     if best - trivial < LITTLE:
-        said.append("The plain cosine hardly tells these profiles apart: read the one after gene-centring.")
+        said.append("The plain cosine hardly distinguishes these profiles: read the one after gene-centring.")
     if found["ceiling_half"] is None:
-        said.append("Without counts there is no noise ceiling: how much of the rest is noise cannot be said.")
+        said.append("Without counts there is no noise ceiling: how much of the rest is noise is unknown.")
     else:
         ceiling, trivial = found["ceiling_half"], found["mean_profile_heldout"]
         size, learned = max(found["shrunken_pca_heldout"].items(), key=lambda item: item[1])
         share = (learned - trivial) / (ceiling - trivial) if ceiling > trivial else float("nan")
         said.append(
-            f"From one half of the molecules the other half can be reached with cosine {ceiling:.3f} at most; the mean "
-            f"profile has {trivial:.3f}, and shrunken PCA of size {size} has {learned:.3f}, {100 * share:.0f} % of the "
-            "way."
+            f"A reconstruction from one half of the molecules can reach a cosine of at most {ceiling:.3f} with the "
+            f"other half; the mean profile reaches {trivial:.3f}, and shrunken PCA of size {size} {learned:.3f}, "
+            f"{100 * share:.0f} % of the way."
         )
         if not learned - trivial > LITTLE:
             said.append(_little(ceiling - trivial))
         low, high = found["ceiling_full"]
         if not np.isnan(low):
             said.append(
-                f"Of whole profiles, an own-input cosine above {low:.2f} to {high:.2f} is in part copied noise."
+                f"On complete profiles, an own-input cosine above {low:.2f} to {high:.2f} is partly copied noise."
             )
-        said.append("The ceiling takes noise for Poisson; other technical noise makes it too high.")
+        said.append("The ceiling assumes Poisson noise; other technical noise makes it too high.")
     if cosine is not None:
         said.append(judge_cosine(cosine, found))
     return " ".join(said)
 
 
 def _little(headroom: float) -> str:
-    """What it means that shrunken PCA gains hardly anything over the mean profile."""
+    """Reason why shrunken PCA gains hardly anything over the mean profile."""
     if not headroom > NARROW:
         return (
-            "There is nearly nothing to learn per profile: what tells these profiles apart is mostly noise, and longer "
+            "There is almost nothing to learn about single profiles: their differences are mostly noise, and longer "
             "training or another loss will not change that."
         )
     return (
-        f"PCA learns nearly nothing per profile, although the ceiling leaves {headroom:.3f} above the mean profile: "
-        "what there is takes more profiles than these, or is technical noise that both halves share."
+        f"PCA learns almost nothing about single profiles, although the ceiling is {headroom:.3f} above the mean "
+        "profile: learning more takes more profiles than these, or the rest is technical noise that both halves share."
     )
 
 
 def judge_cosine(cosine: float, found: dict[str, Any]) -> str:
-    """Where a cosine that somebody has reached stands on these data: plain, gene-centred, and held-out with counts."""
+    """Sentence that places a given cosine on these data: plain, gene-centred and, with counts, held-out."""
     places = []
     for title, numbers, floor in (
         ("on values as they are", found, found["mean_profile_cosine"]),
@@ -354,11 +354,11 @@ def _held_out_place(cosine: float, found: dict[str, Any]) -> str:
     if cosine < trivial:
         return f"worse than the mean profile ({trivial:.2f})"
     if cosine > ceiling:
-        return f"above the noise ceiling ({ceiling:.2f}), which no honest reconstruction is"
+        return f"above the noise ceiling ({ceiling:.2f}), which no honest reconstruction can reach"
     share = 100 * (cosine - trivial) / (ceiling - trivial) if ceiling > trivial else 100.0
     return f"{share:.0f} % of the way from the mean profile ({trivial:.2f}) to the noise ceiling ({ceiling:.2f})"
 
 
 def numbers_floor(centred: dict[str, Any]) -> float:
-    """The trivial cosine after gene-centring: that of two random profiles, at least 0."""
+    """Trivial cosine after gene-centring: that of two random profiles, or 0 if it is negative."""
     return max(0.0, float(centred["random_pair_cosine"]))

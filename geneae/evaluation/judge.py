@@ -1,4 +1,4 @@
-"""What a judge is: a way to evaluate a fit in three steps (prepare, watch, judge), and the facts about its numbers."""
+"""Judges: ways to evaluate a fit in three steps (prepare, watch, judge), and the facts about their numbers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,37 +17,37 @@ from geneae.settings.settings import Settings
 from geneae.training.loop import Training
 
 Watch = Callable[[Network, Tensor | None], dict[str, float]]
-"""Columns of the history from a network and its shift, see `Model.shift`."""
+"""Function that computes columns of the history from a network and its shift, see `Model.shift`."""
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """What is known of a metric, for every table, figure and sentence that shows it."""
+    """Facts about a metric, for every table, figure and sentence that shows it."""
 
     title: str
-    """In words."""
+    """Name in words."""
     better: str = ""
-    """`higher`, `lower`, or empty where neither is."""
+    """Better direction: `higher`, `lower`, or empty where neither is better."""
     unit: str = ""
-    """For the axis of a figure."""
+    """Unit on the axis of a figure."""
     sees_length: bool = False
     """Whether it depends on the length of a reconstruction, which some losses leave undetermined."""
     is_by_profile: bool = False
     """Whether every profile has a value, so that configurations can be compared profile by profile."""
     is_main: bool = False
-    """Whether it stands in the first table of a report."""
+    """Whether it is shown in the first table of a report."""
     short: str = ""
-    """Title in a table whose head says what it is about; empty: the title."""
+    """Title in a table whose heading already says what is evaluated; empty where it equals `title`."""
     in_full: str = ""
-    """Title in a sentence that says nothing else about it; empty: the title."""
+    """Title in a sentence that explains nothing else about it; empty where it equals `title`."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model, a baseline or a control."""
+    """Facts about a model, a baseline or a control."""
 
     title: str
-    """In words."""
+    """Name in words."""
     is_sized: bool = False
     """Whether it has as many dimensions as the latent."""
     line: LineStyle = ""
@@ -55,75 +55,75 @@ class ModelFacts:
 
     @property
     def of_size(self) -> str:
-        """The title, with the size that makes the comparison a fair one."""
+        """Title, with the remark "of the same size" where the size makes the comparison fair."""
         return f"{self.title} of the same size" if self.is_sized else self.title
 
 
 @dataclass(frozen=True, eq=False)
 class JudgingData:
-    """What judges see of a fit before training."""
+    """Information about a fit that judges receive before training."""
 
     settings: Settings
-    """Choices of the user."""
+    """Settings of the fit."""
     obs: pd.DataFrame
     """Annotation of all profiles."""
     split: pd.Series
-    """By profile: `train`, `validation`, `test` or `excluded`."""
+    """Split of each profile: `train`, `validation`, `test` or `excluded`."""
     expression: Expression
     """All profiles in the genes of the model."""
     preprocess: Preprocess
-    """What is done to each before a network sees it."""
+    """Preprocessing of each profile before a network sees it."""
     has_decoder: bool
     """Whether profiles are reconstructed."""
     partner: np.ndarray | None = None
-    """(n_profiles,) position of the profile whose target each is given, see `geneae.data.permuted`."""
+    """(n_profiles,) position of the profile whose target replaces its own, see `geneae.data.permuted`; or None."""
 
     @property
     def last_split(self) -> str:
-        """The split that sentences and diagnostics are about: `test`, or `validation` where there is no test."""
+        """The split that sentences and diagnostics describe: `test`, or `validation` without test profiles."""
         return "test" if (self.split == "test").any() else "validation"
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A number that tells whether something is wrong with a fit."""
+    """A number that shows whether something is wrong with a fit."""
 
     name: str
-    """In snake case."""
+    """Name in snake case."""
     value: float
-    """NaN where it cannot be computed."""
+    """The number; NaN where it cannot be computed."""
     limit: str
-    """What it should be."""
+    """Range in which the value should be, in words."""
     fires: bool
-    """Whether it is not so."""
+    """Whether the value is outside this range."""
     message: str
-    """What that means and what to do, for when it fires."""
+    """Meaning and remedy, for a diagnostic that fires."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a judge says of a fit."""
+    """Results of a judge."""
 
     metrics: pd.DataFrame
     """Rows of the long table, see `geneae.evaluation.records.COLUMNS`."""
     profiles: pd.DataFrame | None = None
     """One row per profile and model: model, profile, split and more columns; None without numbers by profile."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    """What may be wrong."""
+    """Diagnostics of the fit."""
     sentence: str = ""
-    """The verdict in words."""
+    """Verdict in words; may be empty."""
     scales: dict[str, float] = field(default_factory=dict)
-    """By model, the factor that `rescaled_mse` was taken with."""
+    """Factor of the predictions in `rescaled_mse`, by model."""
     genewise: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """gene, mean, correlation; empty where nothing is reconstructed."""
+    """Columns gene, mean and correlation; empty without a decoder."""
 
 
 class PreparedJudge(Protocol):
-    """A judge with all that it needs of the data."""
+    """A judge together with the data that it evaluates."""
 
     @property
     def watch(self) -> Watch | None:
-        """Numbers of the network for every epoch; None where there are none."""
+        """Function that computes columns of the history in every epoch; None for no columns."""
 
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate a fitted model."""
@@ -133,31 +133,31 @@ class Judge(ABC):
     """A way to evaluate a fit."""
 
     metrics: ClassVar[Mapping[str, MetricFacts]]
-    """By name, the metrics that only this judge reports."""
+    """Metrics that only this judge reports, by name."""
     models: ClassVar[Mapping[str, ModelFacts]]
-    """By name, the model and what it is compared with, in the order of its table."""
+    """The model and what it is compared with, by name, in the order of the judge's table."""
     columns: ClassVar[Sequence[str]]
-    """Metrics of its table in the terminal; the first one tells whether the judge was asked for."""
+    """Metrics of its table in the terminal; the first one is in `metrics.csv` if and only if this judge took part."""
 
     @abstractmethod
     def prepare(self, data: JudgingData) -> PreparedJudge | None:
-        """Refuse what cannot be judged, before any training; None where nobody has asked for it."""
+        """Refuse unsuitable data before any training; None where the settings do not ask for this judge."""
 
     @classmethod
     def row(
         cls, model: str, seed: int, split: str, metric: str, value: float, n_profiles: int, statistic: str = "mean"
     ) -> tuple[str, int, str, str, str, float, int, str]:
-        """A row of the long table, with the direction that the facts about the metric name."""
+        """A row of the long table; its better direction comes from the facts about the metric."""
         return model, seed, split, metric, statistic, value, n_profiles, cls.metrics[metric].better
 
     def head(self, settings: Mapping[str, Any]) -> str:
-        """Head of its table in the terminal, with `{sizes}` for the numbers of profiles; empty without a table."""
+        """Heading of its table in the terminal, with `{sizes}` for the numbers of profiles; empty without a table."""
         return ""
 
     def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
-        """What a reader of its numbers in a report has to know, for runs with these settings."""
+        """Explanation of its numbers in a report, for runs with these settings; empty without one."""
         return ""
 
     def is_in(self, metrics: pd.DataFrame) -> bool:
-        """Whether a long table holds its numbers."""
+        """Whether a long table contains its numbers."""
         return bool((metrics["metric"] == self.columns[0]).any())

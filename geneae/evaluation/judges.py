@@ -7,4 +7,4 @@ from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.views import Views
 
 JUDGES: tuple[Judge, ...] = (Reconstructions(), Views(), Labels(), Batches())
-"""In the order of their rows in tables and of their sentences."""
+"""All judges, in the order of their rows in tables and of their sentences."""

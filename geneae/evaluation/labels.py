@@ -29,33 +29,33 @@ from geneae.settings.settings import part_of_labels
 from geneae.training.devices import threads
 from geneae.training.loop import Training
 
-NEIGHBOURS = (20, 200)  # the two numbers of the papers on self-supervised learning
+NEIGHBOURS = (20, 200)  # the two values used in papers on self-supervised learning
 TEMPERATURE = 0.1  # of a neighbour's vote, exp(cosine / temperature)
-PROBE_STEPS = 300  # of the solver of a linear probe
+PROBE_STEPS = 300  # of the solver of the linear probe
 BY_PROFILE = (*(f"knn_{k}" for k in NEIGHBOURS), "linear_probe")
 OF_CLUSTERS = ("ari", "nmi")
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Profiles with a label, and what each is for."""
+    """Profiles with a label, and the split of each."""
 
     matrix: sparse.csr_matrix
-    """(n, n_genes) as the network sees them."""
+    """(n, n_genes) preprocessed profiles."""
     names: pd.Index
-    """Of the profiles."""
+    """Names of the profiles."""
     labels: np.ndarray
-    """(n,) as whole numbers."""
+    """(n,) integer codes of the labels."""
     split: np.ndarray
     """(n,) `train`, `validation` or `test`."""
 
     def among(self, name: str) -> np.ndarray:
-        """Positions of a split."""
+        """Positions of the profiles of a split."""
         return np.flatnonzero(self.split == name)
 
 
 def labelled(data: JudgingData, key: str) -> Labelled:
-    """At most 5,000 profiles of each split that have a label, by a column of `obs`; others are left out."""
+    """Up to 5,000 profiles of each split that have a label in column `key` of `obs`."""
     obs, split = data.obs, data.split
     if key not in obs.columns:
         raise unknown("obs column", key, obs.columns)
@@ -63,8 +63,8 @@ def labelled(data: JudgingData, key: str) -> Labelled:
     rows = sample(split, codes >= 0, data.settings.seed)
     if not len(rows[0]) or len(np.unique(codes[rows[0]])) < 2:
         raise InputError(
-            f"labels must tell training profiles apart, but column '{key}' has {len(np.unique(codes[rows[0]]))} "
-            "different values among them. Name another column with --label."
+            "labels must have at least 2 different values among the training profiles; column "
+            f"'{key}' has {len(np.unique(codes[rows[0]]))}. Name another column with --label."
         )
     kept = np.concatenate(rows)
     matrix = data.preprocess.apply(data.expression.take(kept))
@@ -72,7 +72,7 @@ def labelled(data: JudgingData, key: str) -> Labelled:
 
 
 class Labels(Judge):
-    """Whether latents tell the labels of held-out profiles, next to controls."""
+    """Accuracy of predicting the labels of held-out profiles from latents, next to controls."""
 
     metrics: ClassVar[Mapping[str, MetricFacts]] = {
         **{
@@ -96,20 +96,20 @@ class Labels(Judge):
     columns = (*BY_PROFILE, *OF_CLUSTERS)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Refuse a column that is missing or does not tell training profiles apart; None without `--label`."""
+        """Refuse a column that is missing or has fewer than two values in training profiles; None without `--label`."""
         return None if data.settings.label is None else _Prepared(data, labelled(data, data.settings.label))
 
     def head(self, settings: Mapping[str, Any]) -> str:
-        """What labels had to do with training, and how many profiles there are."""
+        """Role of the labels in training, and numbers of profiles."""
         part = part_of_labels(str(settings["loss"]), settings.get("metric"))
-        return f"Latents judged by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
+        return f"Latents evaluated by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
 
     def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
-        """How the numbers are made, and what labels had to do with training."""
+        """Definitions of the numbers, and the role of the labels in training."""
         part = " or ".join(dict.fromkeys(part_of_labels(str(s.get("loss")), s.get("metric")) for s in settings))
         return (
             "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
-            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how well Leiden "
             f"clusters of the latents agree with the labels. Labels {part}; the supervised encoder, "
             "which is the ceiling, was trained on them."
         )
@@ -135,7 +135,7 @@ class _Prepared:
         }
 
     def judge(self, model: Model, training: Training) -> Judgement:
-        """Evaluate the latents and all controls; an encoder alone is also held against its controls."""
+        """Evaluate the latents and all controls; without a decoder, diagnostics compare them, too."""
         settings, split = self.data.settings, self.data.last_split
         latent = encode(model.network, self.known.matrix, model.shift(is_half=False))
         others = {
@@ -150,9 +150,9 @@ class _Prepared:
 
 
 def nearest_labels(reference: Representation, labels: np.ndarray, queries: Representation, k: int) -> np.ndarray:
-    """(n_queries,) labels that the k nearest references by cosine vote for, each with exp(cosine / 0.1).
+    """(n_queries,) labels by a vote of the k nearest references by cosine, each with the weight exp(cosine / 0.1).
 
-    Wu et al. 2018, arXiv 1805.01978. Where there are fewer references, all vote.
+    Wu et al. 2018, arXiv 1805.01978. With fewer than k references, all vote.
     """
     k = min(k, reference.shape[0])
     voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_vote_weights)
@@ -161,7 +161,7 @@ def nearest_labels(reference: Representation, labels: np.ndarray, queries: Repre
 
 
 def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> np.ndarray:
-    """(n,) whether the training profiles vote for the right label of each profile of a split."""
+    """(n,) whether a k-NN vote of the training profiles gives the right label, for each profile of a split."""
     train, judged = known.among("train"), known.among(name)
     found = nearest_labels(values[train], known.labels[train], values[judged], k)
     right: np.ndarray = found == known.labels[judged]
@@ -169,17 +169,17 @@ def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> 
 
 
 def _vote_weights(distances: np.ndarray) -> np.ndarray:
-    """exp(cosine / temperature) but for the factor exp(1 / temperature), which all votes have."""
+    """exp(cosine / temperature), without the factor exp(1 / temperature) that all votes share."""
     weights: np.ndarray = np.exp(-distances / TEMPERATURE)
     return weights
 
 
 def probe_is_right(known: Labelled, values: Representation) -> np.ndarray:
-    """(n,) whether logistic regression on training profiles, each column divided by its deviation, finds the label."""
+    """(n,) whether logistic regression on training profiles, with columns scaled to unit deviation, finds the label."""
     train = known.among("train")
     scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values[train])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe is as good as it is after so many steps
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the probe is defined by this number of steps
         probe = LogisticRegression(max_iter=PROBE_STEPS).fit(scaler.transform(values[train]), known.labels[train])
     right: np.ndarray = probe.predict(scaler.transform(values)) == known.labels
     return right
@@ -196,7 +196,7 @@ def clusters(values: Representation, seed: int) -> np.ndarray:
     import scanpy as sc  # slow to load
 
     adata = anndata.AnnData(values)
-    with threads(torch.get_num_threads()):  # the search for neighbours changes the number for all of the process
+    with threads(torch.get_num_threads()):  # the neighbour search changes the number for the entire process
         sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     found: np.ndarray = adata.obs["leiden"].cat.codes.to_numpy()
@@ -206,13 +206,13 @@ def clusters(values: Representation, seed: int) -> np.ndarray:
 def judge_latents(
     known: Labelled, representations: dict[str, Representation], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judge representations by labels, on validation and test profiles.
+    """Evaluate representations by labels, on validation and test profiles.
 
     Returns
     -------
-    By profile, whether k-NN and linear probe are right, 1 or 0; and the long table: the means of these, and how much
-    Leiden clusters of all these profiles, training ones too, agree with the labels within a split: adjusted Rand index
-    (`ari`, 0 by chance, 1 at best) and normalised mutual information (`nmi`, 0 to 1); without igraph neither.
+    A table by profile: whether k-NN and linear probe are right, 1 or 0. And the long table: the means of these, and the
+    agreement of labels within a split with Leiden clusters of all profiles (training profiles included): adjusted Rand
+    index (`ari`, 0 by chance, 1 at best) and normalised mutual information (`nmi`, 0 to 1); both only with igraph.
     """
     tables, rows = [], []
     for model, values in representations.items():
@@ -234,10 +234,10 @@ def judge_latents(
 
 
 def _against_controls(profiles: pd.DataFrame, split: str) -> list[Diagnostic]:
-    """Whether an encoder tells labels better than a random encoder and PCA do."""
+    """Diagnostics of whether an encoder predicts labels better than a random encoder and PCA."""
     rivals = {
-        "random_encoder": "a random encoder: nothing was learned that these labels can show",
-        "pca": "PCA of the same size: prefer PCA, it is simpler",
+        "random_encoder": "a random encoder: these labels do not show that anything was learned",
+        "pca": "PCA of the same size: prefer PCA, which is simpler",
     }
     found = []
     for rival, advice in rivals.items():
@@ -248,21 +248,18 @@ def _against_controls(profiles: pd.DataFrame, split: str) -> list[Diagnostic]:
                 difference,
                 f"above {CLEAR * error:.5f}",
                 not difference > CLEAR * error,
-                f"By labels of {NEIGHBOURS[0]} neighbours the latent is not shown to be better than {advice}.",
+                f"By {NEIGHBOURS[0]}-NN accuracy the latent is not clearly better than {advice}.",
             )
         )
     return found
 
 
 def label_verdict(profiles: pd.DataFrame, split: str) -> str:
-    """One sentence: whether the latents tell labels better than each control does, on a split, by k-NN accuracy."""
+    """Sentence on whether the latents predict labels better than each control, by k-NN accuracy on a split."""
     said, n_profiles = [], 0
     for rival in ("random_encoder", "raw_input", "pca"):
         difference, error, each = paired_difference(profiles, "model", rival, split, BY_PROFILE[0])
         n_profiles = len(each)
         title = Labels.models[rival].of_size
         said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
-    return (
-        f"Judged by labels of {NEIGHBOURS[0]} neighbours (k-NN accuracy) on {n_profiles:,} {split} profiles, the "
-        f"latent {', '.join(said)}."
-    )
+    return f"By {NEIGHBOURS[0]}-NN accuracy of labels on {n_profiles:,} {split} profiles, the latent {', '.join(said)}."

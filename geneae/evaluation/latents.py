@@ -1,4 +1,4 @@
-"""Latents of normalised profiles, and the profiles that representations are judged on."""
+"""Latents of normalised profiles, and the profiles that representations are evaluated on."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from torch import Tensor
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.network import Network
 
-MOST_PROFILES = 5000  # of training that are neighbours, and of each other split that are judged; more change no digit
+MOST_PROFILES = 5000  # in each split, as neighbours (training) or evaluated (others); more change no digit
 
 
 CHUNK = 2048  # profiles at a time
@@ -19,7 +19,7 @@ Representation = np.ndarray | sparse.csr_matrix
 
 
 def sample(split: pd.Series, is_known: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Positions of at most 5,000 profiles of train, validation and test each, among those that are known."""
+    """Positions of at most 5,000 profiles of train, validation and test each, among those where `is_known` is true."""
     rng = np.random.default_rng(seed)
     rows = []
     for name in ("train", "validation", "test"):

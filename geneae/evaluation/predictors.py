@@ -19,26 +19,29 @@ CHUNK = 1024  # profiles at a time
 
 
 Products = dict[str, dict[str, InnerProducts]]
-"""Inner products by model and centring."""
+"""Inner products of each model, by centring."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Something that predicts profiles: a network or a baseline."""
+    """A network or a baseline as a predictor of profiles."""
 
     output: LinearOutput
-    """Its last layer."""
+    """The last layer."""
     project: Callable[[SparseRows], Projection]
-    """Products of profiles with the last layer."""
+    """Function that computes the products of profiles with the last layer."""
     predict: Callable[[SparseRows, Projection], Tensor]
-    """(n_profiles, n) hidden from inputs and their products."""
+    """Function that computes (n_profiles, n) hidden values from inputs and their products."""
     basis: int
-    """Equal for predictors whose products are the same."""
+    """Identifier, equal for predictors whose products are the same."""
 
 
 def predictors(model: Model, is_half: bool) -> dict[str, Predictor]:
-    """The model and its baselines by name: for whole profiles in float64, as a squared error may cancel; for halves,
-    of which a cosine is wanted, in float32, whose sparse products are six times as fast."""
+    """The model and its baselines by name, for complete profiles or for halves of their molecules.
+
+    Complete profiles are computed in float64, because terms of a squared error may cancel; halves, which only need a
+    cosine, in float32, whose sparse products are six times as fast.
+    """
     dtype = torch.float32 if is_half else torch.float64
     network: Network = copy.deepcopy(model.network).to(dtype)
     shift = model.shift(is_half)
@@ -58,7 +61,7 @@ def _free(network: Network, shift: Tensor | None) -> Predictor:
 
 
 def _in_basis(network: Network, shift: Tensor | None, frames: dict[str, tuple[Frame, Tensor]]) -> Predictor:
-    """The network, with the products of the baseline in the same frame where there is one."""
+    """The network as a predictor; it shares the products of a baseline in the same frame, if there is one."""
     own = Frame(network.components, network.mean if shift is None else network.mean + shift)
     at = next((other for other, _ in frames.values() if _is_same(own, other)), own)
 
@@ -73,7 +76,7 @@ def _is_same(one: Frame, other: Frame) -> bool:
 
 
 def linear_predictors(frames: dict[str, tuple[Frame, Tensor]]) -> dict[str, Predictor]:
-    """Baselines by name, from frame and factors."""
+    """Baselines as predictors by name, from their frames and factors."""
     return {name: _linear(at, factors) for name, (at, factors) in frames.items()}
 
 
@@ -90,15 +93,15 @@ def products_of(
     Parameters
     ----------
     models
-        By name.
+        Predictors by name.
     blocks
-        Profiles that each are their own target; or two halves, each of which is the other's target.
+        One block of profiles that are their own targets; or two blocks, each with the targets of the other.
     centers
-        Of the inner products.
+        Centrings of the inner products.
 
     Returns
     -------
-    By block that the predictions are made from.
+    Inner products for each block that predictions are made from.
     """
     dtype = next(iter(models.values())).output.weight_offset.dtype
     parts: list[list[Products]] = [[] for _ in blocks]
@@ -118,7 +121,7 @@ def products_of(
 
 
 def join_chunks(by_chunk: list[Products]) -> Products:
-    """Inner products of all profiles from those of some at a time."""
+    """Inner products of all profiles, joined from chunks."""
     return {
         name: {center: _join([chunk[name][center] for chunk in by_chunk]) for center in by_center}
         for name, by_center in by_chunk[0].items()

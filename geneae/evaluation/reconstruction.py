@@ -32,7 +32,7 @@ from geneae.models.ceiling import disattenuated_cosine, half_ceiling
 from geneae.models.model import Model
 from geneae.training.loop import Training
 
-READ = 1024  # profiles in memory at a time, if they come from a file
+READ = 1024  # profiles in memory at a time, if they are read from a file
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.mean(values)),
     "median": lambda values: float(np.median(values)),
@@ -67,7 +67,7 @@ class Reconstructions(Judge):
     columns = ("cosine",)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Nothing to refuse; None for an encoder alone."""
+        """Refuse nothing; None for an encoder without a decoder."""
         return _Prepared(data) if data.has_decoder else None
 
 
@@ -77,7 +77,7 @@ class _Prepared:
 
     @property
     def watch(self) -> Watch | None:
-        """None: training validates reconstructions itself."""
+        """None, because training itself validates reconstructions."""
         return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
@@ -106,24 +106,24 @@ def evaluate(
     fit_scales: bool,
     partner: np.ndarray | None = None,
 ) -> Evaluation:
-    """Judge a model and its baselines on profiles.
+    """Evaluate a model and its baselines on profiles; a model without a decoder is refused.
 
-    Own-input numbers compare a profile with its reconstruction; the held-out cosine compares the reconstruction of a
-    random half of the molecules with the other half, mean over three splits and both directions, and cannot be had by
-    copying noise. Profiles with fewer than 20 molecules in a half have none.
+    Own-input numbers compare a profile with its reconstruction. The held-out cosine compares the reconstruction from a
+    random half of the molecules with the other half, as a mean over three count splits and both directions, so that
+    copying noise does not raise it. It is NaN for profiles with fewer than 20 molecules in a half.
 
     Parameters
     ----------
     model
-        Fitted.
+        Fitted model.
     expression
         Profiles in the model's genes.
     names, split
-        Of the profiles; splits are reported apart.
+        Names and splits of the profiles; each split is reported separately.
     fit_scales
-        Fit the scales of `rescaled_mse` on the validation profiles among these, instead of taking the model's.
+        Whether to fit the scales of `rescaled_mse` on the validation profiles among these; if not, use the model's.
     partner
-        (n_profiles,) position of the profile that each is to predict; its own where there is none.
+        (n_profiles,) position of the profile that each profile predicts; None: itself.
     """
     model.check_decoder()
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
@@ -136,7 +136,7 @@ def evaluate(
         }
     tables = []
     for name, by_center in products.items():
-        is_empty = (by_center["none"].target == 0).numpy()  # centring hides it: nothing minus the mean has a direction
+        is_empty = (by_center["none"].target == 0).numpy()  # hidden by centring: zeros minus the mean have a direction
         columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
         columns = {key: np.where(is_empty, np.nan, values) for key, values in columns.items()}
         columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
@@ -156,9 +156,9 @@ def evaluate(
 def _all_products(
     model: Model, expression: Expression, centers: tuple[str, ...], partner: np.ndarray | None
 ) -> tuple[Products, dict[str, np.ndarray], np.ndarray]:
-    """Inner products of whole profiles and what `half_against_half` gives, some profiles at a time.
+    """Inner products of complete profiles, and the results of `half_against_half`, computed in chunks.
 
-    Each profile is read once; with partners, who may be anywhere, all are taken in one go.
+    Each profile is read once; with partners, which may be at any position, all profiles form one chunk.
     """
     judge_half = HalfJudge(model)
     models = predictors(model, is_half=False)
@@ -178,9 +178,9 @@ def _all_products(
 
 @torch.no_grad()
 def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
-    """gene, mean, correlation: Pearson over profiles between a gene and its prediction from the profile itself.
+    """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its own-input prediction.
 
-    Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that does not vary.
+    Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that is constant or predicted so.
     """
     predictor = predictors(model, is_half=False)["model"]
     weight = model.network.output_weight().detach().double().numpy()
@@ -206,16 +206,16 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
     """Long table of means, medians and quantiles over the profiles that have a value; skill, disattenuated cosine and
-    ceiling are of means.
+    ceiling are computed from means.
 
     Parameters
     ----------
     profiles
-        One row per profile and model, in one order of profiles for all models.
+        One row per profile and model, with the profiles of every model in the same order.
     of_halves, split
-        (n_profiles,) in that order: cosine between the halves, and split.
+        (n_profiles,) cosine between the two halves, and split, in that order of profiles.
     seed
-        Named in the table.
+        Seed of the fit, a column of the table.
     """
     rows, row = [], Reconstructions.row
     for (model, name), table in profiles.groupby(["model", "split"], sort=False):
@@ -235,7 +235,7 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
             gain = value(metrics, model, name, HELD_OUT) - trivial
-            skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
+            skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to gain
             extra.append(row(model, seed, name, "skill", skill, n_profiles))
             held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
                 float
@@ -263,22 +263,22 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     what = "the other half of the molecules (held-out cosine)" if has_counts else "their own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
-    sentence = f"On {which} profiles, judged against {what}, the model {', '.join(said)}."
+    sentence = f"On {which} profiles, evaluated against {what}, the model {', '.join(said)}."
     if has_counts:
         sentence += f" {_standing(metrics, split)}"
     else:
-        is_shallow = "molecules" in evaluation.profiles  # counts, but none to judge by
-        reason = "With fewer than 20 molecules in a half" if is_shallow else "Without counts"
-        sentence += f" {reason} no held-out number can be had: an own-input cosine also rewards the copying of noise."
+        is_shallow = "molecules" in evaluation.profiles  # counts, but too few for a held-out cosine
+        reason = "With fewer than 20 molecules in a half of each profile" if is_shallow else "Without counts"
+        sentence += f" {reason} there is no held-out cosine, and an own-input cosine also rewards copying noise."
     return sentence
 
 
 def _standing(metrics: pd.DataFrame, split: str) -> str:
-    """Where the model is between mean profile and ceiling."""
+    """Sentence that places the model between mean profile and noise ceiling."""
     trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
     ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
     if np.isnan(skill):
-        return f"The mean profile has {trivial:.4f} and the noise ceiling is {ceiling:.4f}: there is nothing to gain."
+        return f"The mean profile reaches {trivial:.4f}, the noise ceiling is {ceiling:.4f}: there is nothing to gain."
     return (
         f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
         f"ceiling ({ceiling:.4f})."

@@ -1,4 +1,4 @@
-"""Numbers of models on the same profiles, and how differences between them are read."""
+"""Numbers of models on the same profiles, and words for the differences between them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 
 COLUMNS = ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
-"""Of the long table."""
+"""Columns of the long table."""
 HELD_OUT = "heldout_cosine"
 
 
-WITHOUT_COUNTS = "centred_cosine"  # read where there is no held-out cosine: the plain one can be 0.999 for everybody
+WITHOUT_COUNTS = "centred_cosine"  # used without a held-out cosine: the plain one can be 0.999 for every model
 
 
 SAME = 5e-5  # a difference below the last digit that is shown
 
 
-CLEAR = 1.96  # standard errors that make a mean difference one that the data can show
+CLEAR = 1.96  # standard errors beyond which a mean difference counts as shown by the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,13 @@ class Evaluation:
     profiles: pd.DataFrame
     """One row per profile and model: model, profile, split, and a column for each metric of single profiles."""
     metrics: pd.DataFrame
-    """Long, with the columns of `COLUMNS`."""
+    """Long table with the columns `COLUMNS`."""
     scales: dict[str, float]
-    """By model, the factor that `rescaled_mse` was taken with."""
+    """Factor of the predictions in `rescaled_mse`, by model."""
 
 
 def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic: str = "mean") -> float:
-    """One number of the long table; NaN where it is not there."""
+    """One number of the long table; NaN if it is absent."""
     found = metrics.loc[
         (metrics["model"] == model)
         & (metrics["split"] == split)
@@ -45,16 +45,16 @@ def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic:
 
 
 def outcome(difference: float, error: float) -> str:
-    """In words, how a mean difference with its standard error is to be read."""
+    """Words for a mean difference with this standard error: who is better, if either is."""
     if abs(difference) < SAME:
         return "is as good as"
     if abs(difference) <= CLEAR * error or np.isnan(error):
-        return "cannot be told from"
+        return "cannot be distinguished from"
     return "beats" if difference > 0 else "is worse than"
 
 
 def signed(difference: float) -> str:
-    """Four decimals with a sign; no sign where all of them are zero."""
+    """A number with a sign and four decimals; without a sign where all decimals are zero."""
     return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
 
 

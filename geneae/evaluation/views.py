@@ -1,4 +1,4 @@
-"""Judge of encoders that learn from views alone: their latents, without labels and without a reconstruction."""
+"""Judge of encoders that learn from views alone: numbers about latents without labels or a reconstruction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from geneae.training.loop import Training
 from geneae.training.monitor import effective_rank
 
 OF_VIEWS = ("view_cosine", "opposite_halves", "embedding_norm", "effective_gradient", "latent_spread")
-LEAST_SPREAD = 0.1  # of that of random directions
-MOST_OPPOSITE = 0.05  # of the profiles; half of independent pairs are, in every dimension
+LEAST_SPREAD = 0.1  # as a share of the spread of random directions
+MOST_OPPOSITE = 0.05  # share of the profiles; 0.5 for independent pairs, in every dimension
 
 
 class Views(Judge):
@@ -36,7 +36,7 @@ class Views(Judge):
     columns = ("latent_norm",)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Nothing to refuse; None where profiles are reconstructed."""
+        """Refuse nothing; None where profiles are reconstructed."""
         return None if data.has_decoder else _Prepared(data)
 
 
@@ -46,7 +46,7 @@ class _Prepared:
 
     @property
     def watch(self) -> Watch | None:
-        """None: the objective itself follows the agreement of views."""
+        """None, because the objective itself follows the agreement of views."""
         return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
@@ -56,7 +56,7 @@ class _Prepared:
         last = training.history.iloc[training.best_epoch]
         names = self.data.obs.index[rows]
         profiles, metrics = describe_latents(model, expression.take(rows), names, split.iloc[rows], last)
-        sentence = "Without labels nothing says how good these latents are: fit with --label KEY."
+        sentence = "Without labels, the quality of these latents is unknown: fit with --label KEY."
         return Judgement(
             metrics,
             profiles,
@@ -68,21 +68,21 @@ class _Prepared:
 def describe_latents(
     model: Model, expression: Expression, names: pd.Index, split: pd.Series, last: pd.Series
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What can be said of latents without labels and without a reconstruction.
+    """Numbers about latents without labels or a reconstruction.
 
     Parameters
     ----------
     model
-        An encoder.
+        Model without a decoder.
     expression, names, split
-        Judged profiles.
+        Profiles to evaluate, their names and splits.
     last
-        Row of the history of the epoch that was taken; its numbers of views are those of validation profiles.
+        Row of the history at the chosen epoch; its numbers about views come from validation profiles.
 
     Returns
     -------
-    `latent_norm` by profile; and over profiles its mean, `effective_rank` of the latents, and on validation profiles
-    the numbers of `SelfSupervised.judge`.
+    A table of `latent_norm` by profile. And the long table: its mean, the `effective_rank` of the latents and, for
+    validation profiles, the numbers about views of `last`.
     """
     seed, latent = int(model.config["seed"]), torch.from_numpy(model.latent(expression))
     norms = latent.norm(dim=1).numpy()
@@ -98,7 +98,7 @@ def describe_latents(
 
 
 def diagnose_latents(metrics: pd.DataFrame, n_latent: int, split: str) -> list[Diagnostic]:
-    """What may be wrong with an encoder: collapse, or views that point in opposite directions.
+    """Diagnostics of an encoder: collapse, or views that point in opposite directions.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def diagnose_latents(metrics: pd.DataFrame, n_latent: int, split: str) -> list[D
     n_latent
         Length of the latent.
     split
-        `test` or `validation`; the numbers of views are those of validation profiles.
+        `test` or `validation`; numbers about views always come from validation profiles.
     """
     rank, least = value(metrics, "model", split, "effective_rank"), max(1.5, 0.1 * n_latent)
     spread, opposite = (value(metrics, "model", "validation", name) for name in ("latent_spread", "opposite_halves"))
@@ -125,14 +125,14 @@ def diagnose_latents(metrics: pd.DataFrame, n_latent: int, split: str) -> list[D
             f"above {LEAST_SPREAD}",
             spread < LEAST_SPREAD,
             "The latents of all profiles point in nearly the same direction: the encoder has collapsed, or a constant "
-            "outweighs what tells profiles apart.",
+            "outweighs the differences between profiles.",
         ),
         Diagnostic(
             "opposite_halves",
             opposite,
             f"at most {MOST_OPPOSITE}",
             opposite > MOST_OPPOSITE,
-            "Views of the same profile point in opposite directions in more than one of twenty profiles: training has "
-            "not come far. Give it more epochs, or lower the size of the initial weights with --cut.",
+            "The two views of more than one in twenty profiles point in opposite directions (cosine below 0): training "
+            "has made little progress. Use more epochs, or smaller initial weights (--cut).",
         ),
     ]

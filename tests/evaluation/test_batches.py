@@ -191,7 +191,7 @@ def test_profiles_are_those_that_labels_judge_less_those_without_a_batch(profile
     [
         ("donr", r"unknown obs column 'donr'; did you mean 'donor'\?"),
         ("one", r"column 'one' has 1 different values among 240 profiles\. Name another column with --batch\."),
-        ("name", r"of at least two profiles each on average; column 'name' has 240 different values among 240 "),
+        ("name", r"with at least two profiles each on average; column 'name' has 240 different values among 240 "),
         ("none", "column 'none' has 0 different values among 0 profiles"),
     ],
 )
@@ -222,8 +222,8 @@ def test_without_scib_metrics_nothing_is_trained(
 def test_the_verdict_says_what_mixing_is_worth(judged: Fitted) -> None:
     said = mixing_verdict(judged.evaluation.metrics, "test")
     number = {name: value(judged.evaluation.metrics, name, "test", "ilisi") for name in ("model", "pca", SHUFFLED)}
-    assert f"({number[SHUFFLED]:.4f} where they are shuffled)".removeprefix("(") in said
-    assert f"the latent mixes batches by {number['model']:.4f}, raw input" in said
+    assert f"(0: separate; {number[SHUFFLED]:.4f}: shuffled batches)" in said
+    assert f"latent {number['model']:.4f}, raw input" in said
     assert f"PCA of the same size {number['pca']:.4f}" in said
     assert said.endswith(NO_MERIT)
 
@@ -244,7 +244,9 @@ def test_batches_are_told_in_terminal_and_report(
         main, ["fit", str(counts_path), *flags, "--batch", "donor", "-o", str(tmp_path / "run")]
     )
     lines = result.stdout.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("How the latents mix batches, on 24 "))
+    first = next(
+        number for number, line in enumerate(lines) if line.startswith("How well the latents mix batches, on 24 ")
+    )
     assert lines[first + 1].split() == ["iLISI", "kBET", "BRAS", "20-NN", "↑"]
     assert [line.split("  ")[0] for line in lines[first + 2 : first + 7]] == [
         "model",

@@ -221,7 +221,7 @@ def test_an_arm_that_fails_with_a_seed_or_varies_much_is_said() -> None:
 def test_an_arm_that_fails_with_every_seed_does_not_depend_on_it() -> None:
     said = seed_sentence(seed_table(seed_metrics({"good": [0.6, 0.6], "bad": [-4.8, -4.7]}), "test"))
     assert said == (
-        " No seed does clearly better than the mean profile: bad (skill -4.80 to -4.70). Prefer another arm."
+        " No seed clearly beats the mean profile: bad (skill -4.80 to -4.70). Prefer another configuration."
     )
 
 

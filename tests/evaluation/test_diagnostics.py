@@ -108,12 +108,12 @@ def test_data_without_signal_are_told_from_a_model_that_missed_it() -> None:
     excess = [f"excess_over_{null}" for null in NULLS]
     poor_data = Autoencoder("mse", **GOOD).fit(flat(), null=True).diagnostics_.set_index("name").loc[excess]
     assert poor_data["fires"].all()
-    assert poor_data["message"].str.contains("neither does shrunken PCA: as far as these profiles can show").all()
+    assert poor_data["message"].str.contains("neither does shrunken PCA: these profiles do not show").all()
     bad = GOOD | {"basis": "free", "init": "random", "learning_rate": 3.0, "epochs": 3}
     poor_model = Autoencoder("mse", **bad).fit(simulate(500, depth=1500), null=True)
     rows = poor_model.diagnostics_.set_index("name").loc[excess]
     assert rows["fires"].all()
-    assert rows["message"].str.contains("but shrunken PCA does: these data hold a signal").all()
+    assert rows["message"].str.contains("but shrunken PCA does: these data contain a signal").all()
 
 
 def test_without_counts_nulls_are_compared_by_the_centred_cosine() -> None:
@@ -144,7 +144,7 @@ def test_where_profiles_differ_in_depth_alone_the_simpler_model_is_recommended()
 
 def test_the_message_names_the_simpler_model(good: Autoencoder) -> None:
     row = good.diagnostics_.set_index("name").loc["gain_over_shrunken_pca"]
-    assert row["message"].endswith("prefer shrunken PCA, it is simpler.")
+    assert row["message"].endswith("prefer shrunken PCA, which is simpler.")
 
 
 def test_effective_rank_of_equal_and_of_single_directions() -> None:

@@ -52,8 +52,8 @@ def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
     assert "below PCA-4" in reduced.verdict
     assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
     assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
-    assert "which no honest reconstruction is" in judge_cosine(0.80, asdict(reduced))
-    assert "an own-input cosine above 0.84 to 0.84 is in part copied noise" in reduced.verdict
+    assert "which no honest reconstruction can reach" in judge_cosine(0.80, asdict(reduced))
+    assert "an own-input cosine above 0.84 to 0.84 is partly copied noise" in reduced.verdict
     assert "copied noise" in judge_cosine(0.95, asdict(reduced))
 
 
@@ -87,11 +87,11 @@ def test_shrunken_pca_lies_between_mean_profile_and_ceiling() -> None:
 def test_profiles_without_structure_are_said_to_hold_nothing() -> None:
     rates = np.random.default_rng(0).gamma(0.5, 1.0, 300)
     counts = np.random.default_rng(1).poisson(np.tile(rates, (400, 1))).astype(np.float32)
-    assert "nearly nothing to learn per profile" in inspect_profiles(read_profiles(counts)).verdict
+    assert "almost nothing to learn about single profiles" in inspect_profiles(read_profiles(counts)).verdict
 
 
 def test_the_text_says_when_the_ceiling_is_too_high(reduced: Inspection) -> None:
-    warning = "The ceiling takes noise for Poisson; other technical noise makes it too high."
+    warning = "The ceiling assumes Poisson noise; other technical noise makes it too high."
     assert warning in reduced.verdict
     rng = np.random.default_rng(0)
     poisson, rates = simulate(2000)
@@ -113,7 +113,7 @@ def test_without_counts_there_is_no_ceiling_and_the_reason_is_given() -> None:
     assert found.ceiling_full is None
     assert "no whole number of molecules" in found.reasons["ceiling_half"]
     assert "no noise ceiling" in found.verdict
-    assert "The plain cosine hardly tells these profiles apart: read the one after gene-centring." in found.verdict
+    assert "The plain cosine hardly distinguishes these profiles: read the one after gene-centring." in found.verdict
 
 
 def test_random_pairs_and_permuted_genes_equal_the_long_way() -> None:

@@ -128,7 +128,7 @@ def test_profiles_without_a_label_are_left_out(profiles: Profiles) -> None:
     assert (known.matrix != whole[obs.index.get_indexer(known.names)]).nnz == 0
     with pytest.raises(InputError, match="unknown obs column 'kinds'; did you mean 'kind'"):
         labelled(data, "kinds")
-    with pytest.raises(InputError, match=r"column 'one' has 1 different values among them\. Name another column"):
+    with pytest.raises(InputError, match=r"column 'one' has 1\. Name another column with --label"):
         labelled(replace(data, obs=obs.assign(one="x")), "one")
 
 
@@ -219,9 +219,9 @@ RIGHT = {
 
 def test_the_verdict_names_every_control() -> None:
     said = label_verdict(simple(RIGHT), "test")
-    assert said.startswith("Judged by labels of 20 neighbours (k-NN accuracy) on 10 test profiles, the latent beats ")
+    assert said.startswith("By 20-NN accuracy of labels on 10 test profiles, the latent beats ")
     assert "beats random encoder (+0.8000" in said
-    assert "cannot be told from raw input (+0.1000" in said
+    assert "cannot be distinguished from raw input (+0.1000" in said
     assert "is as good as PCA of the same size (0.0000" in said
 
 

@@ -319,8 +319,8 @@ FLAT = np.zeros(100)
     [
         (0.01 + SPREAD, "beats PCA of the same size (+0.0100 ± 0.0004)"),
         (-0.01 + SPREAD, "is worse than PCA of the same size (-0.0100 ± 0.0004)"),
-        (0.0003 + SPREAD, "cannot be told from PCA of the same size (+0.0003 ± 0.0004)"),
-        (-0.0003 + SPREAD, "cannot be told from PCA of the same size (-0.0003 ± 0.0004)"),
+        (0.0003 + SPREAD, "cannot be distinguished from PCA of the same size (+0.0003 ± 0.0004)"),
+        (-0.0003 + SPREAD, "cannot be distinguished from PCA of the same size (-0.0003 ± 0.0004)"),
         (0.0005 + SPREAD, "beats PCA of the same size (+0.0005 ± 0.0004)"),
         (FLAT + 1e-9, "is as good as PCA of the same size (0.0000 ± 0.0000)"),
     ],
@@ -328,7 +328,7 @@ FLAT = np.zeros(100)
 def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said: str) -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": difference, "pca_4": FLAT + 0.3, "pca_8": FLAT + 0.1})
     assert verdict(found, "test") == (
-        "On 100 test profiles, judged against the other half of the molecules (held-out cosine), the model "
+        "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         f"{said}, beats the best PCA (size 8) (+0.1000 ± 0.0000). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
     )
@@ -337,15 +337,15 @@ def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said
 def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
     assert verdict(found, "test") == (
-        "On 100 test profiles, judged against their own input (centred cosine), the model beats PCA of the same size "
-        "(+0.0100 ± 0.0004). Without counts no held-out number can be had: an own-input cosine also rewards the "
-        "copying of noise."
+        "On 100 test profiles, evaluated against their own input (centred cosine), the model beats PCA of the same "
+        "size (+0.0100 ± 0.0004). Without counts there is no held-out cosine, and an own-input cosine also rewards "
+        "copying noise."
     )
 
 
 def test_one_profile_shows_nothing() -> None:
     found = made_up({"mean_profile": np.array([0.2]), "pca": np.array([0.1]), "pca_4": np.array([0.1])})
-    assert "cannot be told from PCA of the same size" in verdict(found, "test")
+    assert "cannot be distinguished from PCA of the same size" in verdict(found, "test")
 
 
 def test_paired_differences_have_the_standard_error_of_the_paired_t_test() -> None:
