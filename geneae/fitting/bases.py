@@ -1,4 +1,4 @@
-"""Bases of the training profiles: PCA of whole profiles and of their halves."""
+"""Bases of the training profiles: PCA of complete profiles and of their halves."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from geneae.models.baselines import PCA_SIZES, Baselines
 from geneae.models.pca import fit_basis, fit_wiener
 from geneae.training.batches import TRAINING_STREAM, draw_blocks, mismatch
 
-SAMPLE_VALUES, SAMPLE_PROFILES = 2**23, 2**15  # of streamed training profiles that bases are fitted on
-NEAR_ITERATIONS = 2  # of a basis that starts near its end
+SAMPLE_VALUES, SAMPLE_PROFILES = 2**23, 2**15  # limits of the sample of streamed training profiles
+NEAR_ITERATIONS = 2  # for a basis that starts near its solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,15 +19,15 @@ class Bases:
     """Bases, and the profiles that they were fitted on."""
 
     baselines: Baselines
-    """PCA, and with counts PCA of halves and Wiener factors."""
+    """PCA and, with counts, PCA of halves and Wiener factors."""
     blocks: list[sparse.csr_matrix]
-    """Training profiles, or the halves of their first count split, preprocessed; of streamed ones a sample."""
+    """Preprocessed training profiles, or the halves of their first count split; a sample if they are streamed."""
     n_profiles: int
-    """Training profiles that took part."""
+    """Number of training profiles that the bases were fitted on."""
 
 
 def fit_bases(data: FitData) -> Bases:
-    """Fit the bases of a fit's baselines, one of which the network starts in."""
+    """Fit the bases of the baselines; the network starts in one of them."""
     settings, preprocess = data.settings, data.preprocess
     sample = data.train.sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
     partner, n_profiles = data.partners("train"), sample.n_profiles
@@ -38,7 +38,7 @@ def fit_bases(data: FitData) -> Bases:
         return Bases(Baselines(basis, None, None, settings.n_latent), mismatch([whole], partner), n_profiles)
     splitter = Splitter(sample.rows)
     halves = mismatch(draw_blocks(sample, preprocess, splitter, (settings.seed, TRAINING_STREAM, 0)), partner)
-    # the basis of the network first; the other one starts there
+    # the basis of the network is fitted first; the other one starts from it
     first, second = (halves, [whole]) if data.is_split else ([whole], halves)
     trained = fit_basis(first, large, settings.seed)
     judged = fit_basis(second, small, settings.seed, NEAR_ITERATIONS, trained.components)

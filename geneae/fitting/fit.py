@@ -27,28 +27,28 @@ from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, pea
 from geneae.training.devices import load_ahead
 from geneae.training.loop import Training
 
-LIBRARIES = ("geneae", "torch", "anndata", "scipy", "numpy")  # whose versions are recorded
+LIBRARIES = ("geneae", "torch", "anndata", "scipy", "numpy")  # libraries whose versions are recorded
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a fit leaves behind."""
+    """Results of a fit."""
 
     model: Model
-    """Ready for use."""
+    """The fitted model, with the scales of `rescaled_mse`."""
     split: pd.Series
-    """By profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
+    """Split of each profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
     history: pd.DataFrame
     """One row per epoch; epoch 0 is the start."""
     evaluation: Evaluation
-    """Of validation and test profiles."""
+    """Numbers on validation and test profiles."""
     genewise: pd.DataFrame
-    """gene, mean, correlation over the test profiles, or the validation profiles where there is no test; empty without
-    a decoder."""
+    """Columns gene, mean and correlation over the test profiles, or over the validation profiles without a test split;
+    empty without a decoder."""
     diagnostics: pd.DataFrame
-    """name, value, limit, fires, message, over the same profiles."""
+    """Columns name, value, limit, fires and message, over the same profiles."""
     conclusion: str
-    """The verdicts of all judges, in sentences."""
+    """Verdicts of all judges, in sentences."""
 
 
 def fit(
@@ -67,17 +67,17 @@ def fit(
     Parameters
     ----------
     profiles
-        All of them.
+        All profiles, of every split.
     settings
-        Choices of the user.
+        Settings of the fit.
     on_epoch
         Called with each row of the history.
     null
-        Name in `geneae.data.permuted.NULLS`: fit and evaluate a control in which there is nothing to learn.
+        Name in `geneae.data.permuted.NULLS` of a permuted control, with nothing to learn, to fit instead; or None.
     checkpoint
-        Folder for a checkpoint of the training.
+        Folder for a checkpoint of the training; None for no checkpoint.
     resume
-        Whether to resume from the checkpoint that is there.
+        Whether to resume from an existing checkpoint.
     """
     begin = time.perf_counter()
     load_ahead()
@@ -104,7 +104,7 @@ def fit(
 
 
 def _watch_of(judges: list[PreparedJudge]) -> Watch | None:
-    """Columns of the history of all judges that follow the training; None where none does."""
+    """Function that computes the history columns of all judges; None where no judge has any."""
     watches = [judge.watch for judge in judges if judge.watch is not None]
     if not watches:
         return None
@@ -116,7 +116,7 @@ def _watch_of(judges: list[PreparedJudge]) -> Watch | None:
 
 
 def _combined(judgements: list[Judgement]) -> Evaluation:
-    """Numbers of all judges, profile by profile and model by model, in the order of the first."""
+    """Numbers of all judges in one table per profile and model, in the order of the first judge."""
     keys = ["model", "profile", "split"]
     first, *others = (judgement.profiles for judgement in judgements if judgement.profiles is not None)
     for other in others:
@@ -128,7 +128,7 @@ def _combined(judgements: list[Judgement]) -> Evaluation:
 
 
 def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
-    """What `config.json` holds of a fit before it is evaluated."""
+    """Contents of `config.json` that are known before the evaluation."""
     profiles, preprocess, settings = data.profiles, data.preprocess, data.settings
     return {
         "format": FORMAT,
@@ -162,7 +162,7 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
 
 
 def _checkpoint(data: FitData, folder: Path, resume: bool, begin: float) -> Checkpoint:
-    """The checkpoint of a training, which can be resumed by one with the same identity alone."""
+    """Checkpoint of a training; only a fit with the same identity can resume from it."""
     identity = {
         "settings": asdict(data.settings),
         "data": data.profiles.fingerprint,

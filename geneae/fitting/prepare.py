@@ -1,4 +1,4 @@
-"""What a fit works on: checked settings, the split, preprocessing, and profiles in the genes of the model."""
+"""Data of a fit: checked settings, the split, preprocessing, and profiles in the genes of the model."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,36 +30,36 @@ from geneae.settings.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """Everything that is known before anything is fitted but genes and their scale."""
+    """Data of a fit before its bases and network are fitted."""
 
     profiles: Profiles
-    """All of them."""
+    """All profiles, of every split."""
     settings: Settings
-    """Choices of the user."""
+    """Settings of the fit."""
     null: str | None
-    """Name in `geneae.data.permuted.NULLS` of the control that is fitted, if any."""
+    """Name in `geneae.data.permuted.NULLS` of the permuted control to fit, or None."""
     center: str
     """Centring of the loss."""
     objective: str | None
-    """Name in `geneae.training.selfsupervised.OBJECTIVES` of what is learned from views, if anything."""
+    """Name in `geneae.training.selfsupervised.OBJECTIVES` of the objective that learns from views, or None."""
     has_decoder: bool
     """Whether profiles are reconstructed."""
     is_split: bool
     """Whether one half of the molecules predicts the other."""
     views: list[tuple[str, float]]
-    """How views differ from their profile, see `geneae.data.augment.parse_views`."""
+    """Names and amounts of random alterations in views, see `geneae.data.augment.parse_views`."""
     split: pd.Series
-    """By profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
+    """Split of each profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
     preprocess: Preprocess
-    """Chosen and scaled on training profiles."""
+    """Preprocessing, with genes chosen and scaled on training profiles."""
     expression: Expression
-    """All profiles in the genes of the model; permuted, if that control is fitted."""
+    """All profiles in the genes of the model; with permuted genes for the control `gene_permuted`."""
     partner: np.ndarray | None
-    """(n_profiles,) position of the profile whose target each is given, where targets are permuted."""
+    """(n_profiles,) position of the profile whose target replaces its own; None unless targets are permuted."""
     metric: FixedMetric | None
-    """The learned metric under which the loss compares profiles, in the genes of the fit."""
+    """Learned metric under which the loss compares profiles, in the genes of the fit; or None."""
     metric_facts: dict[str, Any] | None
-    """What is recorded of it."""
+    """Description of the learned metric in `config.json`, or None."""
 
     @cached_property
     def train(self) -> Expression:
@@ -73,7 +73,7 @@ class FitData:
 
     @property
     def split_seed(self) -> int:
-        """Seed of the split and of the halves that profiles are evaluated on."""
+        """Seed of the split, and of the count splits for the evaluation."""
         return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
 
     def rows(self, split: str) -> np.ndarray:
@@ -81,11 +81,11 @@ class FitData:
         return np.flatnonzero(self.split == split)
 
     def partners(self, split: str) -> np.ndarray | None:
-        """Partners of the profiles of a split, as positions among these."""
+        """Partners of the profiles of a split, as positions within that split; None without partners."""
         return among(self.partner, self.rows(split))
 
     def for_judges(self) -> JudgingData:
-        """What judges see of it."""
+        """The part of these data that judges receive."""
         return JudgingData(
             self.settings,
             self.profiles.obs,
@@ -98,16 +98,16 @@ class FitData:
 
 
 def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> FitData:
-    """Check what was asked for, split the profiles, and choose genes and their scale on the training profiles.
+    """Check the settings, split the profiles, and choose genes and their scale on the training profiles.
 
     Parameters
     ----------
     profiles
-        All of them.
+        All profiles, of every split.
     settings
-        Choices of the user; those that do not go together, or with these profiles, are refused.
+        Settings of the fit; combinations that do not suit each other or these profiles are refused.
     null
-        Name in `geneae.data.permuted.NULLS`.
+        Name in `geneae.data.permuted.NULLS` of a permuted control, or None.
     """
     center = check_loss(settings)
     objective, has_decoder = check_objective(settings)
@@ -152,7 +152,7 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
 
 
 def _fix(learned: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
-    """A learned metric in the genes of a fit, and what is recorded of it."""
+    """A learned metric in the genes of a fit, and its description for `config.json`."""
     columns, n_matched = learned.columns_of(preprocess)
     fixed = FixedMetric(torch.tensor(columns, dtype=torch.float32), learned.epsilon)
     return fixed, {
@@ -164,7 +164,7 @@ def _fix(learned: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, di
 
 
 def _rescaled(preprocess: Preprocess, expression: Expression) -> Preprocess:
-    """With the deviations that the genes of other training profiles have."""
+    """The preprocessing with genes scaled by their deviations in other training profiles."""
     unscaled = replace(preprocess, scale=np.ones(len(preprocess.genes)))
     deviation = np.sqrt(column_variance(unscaled.apply(expression)))
     return replace(preprocess, scale=np.where(deviation > 0, deviation, 1.0))

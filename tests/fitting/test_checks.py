@@ -28,7 +28,7 @@ def test_a_loss_may_have_a_centring_of_its_own(loss: str, center: str, found: st
 def test_a_centring_against_that_of_the_loss_is_refused() -> None:
     with pytest.raises(InputError) as error:
         check_loss(Settings(loss="pearson", center="gene"))
-    assert str(error.value) == "loss pearson is centred by profile itself; leave out --center gene."
+    assert str(error.value) == "loss pearson always centres by profile; found --center gene. Leave out --center."
 
 
 def test_an_unknown_loss_is_refused_with_the_nearest() -> None:
@@ -51,12 +51,21 @@ def test_an_objective_says_what_is_trained(settings: Settings, found: tuple[str 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(objective="simclr", batch_size=1), "needs steps of at least 2 profiles; found --batch-size 1."),
-        (Settings(objective="simclr", devices=2), "trains on one device; found 2 a node."),
+        (
+            Settings(objective="simclr", batch_size=1),
+            "needs mini-batches of at least 2 profiles; found --batch-size 1.",
+        ),
+        (Settings(objective="simclr", devices=2), "trains on one device; found --devices 2 --nodes 1."),
         (Settings(objective="simclr", target="split"), "use --objective simclr+reconstruction."),
-        (Settings(objective="simclr", metric="m"), "--metric is of the reconstruction loss"),
-        (Settings(objective="simclr", target_norm=1.0), "--target-norm is of reconstructions alone"),
-        (Settings(objective="simclr+reconstruction", loss="softmax"), "loss softmax compares the profiles of a batch"),
+        (Settings(objective="simclr", metric="m"), "--metric needs a reconstruction loss"),
+        (
+            Settings(objective="simclr", target_norm=1.0),
+            "--target-norm needs --objective reconstruction; found --objective simclr.",
+        ),
+        (
+            Settings(objective="simclr+reconstruction", loss="softmax"),
+            "loss softmax compares the profiles of a mini-batch",
+        ),
     ],
 )
 def test_an_objective_refuses_what_is_not_its_own(settings: Settings, message: str) -> None:
@@ -71,8 +80,8 @@ def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as error:
         check_batch(Settings(batch_key="donor"))
     assert str(error.value) == (
-        "--batch judges latents by scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', "
-        "or leave it out."
+        "--batch needs scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', or leave "
+        "out --batch."
     )
 
 
@@ -81,7 +90,7 @@ def test_profiles_refuse_an_unknown_null_and_one_without_reconstruction() -> Non
     check_profiles(profiles, Settings(), None, True, None)
     with pytest.raises(InputError, match="unknown null 'gene'"):
         check_profiles(profiles, Settings(), None, True, "gene")
-    with pytest.raises(InputError, match="nulls are of reconstruction; objective byol has none"):
+    with pytest.raises(InputError, match="--null needs a reconstruction, but objective byol trains no decoder"):
         check_profiles(profiles, Settings(objective="byol"), "byol", False, "gene_permuted")
 
 
@@ -98,5 +107,5 @@ def test_only_counts_are_split_and_by_themselves() -> None:
 
 def test_a_latent_has_at_most_as_many_numbers_as_there_are_directions() -> None:
     check_sizes(23, 24, 40)
-    with pytest.raises(InputError, match="the latent must be at most 23"):
+    with pytest.raises(InputError, match="--latent must be at most 23"):
         check_sizes(24, 24, 40)

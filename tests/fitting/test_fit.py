@@ -278,7 +278,7 @@ def test_the_target_follows_from_the_values_unless_it_is_given(counts: anndata.A
     assert (plain.model.config["target"], fitted.model.config["target"]) == ("split", "self")
     assert fitted.model.config["space"] == "log_normalised"
     assert HELD_OUT not in set(fitted.evaluation.metrics["metric"])
-    assert "Without counts no held-out number can be had" in verdict(fitted.evaluation, "test")
+    assert "Without counts there is no held-out cosine" in verdict(fitted.evaluation, "test")
     with pytest.raises(InputError) as error:
         fit(logs, replace(SETTINGS, target="split"))
     assert str(error.value) == (
@@ -301,8 +301,8 @@ def test_a_latent_larger_than_the_data_allow_is_refused(n_genes: int) -> None:
     with pytest.raises(InputError) as error:
         fit(small, replace(SETTINGS, n_latent=largest + 1))
     assert str(error.value) == (
-        f"the latent must be at most {largest}, as there are 24 training profiles and {n_kept} genes; found "
-        f"{largest + 1}. Ask for a smaller latent."
+        f"--latent must be at most {largest} with 24 training profiles and {n_kept} genes; found "
+        f"{largest + 1}. Use a smaller one."
     )
     assert fit(small, replace(SETTINGS, n_latent=largest, epochs=1)).model.n_latent == largest
 
@@ -390,7 +390,7 @@ def test_what_a_loss_is_at_a_perfect_reconstruction_is_recorded_where_it_compare
     ("label", "message"),
     [
         ("kin", "unknown obs column 'kin'; did you mean 'kind'?"),
-        ("same", "labels must tell training profiles apart, but column 'same' has 1 different"),
+        ("same", "labels must have at least 2 different values among the training profiles; column 'same' has 1."),
     ],
 )
 def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None:

@@ -370,7 +370,9 @@ def test_another_space_than_that_of_the_metric_is_refused(metric_folder: Path, k
 def test_a_metric_of_latents_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     CosineMetric(epochs=1).fit(rng.normal(size=(30, 5)), rng.integers(0, 2, 30)).save(tmp_path / "metric")
-    with pytest.raises(InputError, match=r"must be one on genes; .*metric was learned on an array, or on the latents"):
+    with pytest.raises(
+        InputError, match=r"needs a metric learned on genes; .*metric was learned on an array, or on the latents"
+    ):
         open_metric(Settings(metric=str(tmp_path / "metric")))
 
 
@@ -385,7 +387,7 @@ def test_no_metric_and_what_is_none() -> None:
 
 def test_an_objective_without_a_reconstruction_has_no_use_for_it(profiles: Profiles, metric_folder: Path) -> None:
     settings = replace(LEARNS, metric=str(metric_folder), objective="simclr", epochs=1)
-    with pytest.raises(InputError, match=r"--metric is of the reconstruction loss; objective simclr has none. Leave"):
+    with pytest.raises(InputError, match=r"--metric needs a reconstruction loss; objective simclr has none. Leave"):
         fit(profiles, settings)
     joint = [
         replace(settings, objective="simclr+reconstruction", metric=metric) for metric in (None, str(metric_folder))

@@ -342,8 +342,8 @@ def test_values_without_counts_are_masked() -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ({"target": "split"}, "--target split is of reconstruction; objective simclr has none."),
-        ({"batch_size": 1}, "objective simclr needs steps of at least 2 profiles; found --batch-size 1."),
+        ({"target": "split"}, "--target split needs a reconstruction, but objective simclr trains no decoder."),
+        ({"batch_size": 1}, "objective simclr needs mini-batches of at least 2 profiles; found --batch-size 1."),
         ({"label": "knd"}, "unknown obs column 'knd'; did you mean 'kind'"),
     ],
 )
@@ -356,8 +356,11 @@ def test_what_does_not_suit_an_objective_is_refused(profiles: Profiles, kind: di
     ("kind", "message"),
     [
         ({}, "objective simclr draws views of profiles in memory, but these stay in their file. Use --stream no if "),
-        ({"objective": "reconstruction", "label": "kind"}, "--label judges profiles in memory, but these stay "),
-        ({"objective": "reconstruction", "batch_key": "donor"}, "--batch judges profiles in memory, but these stay "),
+        ({"objective": "reconstruction", "label": "kind"}, "--label evaluates profiles in memory, but these stay "),
+        (
+            {"objective": "reconstruction", "batch_key": "donor"},
+            "--batch evaluates profiles in memory, but these stay ",
+        ),
     ],
 )
 def test_profiles_in_a_file_have_no_views_and_are_not_judged(
@@ -369,6 +372,6 @@ def test_profiles_in_a_file_have_no_views_and_are_not_judged(
 
 def test_nulls_are_of_reconstruction(profiles: Profiles) -> None:
     with pytest.raises(
-        InputError, match=r"nulls are of reconstruction; objective simclr has none\. Leave out --null\."
+        InputError, match=r"--null needs a reconstruction, but objective simclr trains no decoder\. Leave out --null\."
     ):
         fit(profiles, QUICK_VIEWS, null="gene_permuted")
