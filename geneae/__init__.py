@@ -1,4 +1,4 @@
-"""geneae: autoencoders of gene-expression profiles, with the truth about the reconstruction."""
+"""Train autoencoders on single-cell or bulk gene expression, and see how good their reconstructions really are."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, loaded when first used: `import geneae` alone loads neither torch nor scanpy."""
+    """Load a public name when it is first used: `import geneae` alone loads neither torch nor scanpy."""
     if name not in WHERE:
         raise AttributeError(f"module 'geneae' has no attribute '{name}'")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""Fits, latents, reconstructions and scores written into AnnData, in the manners of scanpy."""
+"""Fits, latents, reconstructions and scores written into an AnnData, with the conventions of scanpy."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,12 +35,12 @@ def fit(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     **settings: Any,
 ) -> Any:
-    """Train an autoencoder on the profiles of an AnnData, and write what it found into it.
+    """Train an autoencoder on the profiles of an AnnData, and write latents, split and loadings into it.
 
-    Writes the latents into `obsm[key_added]`, `train`, `validation`, `test` or `excluded` into `obs["geneae_split"]`,
-    genes x latents into `varm["geneae_loadings"]` (NaN for genes that the model does not use; left out where raw was
-    read, which has genes of its own), and version, loss, settings, space and units into `uns["geneae"]`. A fit that
-    fails writes nothing.
+    Writes (n_profiles, n_latent) latents into `obsm[key_added]`; `train`, `validation`, `test` or `excluded` into
+    `obs["geneae_split"]`; (n_genes, n_latent) loadings into `varm["geneae_loadings"]`, NaN for genes outside the model
+    (not with `use_raw`, because raw has genes of its own); and version, loss, settings, space and units into
+    `uns["geneae"]`. A fit that fails writes nothing.
 
     Parameters
     ----------
@@ -53,17 +53,17 @@ def fit(
     key_added
         Key in `obsm`.
     copy
-        Leave `adata` as it is and write into a copy.
+        Leave `adata` unchanged and write into a copy.
     progress
-        Show a bar, in a terminal or a notebook.
+        Show a progress bar, in a terminal or a notebook.
     on_epoch
         Called with each row of the history.
     settings
-        Fields of `geneae.settings.settings.Settings`.
+        Further settings by name, see `geneae.settings.settings.Settings`.
 
     Returns
     -------
-    The fitted `Autoencoder`; with `copy`, it and the copy.
+    The fitted `Autoencoder`; with `copy`, a tuple of it and the copy.
     """
     model = Autoencoder(loss, **settings)
     profiles = read_profiles(_checked(adata), layer, use_raw)
@@ -89,22 +89,22 @@ def embed(
     key_added: str = "X_geneae",
     copy: bool = False,
 ) -> anndata.AnnData | None:
-    """Write the latents of profiles by a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
+    """Write the latents of a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
 
-    Then `sc.pp.neighbors(adata, use_rep="X_geneae")`.
+    `sc.pp.neighbors(adata, use_rep="X_geneae")` then uses these latents, (n_profiles, n_latent).
 
     Parameters
     ----------
     adata
         In memory or backed. Genes are matched by name.
     model
-        `Autoencoder`, or path of a model folder or of a zip that `geneae share` has written.
+        Fitted `Autoencoder` or `Model`, or the path of a model folder or of a zip written by `geneae share`.
     layer, use_raw
         Matrix to read in place of `X`.
     key_added
         Key in `obsm`.
     copy
-        Leave `adata` as it is, and return a copy that is written into.
+        Leave `adata` unchanged, and return a copy with the results.
     """
     loaded = _loaded(model)
     latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
@@ -124,7 +124,7 @@ def reconstruct(
 ) -> anndata.AnnData | None:
     """Write the dense reconstruction into `layers[key_added]`, float32, in the space that `uns["geneae"]` names.
 
-    Genes that the model does not know are NaN. Parameters are those of `embed`, with `key_added` in `layers`.
+    Genes that the model does not know are NaN. Parameters are those of `embed`; `key_added` is a key in `layers`.
     """
     loaded = _loaded(model)
     latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
@@ -145,9 +145,9 @@ def score(
 ) -> anndata.AnnData | None:
     """Write how well each profile is reconstructed into `obs`: `geneae_cosine`, `geneae_mse`, `geneae_norm_ratio`.
 
-    For counts `geneae_heldout_cosine`, too: from one half of the molecules to the other half, which copying noise
-    cannot raise. A profile without molecules has NaN. Parameters are those of `embed`; `key_added` begins the names of
-    the columns.
+    For counts also `geneae_heldout_cosine`: the reconstruction from one half of the molecules against the other half,
+    which copying noise cannot raise; NaN for profiles with fewer than 20 molecules in a half. A profile without
+    molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
     loaded = _loaded(model)
     table = Autoencoder.of(loaded).score_profiles(read_profiles(_checked(adata), layer, use_raw))
@@ -160,7 +160,7 @@ def score(
 
 def _checked(adata: Any) -> anndata.AnnData:
     if not isinstance(adata, anndata.AnnData):
-        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read a file by anndata.read_h5ad(path).")
+        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read one with anndata.read_h5ad(path).")
     return adata
 
 
@@ -173,7 +173,7 @@ def _loaded(model: AnyModel) -> Model:
 
 
 def _target(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
-    """What to write into; a backed AnnData cannot be copied without a file and is read into memory."""
+    """The AnnData to write into: the given one or a copy, which is in memory even where the given one is backed."""
     if not copy:
         return adata
     return adata.to_memory() if adata.isbacked else adata.copy()
@@ -190,6 +190,6 @@ def _write_latent(adata: anndata.AnnData, model: Model, latent: np.ndarray, key_
 
 
 def _describe(adata: anndata.AnnData, model: Model, key_added: str | None = None) -> None:
-    """Say what made the numbers; the key of latents that are there is kept."""
+    """Record in `uns` which model made the numbers; without a new key, the recorded key of the latents stays."""
     known: Mapping[str, Any] = adata.uns.get("geneae", {})
     adata.uns["geneae"] = describe(model, key_added or str(known.get("key_added", "")))

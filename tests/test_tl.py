@@ -141,7 +141,7 @@ def test_neighbours_are_found_in_the_latents(counts: anndata.AnnData) -> None:
 
 
 def test_a_fit_that_fails_writes_nothing(counts: anndata.AnnData) -> None:
-    with pytest.raises(InputError, match="the latent must be at most"):
+    with pytest.raises(InputError, match="--latent must be at most"):
         tl.fit(counts, n_latent=500)
     assert (list(counts.obsm), list(counts.varm), dict(counts.uns), list(counts.obs)) == ([], [], {}, ["donor", "kind"])
 
@@ -150,7 +150,7 @@ def test_what_is_no_anndata_is_refused(fitted: Autoencoder) -> None:
     for use in (lambda data: tl.fit(data), *(lambda data, f=f: f(data, fitted) for f in (tl.embed, tl.reconstruct))):
         with pytest.raises(InputError) as error:
             use(np.ones((3, 3)))
-        assert str(error.value) == ("AnnData was expected; found ndarray. Read a file by anndata.read_h5ad(path).")
+        assert str(error.value) == ("AnnData was expected; found ndarray. Read one with anndata.read_h5ad(path).")
 
 
 def test_each_epoch_is_told(counts: anndata.AnnData) -> None:

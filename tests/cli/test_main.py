@@ -85,7 +85,9 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
         "mean profile",
         "noise ceiling",
     ]
-    assert lines[9].startswith("On 24 test profiles, judged against the other half of the molecules (held-out cosine)")
+    assert lines[9].startswith(
+        "On 24 test profiles, evaluated against the other half of the molecules (held-out cosine)"
+    )
     assert " PCA of the same size (" in lines[9]
     assert " shrunken PCA of the same size (" in lines[9]
     assert lines[10].startswith("Best epoch by validation: ")
@@ -257,7 +259,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "latent too large": (
         lambda folder: write(folder / "data.h5ad", simulate(30, 40)),
         ["--latent", "32"],
-        "the latent must be at most 23, as there are 24 training profiles and ",
+        "--latent must be at most 23 with 24 training profiles and ",
     ),
     "unknown group": (
         lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
@@ -576,7 +578,7 @@ def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_p
     assert result.exit_code == 0, result.output
     assert there(tmp_path / "judged") == {"metrics.csv", "profiles.csv"}
     assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
-    assert "On 24 test profiles, judged against the other half" in result.stdout
+    assert "On 24 test profiles, evaluated against the other half" in result.stdout
     profiles = pd.read_csv(tmp_path / "judged" / "profiles.csv")
     assert dict(profiles["split"].value_counts()) == {"train": 192, "validation": 24, "test": 24}
     known = pd.read_csv(run.folder / "profiles.csv").set_index("profile")
@@ -590,7 +592,7 @@ def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
     assert "Means over 50 all profiles;" in result.stdout
-    assert "On all 50 profiles, judged against" in result.stdout
+    assert "On all 50 profiles, evaluated against" in result.stdout
     metrics = pd.read_csv(tmp_path / "judged" / "metrics.csv")
     assert set(metrics["split"]) == {"all"}
     assert {"model", "mean_profile", "pca", "shrunken_pca"} <= set(metrics["model"])
@@ -606,7 +608,7 @@ def test_values_without_counts_go_through_all_commands(tmp_path: Path) -> None:
     assert (
         ", layers['logs']: log-normalised: values used as they are, no held-out half without counts;" in result.stdout
     )
-    assert "Without counts no held-out number can be had" in result.stdout
+    assert "Without counts there is no held-out cosine" in result.stdout
     assert "noise ceiling" not in result.stdout
     assert_refused(
         geneae("embed", tmp_path / "run", data, "-o", tmp_path / "out.npy"),
@@ -677,8 +679,8 @@ def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path)
     flags = [*FLAGS, "--objective", "simclr", "--label", "kind", "--views", "thin+mask:0.2"]
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
     assert result.exit_code == 0, result.output
-    assert "Latents judged by labels that took no part in training, on 24 validation / 24 test" in result.stdout
-    assert "Judged by labels of 20 neighbours (k-NN accuracy) on 24 test profiles, the latent " in result.stdout
+    assert "Latents evaluated by labels that took no part in training, on 24 validation / 24 test" in result.stdout
+    assert "By 20-NN accuracy of labels on 24 test profiles, the latent " in result.stdout
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"genewise.csv"}
     result = geneae("embed", tmp_path / "run", counts_path, "-o", tmp_path / "out.h5ad")
     assert result.exit_code == 0, result.output
@@ -721,5 +723,5 @@ def test_a_folder_without_a_metric_is_refused_before_anything_is_read(command: s
 def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) -> None:
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
     assert result.exit_code == 0, result.output
-    assert "Without labels nothing says how good these latents are: fit with --label KEY." in result.stdout
+    assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
     assert "the last one is taken" in result.stdout
