@@ -47,7 +47,7 @@ class Batches(Judge):
     columns = (*OF_BATCHES, BY_PROFILE[0])
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Refuse a column that is missing, or has one value or too many; None without `--batch`."""
+        """Refuse a column that is missing, or has fewer than two values or too many; None without `--batch`."""
         return None if data.settings.batch_key is None else _Prepared(data, batched(data, data.settings.batch_key))
 
     def head(self, settings: Mapping[str, Any]) -> str:
