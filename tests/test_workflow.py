@@ -16,7 +16,7 @@ import yaml
 from conftest import simulate
 from jsonschema import Draft202012Validator
 
-from geneae.cli.main import fit
+from geneae.cli.commands.fit import command as fit
 from geneae.folders.model import read_config
 from geneae.settings.settings import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 

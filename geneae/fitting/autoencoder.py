@@ -13,24 +13,19 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
-from geneae.data.permuted import NULLS
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.diagnostics import against_null, to_table
 from geneae.evaluation.reconstruction import COLUMNS, evaluate, gene_correlation
-from geneae.evaluation.records import HELD_OUT, write_evaluation
-from geneae.fitting.fit import fit
-from geneae.folders.card import FILE as CARD
-from geneae.folders.card import model_card
-from geneae.folders.model import load_model, save_model
+from geneae.evaluation.records import HELD_OUT
+from geneae.fitting.fitted import fit_with_nulls, run_of
+from geneae.folders.model import load_model
 from geneae.folders.outputs import new_folder
+from geneae.folders.run import write_run
 from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.settings.toml import FILE as SETTINGS
-from geneae.settings.toml import flags_of, to_toml
 from geneae.training.devices import is_first
 
 DEFAULTS = Settings()
@@ -199,16 +194,11 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         settings = Settings(**self.get_params())
         profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
         folder = None if checkpoint is None else Path(checkpoint)
-        fitted = fit(profiles, settings, on_epoch, None, folder, resume)
+        fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
+        self._fitted = fitted
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
-        for name in NULLS if null else ():
-            without = fit(profiles, settings, on_epoch, name, folder, resume)
-            judged = against_null(
-                fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
-            )
-            self.diagnostics_ = pd.concat([self.diagnostics_, to_table(judged)], ignore_index=True)
         self.n_features_in_ = profiles.n_genes
         self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         if profiles.source != ARRAY:
@@ -282,10 +272,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """gene, mean, correlation over these profiles: `genewise_` for other data."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
 
-    def save(
-        self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
-    ) -> None:
-        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the run folder, complete or not at all; of a model that was loaded, without the tables of its fit.
 
         Of several processes that have trained it only the first writes.
         """
@@ -293,20 +281,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         if not is_first():
             return
         with new_folder(Path(folder), overwrite) as partial:
-            save_model(model, partial)
-            metrics = self.evaluation_.metrics if hasattr(self, "evaluation_") else None
-            (partial / CARD).write_text(model_card(model, metrics), encoding="utf-8")
-            (partial / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
-            if hasattr(self, "history_"):
-                table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
-                table.to_csv(partial / "split.csv", index=False)
-                self.history_.to_csv(partial / "history.csv", index=False)
-                if len(self.genewise_):
-                    self.genewise_.to_csv(partial / "genewise.csv", index=False)
-                self.diagnostics_.to_csv(partial / "diagnostics.csv", index=False)
-                write_evaluation(self.evaluation_, partial)
-            if and_then is not None:
-                and_then(partial)
+            write_run(partial, model, run_of(self._fitted) if hasattr(self, "_fitted") else None)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Autoencoder":

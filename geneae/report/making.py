@@ -1,8 +1,8 @@
 """How the runs were made."""
 
 from geneae.folders.run import Run
+from geneae.report.across_runs import distinct, of_config
 from geneae.report.cells import Cell, Table, number_cell, show_range
-from geneae.report.runs import distinct, of_config
 
 
 def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:

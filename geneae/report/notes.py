@@ -3,8 +3,8 @@
 from geneae.evaluation.batches import NO_MERIT, OF_BATCHES
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
+from geneae.report.across_runs import SPLITS, arms_of, distinct, has_held_out, of_config, split_judged
 from geneae.report.cells import show_range
-from geneae.report.runs import SPLITS, arms_of, distinct, has_held_out, of_config, split_judged
 from geneae.settings.errors import InputError
 from geneae.settings.settings import part_of_labels
 

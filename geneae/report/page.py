@@ -10,10 +10,10 @@ import jinja2
 import pandas as pd
 
 from geneae.folders.run import Run
+from geneae.report.across_runs import SPLITS, split_judged
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.runs import SPLITS, split_judged
 from geneae.report.scores import MAIN_METRICS, score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 

@@ -20,9 +20,9 @@ from geneae.pl.values import (
     mean_curve,
     shown_split,
 )
+from geneae.report.across_runs import arms_of, distinct, genes_by_arm, label_name
 from geneae.report.cells import number, show_range, signed
 from geneae.report.image import Picture, canvas, draw_picture, panels
-from geneae.report.runs import arms_of, distinct, genes_by_arm, label_name
 
 
 def paired_pictures(paired: pd.DataFrame) -> list[Picture]:

@@ -10,8 +10,8 @@ from geneae.evaluation.batches import MIXING_TITLES, OF_BATCHES
 from geneae.evaluation.labels import BY_PROFILE, OF_CLUSTERS, TITLES
 from geneae.evaluation.records import HELD_OUT, SAME
 from geneae.folders.run import Run
+from geneae.report.across_runs import arms_of, of_config
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
-from geneae.report.runs import arms_of, of_config
 
 MAIN_METRICS = (
     HELD_OUT,

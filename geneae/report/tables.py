@@ -10,8 +10,8 @@ from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.folders.run import Run
 from geneae.pl.style import title_of
 from geneae.pl.values import by_gene, by_profile, main_metric
+from geneae.report.across_runs import arms_of, genes_by_arm, label_name
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
-from geneae.report.runs import arms_of, genes_by_arm, label_name
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 N_WORST = 20  # profiles named
@@ -66,7 +66,7 @@ def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | Non
     said: dict[str, list[str]] = {}
     rows = []
     for (arm, name), found in pd.concat(tables).groupby(["arm", "name"], sort=False):
-        fires = found["fires"] == "True"
+        fires = found["fires"]
         often = f"in {fires.sum()} of {len(found)} runs" if len(runs) > 1 else "yes"
         if fires.any():
             message = str(found.loc[fires, "message"].iloc[0])

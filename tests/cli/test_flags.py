@@ -17,7 +17,8 @@ UNITS = (
 )
 FLAGS = [
     (name, one)
-    for name, command in main.commands.items()
+    for name in main.list_commands(click.Context(main))
+    if (command := main.get_command(click.Context(main), name)) is not None
     for one in command.params
     if isinstance(one, click.Option) and one.name != "help"
 ]

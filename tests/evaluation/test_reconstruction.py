@@ -16,8 +16,9 @@ from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
 from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import COLUMNS, EVALUATION_STREAM, REPEATS, evaluate, summarize, verdict
-from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value, write_evaluation
+from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
+from geneae.folders.run import own_profiles, write_tables
 from geneae.models.ceiling import MIN_MOLECULES
 from geneae.settings.settings import Settings
 from geneae.training.batches import TRAINING_STREAM, draw_blocks
@@ -272,7 +273,8 @@ def test_evaluating_twice_gives_the_same_numbers(judged: Judged) -> None:
 
 
 def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None:
-    write_evaluation(judged[0].evaluation, tmp_path)
+    evaluation = judged[0].evaluation
+    write_tables(tmp_path, {"metrics": evaluation.metrics, "profiles": own_profiles(evaluation)})
     metrics, profiles = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "profiles"))
     assert list(metrics.columns) == ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
     assert set(profiles.columns) == {

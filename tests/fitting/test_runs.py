@@ -14,9 +14,11 @@ from click.testing import CliRunner
 from conftest import QUICK
 
 from geneae.cli.main import main
+from geneae.data.source import Source
 from geneae.fitting.compare import arm_names, compare_runs
-from geneae.fitting.grid import grid, is_finished, run_grid
-from geneae.fitting.runs import Source, fit_run
+from geneae.fitting.grid import grid, run_grid
+from geneae.fitting.runs import Request, fit_run, is_finished
+from geneae.folders.outputs import Output
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint
@@ -92,9 +94,9 @@ def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_
     task = grid(BASE, {"loss": ["mse"]}, 1, compared)[0]
     fingerprint = Source(str(counts_path)).read().fingerprint
     with pytest.raises(InputError, match=r"mse-seed0 holds a run with other epochs\. Choose another output folder"):
-        is_finished(task, fingerprint)
+        is_finished(task.folder, task.settings, Request("test"), fingerprint)
     with pytest.raises(InputError, match="other epochs, data"):
-        is_finished(task, "other")
+        is_finished(task.folder, task.settings, Request("test"), "other")
 
 
 def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path
 def test_several_jobs_give_the_same_bits(compared: Path, counts_path: Path, tmp_path: Path) -> None:
     base = replace(BASE, epochs=2)
     tasks = grid(base, {"loss": ["mse", "cosine"]}, 1, tmp_path)
-    done = list(run_grid(Source(str(counts_path)), tasks, "test", jobs=2))
+    done = list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=2))
     assert {task.arm for task, _ in done} == {"mse", "cosine"}
     for name in ("mse-seed0", "cosine-seed0"):
         for file in ("metrics.csv", "model.safetensors"):
@@ -173,7 +175,7 @@ def test_an_unknown_loss_is_refused_before_anything_runs(counts_path: Path, tmp_
 
 def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Path) -> None:
     profiles = Source(str(counts_path)).read()
-    fit_run(profiles, replace(BASE, epochs=1), tmp_path / "run", "test", color="kind")
+    fit_run(profiles, replace(BASE, epochs=1), Output(tmp_path / "run"), Request("test", color="kind"))
     umap = pd.read_csv(tmp_path / "run" / "umap.csv")
     assert list(umap.columns) == ["profile", "umap_1", "umap_2", "label"]
     labels = profiles.obs["kind"].astype(str)
@@ -181,7 +183,7 @@ def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Pat
     table = pd.read_csv(tmp_path / "run" / "profiles.csv").set_index("profile")
     assert (table["label"] == labels[table.index]).all()
     with pytest.raises(InputError, match="unknown obs column 'kid'; did you mean 'kind'"):
-        fit_run(profiles, BASE, tmp_path / "other", "test", color="kid")
+        fit_run(profiles, BASE, Output(tmp_path / "other"), Request("test", color="kid"))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +249,7 @@ def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     choices: dict[str, Any] = {"objective": ["simclr", "reconstruction"], "loss": ["mse"]}
     tasks = grid(base, choices, 1, tmp_path)
     assert [task.arm for task in tasks] == ["simclr", "reconstruction"]
-    list(run_grid(Source(str(counts_path)), tasks, "test", jobs=1))
+    list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=1))
     said = compare_runs([task.folder for task in tasks], tmp_path / "both", {task.folder: task.arm for task in tasks})
     assert said.startswith("By 20-NN accuracy of the latents on 24 test profiles and one seed")
     paired = pd.read_csv(tmp_path / "both" / "paired.csv")

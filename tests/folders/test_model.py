@@ -16,6 +16,7 @@ from geneae import Autoencoder, read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import Evaluation
 from geneae.folders import model as saving
+from geneae.folders import run as runs
 from geneae.folders.model import load_model, read_split, save_model
 from geneae.folders.outputs import check_writable, finish_swap, new_file, new_folder, write_json
 from geneae.models.model import Model
@@ -415,13 +416,11 @@ def failing(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
 
-@pytest.mark.parametrize("step", ["save_file", "save_model", "write_evaluation"])
+@pytest.mark.parametrize("step", ["save_file", "save_model", "write_tables"])
 def test_a_failure_while_writing_leaves_nothing(
     fitted: Autoencoder, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geneae.fitting import autoencoder as estimator
-
-    monkeypatch.setattr(saving if step == "save_file" else estimator, step, failing)
+    monkeypatch.setattr(saving if step == "save_file" else runs, step, failing)
     with pytest.raises(OSError, match="No space left"):
         fitted.save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

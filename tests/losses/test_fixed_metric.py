@@ -22,7 +22,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted, fit
-from geneae.fitting.grid import Task, is_finished
+from geneae.fitting.runs import Request, is_finished
 from geneae.folders.model import load_model
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import InnerProducts
@@ -302,14 +302,15 @@ def test_a_finished_run_under_a_metric_with_other_content_is_refused(metric_fold
     model = Autoencoder("cosine", metric=str(there), **QUICK).fit(simulate())
     model.save(tmp_path / "run")
     config = model.model_.config
-    task = Task("cosine", Settings("cosine", metric=str(there), **QUICK), tmp_path / "run")
-    assert is_finished(task, config["data"]["fingerprint"])
+    settings = Settings("cosine", metric=str(there), **QUICK)
+    known = Request("test"), config["data"]["fingerprint"]
+    assert is_finished(tmp_path / "run", settings, *known)
     other = CosineMetric(n_components=3, rank=12, epochs=1, seed=1).fit(simulate(), "kind")
     other.save(there, overwrite=True)
     with pytest.raises(InputError, match=r"holds a run with other content of the metric. Choose"):
-        is_finished(task, config["data"]["fingerprint"])
+        is_finished(tmp_path / "run", settings, *known)
     with pytest.raises(InputError, match=r"holds a run with other metric. Choose"):
-        is_finished(replace(task, settings=replace(task.settings, metric=None)), config["data"]["fingerprint"])
+        is_finished(tmp_path / "run", replace(settings, metric=None), *known)
 
 
 @pytest.mark.parametrize("basis", ["pca", "free"])

@@ -1,4 +1,4 @@
-"""What the report asks of several runs."""
+"""What several runs have in common, and where they differ."""
 
 from collections.abc import Iterable
 from typing import Any
