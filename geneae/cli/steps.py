@@ -85,6 +85,7 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
                 seconds += [taken] if taken else []
                 left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
                 how = f"{taken:.0f} s" if taken else "there already"
-                say(f"{number}/{len(tasks)}  {task.arm}, seed {task.settings.seed}: {how}; about {left:.0f} s left")
+                name = f"{task.configuration}, seed {task.settings.seed}"
+                say(f"{number}/{len(tasks)}  {name}: {how}; about {left:.0f} s left")
     except Interrupted as stop:
         raise Interrupted(stop.number, f"Run the same command again to go on:\n{request.command}") from None

@@ -10,7 +10,7 @@ from geneae.data.permuted import NULLS
 from geneae.data.profiles import Profiles
 from geneae.evaluation.diagnostics import against_null, to_table
 from geneae.fitting.fit import Fitted, fit
-from geneae.folders.run import COLOR, Run, arm_of, as_written, own_profiles, sizes_of
+from geneae.folders.run import COLOR, Run, as_written, configuration_of, own_profiles, sizes_of
 from geneae.settings.settings import Settings
 
 
@@ -61,7 +61,7 @@ def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap
     config = fitted.model.config
     return Run(
         name=name,
-        arm=arm_of(config),
+        configuration=configuration_of(config),
         config=config,
         metrics=fitted.evaluation.metrics,
         profiles=profiles,

@@ -25,14 +25,14 @@ from geneae.settings.settings import Settings
 class Task:
     """One run of a grid."""
 
-    arm: str
-    """What tells its arm from the others."""
+    configuration: str
+    """What tells its configuration from the others."""
     settings: Settings
     """All of them."""
     folder: Path
     """To write."""
     is_first: bool = True
-    """Whether it has the first seed of its arm, the one that a UMAP is made of."""
+    """Whether it has the first seed of its configuration, the one that a UMAP is made of."""
     with_report: bool = True
     """Whether it gets a report of its own, which takes as long as a small fit."""
 
@@ -43,9 +43,9 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
     Parameters
     ----------
     base
-        Settings that the arms share.
+        Settings that all share.
     choices
-        By field of `Settings`, the values to combine; an arm is named by the fields of more than one value.
+        By field of `Settings`, the values to combine; a configuration is named by the fields of more than one value.
     seeds
         How many.
     folder
@@ -56,11 +56,11 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
     tasks = []
     for combination in itertools.product(*(dict.fromkeys(values) for values in choices.values())):
         settings = replace(base, **dict(zip(choices, combination, strict=True)), split_seed=split_seed)
-        arm = " ".join(shown_setting(field, getattr(settings, field)) for field in fields)
-        name = re.sub(r"[^\w.+=-]+", "-", arm)
+        configuration = " ".join(shown_setting(field, getattr(settings, field)) for field in fields)
+        name = re.sub(r"[^\w.+=-]+", "-", configuration)
         tasks += [
             Task(
-                arm,
+                configuration,
                 replace(settings, seed=base.seed + number),
                 folder / f"{name}-seed{base.seed + number}",
                 number == 0,
@@ -79,7 +79,7 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
 
     A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted resumes, in
     the middle of a run where that has left a checkpoint; one that holds others is refused by name of what differs.
-    With a color, profiles are labelled by it, and a UMAP is made of the first seed of each arm.
+    With a color, profiles are labelled by it, and a UMAP is made of the first seed of each configuration.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ class Run:
 
     name: str
     """Of the folder."""
-    arm: str
-    """What is compared: runs of one arm differ in their seeds alone."""
+    configuration: str
+    """What is compared: runs of one configuration differ in their seeds alone; column `arm` of tables."""
     config: dict[str, Any]
     """`config.json`."""
     metrics: pd.DataFrame
@@ -120,8 +120,8 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{str(name): single[name].astype(str).astype(float) for name in single})
 
 
-def read_run(folder: Path, arm: str | None = None) -> Run:
-    """A run from its files; `arm` is by default the name of its loss, or of its objective where that is another."""
+def read_run(folder: Path, configuration: str | None = None) -> Run:
+    """A run from its files; `configuration` is by default its loss, or its objective where that is another."""
     config = read_config(folder)
     needed = ENCODER_NEEDED if is_encoder(config) else NEEDED
     metrics, profiles, history = (
@@ -134,8 +134,8 @@ def read_run(folder: Path, arm: str | None = None) -> Run:
     sizes: dict[str, int] = {}
     if (folder / SPLIT).is_file():
         sizes = sizes_of(pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"])
-    arm = arm or arm_of(config)
-    return Run(folder.name, arm, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
+    configuration = configuration or configuration_of(config)
+    return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
 
 def sizes_of(split: pd.Series) -> dict[str, int]:
@@ -143,7 +143,7 @@ def sizes_of(split: pd.Series) -> dict[str, int]:
     return {str(name): int(size) for name, size in split.value_counts().items()}
 
 
-def arm_of(config: Mapping[str, Any]) -> str:
+def configuration_of(config: Mapping[str, Any]) -> str:
     """What a run by itself is called: an encoder has no loss of reconstruction."""
     settings = config["settings"]
     loss, objective = str(settings["loss"]), str(settings.get("objective", "reconstruction"))

@@ -43,7 +43,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     )
     judged = split_judged(runs)
     present = [split for split in SPLITS if any((run.metrics["split"] == split).any() for run in runs)]
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
     others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
     splits = [judged, *(split for split in present if split != judged)]
     scores = {split: score_rows(runs, split) for split in splits}

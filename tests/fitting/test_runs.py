@@ -15,7 +15,7 @@ from conftest import QUICK
 
 from geneae.cli.main import main
 from geneae.data.source import Source
-from geneae.fitting.compare import arm_names, compare_runs
+from geneae.fitting.compare import compare_runs, configuration_names
 from geneae.fitting.grid import grid, run_grid
 from geneae.fitting.runs import Request, fit_run, is_finished
 from geneae.folders.outputs import Output
@@ -41,7 +41,12 @@ def compared(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_grid_is_every_combination_with_every_seed_on_one_split() -> None:
     tasks = grid(BASE, {"loss": ["mse", "cosine"], "cut": [1.0, 3.0], "n_latent": [4]}, 3, Path("out"))
-    assert [task.arm for task in tasks[::3]] == ["mse cut=1.0", "mse cut=3.0", "cosine cut=1.0", "cosine cut=3.0"]
+    assert [task.configuration for task in tasks[::3]] == [
+        "mse cut=1.0",
+        "mse cut=3.0",
+        "cosine cut=1.0",
+        "cosine cut=3.0",
+    ]
     assert [task.settings.seed for task in tasks[:3]] == [0, 1, 2]
     assert {task.settings.split_seed for task in tasks} == {0}
     assert len({task.folder for task in tasks}) == len(tasks) == 12
@@ -126,7 +131,7 @@ def test_several_jobs_give_the_same_bits(compared: Path, counts_path: Path, tmp_
     base = replace(BASE, epochs=2)
     tasks = grid(base, {"loss": ["mse", "cosine"]}, 1, tmp_path)
     done = list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=2))
-    assert {task.arm for task, _ in done} == {"mse", "cosine"}
+    assert {task.configuration for task, _ in done} == {"mse", "cosine"}
     for name in ("mse-seed0", "cosine-seed0"):
         for file in ("metrics.csv", "model.safetensors"):
             assert (tmp_path / name / file).read_bytes() == (compared / name / file).read_bytes()
@@ -137,7 +142,7 @@ def test_finished_folders_can_be_compared_by_themselves(compared: Path, tmp_path
     result = CliRunner().invoke(main, ["compare", *folders, "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "paired.csv").read_bytes() == (compared / "paired.csv").read_bytes()
-    assert arm_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
+    assert configuration_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
 
 
 @pytest.mark.parametrize("title", ["data", "space", "genes", "split"])
@@ -248,9 +253,11 @@ def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     base = Settings(**QUICK | {"epochs": 1}, label="kind")
     choices: dict[str, Any] = {"objective": ["simclr", "reconstruction"], "loss": ["mse"]}
     tasks = grid(base, choices, 1, tmp_path)
-    assert [task.arm for task in tasks] == ["simclr", "reconstruction"]
+    assert [task.configuration for task in tasks] == ["simclr", "reconstruction"]
     list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=1))
-    said = compare_runs([task.folder for task in tasks], tmp_path / "both", {task.folder: task.arm for task in tasks})
+    said = compare_runs(
+        [task.folder for task in tasks], tmp_path / "both", {task.folder: task.configuration for task in tasks}
+    )
     assert said.startswith("By 20-NN accuracy of the latents on 24 test profiles and one seed")
     paired = pd.read_csv(tmp_path / "both" / "paired.csv")
     assert set(paired["metric"]) == {"knn_20", "knn_200", "linear_probe"}

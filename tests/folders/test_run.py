@@ -34,7 +34,11 @@ def test_a_run_in_memory_is_the_run_of_its_folder_to_the_last_bit(kind: str, tmp
     (tmp_path / "run").mkdir()
     write_run(tmp_path / "run", fitted.model, before)
     after = read_run(tmp_path / "run")
-    assert (before.name, before.arm, before.split_sizes) == (after.name, after.arm, after.split_sizes)
+    assert (before.name, before.configuration, before.split_sizes) == (
+        after.name,
+        after.configuration,
+        after.split_sizes,
+    )
     tables, again = before.tables(), after.tables()
     assert tables.keys() - again.keys() == {"split"}
     for name, table in again.items():

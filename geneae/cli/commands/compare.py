@@ -101,6 +101,8 @@ def command(
         run_tasks(Source(data[0], layer, use_raw), tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():
             return
-        said = compare_runs([task.folder for task in tasks], folder, {task.folder: task.arm for task in tasks}, color)
+        said = compare_runs(
+            [task.folder for task in tasks], folder, {task.folder: task.configuration for task in tasks}, color
+        )
     say(said)
     say(f"Written to {folder}: metrics.csv, paired.csv and {folder / 'report.html'}.")
