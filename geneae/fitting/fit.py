@@ -24,7 +24,7 @@ from geneae.models.model import FORMAT, Model
 from geneae.models.network import Network
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.training.devices import load_ahead
+from geneae.training.devices import loading_fabric
 from geneae.training.loop import Training
 
 LIBRARIES = ("geneae", "torch", "anndata", "scipy", "numpy")  # whose versions are recorded
@@ -80,12 +80,12 @@ def fit(
         Whether to resume from the checkpoint that is there.
     """
     begin = time.perf_counter()
-    load_ahead()
     data = prepare(profiles, settings, null)
     saved = None if checkpoint is None else _checkpoint(data, checkpoint, resume, begin)
     judges = [found for judge in JUDGES if (found := judge.prepare(data.for_judges())) is not None]
 
-    bases = fit_bases(data)
+    with loading_fabric():  # training needs it
+        bases = fit_bases(data)
     trained = train_network(data, bases, _watch_of(judges), on_epoch, saved)
     model = Model(trained.network, data.preprocess, bases.baselines, {}, _describe(data, bases, trained))
 

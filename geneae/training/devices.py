@@ -148,9 +148,15 @@ def open_ranks(settings: Settings) -> Ranks:
     return Ranks(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
 
 
-def load_ahead() -> None:
-    """Load Lightning Fabric on a thread of its own: it takes seconds, and what comes before a training needs none."""
-    Thread(target=import_module, args=("lightning_fabric",)).start()
+@contextlib.contextmanager
+def loading_fabric() -> Iterator[None]:
+    """Load Lightning Fabric, which takes seconds, while other code runs inside; it is loaded at the end."""
+    loading = Thread(target=import_module, args=("lightning_fabric",))
+    loading.start()
+    try:
+        yield
+    finally:
+        loading.join()
 
 
 def is_first() -> bool:
