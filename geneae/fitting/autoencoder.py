@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_array
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.reconstruction import COLUMNS, evaluate, gene_correlation
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
 from geneae.folders.model import load_model
@@ -57,6 +57,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         gene, mean and correlation over the test profiles; empty where nothing is reconstructed.
     diagnostics_
         name, value, limit, fires, message.
+    conclusion_
+        What came of the fit, in sentences.
     """
 
     def __init__(
@@ -199,6 +201,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
+        self.conclusion_ = fitted.conclusion
         self.n_features_in_ = profiles.n_genes
         self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         if profiles.source != ARRAY:
@@ -234,7 +237,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles, expression = self._match(data, layer, use_raw)
         split = pd.Series("all", index=profiles.names)
         table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
-        return table[table["model"] == "model"].set_index("profile")[list(COLUMNS)]
+        return table[table["model"] == "model"].set_index("profile")[list(BY_PROFILE)]
 
     def score(self, data: Any, y: Any = None) -> float:
         """Mean cosine of profiles and their reconstructions, -1 to 1, higher is better: what `GridSearchCV` maximises.

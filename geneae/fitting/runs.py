@@ -11,10 +11,6 @@ import pandas as pd
 import torch
 
 from geneae.data.profiles import Profiles
-from geneae.evaluation.batches import has_batches, mixing_verdict
-from geneae.evaluation.labels import is_judged, label_verdict
-from geneae.evaluation.reconstruction import verdict
-from geneae.evaluation.records import Evaluation
 from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -81,7 +77,7 @@ def fit_run(
         run = run_of(fitted, output.folder.name, colors, umap)
         write_run(partial, model, run)
         if request.with_report:
-            write_report(partial / REPORT, [run], conclude(fitted.evaluation, judged_split(settings)))
+            write_report(partial / REPORT, [run], fitted.conclusion)
     return fitted
 
 
@@ -115,15 +111,6 @@ def is_finished(folder: Path, settings: Settings, request: Request, fingerprint:
 def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Inside, no process but those of one training writes a folder; of these the first one sees to it."""
     return only_writer(folder) if is_first() else contextlib.nullcontext()
-
-
-def conclude(evaluation: Evaluation, split: str) -> str:
-    """What came of a fit, in sentences: of its reconstruction, of its latents by labels and batches, of whichever there
-    is."""
-    said = [verdict(evaluation, split)] if "cosine" in evaluation.profiles else []
-    said += [label_verdict(evaluation, split)] if is_judged(evaluation) else []
-    said = said or ["Without labels nothing says how good these latents are: fit with --label KEY."]
-    return " ".join([*said, mixing_verdict(evaluation, split)] if has_batches(evaluation) else said)
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from geneae import Autoencoder, read_profiles
-from geneae.evaluation.reconstruction import COLUMNS
+from geneae.evaluation.reconstruction import BY_PROFILE
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -118,7 +118,7 @@ def test_scores_are_those_of_the_reconstruction(fitted: Autoencoder, counts: ann
     x = fitted.model_.preprocess.apply(fitted.model_.preprocess.match(read_profiles(counts))[0]).toarray()
     predicted = fitted.inverse_transform(fitted.transform(counts))
     cosine = (x * predicted).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(predicted, axis=1)
-    assert list(scores.columns) == list(COLUMNS)
+    assert list(scores.columns) == list(BY_PROFILE)
     assert list(scores.index) == list(counts.obs_names)
     np.testing.assert_allclose(scores["cosine"], cosine, rtol=1e-4)
     np.testing.assert_allclose(scores["mse"], ((x - predicted) ** 2).mean(1), rtol=1e-3)

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, OVERWRITE, QUIET, STREAM, options
 from geneae.cli.steps import Say, command_line, is_first, say_unless
 from geneae.settings.errors import InputError, Interrupted
-from geneae.settings.settings import Settings, part_of_labels
+from geneae.settings.settings import Settings
 
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
@@ -94,15 +95,14 @@ def command(
 
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
     """What came of a fit: its split, tables, conclusion, training and what is wrong with it."""
-    from geneae.cli.tables import batch_table, label_table, metrics_table, null_lines
-    from geneae.fitting.runs import conclude, judged_split
+    from geneae.cli.tables import latent_tables, metrics_table, null_lines
+    from geneae.fitting.runs import judged_split
 
     found, split = fitted.evaluation, judged_split(settings)
-    part = part_of_labels(settings.loss, settings.metric)
     say(_split_line(fitted))
-    for table in filter(None, (metrics_table(found), label_table(found, part), batch_table(found))):
+    for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(table)
-    say(conclude(found, split))
+    say(fitted.conclusion)
     if null:
         say(null_lines(found, fitted.diagnostics, split))
     say(_training_line(fitted.model.config))
