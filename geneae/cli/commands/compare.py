@@ -15,8 +15,8 @@ from geneae.cli.flags import (
     MATRIX_OPTIONS,
     OBJECTIVE,
     QUIET,
-    complete_loss,
     options,
+    several,
 )
 from geneae.cli.steps import command_line, is_first, open_ranks, run_tasks, say_unless
 from geneae.settings.errors import InputError
@@ -28,29 +28,10 @@ from geneae.settings.settings import Settings
 @click.option(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
-@click.option(
-    "--objective",
-    "objectives",
-    multiple=True,
-    metavar="NAME",
-    help="Objectives to combine with the losses.  [default: reconstruction]",
-)
-@click.option(
-    "--loss",
-    "losses",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_loss,
-    help="An arm for each; the first is the reference.  [default: mse, cosine]",
-)
-@click.option("--cut", "cuts", multiple=True, type=float, help="Cut factors to combine with the losses.  [default: 1]")
-@click.option(
-    "--latent",
-    "latents",
-    multiple=True,
-    type=int,
-    help="Lengths of the latent to combine with them, in numbers per profile.  [default: 32]",
-)
+@several("objective", "objectives", "Objectives to combine with the losses.")
+@several("loss", "losses", "An arm for each; the first is the reference.", "mse, cosine")
+@several("cut", "cuts", "Cut factors to combine with the losses.")
+@several("n_latent", "latents", "Lengths of the latent to combine with them, in numbers per profile.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, OVERWRITE, QUIET, STREAM, options
+from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, NULL, OVERWRITE, QUIET, STREAM, options
 from geneae.cli.steps import Say, command_line, is_first, say_unless
 from geneae.settings.errors import InputError, Interrupted
 from geneae.settings.settings import Settings
@@ -24,9 +24,7 @@ WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is roundi
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
-@click.option(
-    "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
-)
+@NULL
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
 def command(

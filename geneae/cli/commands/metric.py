@@ -30,7 +30,7 @@ from geneae.cli.steps import say_unless
 @click.option(
     "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
 )
-@click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
+@option("validation")
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, min_open=True),
@@ -39,8 +39,8 @@ from geneae.cli.steps import say_unless
     help="Fraction of the profiles that choose nothing and are judged.",
 )
 @options(
-    option("group", "Column of obs (a donor, say) whose profiles stay in one split.  [default: none]", metavar="KEY"),
-    option("seed", "Seed of everything random, a whole number of at least 0."),
+    option("group"),
+    option("seed"),
     *MATRIX_OPTIONS,
     OVERWRITE,
     QUIET,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, MATRIX_OPTIONS, QUIET, RATE, options
+from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, MATRIX_OPTIONS, QUIET, RATE, options, several
 from geneae.cli.steps import command_line, is_first, open_ranks, run_tasks, say_unless
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -16,17 +16,14 @@ from geneae.settings.settings import Settings
 @click.option(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
-@click.option("--cut", "cuts", multiple=True, metavar="C", help="Cut constants, 1/3 say.  [default: 1/3, 1, 3, 9, 15]")
-@click.option(
-    "--learning-rate",
+@several("cut", "cuts", "Cut constants, 1/3 say.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
+@several(
+    "learning_rate",
     "rates",
-    multiple=True,
-    type=float,
-    help="Learning rates, factors above 0; controls are matched to the first.  [default: 0.002, then x 1/3, 3, 9, 27]",
+    "Learning rates, factors above 0; controls are matched to the first.",
+    "0.002, then x 1/3, 3, 9, 27",
 )
-@click.option(
-    "--weight-decay", "decays", multiple=True, type=float, help="Weight decays, factors of at least 0.  [default: 0.05]"
-)
+@several("weight_decay", "decays", "Weight decays, factors of at least 0.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
