@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from starts import Data
 
-from geneae import Autoencoder, CosineMetric
+from geneae import Autoencoder, CosineMetric, read_profiles
+from geneae.data.preprocess import fit_preprocess
 
 torch.set_num_threads(1)  # on so little data threads only wait for each other
 
@@ -79,3 +81,12 @@ def metric_folder(_counts: anndata.AnnData, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("metric") / "metric"
     CosineMetric(n_components=3, rank=12, epochs=5, batch_size=64).fit(_counts, "kind").save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """100 training and 40 validation profiles of 60 genes; not to be changed."""
+    profiles = read_profiles(simulate(140, 60))
+    preprocess = fit_preprocess(profiles, np.arange(100))
+    expression = preprocess.match(profiles)[0]
+    return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess

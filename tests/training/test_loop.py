@@ -1,36 +1,26 @@
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import simulate
 from reference import DENSE_LOSSES, DenseTwin, centred
-from scipy import sparse
+from starts import PLAIN, QUICK, Data, are_equal, draw, make_start, weights
 from torch import Tensor
 
-from geneae.data.count_split import Splitter
-from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.data.reading import read_profiles
-from geneae.losses.names import find_loss
-from geneae.losses.reconstruction import LOSSES, LossSettings
-from geneae.models.network import Network, network_in_basis, random_network
-from geneae.models.pca import fit_basis
+from geneae.losses.reconstruction import LOSSES
+from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
 from geneae.training import loop as training
 from geneae.training import monitor as dynamics
 from geneae.training import validation as validation_module
-from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
-from geneae.training.loop import Training, rate_factor, train
-from geneae.training.objectives import Reconstruction
+from geneae.training.loop import rate_factor
 from geneae.training.validation import judge
 
-QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
 COLUMNS = [
     "epoch",
     "train_loss",
@@ -53,71 +43,6 @@ COLUMNS = [
     "train_seconds",
     "seconds",
 ]
-
-
-@dataclass
-class Start:
-    """All that `train` takes."""
-
-    network: Network
-    source: PairSource
-    validation: list[Pairs]
-    objective: Reconstruction
-    settings: Settings
-
-    def train(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Training:
-        torch.manual_seed(self.settings.seed)  # dropout draws from the generator of torch
-        return train(self.network, self.source, self.validation, self.objective, self.settings, on_epoch)
-
-
-Data = tuple[Expression, Expression, Preprocess]
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    """100 training and 40 validation profiles of 60 genes."""
-    profiles = read_profiles(simulate(140, 60))
-    preprocess = fit_preprocess(profiles, np.arange(100))
-    expression = preprocess.match(profiles)[0]
-    return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess
-
-
-def draw(
-    expression: Expression, preprocess: Preprocess, is_split: bool, seed: tuple[int, ...]
-) -> list[sparse.csr_matrix]:
-    return draw_blocks(expression, preprocess, Splitter(expression.matrix) if is_split else None, seed)
-
-
-def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) -> Start:
-    known, other, preprocess = data
-    blocks = draw(known, preprocess, is_split, (0, 0, 0))
-    basis = fit_basis(blocks, settings.rank, 0)
-    torch.manual_seed(0)
-    if settings.init == "random":
-        network = random_network(basis.mean, settings.n_latent, settings.hidden, settings.dropout)
-    else:
-        sizes = settings.n_latent, settings.hidden, settings.dropout
-        network = network_in_basis(basis, torch.linspace(1, 0.3, basis.rank), *sizes, settings.basis == "free")
-    loss = find_loss(settings.loss)
-    center = loss.center or settings.center
-    objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
-    compares = loss.compares
-    source = PairSource(
-        network, known, preprocess, is_split, settings.n_splits, settings.seed, compares_targets=compares
-    )
-    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), compares) for n in range(2)]
-    return Start(network, source, validation, objective, settings)
-
-
-PLAIN = replace(QUICK, basis="free", init="random")
-
-
-def weights(network: Network) -> dict[str, Tensor]:
-    return copy.deepcopy(network.state_dict())
-
-
-def are_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(
