@@ -29,7 +29,7 @@ from geneae.evaluation.batches import (
 )
 from geneae.evaluation.labels import labelled
 from geneae.evaluation.records import value
-from geneae.fitting import checks as choices
+from geneae.fitting import checks
 from geneae.fitting.fit import Fitted, fit
 from geneae.report.pictures import Picture
 from geneae.settings.errors import InputError
@@ -206,7 +206,7 @@ def test_a_column_that_holds_no_batches_is_refused_before_training(key: str, mes
 def test_without_scib_metrics_nothing_is_trained(
     profiles: Profiles, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'geneae\[scib\]'"):
         fit(profiles, replace(SETTINGS, batch_key="donor"))
     for command in ("fit", "compare"):

@@ -13,11 +13,12 @@ from scipy import sparse
 from geneae.data.preprocess import fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation import labels as judging
 from geneae.evaluation.controls import controls
 from geneae.evaluation.labels import (
+    COLUMNS,
     Labelled,
     clusters,
+    encode,
     judge_latents,
     knn_is_right,
     knn_votes,
@@ -168,12 +169,12 @@ def test_labels_teach_the_ceiling(profiles: Profiles) -> None:
     assert right["supervised"] > right["random_encoder"]
     torch.manual_seed(SETTINGS.seed)
     born = random_network(fitted.model.baselines.whole.mean, SETTINGS.n_latent, SETTINGS.hidden, SETTINGS.dropout)
-    np.testing.assert_array_equal(found["random_encoder"], judging.encode(born, known.matrix))
+    np.testing.assert_array_equal(found["random_encoder"], encode(born, known.matrix))
     assert found["pca"].shape == (240, SETTINGS.n_latent)
 
 
 def test_without_igraph_there_are_no_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "can_cluster", lambda: False)
+    monkeypatch.setattr("geneae.evaluation.labels.can_cluster", lambda: False)
     values, labels = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
     found = judge_latents(known_of(values, labels, 30), {"model": values}, seed=0)
     assert set(found.metrics["metric"]) == {"knn_20", "knn_200", "linear_probe"}
@@ -185,7 +186,7 @@ def simple(right: dict[str, list[float]]) -> Evaluation:
         pd.DataFrame({"model": model, "profile": [f"p{i}" for i in range(len(of))], "split": "test", "knn_20": of})
         for model, of in right.items()
     ]
-    return Evaluation(pd.concat(tables, ignore_index=True), pd.DataFrame(columns=judging.COLUMNS), {})
+    return Evaluation(pd.concat(tables, ignore_index=True), pd.DataFrame(columns=COLUMNS), {})
 
 
 RIGHT = {
@@ -224,7 +225,7 @@ def test_diagnostics_fire_where_something_is_wrong(encoder: Fitted) -> None:
             ("validation", "opposite_halves", 0.4),
         )
     ]
-    bad = replace(evaluation, metrics=pd.DataFrame(rows, columns=judging.COLUMNS))
+    bad = replace(evaluation, metrics=pd.DataFrame(rows, columns=COLUMNS))
     found = {diagnostic.name: diagnostic.fires for diagnostic in diagnose_latents(bad, 32, "test")}
     assert found == {
         "effective_rank": True,
@@ -240,7 +241,7 @@ def test_diagnostics_fire_where_something_is_wrong(encoder: Fitted) -> None:
 def test_merging_keeps_the_order_and_loses_nothing() -> None:
     first = Evaluation(
         pd.DataFrame({"model": ["model"] * 3, "profile": ["c", "a", "b"], "split": "test", "cosine": [0.1, 0.2, 0.3]}),
-        pd.DataFrame(columns=judging.COLUMNS),
+        pd.DataFrame(columns=COLUMNS),
         {"model": 2.0},
     )
     both = merge(first, simple({"model": [1.0], "pca": [0.0]}))

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from geneae import Autoencoder, read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import Evaluation
-from geneae.folders import model as saving
 from geneae.folders.model import load_model, read_split, save_model
 from geneae.folders.outputs import check_writable, finish_swap, new_file, new_folder, write_json
 from geneae.models.model import Model
@@ -405,13 +404,18 @@ def failing(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
 
-@pytest.mark.parametrize("step", ["save_file", "save_model", "write_evaluation"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "geneae.folders.model.save_file",
+        "geneae.fitting.autoencoder.save_model",
+        "geneae.fitting.autoencoder.write_evaluation",
+    ],
+)
 def test_a_failure_while_writing_leaves_nothing(
     fitted: Autoencoder, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geneae.fitting import autoencoder as estimator
-
-    monkeypatch.setattr(saving if step == "save_file" else estimator, step, failing)
+    monkeypatch.setattr(step, failing)
     with pytest.raises(OSError, match="No space left"):
         fitted.save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -421,7 +425,7 @@ def test_a_failure_while_writing_keeps_what_was_there(
     fitted: Autoencoder, damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = content(damaged)
-    monkeypatch.setattr(saving, "save_file", failing)
+    monkeypatch.setattr("geneae.folders.model.save_file", failing)
     with pytest.raises(OSError, match="No space left"):
         fitted.save(damaged, overwrite=True)
     assert content(damaged) == before

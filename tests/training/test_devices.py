@@ -19,7 +19,7 @@ from torch import Tensor
 from geneae.cli.main import main
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.training import loop as training
+from geneae.training import loop
 from geneae.training.checkpoints import _set_random_state
 from geneae.training.devices import Ranks, open_ranks
 from geneae.training.loop import Training
@@ -49,7 +49,7 @@ def train_together(starts: list[Start], monkeypatch: pytest.MonkeyPatch) -> list
     """Train a start in each of several threads, as processes would."""
     meeting = Meeting(len(starts))
     local = threading.local()
-    monkeypatch.setattr(training, "open_ranks", lambda _: local.ranks)
+    monkeypatch.setattr(loop, "open_ranks", lambda _: local.ranks)
     found: dict[int, Training] = {}
 
     def run(rank: int, start: Start) -> None:

@@ -15,9 +15,7 @@ from geneae.losses.reconstruction import LOSSES
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
-from geneae.training import loop as training
-from geneae.training import monitor as dynamics
-from geneae.training import validation as validation_module
+from geneae.training import loop, monitor, validation
 from geneae.training.loop import rate_factor
 from geneae.training.validation import judge
 
@@ -82,7 +80,7 @@ def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monk
             pair = [centred(x, start.objective.center, start.network.mean.double()) for x in (wanted, predicted)]
             expected.append(DENSE_LOSSES[loss](*pair, start.objective.settings).detach().numpy())
             cosines.append(torch.cosine_similarity(wanted, predicted).mean().item())
-    monkeypatch.setattr("geneae.training.validation.CHUNK", 7)
+    monkeypatch.setattr(validation, "CHUNK", 7)
     losses, means = judge(start.network, start.validation, start.objective)
     np.testing.assert_allclose(losses, np.mean(expected, axis=0), rtol=1e-3, atol=1e-5)
     assert means["validation_cosine"] == pytest.approx(np.mean(cosines), rel=1e-4)
@@ -123,7 +121,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
     means = dict.fromkeys(COLUMNS[3:-3], 0.0)
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
+    monkeypatch.setattr(loop, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
 
 
 @pytest.mark.parametrize("best", [1, 2, 4])
@@ -219,8 +217,8 @@ def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
     data: Data, monkeypatch: pytest.MonkeyPatch, stopping: tuple[str], n_rows: int
 ) -> None:
     scripted(monkeypatch, [[1.0 - 0.1 * epoch] * 4 for epoch in range(7)])
-    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
-    monkeypatch.setattr(training, "STOPPING", stopping)
+    monkeypatch.setattr(monitor, "is_frozen", lambda *_: True)
+    monkeypatch.setattr(loop, "STOPPING", stopping)
     result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
     assert (result.collapse, result.stopped_early, len(result.history)) == ("frozen", n_rows < 7, n_rows)
     assert result.best_epoch == n_rows - 1
@@ -230,7 +228,7 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
+    monkeypatch.setattr(loop, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
     assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
 
@@ -283,9 +281,9 @@ def test_losses_with_negatives_train_in_every_basis(data: Data, settings: Settin
 def test_judge_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(data: Data) -> None:
     start = make_start(data, replace(QUICK, loss="softmax"))
     pairs = start.validation[0]
-    sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation_module._batches(pairs, 15)]
+    sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation._batches(pairs, 15)]
     assert sizes == [[14, 14], [13, 13], [13, 13]] * 2
-    assert torch.equal(torch.cat(list(validation_module._batches(pairs, 15))), torch.arange(80))
+    assert torch.equal(torch.cat(list(validation._batches(pairs, 15))), torch.arange(80))
 
 
 def test_linear_paths_move_slowly_and_are_not_decayed(data: Data) -> None:
