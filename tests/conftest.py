@@ -1,5 +1,6 @@
 """A small simulated world with a known structure, and one fit of it that many tests look at."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ torch.set_num_threads(1)  # on so little data threads only wait for each other
 N_PROFILES, N_GENES, N_PROGRAMMES = 240, 120, 4
 QUICK: dict[str, Any] = {"n_latent": 4, "hidden": 16, "rank": 12, "epochs": 3, "n_splits": 2, "batch_size": 64}
 """Settings of a fit that takes a fraction of a second."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests come first, so that no process waits for another at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def simulate(

@@ -69,6 +69,7 @@ def done(workplace: Path) -> Path:
     return workplace
 
 
+@pytest.mark.slow
 def test_every_run_is_there_and_shares_the_split_of_its_data_set(done: Path) -> None:
     for data in ("simulated", "immune"):
         runs = sorted(path.parent for path in (done / "results" / data / "runs").glob("*/config.json"))
@@ -85,6 +86,7 @@ def test_every_run_is_there_and_shares_the_split_of_its_data_set(done: Path) -> 
             assert log.is_file() == (data == "simulated")
 
 
+@pytest.mark.slow
 def test_every_run_is_evaluated_on_its_own_profiles_or_on_others(done: Path) -> None:
     for data, splits in (("simulated", {"train", "validation", "test"}), ("immune", {"all"})):
         folders = list((done / "results" / data / "evaluations").iterdir())
@@ -95,6 +97,7 @@ def test_every_run_is_evaluated_on_its_own_profiles_or_on_others(done: Path) -> 
             assert table["profile"].nunique() == {"simulated": 160, "immune": 40}[data]
 
 
+@pytest.mark.slow
 def test_the_comparison_reads_all_runs(done: Path) -> None:
     for data in ("simulated", "immune"):
         folder = done / "results" / data / "comparison"
@@ -103,6 +106,7 @@ def test_the_comparison_reads_all_runs(done: Path) -> None:
         assert pd.read_csv(folder / "metrics.csv")["run"].nunique() == 4
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_one_page_gathers_the_reports(done: Path) -> None:
     assert "Nothing to be done" in snakemake(done, "--dry-run").stdout
     page = done / "report.html"
@@ -110,6 +114,7 @@ def test_a_second_run_has_nothing_to_do_and_one_page_gathers_the_reports(done: P
     assert page.read_text(encoding="utf-8").count("geneae compare") >= 2
 
 
+@pytest.mark.slow
 def test_lint_is_clean(workplace: Path) -> None:
     linted = snakemake(workplace, "--lint")
     assert (linted.returncode, "your workflow is in a good condition" in linted.stdout) == (0, True), linted.stdout
@@ -133,6 +138,7 @@ def planned(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return dry.stdout
 
 
+@pytest.mark.slow
 def test_the_plan_for_a_cluster_asks_for_a_gpu_for_each_fit(planned: str) -> None:
     jobs = re.split(r"\nrule ", planned)[1:]
     fits = [job for job in jobs if job.startswith("fit:")]
@@ -143,6 +149,7 @@ def test_the_plan_for_a_cluster_asks_for_a_gpu_for_each_fit(planned: str) -> Non
     assert not any("gpu=" in job for job in others)
 
 
+@pytest.mark.slow
 def test_flags_reach_the_commands(planned: str, workplace: Path) -> None:
     path, other = workplace / "simulated.h5ad", workplace / "immune.h5ad"
     flags = "--split-seed 3 --color kind --scale --group 'my donor' --objective simclr+reconstruction --nodes 2"
@@ -154,6 +161,7 @@ def test_flags_reach_the_commands(planned: str, workplace: Path) -> None:
     assert f"geneae compare results/a/runs/cosine_cut1_seed7 {run} -o results/a/comparison --color kind > " in planned
 
 
+@pytest.mark.slow
 def test_encoders_that_learn_from_views_alone_are_not_evaluated(workplace: Path, tmp_path: Path) -> None:
     data = [{"name": "a", "path": str(workplace / "simulated.h5ad")}]
     folder = write_config(
@@ -166,6 +174,7 @@ def test_encoders_that_learn_from_views_alone_are_not_evaluated(workplace: Path,
     assert "geneae evaluate" not in dry.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -136,6 +136,7 @@ def test_the_output_is_named_after_the_data(counts_path: Path, tmp_path: Path, m
     assert "Written to counts_geneae: " in result.stdout
 
 
+@pytest.mark.slow
 def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> None:
     flags = {"loss": "combined", "center": "gene", "alpha": 0.3, "beta": 2.0, "gamma": 3.0, "latent": 3, "hidden": 8}
     flags |= {"basis": "free", "rank": 9, "init": "random", "target": "self", "cut": 2.0, "cut-where": "decoder"}
@@ -643,6 +644,7 @@ def in_a_process(*arguments: object, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: Path, tmp_path: Path) -> None:
     flags = ["--loss", "cosine", "-o", "run", *FLAGS]
     done = in_a_process("fit", counts_path, *flags, folder=tmp_path)
@@ -654,6 +656,7 @@ def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: 
     assert config["command"] == f"geneae fit {counts_path} {' '.join(flags)}"
 
 
+@pytest.mark.slow
 def test_a_real_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
     done = in_a_process("fit", "missing.h5ad", "-o", "run", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

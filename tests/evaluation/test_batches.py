@@ -64,6 +64,7 @@ def means(values: np.ndarray, batches: np.ndarray = BATCHES) -> pd.DataFrame:
     return table.pivot_table(index="model", columns="metric", values="value")
 
 
+@pytest.mark.slow
 def test_batches_of_one_distribution_are_mixed_like_shuffled_ones() -> None:
     for values in (NOISE, KINDS):
         found = means(values)
@@ -144,6 +145,7 @@ def test_a_label_in_one_batch_alone_says_nothing() -> None:
     np.testing.assert_array_equal(np.isnan(found), LABELS == 0)
 
 
+@pytest.mark.slow
 def test_a_fit_is_judged_by_batches_beside_its_controls(judged: Fitted) -> None:
     metrics = judged.evaluation.metrics
     for split in ("validation", "test"):

@@ -139,6 +139,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
         open_ranks(QUICK)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(counts_path: Path, tmp_path: Path) -> None:
     flags = ["--basis", "free", "--init", "random", "--learning-rate", "0.01", "--dropout", "0", "--device", "cpu"]
     flags += ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--quiet"]
