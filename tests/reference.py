@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -22,6 +23,9 @@ from geneae.models.network import Network
 
 ON_COSINES = [name for name in NEGATIVE_LOSSES if name != "triplet"]
 """Losses that compare the cosines of a batch."""
+
+FIVE = np.array([[0, 2, 0, 1], [3, 0, 0, 0], [0, 0, 0, 0], [1, 1, 4, 0], [0, 5, 0, 9]], dtype=np.float32)
+"""Molecules of five profiles and four genes; the third profile has none."""
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:
@@ -60,6 +64,28 @@ def profiles_of(dense: np.ndarray, state: str = "counts", genes: list[str] | Non
     columns = pd.Index(genes or [f"g{i}" for i in range(dense.shape[1])])
     scan = Scan(state, (dense != 0).sum(1).astype(np.int32), dense.sum(1).astype(float), float(dense.max()))
     return Profiles(csr(dense), names, columns, pd.DataFrame(index=names), scan, "array in memory", "X")
+
+
+def five_profiles(x: Any = FIVE, **fields: Any) -> anndata.AnnData:
+    """Five profiles of four genes, with annotation of several types."""
+    obs = pd.DataFrame(
+        {"donor": pd.Categorical(["a", "b", "a", "b", "c"]), "age": [1.5, 2, 3, 4, 5], "note": list("vwxyz")},
+        index=[f"cell{i}" for i in range(5)],
+    )
+    return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(4)]), **fields)
+
+
+def assert_same_profiles(found: Profiles, expected: Profiles) -> None:
+    """The same matrix, stored alike, names, state and fingerprint."""
+    assert found.matrix.dtype == np.float32
+    assert found.matrix.indices.dtype == np.int32
+    assert found.matrix.has_canonical_format
+    np.testing.assert_array_equal(found.matrix.indptr, expected.matrix.indptr)
+    np.testing.assert_array_equal(found.matrix.indices, expected.matrix.indices)
+    np.testing.assert_array_equal(found.matrix.data, expected.matrix.data)
+    assert list(found.names) == list(expected.names)
+    assert list(found.genes) == list(expected.genes)
+    assert (found.state, found.fingerprint) == (expected.state, expected.fingerprint)
 
 
 def centred(x: Tensor, center: str, mean: Tensor | None = None) -> Tensor:
