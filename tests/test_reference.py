@@ -1,6 +1,8 @@
-"""The helpers of the tests keep their own promises."""
+"""What tests share keeps its own promises."""
 
+import ast
 import itertools
+from pathlib import Path
 
 from reference import pairwise
 
@@ -29,3 +31,14 @@ def test_pairwise_has_every_pair_that_is_allowed_and_no_row_that_is_not() -> Non
 
 def test_pairwise_of_two_parameters_is_their_product() -> None:
     assert sorted(pairwise("ab", "xyz")) == sorted(itertools.product("ab", "xyz"))
+
+
+def test_no_test_module_imports_another() -> None:
+    imports = [
+        (path.name, node.module)
+        for path in Path(__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert ("test_reference.py", "reference") in imports  # they are seen
+    assert [(name, module) for name, module in imports if "test_" in (module or "")] == []
