@@ -116,7 +116,7 @@ THIN = "thin"
 
 
 VIEWS = {
-    THIN: ViewKind(0.3, "keep a share of the molecules, drawn from the amount to 1"),
+    "thin": ViewKind(0.3, "keep a share of the molecules, drawn from the amount to 1"),
     "mask": ViewKind(0.3, "set a share of the genes to zero", mask),
     "noise": ViewKind(0.2, "add noise of so many deviations of the gene to what is not zero", add_noise, math.inf),
     "crossover": ViewKind(0.25, "take a share of the genes from another profile", cross_over),

@@ -367,7 +367,7 @@ def test_a_basis_larger_than_the_data_is_cut_to_them(monkeypatch: pytest.MonkeyP
     fitted = fit(small, replace(SETTINGS, n_latent=2, rank=500, epochs=1))
     assert fitted.model.baselines.half is not None
     assert fitted.model.baselines.half.rank <= 40
-    monkeypatch.setattr("geneae.fitting.fit.PCA_SIZES", (4,))
+    monkeypatch.setattr("geneae.fitting.bases.PCA_SIZES", (4,))
     assert fit(small, replace(SETTINGS, n_latent=2, rank=6, epochs=1)).model.baselines.whole.rank == 4
 
 
