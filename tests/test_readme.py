@@ -43,7 +43,8 @@ def place_on_a_line(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFr
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the data that the README speaks of."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "write_report", lambda path, *_: path.write_text("<html></html>"))
+    for place in ("runs", "compare"):  # reports take longer to draw than the fits, and have tests of their own
+        monkeypatch.setattr(f"geneae.fitting.{place}.write_report", lambda path, *_: path.write_text("<html></html>"))
     monkeypatch.setattr(runs, "umap_of", place_on_a_line)
     adata = simulate()
     adata.obs["cell_type"] = adata.obs["kind"]
@@ -54,6 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_commands_run_one_after_the_other_as_printed(here: Path) -> None:
     found = commands()
     assert {words[1] for words in found} >= {"fit", "compare", "inspect", "evaluate", "embed", "share"}

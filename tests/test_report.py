@@ -416,7 +416,6 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.usefixtures("no_pictures")
 def test_the_ceiling_is_said_to_be_too_high_where_noise_is_not_poisson(tmp_path: Path) -> None:
     html = render_report(write_runs(tmp_path, ["mse"]), ANSWER)
     assert "other technical noise, which the two halves share, makes it too high" in html

@@ -159,6 +159,7 @@ def in_a_process(*arguments: object, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: Path, tmp_path: Path) -> None:
     flags = ["--loss", "cosine", "-o", "run", *FLAGS]
     done = in_a_process("fit", counts_path, *flags, folder=tmp_path)
@@ -170,6 +171,7 @@ def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: 
     assert config["command"] == f"geneae fit {counts_path} {' '.join(flags)}"
 
 
+@pytest.mark.slow
 def test_a_real_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
     done = in_a_process("fit", "missing.h5ad", "-o", "run", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -187,6 +187,7 @@ def test_the_prediction_does_not_see_the_target_half(judged: Judged) -> None:
     models = predictors(model, is_half=True)
     known, _ = products_of(models, [first, second], ("none",))
     other, _ = products_of(models, [first, second[::-1]], ("none",))
+    assert set(models) >= {"model", "mean_profile", "pca"}
     for name in models:
         one, two = known[name]["none"], other[name]["none"]
         assert torch.equal(one.predicted, two.predicted)

@@ -206,6 +206,7 @@ def test_it_is_a_step_of_a_pipeline(counts: anndata.AnnData) -> None:
     np.testing.assert_allclose(pipeline.transform(counts.X), found, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_whole_contract_of_scikit_learn() -> None:
     """No check is exempted. Sizes are those of the small arrays that the checks are made with."""
     small = Autoencoder(n_latent=1, hidden=4, rank=4, epochs=2, n_splits=1)

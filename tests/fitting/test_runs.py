@@ -104,7 +104,11 @@ def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_
         is_finished(task.folder, task.settings, Request("test"), "other")
 
 
-def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path, tmp_path: Path) -> None:
+def test_a_grid_goes_on_in_the_middle_of_a_run(
+    compared: Path, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("geneae.fitting.runs", "geneae.fitting.compare"):  # drawing takes longer than these fits
+        monkeypatch.setattr(f"{place}.write_report", lambda path, *_: path.write_text("<html></html>"))
     arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(tmp_path)]
     real, left = Checkpoint.is_due, [20]  # of 9 in each training
 
@@ -127,6 +131,7 @@ def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path
     assert json.loads((tmp_path / "cosine-seed0" / "config.json").read_text())["parts"] == 2
 
 
+@pytest.mark.slow
 def test_several_jobs_give_the_same_bits(compared: Path, counts_path: Path, tmp_path: Path) -> None:
     base = replace(BASE, epochs=2)
     tasks = grid(base, {"loss": ["mse", "cosine"]}, 1, tmp_path)
@@ -178,6 +183,7 @@ def test_an_unknown_loss_is_refused_before_anything_runs(counts_path: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Path) -> None:
     profiles = Source(str(counts_path)).read()
     fit_run(profiles, replace(BASE, epochs=1), Output(tmp_path / "run"), Request("test", color="kind"))
@@ -209,6 +215,7 @@ def titles(folder: Path) -> list[str]:
 COLOURED = ["Difference to mse by kind", "UMAP of the latents by kind"]
 
 
+@pytest.mark.slow
 def test_color_in_a_comparison_shows_labels_and_one_umap_an_arm(coloured: Path, compared: Path) -> None:
     assert set(COLOURED) <= set(titles(coloured))
     assert not set(COLOURED) & set(titles(compared))
@@ -249,6 +256,7 @@ def test_settings_of_a_run_are_written_whole(compared: Path) -> None:
     assert config["split_seed"] == 0
 
 
+@pytest.mark.slow
 def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     base = Settings(**QUICK | {"epochs": 1}, label="kind")
     choices: dict[str, Any] = {"objective": ["simclr", "reconstruction"], "loss": ["mse"]}

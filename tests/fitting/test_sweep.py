@@ -57,6 +57,7 @@ def swept(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return done.output, folder
 
 
+@pytest.mark.slow
 def test_the_command_compares_each_cut_at_its_best_rate_and_shows_the_controls(swept: tuple[str, Path]) -> None:
     said, folder = swept
     assert "Each cut at its best learning rate and weight decay by validation loss. By held-out cosine" in said

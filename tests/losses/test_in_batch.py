@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import centred, counts_matrix, csr, dense_normalize, dense_products
+from reference import ON_COSINES, counts_matrix, csr, dense_normalize, dense_products, products_of
+from starts import KINDS, build, latents, outputs, with_random_biases
 from torch import Tensor
 
 from geneae.losses.in_batch import NEGATIVE_LOSSES, TRIPLET_MARGIN, at_perfection, contrast, hinge, indifference
-from geneae.losses.inner_products import Comparison, InnerProducts, Others
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.settings.errors import InputError
+from geneae.training.batches import Pairs
 from geneae.training.monitor import is_hinge_collapsed
 
 EXACT = LossSettings(median_norm=0.0)
-ON_COSINES = [name for name in NEGATIVE_LOSSES if name != "triplet"]
 
 
 def draw(n: int = 7, n_genes: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -24,17 +24,6 @@ def draw(n: int = 7, n_genes: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.rand(2, n, n_genes, generator=generator, dtype=torch.float64)
     return x, y + 0.5 * x
-
-
-def products_of(
-    x: Tensor, y: Tensor, center: str = "none", mean: Tensor | None = None, **others: Tensor | float
-) -> InnerProducts:
-    """Inner products with those of all pairs, from dense targets and predictions."""
-    found = dense_products(x, y, center, mean)
-    x, y = centred(x, center, mean), centred(y, center, mean)
-    latent = others.pop("latent", torch.zeros(len(x), 2, dtype=x.dtype))
-    assert isinstance(latent, Tensor)
-    return replace(found, batch=Comparison(y @ x.T, x @ x.T, latent, Others(None, **others)))  # type: ignore[arg-type]
 
 
 def loss_of(name: str, x: Tensor, y: Tensor, settings: LossSettings = EXACT) -> Tensor:
@@ -127,8 +116,13 @@ def test_gradients_are_those_of_the_formulas_and_orthogonal_to_the_prediction(
     torch.testing.assert_close((found * y).sum(1), torch.zeros(len(y), dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", [*LOSSES, *ON_COSINES])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.bfloat16) for name in [*LOSSES, *ON_COSINES]),
+        *((name, dtype) for dtype in (torch.float16, torch.float32) for name in ("mse", "magnitude", "softmax")),
+    ],
+)
 def test_low_precision_and_profiles_without_values_give_finite_losses_and_gradients(
     name: str, dtype: torch.dtype
 ) -> None:
@@ -355,10 +349,6 @@ def test_softmax_and_mean_negatives_do_not_on_the_same_data_and_unit_norms_only_
 @pytest.mark.parametrize("name", ON_COSINES)
 @pytest.mark.parametrize("center", ["none", "gene", "profile"])
 def test_a_network_gives_what_dense_arrays_give(name: str, center: str) -> None:
-    from models.test_network import KINDS, build, latents, outputs, with_random_biases
-
-    from geneae.training.batches import Pairs
-
     x = torch.from_numpy(csr(dense_normalize(counts_matrix())).toarray()).double()
     for kind in KINDS:
         network = with_random_biases(build(kind))

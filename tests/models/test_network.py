@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import DenseTwin, counts_matrix, csr, dense_normalize, dense_products
+from reference import DenseTwin, csr, dense_products
+from starts import FACTORS, KINDS, basis, build, latents, outputs, profiles, with_random_biases
 from torch import Tensor, nn
 
 from geneae.losses.inner_products import inner_products
@@ -14,51 +15,8 @@ from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.cores import Dropout, PlainCore, SkipCore
 from geneae.models.cut import cut_initialize
 from geneae.models.network import Network, network_in_basis, random_network
-from geneae.models.pca import Basis, fit_basis
+from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
-
-FACTORS = torch.tensor([0.9, 0.8, 0.5, 0.3, 0.1, 0.0])
-KINDS = ["pca", "free-pca", "free-random"]
-
-
-def profiles() -> np.ndarray:
-    return dense_normalize(counts_matrix())
-
-
-def basis() -> Basis:
-    return fit_basis([csr(profiles())], 6, seed=0)
-
-
-def build(kind: str, seed: int = 0, dropout: float = 0.0) -> Network:
-    """A fresh network: six scores (or hidden units), three latents."""
-    torch.manual_seed(seed)
-    if kind == "free-random":
-        return random_network(torch.from_numpy(profiles().mean(0)).float(), 3, 6, dropout)
-    return network_in_basis(basis(), FACTORS, 3, 7, dropout, is_free=kind == "free-pca")
-
-
-def with_random_biases(network: Network, size: float = 0.5) -> Network:
-    """Float64, every bias random; the gene matrices stay where they are."""
-    draws = torch.Generator().manual_seed(5)
-    network = network.double()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("bias"):
-                parameter.copy_(size * torch.randn(parameter.shape, generator=draws, dtype=torch.float64))
-            if name.startswith("core") and name.endswith("weight"):
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws, dtype=torch.float64))
-    return network.eval()
-
-
-def latents(network: Network, x: np.ndarray | None = None) -> Tensor:
-    rows = sparse_rows(csr(profiles() if x is None else x)).to("cpu", network.mean.dtype)
-    return network.encode(network.scores(rows)).detach()
-
-
-def outputs(network: Network, latent: Tensor) -> Tensor:
-    """Dense predictions."""
-    hidden = network.decode(latent)
-    return (hidden @ network.output_weight().T + network.offset()).detach()
 
 
 @pytest.mark.parametrize("is_free", [False, True])

@@ -13,7 +13,7 @@ from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.ceiling import cosine_of_halves
 from geneae.models.network import Network, network_in_basis
 from geneae.models.pca import fit_basis
-from geneae.training import batches as pairs
+from geneae.training import batches
 from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
 
 N = 41  # odd, so that a median is one of the values
@@ -114,7 +114,7 @@ def test_free_and_fixed_basis_give_the_dense_inner_products(blocks: list[sparse.
 def test_projecting_in_chunks_changes_nothing(blocks: list[sparse.csr_matrix], monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network(blocks)
     at_once = Pairs(network, blocks).take(torch.arange(2 * N))
-    monkeypatch.setattr(pairs, "CHUNK", 7)
+    monkeypatch.setattr(batches, "CHUNK", 7)
     in_chunks = Pairs(network, blocks).take(torch.arange(2 * N))
     torch.testing.assert_close(at_once[0], in_chunks[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(at_once[1].squared, in_chunks[1].squared, rtol=0, atol=0)
@@ -146,7 +146,7 @@ def test_a_forgotten_split_is_drawn_again_the_same(
     is_free: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pairs, "CACHE_BYTES", 1)
+    monkeypatch.setattr(batches, "CACHE_BYTES", 1)
     source = PairSource(make_network(blocks, is_free), *known, True, n_splits=3, seed=0)
     first, second = source.epoch(1), source.epoch(2)
     again = source.epoch(4)

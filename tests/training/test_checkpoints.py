@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import QUICK as SMALL
 from conftest import simulate
-from training.test_loop import PLAIN, QUICK, Data, Start, are_equal, data, make_start, weights
+from starts import PLAIN, QUICK, Data, Start, are_equal, make_start, weights
 
 from geneae.data.reading import read_profiles
 from geneae.fitting.fit import fit
@@ -34,7 +34,6 @@ from geneae.training.checkpoints import (
 )
 from geneae.training.loop import Training, train
 
-__all__ = ["data"]  # a fixture
 CLOCKS = ["train_seconds", "seconds"]
 SLOW = {"dropout": 0.3, "learning_rate": 0.01, "batch_size": 32, "epochs": 3, "device": "cpu"}
 

@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
+from starts import PLAIN, QUICK, Data, Start, are_equal, make_start, weights
 from torch import Tensor
-from training.test_loop import PLAIN, QUICK, Data, Start, are_equal, data, make_start, weights
 
 from geneae.cli.main import main
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.training import loop as training
+from geneae.training import loop
 from geneae.training.checkpoints import _set_random_state
 from geneae.training.devices import Ranks, open_ranks
 from geneae.training.loop import Training
 
-__all__ = ["data"]  # a fixture
 CLOCKS = ["train_seconds", "seconds"]
 
 
@@ -49,7 +49,7 @@ def train_together(starts: list[Start], monkeypatch: pytest.MonkeyPatch) -> list
     """Train a start in each of several threads, as processes would."""
     meeting = Meeting(len(starts))
     local = threading.local()
-    monkeypatch.setattr(training, "open_ranks", lambda _: local.ranks)
+    monkeypatch.setattr(loop, "open_ranks", lambda _: local.ranks)
     found: dict[int, Training] = {}
 
     def run(rank: int, start: Start) -> None:
@@ -139,9 +139,8 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
         open_ranks(QUICK)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(counts_path: Path, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
     flags = ["--basis", "free", "--init", "random", "--learning-rate", "0.01", "--dropout", "0", "--device", "cpu"]
     flags += ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--quiet"]
     assert CliRunner().invoke(main, ["fit", str(counts_path), "-o", str(tmp_path / "one"), *flags]).exit_code == 0

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from losses.test_in_batch import ON_COSINES, products_of
-from reference import centred, dense_products
+from reference import ON_COSINES, centred, dense_products, products_of
 from scipy import stats
 from torch import Tensor, nn
 
