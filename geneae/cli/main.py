@@ -128,7 +128,7 @@ def fit(
     finish_swap(folder)
     check_writable(folder, overwrite, resume)
     from geneae.fitting.checks import check_choices
-    from geneae.training.progress import check_log, open_log
+    from geneae.training.progress import both, check_log, open_log, progress_bar
 
     check_choices(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
@@ -136,11 +136,10 @@ def fit(
     from geneae.data.reading import read_profiles
     from geneae.fitting.grid import Task, is_finished
     from geneae.fitting.runs import fit_run, writing_alone
-    from geneae.training.bar import both, progress_bar
-    from geneae.training.devices import is_first, open_ranks
+    from geneae.training.devices import is_first, open_processes
 
     if settings.devices * settings.nodes > 1:
-        open_ranks(settings)  # before anything is read, so that all processes read at the same time
+        open_processes(settings)  # before anything is read, so that all processes read at the same time
     quiet = quiet or not is_first()
     say = _say(quiet)
     profiles = read_profiles(data, layer, use_raw, stream)
@@ -505,9 +504,9 @@ def _open_ranks(base: Settings, jobs: int) -> bool:
             f"--jobs {jobs} runs several fits at a time, and --devices or --nodes has several processes share each. "
             "Give one of them."
         )
-    from geneae.training.devices import is_first, open_ranks
+    from geneae.training.devices import is_first, open_processes
 
-    open_ranks(base)
+    open_processes(base)
     return is_first()
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from torch import Tensor
 
 from geneae.data.augment import parse_views
 from geneae.data.count_split import Splitter
@@ -40,24 +39,20 @@ from geneae.fitting.checks import (
     open_metric,
 )
 from geneae.fitting.cosine_metric import CosineMetric
+from geneae.fitting.network import mean_shift, train_network, training_labels
 from geneae.losses.fixed_metric import FixedMetric
-from geneae.losses.in_batch import at_perfection
-from geneae.losses.names import find_loss
-from geneae.losses.reconstruction import LossSettings
 from geneae.models.baselines import PCA_SIZES, Baselines
 from geneae.models.model import FORMAT, Model
-from geneae.models.network import Network, network_in_basis, random_network
+from geneae.models.network import Network
 from geneae.models.pca import fit_basis, fit_wiener
-from geneae.settings.settings import Settings, loss_terms
-from geneae.training.batches import TRAINING_STREAM, Pairs, draw_blocks, loss_constants, mismatch
+from geneae.settings.settings import Settings
+from geneae.training.batches import TRAINING_STREAM, draw_blocks, mismatch
 from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.training.loop import JudgeEpoch, Training, train
+from geneae.training.loop import Training
 from geneae.training.objectives import Reconstruction
-from geneae.training.selfsupervised import OBJECTIVES, Joint, SelfSupervised, Sizes
-from geneae.training.sources import Known, sources_of
+from geneae.training.sources import TrainingData
 
 SAMPLE_VALUES, SAMPLE_PROFILES = 2**23, 2**15  # of streamed training profiles that bases are fitted on
-WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
 NEAR_ITERATIONS = 2  # of a basis that starts near its end
 
 
@@ -110,7 +105,7 @@ def fit(
         Whether to go on from the one that is there.
     """
     begin = time.perf_counter()
-    center = check_loss(settings)
+    check_loss(settings)
     name, is_reconstructed = check_objective(settings)
     metric = open_metric(settings)
     check_batch(settings)
@@ -145,29 +140,20 @@ def fit(
     if settings.batch_key is not None:
         keys = settings.batch_key, settings.label
         batches = batched(expression, preprocess, profiles.obs, split, *keys, settings.seed)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
-        torch.manual_seed(settings.seed)
-        network = _start(baselines, settings, is_split)
-        network.metric = fixed
-        reconstruction = _reconstruction(blocks, network, center, settings)
-        of_whole = baselines.whole.mean - network.mean  # where the network knows halves
-        shift = of_whole if bool(of_whole.any()) else None
-        objective: Reconstruction | SelfSupervised | Joint = reconstruction
-        if name is not None:
-            views = OBJECTIVES[name](Sizes(settings.n_latent, settings.hidden, len(train_rows)))
-            views.shift = shift
-            objective = Joint(views, reconstruction, settings.agreement) if is_reconstructed else views
-        if not is_reconstructed:
-            network.drop_decoder()
-        look = watch(labels, shift) if labels is not None else None
-        taught = _labels(profiles, settings)
-        labels_of = _rows(taught, train_rows), _rows(taught, validation_rows)
-        trained = Known(parts, profiles.names[train_rows], preprocess, is_split, blocks, partners_of, labels_of)
-        training = _train(network, trained, objective, settings, chain, look, on_epoch, saved)
-        best_loss = _at_perfection(network, blocks, reconstruction, settings) if is_reconstructed else None
-        network.metric = None  # of the loss alone
-    config = _describe(profiles, settings, split, preprocess, reconstruction, training, network, sample.n_profiles)
-    config |= {"target": "split" if is_split else "self", "loss_at_perfection": best_loss, "metric": of_metric}
+    look = None if labels is None else watch(labels, mean_shift(baselines, is_split))
+    labels_of = training_labels(profiles, settings, (train_rows, validation_rows))
+    names = profiles.names[train_rows]
+    data = TrainingData(parts, names, preprocess, is_split, blocks, partners_of, labels_of, chain)
+    trained = train_network(data, baselines, settings, fixed, look, on_epoch, saved)
+    network, training = trained.network, trained.training
+    config = _describe(
+        profiles, settings, split, preprocess, trained.reconstruction, training, network, sample.n_profiles
+    )
+    config |= {
+        "target": "split" if is_split else "self",
+        "loss_at_perfection": trained.loss_at_perfection,
+        "metric": of_metric,
+    }
     model = Model(network, preprocess, baselines, {}, config)
     judged = np.flatnonzero(split.isin(["validation", "test"]))
     of_judged = expression.take(judged), profiles.names[judged], split.iloc[judged]
@@ -185,15 +171,6 @@ def fit(
     model = replace(model, scales=evaluation.scales)
     genewise, diagnostics = _diagnose(model, evaluation, expression, split, training, is_reconstructed)
     return Fitted(model, split, training.history, evaluation, genewise, diagnostics)
-
-
-def _reconstruction(
-    blocks: list[sparse.csr_matrix], network: Network, center: str, settings: Settings
-) -> Reconstruction:
-    """The loss of the settings, with the constants of the training profiles."""
-    weights = LossSettings(**{name: getattr(settings, name) for name in WEIGHTS})
-    constants = loss_constants(blocks, network.mean, center, weights, network.metric)
-    return Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale)
 
 
 def _describe(
@@ -328,77 +305,6 @@ def _fit_baselines(
     basis, half = (judged, trained) if is_split else (trained, judged)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
     return halves if is_split else mismatch([whole], partner), Baselines(basis, half, factors, settings.n_latent)
-
-
-def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
-    basis, factors = baselines.whole, torch.ones(baselines.whole.rank)
-    if is_split and baselines.half is not None and baselines.factors is not None:
-        basis, factors = baselines.half, baselines.factors
-    if settings.init == "random":
-        sizes = settings.n_latent, settings.hidden, settings.dropout
-        return random_network(basis.mean, *sizes, settings.latent_norm)
-    is_free = settings.basis == "free"
-    return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
-
-
-def _train(
-    network: Network,
-    known: Known,
-    objective: Reconstruction | SelfSupervised | Joint,
-    settings: Settings,
-    chain: list[tuple[str, float]],
-    look: Callable[[Network], dict[str, float]] | None,
-    on_epoch: Callable[[dict[str, float]], None] | None,
-    saved: Checkpoint | None,
-) -> Training:
-    """Train on the first of two sets of profiles, with the second, and with a `look` at labels, to judge each epoch."""
-    source, validation, judge_epoch = sources_of(network, known, objective, settings, chain, saved)
-    if look is not None:
-        judge_epoch = _beside(judge_epoch, look)
-    is_plain = isinstance(objective, Reconstruction) and look is None  # then several processes share the judging
-    others = None if is_plain else judge_epoch
-    training = train(network, source, validation, objective, settings, on_epoch, saved, known.names, others)
-    network.to("cpu")
-    return training
-
-
-def _beside(judge_epoch: JudgeEpoch, look: Callable[[Network], dict[str, float]]) -> JudgeEpoch:
-    """With more numbers of the same network."""
-
-    def judge_more(network: Network) -> tuple[Tensor, dict[str, float]]:
-        losses, means = judge_epoch(network)
-        return losses, means | look(network)
-
-    return judge_more
-
-
-def _labels(profiles: Profiles, settings: Settings) -> Tensor | None:
-    """(n_profiles,) a number by value of a column of `obs`, -1 where there is none; for the loss that learns by it."""
-    label = settings.label
-    if label is None or not any(name == "triplet" for _, name in loss_terms(settings.loss)):
-        return None
-    codes = pd.factorize(profiles.obs[label])[0]
-    return torch.from_numpy(codes.astype(np.int64))
-
-
-def _rows(labels: Tensor | None, rows: np.ndarray) -> Tensor | None:
-    return None if labels is None else labels[torch.from_numpy(rows)]
-
-
-def _at_perfection(
-    network: Network, blocks: list[sparse.csr_matrix], objective: Reconstruction, settings: Settings
-) -> float | None:
-    """What a loss of cosines is where every prediction is its target, on a batch; None for one that is zero by
-    definition, or that sees latents, too."""
-    sees_latents = any(name == "triplet" for _, name in loss_terms(settings.loss))
-    if not objective.loss.compares or sees_latents:
-        return None
-    pairs = Pairs(network, blocks, compares_targets=True)
-    index = torch.randperm(pairs.n_profiles, generator=torch.Generator().manual_seed(settings.seed))
-    index = index[: settings.batch_size]
-    with torch.no_grad():
-        (products,), _ = network(*pairs.take(index), objective.center, others=pairs.others(index))
-    return at_perfection(objective.loss, products, objective.settings)
 
 
 def _speed(training: Training, n_profiles: int) -> dict[str, float | int | None]:

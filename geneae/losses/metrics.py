@@ -19,8 +19,6 @@ class Metric:
     """One number per profile; NaN where the profile has no direction."""
     better: str
     """`higher`, `lower`, or empty where neither is."""
-    summary: str
-    """One line for tables and reports."""
     center: str = "none"
     """Centring of the inner products that it is taken from."""
 
@@ -60,15 +58,13 @@ def rescaled_mse(products: InnerProducts, scale: float) -> Tensor:
 EXACT = LossSettings(median_norm=0.0)  # a loss keeps its gradient finite; a metric needs no such floor
 
 METRICS = {
-    "cosine": Metric(cosine, "higher", "cosine of profile and its reconstruction"),
-    "centred_cosine": Metric(cosine, "higher", "cosine after the gene means are subtracted", "gene"),
-    "mse": Metric(partial(mse, settings=EXACT), "lower", "mean squared error over genes"),
-    "relative_mse": Metric(
-        partial(relative_mse, settings=EXACT), "lower", "squared error over squared norm of the profile"
-    ),
-    "norm_ratio": Metric(norm_ratio, "", "norm of the reconstruction over norm of the profile"),
-    "direction_error": Metric(direction_error, "lower", "part of the mse that is due to direction"),
-    "magnitude_error": Metric(magnitude_error, "lower", "part of the mse that is due to magnitude"),
+    "cosine": Metric(cosine, "higher"),
+    "centred_cosine": Metric(cosine, "higher", "gene"),
+    "mse": Metric(partial(mse, settings=EXACT), "lower"),
+    "relative_mse": Metric(partial(relative_mse, settings=EXACT), "lower"),
+    "norm_ratio": Metric(norm_ratio, ""),
+    "direction_error": Metric(direction_error, "lower"),
+    "magnitude_error": Metric(magnitude_error, "lower"),
 }
 
 

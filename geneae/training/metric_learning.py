@@ -38,6 +38,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from geneae.training.schedule import schedule
+
 Rows = Any
 """(n_rows, n_features) NumPy array or SciPy CSR matrix, which is never made dense; SciPy's types say less than that."""
 
@@ -226,16 +228,15 @@ def learn_map(
     map_ = weight.numpy()  # the same memory
     optimizer = torch.optim.Adam([weight], lr=learning.learning_rate)
     n_batches = -(-rows.shape[0] // learning.batch_size)
-    n_steps = learning.epochs * n_batches
+    rates = schedule(optimizer, learning.epochs * n_batches)
     yield np.nan, map_.copy()
-    for epoch in range(learning.epochs):
+    for _ in range(learning.epochs):
         losses = []
-        for number, batch in enumerate(np.array_split(rng.permutation(rows.shape[0]), n_batches)):
+        for batch in np.array_split(rng.permutation(rows.shape[0]), n_batches):
             x = rows[batch]
             loss, slopes = neighbor_loss(batch_cosines(x @ map_.T), labels[batch], learning.temperature)
             weight.grad = torch.from_numpy(np.ascontiguousarray(batch_map_gradient(map_, x, slopes)))
-            for group in optimizer.param_groups:
-                group["lr"] = learning.learning_rate * min(1.0, 2 * (1 - (epoch * n_batches + number) / n_steps))
             optimizer.step()
+            rates.step()
             losses.append(loss)
         yield float(np.mean(losses)), map_.copy()
