@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from geneae.data.matrix_check import Scan
 from geneae.data.profiles import Profiles
-from geneae.losses.inner_products import InnerProducts
-from geneae.losses.reconstruction import LossSettings
+from geneae.losses.inner_products import InnerProducts, TargetProducts
+from geneae.losses.reconstruction import LOSSES, LossSettings
+from geneae.losses.sparse_rows import SparseRows
 from geneae.models.cores import SkipCore
 from geneae.models.network import Network
+from geneae.training.batches import Batch
+from geneae.training.objectives import Reconstruction
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:
@@ -67,6 +70,15 @@ def dense_products(x: Tensor, y: Tensor, center: str = "none", mean: Tensor | No
     """The three inner products from dense targets x and predictions y."""
     x, y = centred(x, center, mean), centred(y, center, mean)
     return InnerProducts((x * y).sum(1), (x * x).sum(1), (y * y).sum(1), x.shape[1])
+
+
+def reconstruct(
+    network: Network, inputs: Tensor | SparseRows, target: TargetProducts | SparseRows, *centers: str
+) -> tuple[dict[str, InnerProducts], Tensor]:
+    """What the package makes of targets and predictions: plain inner products by centring, and the latents."""
+    objective = Reconstruction(LOSSES["mse"], "none", LossSettings())
+    found = objective.reconstruct(network, Batch(inputs, target), centers)
+    return found.plain, found.latent
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ from geneae.settings.settings import OPTIMIZERS, Settings
 from geneae.training import loop as training
 from geneae.training import monitor as dynamics
 from geneae.training import validation as validation_module
-from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
-from geneae.training.loop import Training, rate_factor, train
+from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
+from geneae.training.devices import Processes, open_processes
+from geneae.training.loop import Task, Training, train
 from geneae.training.objectives import Reconstruction
-from geneae.training.validation import judge
 
 QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
 COLUMNS = [
@@ -65,9 +65,18 @@ class Start:
     objective: Reconstruction
     settings: Settings
 
+    def task(self) -> Task:
+        return Task(self.source, self.validate, self.objective)
+
+    def validate(self, network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
+        found: tuple[Tensor, dict[str, float]] = validation_module.validate(
+            network, processes, self.validation, self.objective, self.settings.batch_size
+        )
+        return found
+
     def train(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Training:
         torch.manual_seed(self.settings.seed)  # dropout draws from the generator of torch
-        return train(self.network, self.source, self.validation, self.objective, self.settings, on_epoch)
+        return train(self.network, self.task(), self.settings, on_epoch)
 
 
 Data = tuple[Expression, Expression, Preprocess]
@@ -101,11 +110,10 @@ def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) ->
     loss = find_loss(settings.loss)
     center = loss.center or settings.center
     objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
-    compares = loss.compares
-    source = PairSource(
-        network, known, preprocess, is_split, settings.n_splits, settings.seed, compares_targets=compares
-    )
-    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), compares) for n in range(2)]
+    needs = PairNeeds(gram=loss.needs == "pairs")
+    splits = CountSplits(is_split, settings.n_splits, settings.seed)
+    source = PairSource(network, known, preprocess, splits, needs=needs)
+    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), needs) for n in range(2)]
     return Start(network, source, validation, objective, settings)
 
 
@@ -118,13 +126,6 @@ def weights(network: Network) -> dict[str, Tensor]:
 
 def are_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"), [(0, 1.0), (25, 1.0), (50, 1.0), (60, 0.8), (75, 0.5), (99, 0.02), (100, 0.0)]
-)
-def test_the_rate_stays_for_half_of_the_steps_and_then_falls_to_zero(step: int, factor: float) -> None:
-    assert rate_factor(step, 100) == pytest.approx(factor, abs=1e-12)
 
 
 def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> None:
@@ -143,7 +144,9 @@ def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> Non
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("center", ["none", "gene"])
-def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_agrees_with_dense_arrays(
+    data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if loss == "pearson" and center == "gene":
         center = "none"  # it has its own
     start = make_start(data, replace(QUICK, loss=loss, center=center))
@@ -158,7 +161,7 @@ def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monk
             expected.append(DENSE_LOSSES[loss](*pair, start.objective.settings).detach().numpy())
             cosines.append(torch.cosine_similarity(wanted, predicted).mean().item())
     monkeypatch.setattr("geneae.training.validation.CHUNK", 7)
-    losses, means = judge(start.network, start.validation, start.objective)
+    losses, means = start.validate(start.network, open_processes(QUICK))
     np.testing.assert_allclose(losses, np.mean(expected, axis=0), rtol=1e-3, atol=1e-5)
     assert means["validation_cosine"] == pytest.approx(np.mean(cosines), rel=1e-4)
 
@@ -167,7 +170,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
     start = make_start(data)
     silent = copy.deepcopy(start.network)
     silent.core.silence_mlps()
-    losses, means = judge(silent, start.validation, start.objective)
+    losses, means = start.validate(silent, open_processes(QUICK))
     first = start.train().history.iloc[0]
     assert first["validation_loss"] == float(losses.mean())
     assert first["validation_cosine"] == means["validation_cosine"]
@@ -177,7 +180,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
 def test_the_best_epoch_of_a_fit_that_learns_is_the_one_that_is_kept(data: Data, settings: Settings) -> None:
     start = make_start(data, replace(settings, epochs=15, learning_rate=3e-2, dropout=0.0))
     result = start.train()
-    found = float(judge(start.network, start.validation, start.objective)[0].mean())
+    found = float(start.validate(start.network, open_processes(QUICK))[0].mean())
     history = result.history["validation_loss"]
     assert result.best_epoch == history.idxmin() > 0
     assert found == history.min() < history[0]
@@ -198,7 +201,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
     means = dict.fromkeys(COLUMNS[3:-3], 0.0)
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
+    monkeypatch.setattr(validation_module, "validate", lambda *_, **__: (torch.tensor(next(script)).double(), means))
 
 
 @pytest.mark.parametrize("best", [1, 2, 4])
@@ -305,7 +308,7 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
+    monkeypatch.setattr(validation_module, "validate", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
     assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
 
@@ -355,7 +358,9 @@ def test_losses_with_negatives_train_in_every_basis(data: Data, settings: Settin
         assert history["validation_loss"].iloc[-1] < history["validation_loss"][0]
 
 
-def test_judge_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(data: Data) -> None:
+def test_validation_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(
+    data: Data,
+) -> None:
     start = make_start(data, replace(QUICK, loss="softmax"))
     pairs = start.validation[0]
     sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation_module._batches(pairs, 15)]
