@@ -22,7 +22,7 @@ from geneae.settings.settings import Settings, loss_terms
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
 from geneae.training.checkpoints import Checkpoint
 from geneae.training.devices import Processes
-from geneae.training.loop import Task, Training, train
+from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes, parse_objective
 from geneae.training.sources import TrainingData, sources_of
@@ -91,7 +91,7 @@ def train_network(
             network.drop_decoder()
         source, validate = sources_of(network, data, objective, settings, saved)
         validate = validate if watch is None else _with_watch(validate, watch)
-        training = train(network, Task(source, validate, objective, data.names), settings, on_epoch, saved)
+        training = train(network, TrainingPlan(source, validate, objective, data.names), settings, on_epoch, saved)
         network.to("cpu")
         objective.to(torch.device("cpu"))
         best_loss = _at_perfection(network, data.blocks, reconstruction, settings) if is_reconstructed else None

@@ -59,7 +59,7 @@ class PairNeeds:
     """The map of targets under a metric."""
 
 
-NOTHING = PairNeeds()
+NO_NEEDS = PairNeeds()
 
 
 class Pairs:
@@ -83,7 +83,7 @@ class Pairs:
         self,
         network: Network,
         blocks: list[sparse.csr_matrix] | tuple[TargetProducts, int],
-        needs: PairNeeds = NOTHING,
+        needs: PairNeeds = NO_NEEDS,
     ) -> None:
         self._projection: TargetProducts | None = None
         self._store: RowStore | None = None
@@ -220,7 +220,7 @@ class PairSource:
         splits: CountSplits,
         first: list[sparse.csr_matrix] | None = None,
         partner: np.ndarray | None = None,
-        needs: PairNeeds = NOTHING,
+        needs: PairNeeds = NO_NEEDS,
     ) -> None:
         self.n_splits = splits.in_turn
         n_mapped = 0 if needs.metric is None else needs.metric.n_components

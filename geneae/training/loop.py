@@ -74,14 +74,12 @@ class Training:
     """One row per epoch; epoch 0 is the start."""
     best_epoch: int
     """0 where no epoch was better on validation than the start."""
-    stopped_early: bool
-    """Whether patience, or a collapse, ended the training."""
     collapse: str | None = None
     """Name in `geneae.training.monitor.COLLAPSES` of what was there at the end, if anything."""
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingPlan:
     """What a network is trained on, and for what."""
 
     source: Source
@@ -96,7 +94,7 @@ class Task:
 
 def train(
     network: Network,
-    task: Task,
+    plan: TrainingPlan,
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -116,7 +114,7 @@ def train(
     ----------
     network
         Freshly initialised.
-    task
+    plan
         Profiles and objective.
     settings
         Epochs, steps, rates, devices. A random start is cut before it is recorded; one at PCA after that, as PCA stays
@@ -131,9 +129,9 @@ def train(
     if network.is_free:
         _keep_memory()
     network.to(processes.device)
-    task.objective.to(processes.device)
+    plan.objective.to(processes.device)
     processes.equalise(network)
-    loop = TrainingLoop(network, task, settings, processes, on_epoch, checkpoint)
+    loop = TrainingLoop(network, plan, settings, processes, on_epoch, checkpoint)
     if checkpoint is not None and checkpoint.is_resumed:
         loop.resume(checkpoint)
     else:
@@ -146,7 +144,7 @@ def train(
     network.load_state_dict(loop.progress.best_state)
     network.eval()
     history = pd.DataFrame(loop.rows).astype({"epoch": int})
-    return Training(history, loop.progress.best, len(history) - 1 < settings.epochs, loop.collapse)
+    return Training(history, loop.progress.best, loop.collapse)
 
 
 class TrainingLoop:
@@ -158,18 +156,18 @@ class TrainingLoop:
     def __init__(
         self,
         network: Network,
-        task: Task,
+        plan: TrainingPlan,
         settings: Settings,
         processes: Processes,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.settings, self.processes, self.checkpoint = network, settings, processes, checkpoint
-        self.source, self.objective, self.names = task.source, task.objective, task.names
+        self.source, self.objective, self.names = plan.source, plan.objective, plan.names
         self.rows: list[dict[str, float]] = []
         self.collapse: str | None = None
         self.stopped_by: Callable[[], int] = lambda: 0
-        self._validate, self._on_epoch = task.validate, on_epoch
+        self._validate, self._on_epoch = plan.validate, on_epoch
         self._order = torch.Generator().manual_seed(settings.seed)
         # the small steps of a fixed basis are quickest on one: several threads would wait for each other, on a busy
         # machine ten times as long as they compute

@@ -1,4 +1,4 @@
-"""What an objective trains on, and what judges each epoch: pairs of profiles, their views, or both."""
+"""What an objective is trained on, and what validates each epoch: pairs of profiles, their views, or both."""
 
 from dataclasses import dataclass, field
 from functools import partial

@@ -131,21 +131,6 @@ def test_forward_from_projections_at_hand_equals_forward_from_profiles() -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_expectation_is_what_the_products_are_of(kind: str) -> None:
-    network = with_random_biases(build(kind))
-    rows = sparse_rows(csr(profiles())).to("cpu", torch.float64)
-    found = network(rows)
-    decoder, target = network.decoder().facing(rows)
-    x, y = torch.from_numpy(csr(profiles()).toarray()).double(), decoder.expectation(found.hidden)
-    cross, _ = decoder.pairs(found.hidden, target, "none", None)
-    torch.testing.assert_close(cross, y @ x.T, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(
-        decoder.products(found.hidden, target, ["none"])["none"].predicted, (y * y).sum(1), rtol=1e-6, atol=1e-5
-    )
-    assert decoder.dtype == torch.float64
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_forward_may_predict_other_profiles_than_it_reads(kind: str) -> None:
     network = with_random_biases(build(kind))
     inputs, targets = profiles(), profiles()[::-1].copy()

@@ -27,7 +27,7 @@ from geneae.training import monitor as dynamics
 from geneae.training import validation as validation_module
 from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
 from geneae.training.devices import Processes, open_processes
-from geneae.training.loop import Task, Training, train
+from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Reconstruction
 
 QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
@@ -65,8 +65,8 @@ class Start:
     objective: Reconstruction
     settings: Settings
 
-    def task(self) -> Task:
-        return Task(self.source, self.validate, self.objective)
+    def plan(self) -> TrainingPlan:
+        return TrainingPlan(self.source, self.validate, self.objective)
 
     def validate(self, network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
         found: tuple[Tensor, dict[str, float]] = validation_module.validate(
@@ -76,7 +76,7 @@ class Start:
 
     def train(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Training:
         torch.manual_seed(self.settings.seed)  # dropout draws from the generator of torch
-        return train(self.network, self.task(), self.settings, on_epoch)
+        return train(self.network, self.plan(), self.settings, on_epoch)
 
 
 Data = tuple[Expression, Expression, Preprocess]
@@ -232,10 +232,10 @@ def test_patience_counts_from_the_best_epoch(data: Data, monkeypatch: pytest.Mon
     values = [1.0, 1.1, 0.8, 0.9, 0.9, 0.9, 0.1]
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=3)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, True, 6)
+    assert (result.best_epoch, len(result.history)) == (2, 6)
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=4)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (6, False, 7)
+    assert (result.best_epoch, len(result.history)) == (6, 7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -300,7 +300,7 @@ def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
     monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
     monkeypatch.setattr(training, "STOPPING", stopping)
     result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("frozen", n_rows < 7, n_rows)
+    assert (result.collapse, len(result.history)) == ("frozen", n_rows)
     assert result.best_epoch == n_rows - 1
 
 
@@ -310,7 +310,7 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
     monkeypatch.setattr(validation_module, "validate", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
+    assert (result.collapse, len(result.history)) == ("hinge", 4)
 
 
 def test_gradient_descent_moves_by_rate_times_gradient_where_adam_does_not(data: Data) -> None:
