@@ -32,7 +32,7 @@ class Batch:
     inputs: Tensor | SparseRows
     """(n_profiles, n_scores) scores in a fixed basis, profiles in a free one."""
     target: TargetProducts | SparseRows
-    """Likewise products with the decoder, or profiles."""
+    """Products with the decoder in a fixed basis, profiles in a free one."""
     gram: Tensor | None = None
     """(n_profiles, n_profiles) inner products of the targets, for a loss that asks for them."""
     labels: Tensor | None = None
@@ -76,7 +76,7 @@ class Pairs:
         The profiles, or their two halves; in a fixed basis also their products with the decoder, half after half, with
         the number of halves.
     needs
-        Of the loss.
+        What the loss asks for.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class CountSplits:
     number: int
     """Count splits that the epochs take in turn, where there are any."""
     seed: int
-    """Of them."""
+    """Seed that the count splits are drawn from."""
 
     @property
     def in_turn(self) -> int:
@@ -203,13 +203,13 @@ class PairSource:
     expression, preprocess
         The training profiles.
     splits
-        Of their molecules.
+        How their molecules are divided.
     first
         The blocks of the first split, where they were drawn before.
     partner
         (n_profiles,) profile whose target each is given, see `mismatch`; its own without it.
     needs
-        Of the loss.
+        What the loss asks for.
     """
 
     def __init__(

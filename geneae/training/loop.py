@@ -89,7 +89,7 @@ class TrainingPlan:
     objective: Objective
     """What is minimised."""
     names: pd.Index | None = None
-    """Of the training profiles, for messages."""
+    """Names of the training profiles, for messages."""
 
 
 def train(

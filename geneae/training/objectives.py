@@ -76,7 +76,7 @@ class Reconstruction:
     grad_scale: float = 0.0
     """Power of the norm of a prediction that its gradient is multiplied by."""
     metric: FixedMetric | None = None
-    """That profiles are compared under; None for plain inner products. The pairs are made with the same one."""
+    """Metric that profiles are compared under; None for plain inner products. The pairs are made with the same one."""
     chooses_epoch: ClassVar[bool] = True
 
     def to(self, device: torch.device) -> "Reconstruction":
@@ -140,9 +140,9 @@ class JointlySeen:
     """What a joint loss is taken of."""
 
     views: Embeddings
-    """Of two views."""
+    """Embeddings of two views."""
     products: InnerProducts
-    """Of profiles and their reconstructions."""
+    """Inner products of profiles and their reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,11 @@ class Joint:
     """Agreement of views and reconstruction, through one encoder."""
 
     views: SelfSupervised
-    """Of views."""
+    """Objective of the views."""
     reconstruction: Reconstruction
-    """Of profiles, or of halves by halves."""
+    """Objective of the reconstruction: of profiles, or of halves by halves."""
     weight: float
-    """Of agreement; that of the reconstruction is 1."""
+    """Weight of the agreement; that of the reconstruction is 1."""
     chooses_epoch: ClassVar[bool] = False
 
     def to(self, device: torch.device) -> "Joint":

@@ -17,7 +17,7 @@ def schedule(optimizer: torch.optim.Optimizer, n_steps: int, n_done: int = 0) ->
     optimizer
         Its groups hold the rates of the first step, as `lr`; `n_done` above 0 wants them as `initial_lr`, too.
     n_steps
-        Of the training.
+        Steps of the training.
     n_done
         Steps that are over.
     """

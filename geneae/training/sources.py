@@ -45,7 +45,7 @@ class TrainingData:
     parts: tuple[Expression, Expression]
     """Those of training, and those that choose the epoch."""
     names: pd.Index
-    """Of the training profiles."""
+    """Names of the training profiles."""
     preprocess: Preprocess
     """What is done to each of them."""
     is_split: bool

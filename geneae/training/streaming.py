@@ -99,13 +99,14 @@ class StreamedSource:
     expression, preprocess
         The training profiles, in their file.
     splits
-        Of their molecules.
+        How their molecules are divided.
     batch_size
         Profiles a step.
     scratch
         Folder for the projections; None takes the system's for temporary files.
     metric
-        Of the loss; labels and products of targets with each other are not known of profiles in a file.
+        The metric of the loss, if any; labels and products of targets with each other are not known of profiles in a
+        file.
     """
 
     def __init__(

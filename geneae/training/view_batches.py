@@ -40,9 +40,9 @@ class JointBatch:
     """Two views of some profiles, and the same profiles for reconstruction."""
 
     views: TwoViews
-    """That are to agree."""
+    """Views that are to agree."""
     pairs: Batch
-    """To be reconstructed."""
+    """Profiles to be reconstructed."""
 
     @property
     def inputs(self) -> Tensor | SparseRows:

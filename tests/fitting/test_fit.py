@@ -23,8 +23,7 @@ from geneae.fitting import fit as fitting
 from geneae.fitting.fit import Fitted, fit
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.training import monitor as dynamics
-from geneae.training import sources
+from geneae.training import monitor, sources
 
 SETTINGS = Settings(**QUICK)
 MOMENTS = ["train_seconds", "seconds"]
@@ -402,12 +401,12 @@ def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None
 
 
 def test_a_collapse_is_recorded_with_its_remedy(profiles: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
+    monkeypatch.setattr(monitor, "is_frozen", lambda *_: True)
     fitted = fit(profiles, replace(SETTINGS, loss="cosine", epochs=5))
     assert fitted.model.config["collapse"] == "frozen"
     row = fitted.diagnostics.iloc[0]
     assert (row["name"], row["value"], row["fires"]) == ("frozen_collapse", 5, True)
-    assert row["message"] == f"At epoch 5: {dynamics.COLLAPSES['frozen']}"
+    assert row["message"] == f"At epoch 5: {monitor.COLLAPSES['frozen']}"
 
 
 def test_a_cosine_at_a_rate_far_too_high_freezes_and_that_is_said(profiles: Profiles) -> None:

@@ -23,7 +23,7 @@ from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
 from geneae.training import loop as training
-from geneae.training import monitor as dynamics
+from geneae.training import monitor
 from geneae.training import validation as validation_module
 from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
 from geneae.training.devices import Processes, open_processes
@@ -297,7 +297,7 @@ def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
     data: Data, monkeypatch: pytest.MonkeyPatch, stopping: tuple[str], n_rows: int
 ) -> None:
     scripted(monkeypatch, [[1.0 - 0.1 * epoch] * 4 for epoch in range(7)])
-    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
+    monkeypatch.setattr(monitor, "is_frozen", lambda *_: True)
     monkeypatch.setattr(training, "STOPPING", stopping)
     result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
     assert (result.collapse, len(result.history)) == ("frozen", n_rows)
