@@ -16,8 +16,9 @@ from matplotlib.text import Annotation, Text
 
 from geneae import pl
 from geneae.evaluation.records import HELD_OUT
+from geneae.models.baselines import BASELINES
 from geneae.pl.epochs import LEAST_NORM_RANGE
-from geneae.pl.style import BASELINES, GREY, PALETTE, arm_style, shown
+from geneae.pl.style import GREY, PALETTE, arm_style, shown
 from geneae.pl.values import label_differences, main_metric, shown_split
 
 NASTY = [

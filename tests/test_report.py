@@ -105,6 +105,7 @@ def write_run(
                 values = table[metric].dropna() if model == "model" else 0.6 + shift + 0.0 * table[metric].dropna()
                 for statistic, value in (("mean", values.mean()), ("median", values.median())):
                     better = "lower" if "mse" in metric or "error" in metric else "higher"
+                    better = "" if metric == "norm_ratio" else better
                     rows.append((model, seed, split, metric, statistic, value, len(values), better))
             rows.append((model, seed, split, "skill", "mean", 0.5 + shift, len(table), "higher"))
         rows.append(("model", seed, split, "ceiling", "mean", 0.87, int(table[HELD_OUT].count()), "higher"))
@@ -393,7 +394,7 @@ def test_a_metric_of_the_loss_is_named_and_explained(tmp_path: Path) -> None:
     assert "under a fixed metric" not in render_report([run], ANSWER)
     run.config["metric"] = {"fingerprint": "b3e946"}
     run.config["settings"]["metric"] = "metric"
-    run.profiles["knn_20"] = 0.5
+    run.metrics.loc[len(run.metrics)] = ["model", 0, "test", "knn_20", "mean", 0.5, 10, "higher"]
     text = " ".join(" ".join(Page(render_report([run], ANSWER)).text).split())
     assert "Fingerprint of the metric of the loss b3e946" in text
     assert "A loss under a fixed metric compares profiles by a cosine that was learned from labels before." in text
@@ -661,3 +662,11 @@ Array.from(document.querySelectorAll("table"), (table) => Array.from(table.tHead
   return found;
 }))
 """
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_which_way_is_better_is_what_the_tables_say(tmp_path: Path) -> None:
+    (run,) = write_runs(tmp_path / "a", ["cosine"])
+    run.metrics.loc[run.metrics["metric"] == "cosine", "better"] = "lower"  # as another version might have it
+    page = Page(render_report([run], ANSWER))
+    assert any("cosine\N{NO-BREAK SPACE}↓" in [text for text, _ in table[0]] for table in page.tables)

@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import anndata
+import generate
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,6 @@ from jsonschema import Draft202012Validator
 
 from geneae.cli.main import fit
 from geneae.folders.model import read_config
-from geneae.settings.settings import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflows"
@@ -181,7 +182,7 @@ def test_a_wrong_configuration_is_refused_by_name(changes: dict[str, Any], messa
     refused = snakemake(write_config(tmp_path, **changes), "--dry-run")
     assert refused.returncode == 1
     assert message in refused.stdout
-    assert "settings" not in changes or "Known keys: epochs, patience, latent, " in refused.stdout
+    assert "settings" not in changes or "Known keys: objective, views, agreement, " in refused.stdout
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,11 @@ def test_a_wrong_configuration_is_refused_by_name(changes: dict[str, Any], messa
         ({"settings": {"views": "thin:0.3+blur"}}, "'thin:0.3+blur' does not match"),
         ({"settings": {"stream": "maybe"}}, "'maybe' is not one of"),
         ({"settings": {"stream": True, "null": True, "log": "csv"}}, None),
+        ({"settings": {"optimizer": "sgd-momentum"}}, None),
+        ({"settings": {"precision": "32"}}, None),
+        ({"settings": {"margin": 1.5}}, None),
+        ({"settings": {"margin": -1.5}}, "-1.5 is less than the minimum of -1"),
+        ({"split-seed": None}, "None is not of type 'integer'"),
         ({"settings": {"learning-rate": "fast"}}, "'fast' is not of type 'number'"),
         ({"cuts": [0]}, "0 is less than or equal to the minimum of 0"),
         ({"seeds": []}, "should be non-empty"),
@@ -237,20 +243,46 @@ def test_every_flag_of_fit_has_its_place() -> None:
     assert set(schema()["properties"]["data"]["items"]["properties"]) >= DATA_FLAGS
 
 
-def test_names_in_the_schema_are_those_of_geneae() -> None:
-    patterns = {name: rule.get("pattern") for name, rule in schema()["$defs"].items()}
-    for name, known in (
-        ("loss", (*LOSS_NAMES, *NEGATIVE_NAMES)),
-        ("objective", OBJECTIVE_NAMES[1:]),
-        ("views", VIEW_NAMES),
-    ):
-        assert f"({'|'.join(known)})" in patterns[name]
+def test_the_generated_parts_are_those_of_the_declarations() -> None:
+    for path in generate.GENERATED:
+        assert path.read_text(encoding="utf-8") == generate.renewed(path), (
+            f"{path} does not fit the settings any more. Run: .venv/bin/python workflows/generate.py"
+        )
+
+
+def test_a_file_without_the_mark_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: []\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"has no line '# Generated from here on: .* Put it where the generated part"):
+        generate.renewed(tmp_path / "config.yaml")
+
+
+def test_the_schema_and_the_settings_accept_the_same_values() -> None:
+    """At and just beyond each limit; every choice and every name of a family; None; and a word that is none."""
+    for name, one in (generate.SETTINGS | generate.RUN_OPTIONS).items():
+        validator = Draft202012Validator(generate.rule(one))
+        assert validator.is_valid(one.default), name
+        assert validator.is_valid(None) == (one.default is None), name
+        for word in (*one.choices, *one.family):
+            assert validator.is_valid(word), (name, word)
+        assert not ((one.choices or one.family) and validator.is_valid("wasserstein")), name
+        step = 1 if one.kind is int else 1e-6
+        for bound in (-1, 0, 1, 2) if one.limits else ():
+            for value in (bound - step, bound, bound + step):
+                assert validator.is_valid(value) == one.limits.hold(value), (name, value)
+
+
+@pytest.mark.parametrize("path", generate.GENERATED, ids=lambda path: path.name)
+def test_a_setting_that_is_not_generated_yet_is_missed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(generate.SETTINGS, "warmup", replace(generate.SETTINGS["epochs"], name="warmup", flag="warmup"))
+    assert "warmup" in generate.renewed(path)
+    assert generate.renewed(path) != path.read_text(encoding="utf-8")
 
 
 def test_the_configuration_explains_every_key_and_its_default() -> None:
     text = (WORKFLOW / "config" / "config.yaml").read_text(encoding="utf-8")
     assert set(yaml.safe_load(text)) == set(schema()["properties"])
     explained = dict(re.findall(r'^ {2,4}(?:# |- )?"?([a-z-]+)"?: (\S.*?) +# .+$', text, re.MULTILINE))
+    assert list(explained)[-len(settings_schema()) :] == list(settings_schema())
     assert set(explained) == set(settings_schema()) | set(schema()["properties"]["data"]["items"]["properties"])
     values = fit.make_context("fit", ["data.h5ad"]).params
     defaults = {parameter.opts[0].removeprefix("--"): values.get(str(parameter.name)) for parameter in fit.params}

@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,18 @@ from geneae.cli.flags import (
     LOSS,
     MATRIX_OPTIONS,
     MIN_OVERLAP,
+    NULL,
     OBJECTIVE,
     OVERWRITE,
     QUIET,
     RATE,
     STREAM,
-    complete_loss,
     option,
     options,
+    several,
 )
 from geneae.settings.errors import InputError, Interrupted
-from geneae.settings.settings import Settings, part_of_labels
+from geneae.settings.settings import Settings
 
 WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is rounding
 
@@ -95,9 +96,7 @@ def main() -> None:
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
-@click.option(
-    "--null", is_flag=True, help="Fit what has nothing to learn in it too, to tell poor data from a poor model."
-)
+@NULL
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
 def fit(
@@ -168,15 +167,14 @@ def fit(
 
 def _say_results(model: Any, settings: Settings, null: bool, say: Callable[[str], None]) -> None:
     """What came of a fit: its split, tables, conclusion, training and what is wrong with it."""
-    from geneae.cli.tables import batch_table, label_table, metrics_table, null_lines
-    from geneae.fitting.runs import conclude, judged_split
+    from geneae.cli.tables import latent_tables, metrics_table, null_lines
+    from geneae.fitting.runs import judged_split
 
     found, split = model.evaluation_, judged_split(settings)
-    part = part_of_labels(settings.loss, settings.metric)
     say(_split_line(model))
-    for table in filter(None, (metrics_table(found), label_table(found, part), batch_table(found))):
+    for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(table)
-    say(conclude(found, split))
+    say(model.conclusion_)
     if null:
         say(null_lines(found, model.diagnostics_, split))
     say(_training_line(model))
@@ -402,29 +400,10 @@ def inspect(
 @click.option(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
-@click.option(
-    "--objective",
-    "objectives",
-    multiple=True,
-    metavar="NAME",
-    help="Objectives to combine with the losses.  [default: reconstruction]",
-)
-@click.option(
-    "--loss",
-    "losses",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_loss,
-    help="An arm for each; the first is the reference.  [default: mse, cosine]",
-)
-@click.option("--cut", "cuts", multiple=True, type=float, help="Cut factors to combine with the losses.  [default: 1]")
-@click.option(
-    "--latent",
-    "latents",
-    multiple=True,
-    type=int,
-    help="Lengths of the latent to combine with them, in numbers per profile.  [default: 32]",
-)
+@several("objective", "objectives", "Objectives to combine with the losses.")
+@several("loss", "losses", "An arm for each; the first is the reference.", "mse, cosine")
+@several("cut", "cuts", "Cut factors to combine with the losses.")
+@several("n_latent", "latents", "Lengths of the latent to combine with them, in numbers per profile.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR
@@ -540,17 +519,14 @@ def _run_tasks(
 @click.option(
     "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
 )
-@click.option("--cut", "cuts", multiple=True, metavar="C", help="Cut constants, 1/3 say.  [default: 1/3, 1, 3, 9, 15]")
-@click.option(
-    "--learning-rate",
+@several("cut", "cuts", "Cut constants, 1/3 say.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
+@several(
+    "learning_rate",
     "rates",
-    multiple=True,
-    type=float,
-    help="Learning rates, factors above 0; controls are matched to the first.  [default: 0.002, then x 1/3, 3, 9, 27]",
+    "Learning rates, factors above 0; controls are matched to the first.",
+    "0.002, then x 1/3, 3, 9, 27",
 )
-@click.option(
-    "--weight-decay", "decays", multiple=True, type=float, help="Weight decays, factors of at least 0.  [default: 0.05]"
-)
+@several("weight_decay", "decays", "Weight decays, factors of at least 0.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
@@ -631,7 +607,7 @@ def _fraction(text: str) -> float:
 @click.option(
     "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
 )
-@click.option("--validation", default=0.1, show_default=True, help="Fraction of the profiles that choose the epoch.")
+@option("validation")
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, min_open=True),
@@ -640,8 +616,8 @@ def _fraction(text: str) -> float:
     help="Fraction of the profiles that choose nothing and are judged.",
 )
 @options(
-    option("group", "Column of obs (a donor, say) whose profiles stay in one split.  [default: none]", metavar="KEY"),
-    option("seed", "Seed of everything random, a whole number of at least 0."),
+    option("group"),
+    option("seed"),
     *MATRIX_OPTIONS,
     OVERWRITE,
     QUIET,

@@ -1,37 +1,21 @@
 """What the commands print at the end: tables and sentences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from geneae.evaluation.batches import MIXING_TITLES, has_batches
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
-from geneae.evaluation.labels import BY_PROFILE, OF_CLUSTERS, is_judged
-from geneae.evaluation.labels import TITLES as JUDGED_TITLES
+from geneae.evaluation.judge import Judge
+from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.records import HELD_OUT, Evaluation, value
+from geneae.evaluation.table import CEILING, SHOWN, header_of
 from geneae.fitting.metric_comparison import WAYS
 
-SHOWN = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
-
-
-TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
-
-
 SPLITS = ("validation", "test")
-
-
-LABEL_METRICS = {
-    "knn_20": "20-NN",
-    "knn_200": "200-NN",
-    "linear_probe": "linear probe",
-    "ari": "ARI",
-    "nmi": "NMI",
-}
-
-
-BATCH_METRICS = {"ilisi": "iLISI", "kbet": "kBET", "bras": "BRAS"}
 
 
 def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
@@ -50,58 +34,39 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
         cells = [[value(metrics, model, split, of(metric)) for split in present] for metric in shown]
         return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
 
-    rows = [["", *(SHOWN[metric] for metric in shown)]]
-    rows += [row(title, model, lambda m: m) for model, title in TITLES.items() if model in set(metrics["model"])]
+    rows, known = [["", *map(header_of, shown)]], set(metrics["model"])
+    rows += [row(facts.title, name, str) for name, facts in Reconstructions.models.items() if name in known]
     if _is_there(evaluation, "ceiling", present[-1]):
-        rows.append(row("noise ceiling", "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
+        rows.append(row(CEILING.title, "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
     head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
     return "\n".join([head, *_aligned(rows)])
 
 
-def label_table(evaluation: Evaluation, part: str, splits: tuple[str, ...] = SPLITS) -> str:
-    """Latents and controls x k-NN accuracy, linear probe, ARI and NMI; nothing where there are no labels.
-
-    `part` is what `geneae.settings.settings.part_of_labels` says.
-    """
-    if not is_judged(evaluation):
-        return ""
-    metrics = set(evaluation.metrics["metric"])
-    columns = {name: f"{LABEL_METRICS[name]} ↑" for name in (*BY_PROFILE, *OF_CLUSTERS) if name in metrics}
-    head = f"Latents judged by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
-    return _latent_table(evaluation, head, columns, JUDGED_TITLES, splits)
+def latent_tables(evaluation: Evaluation, settings: Mapping[str, Any], splits: tuple[str, ...] = SPLITS) -> list[str]:
+    """A table for each judge of latents that was asked for: latents and controls x its metrics."""
+    heads = {judge: judge.head(settings) for judge in JUDGES if judge.is_in(evaluation.metrics)}
+    return [_latent_table(evaluation, judge, head, splits) for judge, head in heads.items() if head]
 
 
-def batch_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
-    """Latents, controls and shuffled batches x iLISI, kBET and BRAS, and where there are labels k-NN accuracy; nothing
-    where there are no batches."""
-    if not has_batches(evaluation):
-        return ""
-    metrics = set(evaluation.metrics["metric"])
-    columns = {name: title for name, title in BATCH_METRICS.items() if name in metrics}
-    columns |= {BY_PROFILE[0]: f"{LABEL_METRICS[BY_PROFILE[0]]} ↑"} if is_judged(evaluation) else {}
-    head = "How the latents mix batches, on {sizes} profiles; 0 is apart, shuffled batches are mixed"
-    return _latent_table(evaluation, head, columns, MIXING_TITLES, splits)
-
-
-def _latent_table(
-    evaluation: Evaluation, head: str, columns: dict[str, str], titles: dict[str, str], splits: tuple[str, ...]
-) -> str:
-    """Latents by name x metrics, in each cell the mean of every split; `{sizes}` of the head are those of the first."""
+def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple[str, ...]) -> str:
+    """In each cell the mean of every split; the head's `{sizes}` are those of the first metric."""
     metrics = evaluation.metrics
-    judged = metrics[metrics["metric"] == next(iter(columns))]
+    known = set(metrics["metric"])
+    columns = [name for name in judge.columns if name in known]
+    judged = metrics[metrics["metric"] == columns[0]]
     present = [split for split in splits if split in set(judged["split"])]
     sizes = [f"{int(judged.loc[judged['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
-    rows = [["", *columns.values()]]
-    for model, title in titles.items():
+    rows = [["", *map(header_of, columns)]]
+    for model, facts in judge.models.items():
         cells = [[value(metrics, model, split, name) for split in present] for name in columns]
-        rows.append([title, *(" / ".join(f"{n:.4f}" for n in cell if not np.isnan(n)) for cell in cells)])
+        rows.append([facts.title, *(" / ".join(f"{n:.4f}" for n in cell if not np.isnan(n)) for cell in cells)])
     return "\n".join([head.format(sizes=" / ".join(sizes)), *_aligned(rows)])
 
 
 def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:
     """The fit beside the same fit where there is nothing to learn; for a fit with nulls."""
     table = null_table(evaluation.metrics, diagnostics, split)
-    rows = [["", *(SHOWN.get(name, f"{name.replace('_', ' ')} ↑") for name in table.columns)]]
+    rows = [["", *map(header_of, table.columns)]]
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
     n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
     head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"

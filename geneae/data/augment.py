@@ -114,7 +114,7 @@ THIN = "thin"
 
 
 VIEWS = {
-    THIN: ViewKind(0.3),
+    "thin": ViewKind(0.3),
     "mask": ViewKind(0.3, mask),
     "noise": ViewKind(0.2, add_noise, math.inf),
     "crossover": ViewKind(0.25, cross_over),

@@ -38,3 +38,16 @@ def partners(split: np.ndarray, seed: int) -> np.ndarray:
         cycle = rng.permutation(np.flatnonzero(split == name))
         found[cycle] = np.roll(cycle, -1)
     return found
+
+
+def among(partner: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Partners of some profiles as positions among these; None without partners.
+
+    Parameters
+    ----------
+    partner
+        (n_profiles,) what `partners` gives.
+    rows
+        Positions in increasing order; partners of these are among them.
+    """
+    return None if partner is None else np.searchsorted(rows, partner[rows])

@@ -1,11 +1,12 @@
-"""How well latents mix profiles of different batches (donors, sequencing runs), beside what needs no training of it.
+"""Judge of latents by how well they mix profiles of different batches (donors, sequencing runs), next to controls.
 
-Mixing alone is no merit: latents that know nothing about their profiles mix batches, too.
+Good mixing alone proves nothing: a latent space without any information mixes batches perfectly.
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,18 +15,74 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import row_norms
 
-from geneae.data.preprocess import Expression, Preprocess
-from geneae.evaluation.labels import COLUMNS, TITLES
-from geneae.evaluation.latents import Representation, sample
-from geneae.evaluation.records import Evaluation, value
+from geneae.evaluation.controls import UNTRAINED, untrained_controls
+from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
+from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.latents import Representation, encode, sample
+from geneae.evaluation.records import COLUMNS, value
+from geneae.models.model import Model
 from geneae.settings.errors import InputError, unknown
+from geneae.training.loop import Training
 
 LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # with the profile itself, as in the benchmark of scib-metrics
 KBET_LEVEL = 0.05  # below it the test says that a neighbourhood is not mixed
 SHUFFLED = "shuffled_batches"
 OF_BATCHES = ("ilisi", "kbet", "bras")
-MIXING_TITLES = {name: title for name, title in TITLES.items() if name != "supervised"} | {SHUFFLED: "shuffled batches"}
-NO_MERIT = "Mixing alone is no merit: latents that know nothing about their profiles mix batches, too."
+NO_MERIT = "Good mixing alone proves nothing: a latent space without any information mixes batches perfectly."
+
+
+class Batches(Judge):
+    """How well latents mix batches, next to controls and shuffled batches."""
+
+    metrics: ClassVar[Mapping[str, MetricFacts]] = {
+        "ilisi": MetricFacts("iLISI of batches", is_main=True, short="iLISI"),
+        "kbet": MetricFacts("kBET of batches", is_main=True, short="kBET"),
+        "bras": MetricFacts("BRAS of batches", is_main=True, short="BRAS"),
+    }
+    models: ClassVar[Mapping[str, ModelFacts]] = {
+        "model": ModelFacts("model"),
+        **UNTRAINED,
+        SHUFFLED: ModelFacts("shuffled batches"),
+    }
+    columns = (*OF_BATCHES, BY_PROFILE[0])
+
+    def prepare(self, data: JudgingData) -> "_Prepared | None":
+        """Refuse a column that is missing or holds too few profiles of a value; None without `--batch`."""
+        return None if data.settings.batch_key is None else _Prepared(data, batched(data, data.settings.batch_key))
+
+    def head(self, settings: Mapping[str, Any]) -> str:
+        """What 0 means, and how many profiles there are."""
+        return "How the latents mix batches, on {sizes} profiles; 0 is apart, shuffled batches are mixed"
+
+    def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
+        """How the numbers are made and what they are worth."""
+        return (
+            "iLISI, kBET and, where there are labels, BRAS: how well the latents mix batches; 0 is apart, and shuffled "
+            "batches are mixed. iLISI: how many batches the neighbours of a profile come from, the median over "
+            "profiles, scaled to 0 to 1. kBET: the share of neighbourhoods that hold batches in the proportions of all "
+            "profiles, a strict test. BRAS: 1 minus the size of the silhouette width of batches within a label, mean "
+            f"over labels. {NO_MERIT} Where batches hold other kinds of profiles, iLISI and kBET should stay below "
+            "what shuffled batches give. BRAS does not mind, but noise in many dimensions, as in raw input, raises it."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    data: JudgingData
+    known: "Batched"
+
+    @property
+    def watch(self) -> Watch | None:
+        """None: mixing is not followed through training."""
+        return None
+
+    def judge(self, model: Model, training: Training) -> Judgement:
+        """Evaluate the latents, their controls and shuffled batches."""
+        settings, matrix = self.data.settings, self.known.matrix
+        latent = encode(model.network, matrix, model.shift(is_half=False))
+        representations = {"model": latent, **untrained_controls(matrix, model.baselines, settings)}
+        metrics = judge_batches(self.known, representations, settings.seed)
+        return Judgement(metrics, sentence=mixing_verdict(metrics, self.data.last_split))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,34 +99,19 @@ class Batched:
     """(n,) `train`, `validation` or `test`."""
 
 
-def batched(
-    expression: Expression,
-    preprocess: Preprocess,
-    obs: pd.DataFrame,
-    split: pd.Series,
-    key: str,
-    label: str | None,
-    seed: int,
-) -> Batched:
-    """At most 5,000 profiles of each split that have a batch and, where labels are given, a label.
+def batched(data: JudgingData, key: str) -> Batched:
+    """At most 5,000 profiles of each split that have a batch, by a column of `obs`, and a label where labels are given.
 
-    Those that `judging.labelled` takes with the same seed, where every profile has both.
-
-    Parameters
-    ----------
-    expression, preprocess, obs, split
-        Of all profiles, in one order.
-    key, label
-        Columns of `obs`.
-    seed
-        Of the choice where there are more.
+    Those that `labels.labelled` takes, where every profile has both.
     """
+    obs, label = data.obs, data.settings.label
     for column in filter(None, (key, label)):
         if column not in obs.columns:
             raise unknown("obs column", column, obs.columns)
     batches = pd.factorize(obs[key])[0]
     labels = None if label is None else pd.factorize(obs[label])[0]
-    kept = np.concatenate(sample(split, batches >= 0 if labels is None else (batches >= 0) & (labels >= 0), seed))
+    is_known = batches >= 0 if labels is None else (batches >= 0) & (labels >= 0)
+    kept = np.concatenate(sample(data.split, is_known, data.settings.seed))
     found, batches = np.unique(batches[kept], return_inverse=True)
     if not 2 <= len(found) <= len(kept) / 2:
         raise InputError(
@@ -77,7 +119,8 @@ def batched(
             f"{len(found)} different values among {len(kept):,} profiles. Name another column with --batch."
         )
     labels = None if labels is None else labels[kept]
-    return Batched(preprocess.apply(expression.take(kept)), batches, labels, split.to_numpy()[kept])
+    matrix = data.preprocess.apply(data.expression.take(kept))
+    return Batched(matrix, batches, labels, data.split.to_numpy()[kept])
 
 
 def neighbours(values: Representation, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,21 +227,15 @@ def judge_batches(known: Batched, representations: dict[str, Representation], se
                 found = {"ilisi": (np.median(lisi[inside]) - 1) / batches.max(), "kbet": accepts[inside].mean()}
                 if mixed is not None and known.labels is not None:
                     found["bras"] = pd.Series(mixed[inside]).groupby(known.labels[inside]).mean().mean()
-                rows += [(name, seed, split, key, "mean", float(n), inside.sum(), "") for key, n in found.items()]
+                rows += [Batches.row(name, seed, split, key, float(n), int(inside.sum())) for key, n in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def has_batches(evaluation: Evaluation) -> bool:
-    """Whether batches were judged."""
-    return bool((evaluation.metrics["metric"] == OF_BATCHES[0]).any())
-
-
-def mixing_verdict(evaluation: Evaluation, split: str) -> str:
+def mixing_verdict(metrics: pd.DataFrame, split: str) -> str:
     """How far the latents mix batches beside controls and full mixing, on a split, by iLISI; and what that is worth."""
-    number = {name: value(evaluation.metrics, name, split, OF_BATCHES[0]) for name in MIXING_TITLES}
+    number = {name: value(metrics, name, split, OF_BATCHES[0]) for name in Batches.models}
     beside = ", ".join(
-        f"{MIXING_TITLES[name]}{' of the same size' if name == 'pca' else ''} {number[name]:.4f}"
-        for name in ("raw_input", "pca", "random_encoder")
+        f"{Batches.models[name].of_size} {number[name]:.4f}" for name in ("raw_input", "pca", "random_encoder")
     )
     return (
         f"By iLISI (0: batches apart; {number[SHUFFLED]:.4f} where they are shuffled) the latent mixes batches by "

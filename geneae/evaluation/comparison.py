@@ -4,29 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.diagnostics import CONSTANT_SKILL
 from geneae.evaluation.labels import BY_PROFILE
-from geneae.evaluation.reconstruction import COLUMNS
 from geneae.evaluation.records import HELD_OUT, SAME, WITHOUT_COUNTS, signed
-from geneae.losses.metrics import METRICS
+from geneae.evaluation.table import CEILING, DRAWN, METRIC_FACTS, metric_facts
 from geneae.losses.names import find_loss
 
-DRAWS = 2000  # bootstrap draws over profiles and seeds
-ANSWERS = {
-    HELD_OUT: "held-out cosine",
-    WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)",
-    BY_PROFILE[0]: "20-NN accuracy of the latents",
-}
-"""Titles of what an answer is of: the first that there is."""
+ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, BY_PROFILE[0])
+"""Metrics that an answer is given by: the first that there is."""
 UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result is one of its seeds
 LEVEL = 0.05  # of the family of all comparisons, after Holm
 BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
 SAME_SHARE = 1e-4  # of an error: cosines near 0.7 that differ by `SAME` have errors that differ by about that
-RAW_ERRORS = ("mse", "relative_mse", "direction_error", "magnitude_error")
-COMPARED = (*(name for name in COLUMNS if name not in METRICS or METRICS[name].better), *BY_PROFILE)
-HIGHER = (HELD_OUT, *BY_PROFILE)  # is better, of those that are no metric of single reconstructions
+COMPARED = {name: facts for name, facts in METRIC_FACTS.items() if facts.is_by_profile and facts.better}
+"""Facts about the metrics that are compared profile by profile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +64,10 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for arm in arms[1:]:
-        for metric in COMPARED:
+        for metric, facts in COMPARED.items():
             differences = _differences(arms[0], arm, metric)
             if differences.size:
-                better = METRICS[metric].better if metric in METRICS else "higher" if metric in HIGHER else "lower"
+                better = facts.better
                 floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
                 rows.append(
                     (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
@@ -82,7 +75,9 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better", "floor"]
     table = pd.DataFrame(rows, columns=columns)
     scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
-    raw = table["metric"].isin(RAW_ERRORS) & table["arm"].isin(scale_free)
+    raw = table["metric"].isin([name for name, facts in COMPARED.items() if facts.sees_length]) & table["arm"].isin(
+        scale_free
+    )
     centred_otherwise = [arm.name for arm in arms[1:] if arm.center != arms[0].center]
     raw |= (table["metric"] == "rescaled_mse") & table["arm"].isin(centred_otherwise)
     table.loc[raw, "p"] = np.nan
@@ -110,41 +105,6 @@ def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
 def _mean(arm: Arm, metric: str) -> float:
     """Over profiles and seeds."""
     return float(np.nanmean([table[metric].to_numpy(float) for table in arm.profiles.values()]))
-
-
-def bootstrap_interval(differences: np.ndarray, seed: int) -> tuple[float, float, float, float]:
-    """Mean, 95 % bootstrap interval over profiles and seeds, and a two-sided p value from its spread.
-
-    Few seeds drawn again vary too little, by the root of (n - 1) / n, and their spread is known badly: draws are
-    widened by that root, and Student's t takes the place of the normal distribution.
-    """
-    rng = np.random.default_rng(seed)
-    n_seeds, n_profiles = differences.shape
-    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=DRAWS) / n_seeds
-    seeds = 1 / n_seeds + (seeds - 1 / n_seeds) * np.sqrt(n_seeds / max(1, n_seeds - 1))
-    means = np.empty(DRAWS)
-    for start in range(0, DRAWS, 100):  # a hundred draws at a time keep the memory small
-        drawn = rng.integers(n_profiles, size=(100, n_profiles))
-        means[start : start + 100] = np.take_along_axis(seeds[start : start + 100] @ differences, drawn, axis=1).mean(1)
-    mean, spread = float(differences.mean()), float(means.std())
-    if spread == 0:
-        return mean, mean, mean, float(mean == 0)
-    freedom = _freedom(differences)
-    stretch = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
-    low, high = mean + stretch * (np.quantile(means, [0.025, 0.975]) - mean)
-    return mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / spread, freedom))
-
-
-def _freedom(differences: np.ndarray) -> float:
-    """Degrees of freedom of a variance that is the sum of one between seeds and one between profiles (Satterthwaite
-    1946): from the number of seeds less one, where seeds differ most, to the number of profiles less one."""
-    variances, freedoms = [], []
-    for means in (differences.mean(1), differences.mean(0)):
-        if len(means) > 1:
-            variances.append(means.var(ddof=1) / len(means))
-            freedoms.append(len(means) - 1)
-    squares = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
-    return float(sum(variances) ** 2 / squares) if squares > 0 else 1.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -234,10 +194,10 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     metrics
         Long table of all runs, with a column `arm`.
     """
-    known = [name for name in ANSWERS if (paired["metric"] == name).any()]
+    known = [name for name in ANSWERED_BY if (paired["metric"] == name).any()]
     if not known:
         return "These arms have no number in common: fit with --label KEY, which judges the latents of all alike."
-    metric, title = known[0], ANSWERS[known[0]]
+    metric, facts = known[0], metric_facts(known[0])
     rows = paired[paired["metric"] == metric]
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
     n_seeds = int(rows["n_seeds"].iloc[0])
@@ -249,7 +209,8 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
             names = ", ".join(f"{arm} ({signed(d)})" for arm, d in zip(found["arm"], found["difference"], strict=True))
             said.append(f"{verdict}: {names}")
     return (
-        f"By {title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, against {reference}: "
+        f"By {facts.in_full or facts.title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, "
+        f"against {reference}: "
         f"{'; '.join(said)}. {standing(metrics, reference, split, metric)}"
     )
 
@@ -257,12 +218,7 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
 def standing(metrics: pd.DataFrame, arm: str, split: str, metric: str) -> str:
     """Where an arm stands: beside mean profile, PCA, shrunken PCA and the noise ceiling."""
     rows = metrics[(metrics["arm"] == arm) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
-    own = {
-        "mean profile": ("mean_profile", metric),
-        "PCA of the same size": ("pca", metric),
-        "shrunken PCA": ("shrunken_pca", metric),
-        "noise ceiling": ("model", "ceiling"),
-    }
+    own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()} | {CEILING.title: ("model", "ceiling")}
     means = rows.groupby(["model", "metric"])["value"].mean()
     beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
     return f"{arm} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

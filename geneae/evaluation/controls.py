@@ -1,56 +1,88 @@
 """Representations that latents are compared with: raw input, PCA, a random and a supervised encoder."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
 from torch import nn
 
-from geneae.evaluation.labels import Labelled
+from geneae.evaluation.judge import ModelFacts
 from geneae.evaluation.latents import Representation, encode
 from geneae.losses.sparse_rows import RowStore, sparse_rows
-from geneae.models.baselines import Baselines
+from geneae.models.baselines import BASELINES, Baselines
 from geneae.models.network import Network, random_network
 from geneae.settings.settings import Settings
 
-CEILING_EPOCHS, CEILING_RATE = 40, 2e-3  # of the encoder that is trained on labels
+SUPERVISED = {"supervised": ModelFacts("supervised encoder")}
+UNTRAINED = {
+    "raw_input": ModelFacts("raw input"),
+    "pca": ModelFacts(BASELINES["pca"].title, BASELINES["pca"].is_sized, BASELINES["pca"].line),
+    "random_encoder": ModelFacts("random encoder"),
+}
+"""Controls by name."""
+SUPERVISED_EPOCHS, SUPERVISED_RATE = 40, 2e-3  # of the encoder that is trained on labels
 
 
-def controls(known: Labelled, baselines: Baselines, settings: Settings) -> dict[str, Representation]:
-    """What stands beside the latents, by name: `untaught`, and the plain encoder trained on the labels, which says what
-    its form can hold."""
+def untrained_controls(
+    matrix: sparse.csr_matrix, baselines: Baselines, settings: Settings
+) -> dict[str, Representation]:
+    """Representations that need no training, by name: the input itself, PCA of the same size, a random encoder.
+
+    Parameters
+    ----------
+    matrix
+        (n_profiles, n_genes) normalised profiles.
+    baselines
+        Of the fit.
+    settings
+        Size of the latent, and the seed of the random encoder.
+    """
     with torch.random.fork_rng(devices=[]):
-        taught = _born(baselines, settings)
-        teach(taught, known, settings)
-    return {"supervised": encode(taught, known.matrix), **untaught(known.matrix, baselines, settings)}
-
-
-def untaught(matrix: sparse.csr_matrix, baselines: Baselines, settings: Settings) -> dict[str, Representation]:
-    """By name: the input itself, PCA of the same size, and the plain encoder as it is born."""
-    with torch.random.fork_rng(devices=[]):
-        born = _born(baselines, settings)
+        encoder = _random_encoder(baselines, settings)
     scores = baselines.whole.scores(sparse_rows(matrix))[:, : settings.n_latent].numpy()
-    return {"raw_input": matrix, "pca": scores, "random_encoder": encode(born, matrix)}
+    return {"raw_input": matrix, "pca": scores, "random_encoder": encode(encoder, matrix)}
 
 
-def _born(baselines: Baselines, settings: Settings) -> Network:
+def supervised_control(
+    matrix: sparse.csr_matrix, labels: np.ndarray, train: np.ndarray, baselines: Baselines, settings: Settings
+) -> np.ndarray:
+    """(n_profiles, n_latent) latents of the plain encoder trained on the labels, which shows what its form can hold.
+
+    Parameters
+    ----------
+    matrix, baselines, settings
+        As for `untrained_controls`.
+    labels
+        (n_profiles,) whole numbers from 0.
+    train
+        Positions of the profiles that it is trained on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        encoder = _random_encoder(baselines, settings)
+        _train_on_labels(encoder, matrix[train], labels[train], int(labels.max()) + 1, settings)
+    return encode(encoder, matrix)
+
+
+def _random_encoder(baselines: Baselines, settings: Settings) -> Network:
     """The plain encoder before any training; sets the random numbers of torch."""
     torch.manual_seed(settings.seed)
-    born = random_network(baselines.whole.mean, settings.n_latent, settings.hidden, settings.dropout)
-    born.drop_decoder()
-    return born
+    encoder = random_network(baselines.whole.mean, settings.n_latent, settings.hidden, settings.dropout)
+    encoder.drop_decoder()
+    return encoder
 
 
-def teach(network: Network, known: Labelled, settings: Settings) -> None:
-    """Train an encoder, in place, to tell the labels of the training profiles by a linear layer on its latent."""
-    train = known.among("train")
-    store, labels = RowStore(known.matrix[train]), torch.from_numpy(known.labels[train]).long()
-    layer = nn.Linear(settings.n_latent, int(known.labels.max()) + 1)
+def _train_on_labels(
+    network: Network, matrix: sparse.csr_matrix, labels: np.ndarray, n_labels: int, settings: Settings
+) -> None:
+    """Train an encoder, in place, to tell labels by a linear layer on its latent."""
+    store, targets = RowStore(matrix), torch.from_numpy(labels).long()
+    layer = nn.Linear(settings.n_latent, n_labels)
     parameters = [*network.parameters(), *layer.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=CEILING_RATE, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=SUPERVISED_RATE, weight_decay=settings.weight_decay)
     network.train()
-    for _ in range(CEILING_EPOCHS):
-        for index in torch.randperm(len(train)).split(settings.batch_size):
-            loss = F.cross_entropy(layer(network.encode(network.scores(store.take(index)))), labels[index])
+    for _ in range(SUPERVISED_EPOCHS):
+        for index in torch.randperm(matrix.shape[0]).split(settings.batch_size):
+            loss = F.cross_entropy(layer(network.encode(network.scores(store.take(index)))), targets[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,6 +1,6 @@
 """What is wrong with a fit, if anything: each diagnostic has a value, a limit and words for when it fires."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from geneae.data.permuted import NULLS
 from geneae.data.preprocess import Expression
+from geneae.evaluation.judge import Diagnostic
 from geneae.evaluation.predictors import predictors
 from geneae.evaluation.records import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation, paired_difference, value
 from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.baselines import BASELINES
 from geneae.models.model import Model
 from geneae.training.monitor import COLLAPSES, effective_rank, perplexity
 
@@ -21,22 +23,6 @@ CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
 DIVERSITY = 0.05  # of the simplest rival's
 USED = 0.1  # share of the latents that the reconstruction should make use of
 NORM_RANGE = (0.1, 10.0)
-
-
-@dataclass(frozen=True)
-class Diagnostic:
-    """One look at a fit."""
-
-    name: str
-    """In snake case."""
-    value: float
-    """NaN where it cannot be had."""
-    limit: str
-    """What it should be."""
-    fires: bool
-    """Whether it is not so."""
-    message: str
-    """What that means and what to do, for when it fires."""
 
 
 def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split: str) -> list[Diagnostic]:
@@ -200,8 +186,9 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
         )
     ]
     metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
-    for rival, title in (("pca", "PCA"), ("shrunken_pca", "shrunken PCA")):
-        if rival in set(metrics["model"]):
+    for rival, baseline in BASELINES.items():
+        title = baseline.title
+        if baseline.is_sized and rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
             found.append(
                 Diagnostic(

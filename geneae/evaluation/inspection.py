@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from geneae.data.count_split import halves
 from geneae.data.preprocess import Expression, Preprocess, fit_preprocess, recover_counts
 from geneae.data.profiles import Profiles
 from geneae.data.splits import split_profiles
+from geneae.evaluation.bootstrap import bootstrap_interval
+from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.baselines import PCA_SIZES, frame, mean_profile, pca, shrunken_pca
 from geneae.models.ceiling import (
-    bootstrap_interval,
     cosine_of_halves,
     counts_ceiling,
     full_depth_ceiling,
@@ -133,7 +133,7 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         judged = preprocess if profiles.state == "counts" else Preprocess("counts", preprocess.genes, preprocess.scale)
         is_counts = profiles.state == "counts"
         found["molecules_median"] = float(np.median(given.totals if is_counts else counts.totals))
-        found |= _ceilings(counts, judged, rng)
+        found |= _ceilings(counts, judged, seed, rng)
         found |= _held_out(counts, train, test, judged, seed, rng)
         found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
     return Inspection(**found, reasons=reasons, verdict=_verdict(found, cosine))
@@ -209,7 +209,7 @@ def _squared_norms(matrix: sparse.csr_matrix, shift: np.ndarray) -> np.ndarray:
     return norms
 
 
-def _ceilings(counts: Expression, preprocess: Preprocess, rng: np.random.Generator) -> dict[str, Any]:
+def _ceilings(counts: Expression, preprocess: Preprocess, seed: int, rng: np.random.Generator) -> dict[str, Any]:
     """Noise ceilings over all profiles; means over several count splits."""
     agreements: dict[float, list[np.ndarray]] = {0.5: [], 0.25: [], 0.125: []}
     centred = []
@@ -228,11 +228,26 @@ def _ceilings(counts: Expression, preprocess: Preprocess, rng: np.random.Generat
     at_depth = {q: float(cosines[enough].mean()) if enough.any() else float("nan") for q, cosines in by_profile.items()}
     return {
         "ceiling_half": half_ceiling(by_profile[0.5]),
-        "ceiling_half_interval": list(bootstrap_interval(by_profile[0.5], rng)),
+        "ceiling_half_interval": _ceiling_interval(by_profile[0.5], seed),
         "ceiling_half_centred": half_ceiling(np.mean(centred, axis=0)),
         "ceiling_full": list(full_depth_ceiling(at_depth)),
         "ceiling_counts": float(np.nanmean(counts_ceiling(counts.rows))),
     }
+
+
+def _ceiling_interval(cosines: np.ndarray, seed: int) -> list[float]:
+    """95 % interval over profiles of `half_ceiling`, which is the root of a mean."""
+    known = cosines[~np.isnan(cosines)]
+    if not len(known):
+        return [np.nan, np.nan]
+    _, low, high, _ = bootstrap_interval(known[None, :], seed)
+    return [float(np.sqrt(max(0.0, end))) for end in (low, high)]
+
+
+def _mean(cosines: np.ndarray) -> float:
+    """Over the profiles that have one; NaN where none has."""
+    known = cosines[~np.isnan(cosines)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _held_out(
@@ -248,21 +263,15 @@ def _held_out(
         | {f"pca {size}": (at, pca(basis.rank, size)) for size in sizes}
         | {f"shrunken {size}": (at, shrunken_pca(factors, size)) for size in (*sizes, basis.rank)}
     )
-    sums = dict.fromkeys(models, 0.0)
-    for _ in range(REPEATS):
-        pair = halves(counts.take(test), rng)
-        known = torch.from_numpy(has_molecules(*pair))
-        for products in products_of(models, [preprocess.apply(half) for half in pair], ("none",)):
-            for name, by_center in products.items():
-                cosine = measure(METRICS["cosine"], by_center["none"])
-                sums[name] += float(cosine[known].nanmean()) / (2 * REPEATS)
+    held_out, _ = half_against_half(models, preprocess, counts.take(test), rng, REPEATS)
+    means = {name: _mean(cosines) for name, cosines in held_out.items()}
     by_size: dict[str, dict[int, float]] = {"pca": {}, "shrunken": {}}
-    for name, mean in sums.items():
+    for name, mean in means.items():
         if " " in name:
             kind, size = name.split()
             by_size[kind][int(size)] = mean
     return {
-        "mean_profile_heldout": sums["mean"],
+        "mean_profile_heldout": means["mean"],
         "pca_heldout": by_size["pca"],
         "shrunken_pca_heldout": by_size["shrunken"],
     }

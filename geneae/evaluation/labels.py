@@ -1,9 +1,11 @@
-"""How much an encoder knows of labels that took no part in its training, beside what needs no training of it."""
+"""Judge of latents by labels that were not used in training, next to controls: raw input, PCA, a random and a
+supervised encoder."""
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,42 +14,26 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from geneae.data.preprocess import Expression, Preprocess
+from geneae.evaluation.controls import SUPERVISED, UNTRAINED, supervised_control, untrained_controls
+from geneae.evaluation.judge import Diagnostic, Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
 from geneae.evaluation.latents import Representation, encode, sample
-from geneae.evaluation.records import CLEAR, Evaluation, outcome, signed
+from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, signed
+from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.settings.errors import InputError, unknown
+from geneae.settings.settings import part_of_labels
 from geneae.training.devices import threads
+from geneae.training.loop import Training
 
 NEIGHBOURS = (20, 200)  # the two numbers of the papers on self-supervised learning
-
-
 TEMPERATURE = 0.1  # of a neighbour's vote, exp(cosine / temperature)
-
-
 PROBE_STEPS = 300  # of the solver of a linear probe
-
-
 BY_PROFILE = (*(f"knn_{k}" for k in NEIGHBOURS), "linear_probe")
-
-
 OF_CLUSTERS = ("ari", "nmi")
-
-
-COLUMNS = ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
-
-
-TITLES = {
-    "model": "model",
-    "supervised": "supervised encoder",
-    "raw_input": "raw input",
-    "pca": "PCA",
-    "random_encoder": "random encoder",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,54 +54,124 @@ class Labelled:
         return np.flatnonzero(self.split == name)
 
 
-def labelled(
-    expression: Expression, preprocess: Preprocess, obs: pd.DataFrame, split: pd.Series, key: str, seed: int
-) -> Labelled:
-    """At most 5,000 profiles of each split that have a label.
-
-    Parameters
-    ----------
-    expression, preprocess, obs, split
-        Of all profiles, in one order.
-    key
-        Column of `obs`; profiles without a value are left out.
-    seed
-        Of the choice where there are more.
-    """
+def labelled(data: JudgingData, key: str) -> Labelled:
+    """At most 5,000 profiles of each split that have a label, by a column of `obs`; others are left out."""
+    obs, split = data.obs, data.split
     if key not in obs.columns:
         raise unknown("obs column", key, obs.columns)
     codes, _ = pd.factorize(obs[key].astype(object), sort=True)
-    rows = sample(split, codes >= 0, seed)
+    rows = sample(split, codes >= 0, data.settings.seed)
     if not len(rows[0]) or len(np.unique(codes[rows[0]])) < 2:
         raise InputError(
             f"labels must tell training profiles apart, but column '{key}' has {len(np.unique(codes[rows[0]]))} "
             "different values among them. Name another column with --label."
         )
     kept = np.concatenate(rows)
-    return Labelled(preprocess.apply(expression.take(kept)), obs.index[kept], codes[kept], split.to_numpy()[kept])
+    matrix = data.preprocess.apply(data.expression.take(kept))
+    return Labelled(matrix, obs.index[kept], codes[kept], split.to_numpy()[kept])
 
 
-def knn_votes(
-    reference: Representation, labels: np.ndarray, queries: Representation, n_labels: int, k: int
-) -> np.ndarray:
-    """(n_queries, n_labels) votes of the k nearest references by cosine, each exp(cosine / 0.1) (Wu et al. 2018, arXiv
-    1805.01978). Where there are fewer references, all vote."""
+class Labels(Judge):
+    """Whether latents tell the labels of held-out profiles, next to controls."""
+
+    metrics: ClassVar[Mapping[str, MetricFacts]] = {
+        **{
+            f"knn_{k}": MetricFacts(
+                f"{k}-NN accuracy",
+                "higher",
+                is_by_profile=True,
+                is_main=True,
+                short=f"{k}-NN",
+                in_full=f"{k}-NN accuracy of the latents",
+            )
+            for k in NEIGHBOURS
+        },
+        "linear_probe": MetricFacts(
+            "linear probe accuracy", "higher", is_by_profile=True, is_main=True, short="linear probe"
+        ),
+        "ari": MetricFacts("ARI", "higher", is_main=True),
+        "nmi": MetricFacts("NMI", "higher", is_main=True),
+    }
+    models: ClassVar[Mapping[str, ModelFacts]] = {"model": ModelFacts("model"), **SUPERVISED, **UNTRAINED}
+    columns = (*BY_PROFILE, *OF_CLUSTERS)
+
+    def prepare(self, data: JudgingData) -> "_Prepared | None":
+        """Refuse a column that is missing or does not tell training profiles apart; None without `--label`."""
+        return None if data.settings.label is None else _Prepared(data, labelled(data, data.settings.label))
+
+    def head(self, settings: Mapping[str, Any]) -> str:
+        """What labels had to do with training, and how many profiles there are."""
+        part = part_of_labels(str(settings["loss"]), settings.get("metric"))
+        return f"Latents judged by labels that {part}, on {{sizes}} profiles; ↑ higher is better"
+
+    def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
+        """How the numbers are made, and what labels had to do with training."""
+        part = " or ".join(dict.fromkeys(part_of_labels(str(s.get("loss")), s.get("metric")) for s in settings))
+        return (
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
+            f"clusters of the latents agree with the labels. Labels {part}; the supervised encoder, "
+            "which is the ceiling, was trained on them."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    data: JudgingData
+    known: "Labelled"
+
+    @property
+    def watch(self) -> Watch | None:
+        """k-NN accuracy of the validation profiles: `validation_knn_20`, ..."""
+        return self._watch
+
+    def _watch(self, network: Network, shift: Tensor | None) -> dict[str, float]:
+        latent = encode(network, self.known.matrix, shift)
+        return {
+            f"validation_knn_{k}": float(np.mean(knn_is_right(self.known, latent, "validation", k)))
+            if len(self.known.among("validation"))
+            else float("nan")
+            for k in NEIGHBOURS
+        }
+
+    def judge(self, model: Model, training: Training) -> Judgement:
+        """Evaluate the latents and all controls; an encoder alone is also held against its controls."""
+        settings, split = self.data.settings, self.data.last_split
+        latent = encode(model.network, self.known.matrix, model.shift(is_half=False))
+        others = {
+            "supervised": supervised_control(
+                self.known.matrix, self.known.labels, self.known.among("train"), model.baselines, settings
+            ),
+            **untrained_controls(self.known.matrix, model.baselines, settings),
+        }
+        profiles, metrics = judge_latents(self.known, {"model": latent, **others}, settings.seed)
+        found = [] if self.data.has_decoder else _against_controls(profiles, split)
+        return Judgement(metrics, profiles, found, label_verdict(profiles, split))
+
+
+def nearest_labels(reference: Representation, labels: np.ndarray, queries: Representation, k: int) -> np.ndarray:
+    """(n_queries,) labels that the k nearest references by cosine vote for, each with exp(cosine / 0.1).
+
+    Wu et al. 2018, arXiv 1805.01978. Where there are fewer references, all vote.
+    """
     k = min(k, reference.shape[0])
-    distance, of = (
-        NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(reference).kneighbors(queries)
-    )
-    weight = np.exp(-distance / TEMPERATURE)  # exp(1 / temperature), which all have, is left out
-    votes = np.zeros((queries.shape[0], n_labels))
-    np.add.at(votes, (np.arange(len(votes))[:, None], labels[of]), weight)
-    return votes
+    voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_vote_weights)
+    found: np.ndarray = voters.fit(reference, labels).predict(queries)
+    return found
 
 
 def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> np.ndarray:
     """(n,) whether the training profiles vote for the right label of each profile of a split."""
     train, judged = known.among("train"), known.among(name)
-    votes = knn_votes(values[train], known.labels[train], values[judged], known.labels.max() + 1, k)
-    right: np.ndarray = votes.argmax(1) == known.labels[judged]
+    found = nearest_labels(values[train], known.labels[train], values[judged], k)
+    right: np.ndarray = found == known.labels[judged]
     return right
+
+
+def _vote_weights(distances: np.ndarray) -> np.ndarray:
+    """exp(cosine / temperature) but for the factor exp(1 / temperature), which all votes have."""
+    weights: np.ndarray = np.exp(-distances / TEMPERATURE)
+    return weights
 
 
 def probe_is_right(known: Labelled, values: Representation) -> np.ndarray:
@@ -147,27 +203,14 @@ def clusters(values: Representation, seed: int) -> np.ndarray:
     return found
 
 
-def watch(known: Labelled, shift: Tensor | None) -> Callable[[Network], dict[str, float]]:
-    """A look at the k-NN accuracy of the validation profiles, for each epoch: `validation_knn_20`, ..."""
-
-    def look(network: Network) -> dict[str, float]:
-        latent = encode(network, known.matrix, shift)
-        return {
-            f"validation_knn_{k}": float(np.mean(knn_is_right(known, latent, "validation", k)))
-            if len(known.among("validation"))
-            else float("nan")
-            for k in NEIGHBOURS
-        }
-
-    return look
-
-
-def judge_latents(known: Labelled, representations: dict[str, Representation], seed: int) -> Evaluation:
+def judge_latents(
+    known: Labelled, representations: dict[str, Representation], seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge representations by labels, on validation and test profiles.
 
     Returns
     -------
-    In `profiles`, whether k-NN and linear probe are right, 1 or 0; in `metrics`, the means of these, and how much
+    By profile, whether k-NN and linear probe are right, 1 or 0; and the long table: the means of these, and how much
     Leiden clusters of all these profiles, training ones too, agree with the labels within a split: adjusted Rand index
     (`ari`, 0 by chance, 1 at best) and normalised mutual information (`nmi`, 0 to 1); without igraph neither.
     """
@@ -186,39 +229,38 @@ def judge_latents(known: Labelled, representations: dict[str, Representation], s
                 found["ari"] = adjusted_rand_score(known.labels[judged], of_cluster[judged])
                 found["nmi"] = normalized_mutual_info_score(known.labels[judged], of_cluster[judged])
             tables.append(pd.DataFrame({"model": model, "profile": known.names[judged], "split": name, **right}))
-            rows += [(model, seed, name, metric, "mean", mean, len(judged), "higher") for metric, mean in found.items()]
-    return Evaluation(pd.concat(tables, ignore_index=True), pd.DataFrame(rows, columns=COLUMNS), {})
+            rows += [Labels.row(model, seed, name, metric, mean, len(judged)) for metric, mean in found.items()]
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(rows, columns=COLUMNS)
 
 
-def is_judged(evaluation: Evaluation) -> bool:
-    """Whether labels took part."""
-    return BY_PROFILE[0] in evaluation.profiles
+def _against_controls(profiles: pd.DataFrame, split: str) -> list[Diagnostic]:
+    """Whether an encoder tells labels better than a random encoder and PCA do."""
+    rivals = {
+        "random_encoder": "a random encoder: nothing was learned that these labels can show",
+        "pca": "PCA of the same size: prefer PCA, it is simpler",
+    }
+    found = []
+    for rival, advice in rivals.items():
+        difference, error, _ = paired_difference(profiles, "model", rival, split, BY_PROFILE[0])
+        found.append(
+            Diagnostic(
+                f"knn_over_{rival}",
+                difference,
+                f"above {CLEAR * error:.5f}",
+                not difference > CLEAR * error,
+                f"By labels of {NEIGHBOURS[0]} neighbours the latent is not shown to be better than {advice}.",
+            )
+        )
+    return found
 
 
-def merge(first: Evaluation, second: Evaluation) -> Evaluation:
-    """Numbers of both, profile by profile and model by model, in the order of the first."""
-    keys = ["model", "profile", "split"]
-    others = second.profiles[~second.profiles["model"].isin(first.profiles["model"])]
-    profiles = pd.concat([first.profiles.merge(second.profiles, how="left", on=keys), others], ignore_index=True)
-    return Evaluation(profiles, pd.concat([first.metrics, second.metrics], ignore_index=True), first.scales)
-
-
-def paired(evaluation: Evaluation, rival: str, split: str) -> tuple[float, float, int]:
-    """Mean difference in k-NN accuracy of model and rival over the same profiles, its standard error, and how many."""
-    table = evaluation.profiles[evaluation.profiles["split"] == split]
-    own, other = (
-        table[table["model"] == name].set_index("profile")[BY_PROFILE[0]].dropna() for name in ("model", rival)
-    )
-    differences = (own - other).dropna()
-    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences))), len(differences)
-
-
-def label_verdict(evaluation: Evaluation, split: str) -> str:
+def label_verdict(profiles: pd.DataFrame, split: str) -> str:
     """One sentence: whether the latents tell labels better than each control does, on a split, by k-NN accuracy."""
-    said = []
+    said, n_profiles = [], 0
     for rival in ("random_encoder", "raw_input", "pca"):
-        difference, error, n_profiles = paired(evaluation, rival, split)
-        title = f"{TITLES[rival]}{' of the same size' if rival == 'pca' else ''}"
+        difference, error, each = paired_difference(profiles, "model", rival, split, BY_PROFILE[0])
+        n_profiles = len(each)
+        title = Labels.models[rival].of_size
         said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
     return (
         f"Judged by labels of {NEIGHBOURS[0]} neighbours (k-NN accuracy) on {n_profiles:,} {split} profiles, the "

@@ -1,16 +1,22 @@
-"""Models and baselines on the same profiles: per-profile numbers, one long table, one sentence."""
+"""Judge of reconstructions: model and baselines on the same profiles, in numbers by profile and in a sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from geneae.data.count_split import Splitter, draw_halves
+from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
+from geneae.evaluation.diagnostics import diagnose, of_collapse
+from geneae.evaluation.halves import HalfJudge
+from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
 from geneae.evaluation.predictors import Products, join_chunks, predictors, products_of, take_products
 from geneae.evaluation.records import (
     CLEAR,
+    COLUMNS,
     HELD_OUT,
     WITHOUT_COUNTS,
     Evaluation,
@@ -19,29 +25,77 @@ from geneae.evaluation.records import (
     signed,
     value,
 )
-from geneae.losses.metrics import METRICS, best_scale, measure, rescaled_mse
+from geneae.losses.metrics import BY_GENE, METRICS, best_scale, measure, rescaled_mse
 from geneae.losses.sparse_rows import sparse_rows
-from geneae.models.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling, has_molecules
+from geneae.models.baselines import BASELINES
+from geneae.models.ceiling import disattenuated_cosine, half_ceiling
 from geneae.models.model import Model
+from geneae.training.loop import Training
 
 READ = 1024  # profiles in memory at a time, if they come from a file
-
-
-REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
-
-
-EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
-
-
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.mean(values)),
     "median": lambda values: float(np.median(values)),
     "p05": lambda values: float(np.quantile(values, 0.05)),
     "p95": lambda values: float(np.quantile(values, 0.95)),
 }
+IN_FULL = {WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)"}
+BY_PROFILE: dict[str, MetricFacts] = {
+    **{
+        name: MetricFacts(m.title, m.better, m.unit, m.sees_length, True, m.is_main, in_full=IN_FULL.get(name, ""))
+        for name, m in METRICS.items()
+    },
+    "rescaled_mse": MetricFacts("rescaled MSE", "lower", BY_GENE, is_by_profile=True, is_main=True),
+    HELD_OUT: MetricFacts("held-out cosine", "higher", is_by_profile=True),
+}
+"""Metrics of single profiles: columns of `profiles.csv`."""
 
 
-COLUMNS = (*METRICS, "rescaled_mse", HELD_OUT)
+class Reconstructions(Judge):
+    """Reconstructed profiles against the profiles themselves and against held-out molecules, alongside baselines."""
+
+    metrics: ClassVar[Mapping[str, MetricFacts]] = BY_PROFILE | {
+        "ceiling": MetricFacts("noise ceiling", "higher"),
+        "skill": MetricFacts("skill", "higher"),
+        "disattenuated_cosine": MetricFacts("disattenuated cosine", "higher"),
+        "gain_over_mean_profile": MetricFacts("gain over mean profile", "higher"),
+    }
+    models: ClassVar[Mapping[str, ModelFacts]] = {
+        "model": ModelFacts("model"),
+        **{name: ModelFacts(kind.title, kind.is_sized, kind.line) for name, kind in reversed(BASELINES.items())},
+    }
+    columns = ("cosine",)
+
+    def prepare(self, data: JudgingData) -> "_Prepared | None":
+        """Nothing to refuse; None for an encoder alone."""
+        return _Prepared(data) if data.has_decoder else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    data: JudgingData
+
+    @property
+    def watch(self) -> Watch | None:
+        """None: training validates reconstructions itself."""
+        return None
+
+    def judge(self, model: Model, training: Training) -> Judgement:
+        """Evaluate validation and test profiles."""
+        split, expression, name = self.data.split, self.data.expression, self.data.last_split
+        rows = np.flatnonzero(split.isin(["validation", "test"]))
+        partner = among(self.data.partner, rows)
+        found = evaluate(model, expression.take(rows), self.data.obs.index[rows], split.iloc[rows], True, partner)
+        last = expression.take(np.flatnonzero(split == name))
+        return Judgement(
+            found.metrics,
+            found.profiles,
+            of_collapse(training.collapse, int(training.history["epoch"].iloc[-1]))
+            + diagnose(model, found, last, name),
+            verdict(found, name),
+            found.scales,
+            gene_correlation(model, last),
+        )
 
 
 def evaluate(
@@ -102,7 +156,7 @@ def evaluate(
 def _all_products(
     model: Model, expression: Expression, centers: tuple[str, ...], partner: np.ndarray | None
 ) -> tuple[Products, dict[str, np.ndarray], np.ndarray]:
-    """Inner products of whole profiles and what `held_out_cosines` gives, some profiles at a time.
+    """Inner products of whole profiles and what `half_against_half` gives, some profiles at a time.
 
     Each profile is read once; with partners, who may be anywhere, all are taken in one go.
     """
@@ -120,59 +174,6 @@ def _all_products(
         of_halves.append(between)
     held_out = {name: np.concatenate([found[name] for found in cosines]) for name in cosines[0]}
     return join_chunks(by_chunk), held_out, np.concatenate(of_halves)
-
-
-class HalfJudge:
-    """Held-out cosines of a model and its baselines, on count splits that the seed of its split decides."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._models = predictors(model, is_half=True) if model.can_hold_out else {}
-
-    def __call__(
-        self, expression: Expression, start: int = 0, partner: np.ndarray | None = None
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Cosine of the prediction from one half with the other half, or with that of the partner, by model.
-
-        Parameters
-        ----------
-        expression
-            Profiles in memory.
-        start
-            Position of the first of them among all; count splits are drawn anew from there.
-        partner
-            (n_profiles,) position of the profile that each is to predict.
-
-        Returns
-        -------
-        (n_profiles,) means over splits and directions by model, empty without counts; and the cosines between the
-        halves themselves, from which the ceiling follows.
-        """
-        if not self._models:
-            return {}, np.full(expression.n_profiles, np.nan)
-        preprocess = self._model.preprocess
-        rng = np.random.default_rng((int(self._model.config["split_seed"]), EVALUATION_STREAM, start))
-        sums = {name: np.zeros(expression.n_profiles) for name in self._models}
-        of_halves = np.zeros(expression.n_profiles)
-        splitter = Splitter(expression.rows)
-        for _ in range(REPEATS):
-            pair = draw_halves(splitter, expression.totals, rng)
-            known = has_molecules(*pair)
-            blocks = [preprocess.apply(half) for half in pair]
-            of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
-            judged = known if partner is None else known & known[partner]
-            if partner is None:
-                by_direction = products_of(self._models, blocks, ("none",))
-            else:
-                by_direction = [
-                    products_of(self._models, [given, target[partner]], ("none",))[0]
-                    for given, target in (blocks, reversed(blocks))
-                ]
-            for products in by_direction:
-                for name, by_center in products.items():
-                    cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
-                    sums[name] += np.where(judged, cosine, np.nan)
-        return {name: total / (2 * REPEATS) for name, total in sums.items()}, of_halves / REPEATS
 
 
 @torch.no_grad()
@@ -216,35 +217,32 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
     seed
         Named in the table.
     """
-    rows = []
+    rows, row = [], Reconstructions.row
     for (model, name), table in profiles.groupby(["model", "split"], sort=False):
-        for column in COLUMNS:
+        for column in BY_PROFILE:
             values = table[column].dropna().to_numpy(float)
-            better = METRICS[column].better if column in METRICS else "higher" if column == HELD_OUT else "lower"
             for statistic, of in STATISTICS.items():
                 if len(values):
-                    rows.append((model, seed, name, column, statistic, of(values), len(values), better))
-    metrics = pd.DataFrame(
-        rows, columns=["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
-    )
+                    rows.append(row(str(model), seed, str(name), column, of(values), len(values), statistic))
+    metrics = pd.DataFrame(rows, columns=COLUMNS)
     extra = []
     for name in pd.unique(split):
         cosines = of_halves[split == name]
         ceiling, n_profiles = half_ceiling(cosines), int((~np.isnan(cosines)).sum())
         if not n_profiles:
             continue
-        extra.append(("model", seed, name, "ceiling", "mean", ceiling, n_profiles, "higher"))
+        extra.append(row("model", seed, name, "ceiling", ceiling, n_profiles))
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
             gain = value(metrics, model, name, HELD_OUT) - trivial
             skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to be gained
-            extra.append((model, seed, name, "skill", "mean", skill, n_profiles, "higher"))
+            extra.append(row(model, seed, name, "skill", skill, n_profiles))
             held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
                 float
             )
             corrected = disattenuated_cosine(held_out, cosines)
-            extra.append((model, seed, name, "disattenuated_cosine", "mean", corrected, n_profiles, "higher"))
-    return pd.concat([metrics, pd.DataFrame(extra, columns=metrics.columns)], ignore_index=True) if extra else metrics
+            extra.append(row(model, seed, name, "disattenuated_cosine", corrected, n_profiles))
+    return pd.concat([metrics, pd.DataFrame(extra, columns=COLUMNS)], ignore_index=True) if extra else metrics
 
 
 def verdict(evaluation: Evaluation, split: str) -> str:
@@ -252,7 +250,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     metrics = evaluation.metrics
     has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
     metric = HELD_OUT if has_counts else WITHOUT_COUNTS
-    rivals = {"pca": "PCA of the same size", "shrunken_pca": "shrunken PCA of the same size"}
+    rivals = {name: Reconstructions.models[name].of_size for name, kind in BASELINES.items() if kind.is_sized}
     if has_counts:
         sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
         best = max(sizes, key=lambda name: value(metrics, name, split, HELD_OUT))

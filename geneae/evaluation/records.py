@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+COLUMNS = ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
+"""Of the long table."""
 HELD_OUT = "heldout_cosine"
 
 
@@ -23,9 +25,9 @@ class Evaluation:
     """Numbers of one model and its baselines."""
 
     profiles: pd.DataFrame
-    """One row per profile and model: model, profile, split, and the columns of `COLUMNS`."""
+    """One row per profile and model: model, profile, split, and a column for each metric of single profiles."""
     metrics: pd.DataFrame
-    """Long: model, seed, split, metric, statistic, value, n_profiles, better."""
+    """Long, with the columns of `COLUMNS`."""
     scales: dict[str, float]
     """By model, the factor that `rescaled_mse` was taken with."""
 

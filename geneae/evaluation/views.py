@@ -1,28 +1,73 @@
-"""Encoders that learn from views alone: what can be said of their latents without labels and a reconstruction."""
+"""Judge of encoders that learn from views alone: their latents, without labels and without a reconstruction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from geneae.data.preprocess import Expression
-from geneae.evaluation.diagnostics import Diagnostic
-from geneae.evaluation.labels import COLUMNS, NEIGHBOURS, is_judged, paired
-from geneae.evaluation.records import CLEAR, Evaluation
+from geneae.evaluation.judge import Diagnostic, Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
+from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
+from geneae.training.loop import Training
 from geneae.training.monitor import effective_rank
 
 OF_VIEWS = ("view_cosine", "opposite_halves", "embedding_norm", "effective_gradient", "latent_spread")
-
-
 LEAST_SPREAD = 0.1  # of that of random directions
-
-
 MOST_OPPOSITE = 0.05  # of the profiles; half of independent pairs are, in every dimension
+
+
+class Views(Judge):
+    """Latents of an encoder without a decoder: norms, effective rank, agreement of views."""
+
+    metrics: ClassVar[Mapping[str, MetricFacts]] = {
+        "latent_norm": MetricFacts("latent norm"),
+        "effective_rank": MetricFacts("effective rank"),
+        "view_cosine": MetricFacts("view cosine"),
+        "opposite_halves": MetricFacts("opposite halves"),
+        "embedding_norm": MetricFacts("embedding norm"),
+        "effective_gradient": MetricFacts("effective gradient"),
+        "latent_spread": MetricFacts("latent spread"),
+    }
+    models: ClassVar[Mapping[str, ModelFacts]] = {"model": ModelFacts("model")}
+    columns = ("latent_norm",)
+
+    def prepare(self, data: JudgingData) -> "_Prepared | None":
+        """Nothing to refuse; None where profiles are reconstructed."""
+        return None if data.has_decoder else _Prepared(data)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    data: JudgingData
+
+    @property
+    def watch(self) -> Watch | None:
+        """None: the objective itself follows the agreement of views."""
+        return None
+
+    def judge(self, model: Model, training: Training) -> Judgement:
+        """Describe the latents of validation and test profiles."""
+        split, expression = self.data.split, self.data.expression
+        rows = np.flatnonzero(split.isin(["validation", "test"]))
+        last = training.history.iloc[training.best_epoch]
+        names = self.data.obs.index[rows]
+        profiles, metrics = describe_latents(model, expression.take(rows), names, split.iloc[rows], last)
+        sentence = "Without labels nothing says how good these latents are: fit with --label KEY."
+        return Judgement(
+            metrics,
+            profiles,
+            diagnose_latents(metrics, model.n_latent, self.data.last_split),
+            sentence if self.data.settings.label is None else "",
+        )
 
 
 def describe_latents(
     model: Model, expression: Expression, names: pd.Index, split: pd.Series, last: pd.Series
-) -> Evaluation:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What can be said of latents without labels and without a reconstruction.
 
     Parameters
@@ -41,38 +86,32 @@ def describe_latents(
     """
     seed, latent = int(model.config["seed"]), torch.from_numpy(model.latent(expression))
     norms = latent.norm(dim=1).numpy()
-    rows: list[tuple[str, int, str, str, str, float, int, str]] = []
+    rows = []
     for name in pd.unique(split):
         inside = np.flatnonzero(split == name)
         found = {"latent_norm": float(norms[inside].mean()), "effective_rank": effective_rank(latent[inside])}
         if name == "validation":
             found |= {metric: float(last[metric]) for metric in OF_VIEWS}
-        rows += [("model", seed, str(name), metric, "mean", mean, len(inside), "") for metric, mean in found.items()]
+        rows += [Views.row("model", seed, str(name), metric, mean, len(inside)) for metric, mean in found.items()]
     table = pd.DataFrame({"model": "model", "profile": names, "split": split.to_numpy(), "latent_norm": norms})
-    return Evaluation(table, pd.DataFrame(rows, columns=COLUMNS), {})
+    return table, pd.DataFrame(rows, columns=COLUMNS)
 
 
-def diagnose_latents(evaluation: Evaluation, n_latent: int, split: str) -> list[Diagnostic]:
-    """What is wrong with an encoder, if anything: collapse, opposite views, labels that a random encoder tells as well.
+def diagnose_latents(metrics: pd.DataFrame, n_latent: int, split: str) -> list[Diagnostic]:
+    """What may be wrong with an encoder: collapse, or views that point in opposite directions.
 
     Parameters
     ----------
-    evaluation
-        Of `describe_latents`, with that of labels where there are any.
+    metrics
+        Long table of `describe_latents`.
     n_latent
         Length of the latent.
     split
-        `test` or `validation`; the numbers of views are of validation profiles.
+        `test` or `validation`; the numbers of views are those of validation profiles.
     """
-
-    def number(metric: str, of: str) -> float:
-        table = evaluation.metrics
-        found = table.loc[(table["model"] == "model") & (table["metric"] == metric) & (table["split"] == of), "value"]
-        return float(found.iloc[0]) if len(found) else float("nan")
-
-    rank, least = number("effective_rank", split), max(1.5, 0.1 * n_latent)
-    spread, opposite = number("latent_spread", "validation"), number("opposite_halves", "validation")
-    found = [
+    rank, least = value(metrics, "model", split, "effective_rank"), max(1.5, 0.1 * n_latent)
+    spread, opposite = (value(metrics, "model", "validation", name) for name in ("latent_spread", "opposite_halves"))
+    return [
         Diagnostic(
             "effective_rank",
             rank,
@@ -97,19 +136,3 @@ def diagnose_latents(evaluation: Evaluation, n_latent: int, split: str) -> list[
             "not come far. Give it more epochs, or lower the size of the initial weights with --cut.",
         ),
     ]
-    rivals = {
-        "random_encoder": "a random encoder: nothing was learned that these labels can show",
-        "pca": "PCA of the same size: prefer PCA, it is simpler",
-    }
-    for rival, advice in rivals.items() if is_judged(evaluation) else ():
-        difference, error, _ = paired(evaluation, rival, split)
-        found.append(
-            Diagnostic(
-                f"knn_over_{rival}",
-                difference,
-                f"above {CLEAR * error:.5f}",
-                not difference > CLEAR * error,
-                f"By labels of {NEIGHBOURS[0]} neighbours the latent is not shown to be better than {advice}.",
-            )
-        )
-    return found

@@ -10,7 +10,7 @@ from scipy import sparse
 from geneae.data.preprocess import column_mean
 from geneae.data.profiles import Profiles
 from geneae.data.splits import SPLITS, split_profiles
-from geneae.evaluation.comparison import bootstrap_interval
+from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.model import Model

@@ -9,9 +9,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.data.profiles import Profiles
-from geneae.fitting.checks import check_loss
-from geneae.losses.fixed_metric import FixedMetric
+from geneae.evaluation.judge import Watch
+from geneae.fitting.bases import Bases
+from geneae.fitting.prepare import FitData
 from geneae.losses.in_batch import at_perfection
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LossSettings
@@ -24,14 +24,11 @@ from geneae.training.checkpoints import Checkpoint
 from geneae.training.devices import Processes
 from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Joint, Reconstruction
-from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes, parse_objective
+from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes
 from geneae.training.sources import TrainingData, sources_of
 from geneae.training.validation import Validate
 
 WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
-
-Watch = Callable[[Network], dict[str, float]]
-"""Gives more columns of the history."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,51 +47,47 @@ class Trained:
 
 
 def train_network(
-    data: TrainingData,
-    baselines: Baselines,
-    settings: Settings,
-    metric: FixedMetric | None = None,
+    data: FitData,
+    bases: Bases,
     watch: Watch | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     saved: Checkpoint | None = None,
 ) -> Trained:
-    """Build the network of the settings and train it; the caller's random numbers stay as they were.
+    """Build the network of a fit and train it; the caller's random numbers stay as they were.
 
     Parameters
     ----------
     data
-        Profiles that it learns from, and those that choose the epoch.
-    baselines
-        Bases of the training profiles, which it may start at.
-    settings
-        Choices of the user.
-    metric
-        Of the reconstruction loss, in the genes of the fit.
+        Profiles that it learns from, those that choose the epoch, and the choices of the user.
+    bases
+        Bases of the training profiles, which it may start in.
     watch
-        Called with the network after each epoch, for more columns of the history.
+        Called with the network and the shift of the gene mean after each epoch, for more columns of the history.
     on_epoch
         Called with each row of the history.
     saved
         To resume, if there is something, and to write now and then.
     """
-    name, is_reconstructed = parse_objective(settings.objective)
+    settings, profiles = data.settings, _training_data(data, bases)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = _start(baselines, settings, data.is_split)
-        reconstruction = _reconstruction(data.blocks, network, settings, metric)
+        network = _start(bases.baselines, settings, data.is_split)
+        reconstruction = _reconstruction(data, bases, network)
+        shift = mean_shift(bases.baselines, data.is_split)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
-        if name is not None:
-            sizes = Sizes(settings.n_latent, settings.hidden, data.parts[0].n_profiles)
-            views = OBJECTIVES[name](sizes, mean_shift(baselines, data.is_split))
-            objective = Joint(views, reconstruction, settings.agreement) if is_reconstructed else views
-        if not is_reconstructed:
+        if data.objective is not None:
+            sizes = Sizes(settings.n_latent, settings.hidden, data.train.n_profiles)
+            views = OBJECTIVES[data.objective](sizes, shift)
+            objective = Joint(views, reconstruction, settings.agreement) if data.has_decoder else views
+        if not data.has_decoder:
             network.drop_decoder()
-        source, validate = sources_of(network, data, objective, settings, saved)
-        validate = validate if watch is None else _with_watch(validate, watch)
-        training = train(network, TrainingPlan(source, validate, objective, data.names), settings, on_epoch, saved)
+        source, validate = sources_of(network, profiles, objective, settings, saved)
+        validate = validate if watch is None else _with_watch(validate, watch, shift)
+        plan = TrainingPlan(source, validate, objective, profiles.names)
+        training = train(network, plan, settings, on_epoch, saved)
         network.to("cpu")
         objective.to(torch.device("cpu"))
-        best_loss = _at_perfection(network, data.blocks, reconstruction, settings) if is_reconstructed else None
+        best_loss = _at_perfection(network, bases.blocks, reconstruction, settings) if data.has_decoder else None
     return Trained(network, training, replace(reconstruction, metric=None), best_loss)
 
 
@@ -105,16 +98,27 @@ def mean_shift(baselines: Baselines, is_split: bool) -> Tensor | None:
     return shift if bool(shift.any()) else None
 
 
-def training_labels(
-    profiles: Profiles, settings: Settings, parts: tuple[np.ndarray, np.ndarray]
-) -> tuple[Tensor | None, Tensor | None]:
-    """By part, (n_profiles,) a number for each value of a column of `obs`, -1 where there is none; None where the loss
-    does not learn by it."""
-    label = settings.label
-    if label is None or not any(name == "triplet" for _, name in loss_terms(settings.loss)):
-        return None, None
-    codes = torch.from_numpy(pd.factorize(profiles.obs[label])[0].astype(np.int64))
-    return codes[torch.from_numpy(parts[0])], codes[torch.from_numpy(parts[1])]
+def training_labels(data: FitData, split: str) -> Tensor | None:
+    """(n_profiles,) of a split, a number for each value of a column of `obs`, -1 where there is none; None where the
+    loss does not learn by it."""
+    label = data.settings.label
+    if label is None or not any(name == "triplet" for _, name in loss_terms(data.settings.loss)):
+        return None
+    codes = torch.from_numpy(pd.factorize(data.profiles.obs[label])[0].astype(np.int64))
+    return codes[torch.from_numpy(data.rows(split))]
+
+
+def _training_data(data: FitData, bases: Bases) -> TrainingData:
+    return TrainingData(
+        parts=(data.train, data.validation),
+        names=data.profiles.names[data.rows("train")],
+        preprocess=data.preprocess,
+        is_split=data.is_split,
+        blocks=bases.blocks,
+        partners=(data.partners("train"), data.partners("validation")),
+        labels=(training_labels(data, "train"), training_labels(data, "validation")),
+        views=data.views,
+    )
 
 
 def _basis(baselines: Baselines, is_split: bool) -> tuple[Basis, Tensor]:
@@ -133,22 +137,20 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
     return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
 
 
-def _reconstruction(
-    blocks: list[sparse.csr_matrix], network: Network, settings: Settings, metric: FixedMetric | None
-) -> Reconstruction:
+def _reconstruction(data: FitData, bases: Bases, network: Network) -> Reconstruction:
     """The loss of the settings, with the constants of the training profiles."""
+    settings = data.settings
     weights = LossSettings(**{name: getattr(settings, name) for name in WEIGHTS})
-    center = check_loss(settings)
-    constants = loss_constants(blocks, network.mean, center, weights, metric)
-    return Reconstruction(find_loss(settings.loss), center, constants, settings.grad_scale, metric)
+    constants = loss_constants(bases.blocks, network.mean, data.center, weights, data.metric)
+    return Reconstruction(find_loss(settings.loss), data.center, constants, settings.grad_scale, data.metric)
 
 
-def _with_watch(validate: Validate, watch: Watch) -> Validate:
+def _with_watch(validate: Validate, watch: Watch, shift: Tensor | None) -> Validate:
     """With more numbers of the same network."""
 
     def validate_more(network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
         losses, means = validate(network, processes)
-        return losses, means | watch(network)
+        return losses, means | watch(network, shift)
 
     return validate_more
 

@@ -11,10 +11,6 @@ import torch
 
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.batches import has_batches, mixing_verdict
-from geneae.evaluation.labels import is_judged, label_verdict
-from geneae.evaluation.reconstruction import verdict
-from geneae.evaluation.records import Evaluation
 from geneae.fitting.autoencoder import Autoencoder
 from geneae.folders.locks import only_writer
 from geneae.report import read_run, write_report
@@ -76,7 +72,7 @@ def fit_run(
             umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
             umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
         if with_report:
-            write_report(partial / REPORT, [read_run(partial)], conclude(model.evaluation_, judged_split(settings)))
+            write_report(partial / REPORT, [read_run(partial)], model.conclusion_)
 
     model.save(folder, overwrite=overwrite or resume, and_then=add_report)
     return model
@@ -85,15 +81,6 @@ def fit_run(
 def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Inside, no process but those of one training writes a folder; of these the first one sees to it."""
     return only_writer(folder) if is_first() else contextlib.nullcontext()
-
-
-def conclude(evaluation: Evaluation, split: str) -> str:
-    """What came of a fit, in sentences: of its reconstruction, of its latents by labels and batches, of whichever there
-    is."""
-    said = [verdict(evaluation, split)] if "cosine" in evaluation.profiles else []
-    said += [label_verdict(evaluation, split)] if is_judged(evaluation) else []
-    said = said or ["Without labels nothing says how good these latents are: fit with --label KEY."]
-    return " ".join([*said, mixing_verdict(evaluation, split)] if has_batches(evaluation) else said)
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.records import HELD_OUT, value
+from geneae.evaluation.table import CEILING, SHOWN, header_of
 from geneae.folders.archive import pack
 from geneae.folders.model import load_model
 from geneae.folders.outputs import new_file
@@ -16,8 +18,6 @@ from geneae.settings.errors import InputError
 
 FILE = "README.md"
 NO_LICENCE = "not stated: ask whoever gave it to you"
-TITLES = {"model": "model", "shrunken_pca": "shrunken PCA", "pca": "PCA", "mean_profile": "mean profile"}
-COLUMNS = {"cosine": "cosine ↑", "centred_cosine": "centred cosine ↑", "mse": "MSE ↓", HELD_OUT: "held-out cosine ↑"}
 
 
 def share_model(folder: Path, path: Path, licence: str | None = None, overwrite: bool = False) -> list[str]:
@@ -101,21 +101,21 @@ def _results(metrics: pd.DataFrame | None) -> list[str]:
     """Means of model, baselines and ceiling over the profiles that chose nothing."""
     if metrics is None or not len(metrics):
         return ["This folder holds no metrics. Judge the model by: `geneae evaluate MODEL data.h5ad -o judged`."]
-    present = set(metrics["split"])
+    present, present_models = set(metrics["split"]), set(metrics["model"])
     split = next((name for name in ("test", "validation") if name in present), str(metrics["split"].iloc[0]))
     n_profiles = int(metrics.loc[metrics["split"] == split, "n_profiles"].max())
 
     def row(title: str, name: str, metric_of: dict[str, str]) -> str:
-        cells = [value(metrics, name, split, metric_of.get(column, "")) for column in COLUMNS]
+        cells = [value(metrics, name, split, metric_of.get(column, "")) for column in SHOWN]
         return f"| {title} | " + " | ".join("" if cell != cell else f"{cell:.4f}" for cell in cells) + " |"
 
-    same = {column: column for column in COLUMNS}
+    same = {column: column for column in SHOWN}
     chose = "which chose nothing" if split == "test" else "which chose the epoch"
     return [
         f"Means over {n_profiles:,} {split} profiles, {chose}; ↑ higher is better, ↓ lower is better.",
         "",
-        "| | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (1 + len(COLUMNS)) + "|",
-        *(row(title, name, same) for name, title in TITLES.items() if name in set(metrics["model"])),
-        row("noise ceiling", "model", {HELD_OUT: "ceiling"}),
+        "| | " + " | ".join(map(header_of, SHOWN)) + " |",
+        "|---" * (1 + len(SHOWN)) + "|",
+        *(row(facts.title, name, same) for name, facts in Reconstructions.models.items() if name in present_models),
+        row(CEILING.title, "model", {HELD_OUT: "ceiling"}),
     ]

@@ -17,10 +17,18 @@ class Metric:
 
     function: Callable[[InnerProducts], Tensor]
     """One number per profile; NaN where the profile has no direction."""
+    title: str
+    """In words."""
     better: str
     """`higher`, `lower`, or empty where neither is."""
+    unit: str = ""
+    """For the axis of a figure."""
     center: str = "none"
     """Centring of the inner products that it is taken from."""
+    sees_length: bool = False
+    """Whether it depends on the length of the reconstruction."""
+    is_main: bool = False
+    """Whether it stands in the first table of a report."""
 
 
 def cosine(products: InnerProducts) -> Tensor:
@@ -57,14 +65,16 @@ def rescaled_mse(products: InnerProducts, scale: float) -> Tensor:
 
 EXACT = LossSettings(median_norm=0.0)  # a loss keeps its gradient finite; a metric needs no such floor
 
+BY_GENE = "mean over genes"
+
 METRICS = {
-    "cosine": Metric(cosine, "higher"),
-    "centred_cosine": Metric(cosine, "higher", "gene"),
-    "mse": Metric(partial(mse, settings=EXACT), "lower"),
-    "relative_mse": Metric(partial(relative_mse, settings=EXACT), "lower"),
-    "norm_ratio": Metric(norm_ratio, ""),
-    "direction_error": Metric(direction_error, "lower"),
-    "magnitude_error": Metric(magnitude_error, "lower"),
+    "cosine": Metric(cosine, "cosine", "higher", is_main=True),
+    "centred_cosine": Metric(cosine, "centred cosine", "higher", center="gene", is_main=True),
+    "mse": Metric(partial(mse, settings=EXACT), "MSE", "lower", BY_GENE, sees_length=True, is_main=True),
+    "relative_mse": Metric(partial(relative_mse, settings=EXACT), "relative MSE", "lower", sees_length=True),
+    "norm_ratio": Metric(norm_ratio, "norm ratio", "", sees_length=True),
+    "direction_error": Metric(direction_error, "direction error", "lower", BY_GENE, sees_length=True),
+    "magnitude_error": Metric(magnitude_error, "magnitude error", "lower", BY_GENE, sees_length=True),
 }
 
 

@@ -1,6 +1,8 @@
 """What a network has to beat: the mean profile, PCA and shrunken PCA, as linear predictions in one gene basis."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch import Tensor
 from geneae.losses.inner_products import TargetProducts
 from geneae.models.decoders import LinearDecoder
 from geneae.models.pca import Basis
+
+LineStyle = Literal["-", "--", "-.", ":", ""]
 
 PCA_SIZES = (4, 8, 16, 32)  # reported beside the size of the latent: the best PCA is often smaller
 
@@ -61,28 +65,52 @@ class Baselines:
     factors: Tensor | None
     """(rank of `half`,) Wiener factors; None without counts."""
     size: int
-    """Components of `pca` and `shrunken_pca`: those of the latent."""
+    """Components of the baselines that have the size of the latent."""
 
     def own_input(self) -> dict[str, tuple[Frame, Tensor]]:
         """Frame and factors by name, for profiles with all their molecules."""
         whole = frame(self.whole, self.whole.mean)
-        found = {
-            "mean_profile": (whole, mean_profile(self.whole.rank)),
-            "pca": (whole, pca(self.whole.rank, self.size)),
+        half = None if self.half is None else frame(self.half, self.whole.mean)
+        at = {name: half if kind.needs_counts else whole for name, kind in BASELINES.items()}
+        return {
+            name: (place, BASELINES[name].factors(self, place.components.shape[1]))
+            for name, place in at.items()
+            if place is not None
         }
-        if self.half is not None and self.factors is not None:
-            found["shrunken_pca"] = (frame(self.half, self.whole.mean), shrunken_pca(self.factors, self.size))
-        return found
 
     def held_out(self, dtype: torch.dtype = torch.float64) -> dict[str, tuple[Frame, Tensor]]:
-        """Frame and factors by name, for halves predicting halves; empty without counts."""
-        if self.half is None or self.factors is None:
+        """Frame and factors by name, for halves predicting halves, and PCA of other sizes; empty without counts."""
+        if self.half is None:
             return {}
         half, rank = frame(self.half, self.half.mean, dtype), self.half.rank
         sizes = {f"pca_{size}": (half, pca(rank, size)) for size in PCA_SIZES if size <= rank}
-        return {
-            "mean_profile": (half, mean_profile(rank)),
-            "pca": (half, pca(rank, self.size)),
-            "shrunken_pca": (half, shrunken_pca(self.factors, self.size)),
-            **sizes,
-        }
+        return {name: (half, kind.factors(self, rank)) for name, kind in BASELINES.items()} | sizes
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A linear prediction that a network has to beat, and how it is shown."""
+
+    factors: Callable[[Baselines, int], Tensor]
+    """(rank,) factors of the scores, from the bases and the rank."""
+    title: str
+    """In words."""
+    line: LineStyle
+    """Line style in figures, as matplotlib names it."""
+    is_sized: bool = True
+    """Whether it has as many components as the latent has numbers."""
+    needs_counts: bool = False
+    """Whether it is fitted on halves of molecules."""
+
+
+def _shrunken(bases: Baselines, rank: int) -> Tensor:
+    assert bases.factors is not None
+    return shrunken_pca(bases.factors, bases.size)
+
+
+BASELINES = {
+    "mean_profile": Baseline(lambda _, rank: mean_profile(rank), "mean profile", ":", is_sized=False),
+    "pca": Baseline(lambda bases, rank: pca(rank, bases.size), "PCA", "--"),
+    "shrunken_pca": Baseline(_shrunken, "shrunken PCA", "-.", needs_counts=True),
+}
+"""By name, the weakest first."""

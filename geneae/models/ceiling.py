@@ -131,13 +131,3 @@ def full_depth_ceiling(agreements: dict[float, float]) -> tuple[float, float]:
     ends = [np.polyval(np.polyfit(np.log(fractions[:n]), logit[:n], n - 1), 0.0) for n in (2, len(fractions))]
     ceilings = sorted(float(np.sqrt(1 / (1 + np.exp(-end)))) for end in ends)
     return ceilings[0], ceilings[1]
-
-
-def bootstrap_interval(cosines: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> tuple[float, float]:
-    """95 % interval of `half_ceiling` over profiles drawn again with replacement."""
-    cosines = cosines[~np.isnan(cosines)]
-    if not len(cosines):
-        return float("nan"), float("nan")
-    weights = rng.multinomial(len(cosines), np.full(len(cosines), 1 / len(cosines)), size=draws)
-    ceilings = np.sqrt(np.maximum(0.0, weights @ cosines / len(cosines)))
-    return float(np.quantile(ceilings, 0.025)), float(np.quantile(ceilings, 0.975))

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, finish, label_size, name_rows, one_axes, rows_size
-from geneae.pl.style import GREY, LOWER_IS_BETTER, MARKERS, MOST_LABELS, PALETTE, arm_style, shown, title_of
+from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, arm_style, shown
 from geneae.pl.values import label_differences, main_metric, shown_split
 
 
@@ -51,7 +52,7 @@ def difference_by_label(
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
-    better = "← left is better" if metric in LOWER_IS_BETTER else "right is better →"
+    better = "← left is better" if metric_facts(metric).better == "lower" else "right is better →"
     ax.set_xlabel(f"difference in {title_of(metric)} to {shown(reference)} ({better})")
     markers = [
         Line2D([], [], color=arm_style(n + 1)["color"], marker=MARKERS[(n + 1) // len(PALETTE) % 3], label=shown(arm))

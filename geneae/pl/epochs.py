@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, several_axes, use_plain_log
-from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, title_of
+from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style
 from geneae.pl.values import mean_curve
 
 LEAST_NORM_RANGE = 0.1  # of norm ratios along the axis: smaller changes should look small
@@ -54,7 +55,7 @@ def training_curves(
     found = several_axes(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
         _draw_curves(ax, histories, f"validation_{metric}")
-        better = "← lower is better" if metric == "mse" else "higher is better →"
+        better = "← lower is better" if metric_facts(metric).better == "lower" else "higher is better →"
         ax.set_ylabel(f"validation {title_of(metric)} ({better})")
     add_legend(found, arm_handles(list(histories)))
     return finish(found, show, save)

@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from geneae.evaluation.table import CEILING, DRAWN
 from geneae.pl.layout import (
     add_legend,
     dot_size,
@@ -25,10 +26,11 @@ from geneae.pl.layout import (
     several_axes,
     use_plain_log,
 )
-from geneae.pl.style import BASELINES, FEW, GREY, PALETTE, WIDE, axis_label
+from geneae.pl.style import FEW, GREY, PALETTE, WIDE, axis_label
 from geneae.pl.values import baseline_values, by_profile, main_metric, shown_split
 
-BASELINE_LINES: dict[str, Any] = {"mean_profile": ":", "pca": "--", "shrunken_pca": "-.", "ceiling": "-"}
+LINES = DRAWN | {"ceiling": CEILING}
+"""Facts about the lines of a figure."""
 
 
 def cosine_distribution(
@@ -100,11 +102,11 @@ def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
             np.arange(len(lines[name])) - 0.5,
             np.arange(len(lines[name])) + 0.5,
             colors="#333333",
-            linestyles=BASELINE_LINES[name],
+            linestyles=LINES[name].line,
             linewidth=1.3,
             label=name,
         )
-        title = {"ceiling": "noise ceiling", **BASELINES}[name]
+        title = LINES[name].title
         is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
         ax.annotate(
             f"{title} {values[name]:.4f}" if is_one else f"{title} (differs by arm)",
@@ -217,13 +219,24 @@ def error_parts(
     if metrics is not None:
         first = list(profiles)[:1]
         by_part = [baseline_values(metrics, first, split, part) for part in parts]
-        rows += [(BASELINES[name], [by_part[0][name][0], by_part[1][name][0]]) for name in by_part[0]]
+        rows += [(DRAWN[name].title, [by_part[0][name][0], by_part[1][name][0]]) for name in by_part[0]]
     ax = one_axes(ax, rows_size(len(rows)))
     direction, magnitude = np.array([values for _, values in rows]).T
-    totals = direction + magnitude
-    places = np.arange(len(rows))
-    ax.barh(places, direction, height=0.7, color=PALETTE[0], label="direction")
-    ax.barh(places, magnitude, height=0.7, left=direction, color=PALETTE[4], label="magnitude")
+    ax.barh(np.arange(len(rows)), direction, height=0.7, color=PALETTE[0], label="direction")
+    ax.barh(np.arange(len(rows)), magnitude, height=0.7, left=direction, color=PALETTE[4], label="magnitude")
+    _write_totals(ax, direction + magnitude)
+    name_rows(ax, [name for name, _ in rows])
+    ax.set_xlabel(axis_label("mse"))
+    handles = [
+        Line2D([], [], color=PALETTE[n], linewidth=7, label=f"due to {part}")
+        for n, part in ((0, "direction"), (4, "magnitude"))
+    ]
+    add_legend([ax], handles)
+    return finish(ax, show, save)
+
+
+def _write_totals(ax: Axes, totals: np.ndarray) -> None:
+    """The length of every bar as a number at its end; a bar that is far longer than others is cut at the edge."""
     known = totals[~np.isnan(totals)]  # none where no profile has a direction
     edge = (1.18 * min(known.max(), 4 * known.min()) if len(known) else 0.0) or 1.0
     for place, total in enumerate(totals):
@@ -239,11 +252,3 @@ def error_parts(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if is_cut else None,
         )
     ax.set_xlim(0, edge)
-    name_rows(ax, [name for name, _ in rows])
-    ax.set_xlabel(axis_label("mse"))
-    handles = [
-        Line2D([], [], color=PALETTE[n], linewidth=7, label=f"due to {part}")
-        for n, part in ((0, "direction"), (4, "magnitude"))
-    ]
-    add_legend([ax], handles)
-    return finish(ax, show, save)

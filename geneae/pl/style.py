@@ -6,48 +6,12 @@ Names come from strangers' files: they are shown as they are, shortened, and nev
 
 from typing import Any
 
-from geneae.evaluation.records import HELD_OUT
+from geneae.evaluation.table import metric_facts
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":")
 MARKERS = ("o", "^", "s")
 GREY = "#8a8a8a"
-BASELINES = {"mean_profile": "mean profile", "pca": "PCA", "shrunken_pca": "shrunken PCA"}
-METRIC_TITLES = {
-    HELD_OUT: "held-out cosine",
-    "skill": "skill",
-    "disattenuated_cosine": "disattenuated cosine",
-    "cosine": "cosine",
-    "centred_cosine": "centred cosine",
-    "mse": "MSE",
-    "rescaled_mse": "rescaled MSE",
-    "relative_mse": "relative MSE",
-    "norm_ratio": "norm ratio",
-    "direction_error": "direction error",
-    "magnitude_error": "magnitude error",
-    "knn_20": "20-NN accuracy",
-    "knn_200": "200-NN accuracy",
-    "linear_probe": "linear probe accuracy",
-    "ari": "ARI",
-    "nmi": "NMI",
-    "ilisi": "iLISI of batches",
-    "kbet": "kBET of batches",
-    "bras": "BRAS of batches",
-}
-LOWER_IS_BETTER = ("mse", "rescaled_mse", "relative_mse", "direction_error", "magnitude_error")
-NEITHER_IS_BETTER = (
-    "norm_ratio",
-    "latent_norm",
-    "effective_rank",
-    "view_cosine",
-    "opposite_halves",
-    "embedding_norm",
-    "effective_gradient",
-    "latent_spread",
-    "ilisi",
-    "kbet",
-    "bras",
-)
 FEW = 10  # values from which a smooth outline of their distribution can be drawn
 MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, or drawn in grey
 LONGEST_NAME = 32  # characters
@@ -70,17 +34,11 @@ def shown(name: object, longest: int = LONGEST_NAME) -> str:
     return text.replace("$", r"\$")
 
 
-def title_of(metric: str) -> str:
-    """A metric in words."""
-    return METRIC_TITLES.get(metric, metric.replace("_", " "))
-
-
 def axis_label(metric: str) -> str:
     """A metric in words, with its unit, and which way is better: the arrow points along the axis."""
-    unit = ", mean over genes" if metric in ("mse", "rescaled_mse", "direction_error", "magnitude_error") else ""
-    if metric in LOWER_IS_BETTER:
-        return f"{title_of(metric)}{unit} (← lower is better)"
-    return f"{title_of(metric)} (higher is better →)"
+    facts = metric_facts(metric)
+    title = f"{facts.title}, {facts.unit}" if facts.unit else facts.title
+    return title + {"lower": " (← lower is better)", "higher": " (higher is better →)"}.get(facts.better, "")
 
 
 def arm_style(number: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from geneae.evaluation.records import CLEAR, HELD_OUT, WITHOUT_COUNTS
-from geneae.pl.style import BASELINES
+from geneae.evaluation.table import DRAWN
 
 N_BINS = 20  # of genes of equal number, along the mean expression
 
@@ -46,7 +46,7 @@ def baseline_values(metrics: pd.DataFrame, arms: Sequence[str], split: str, metr
         In question. The ceiling is one of the held-out cosine.
     """
     means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
-    wanted = {name: (name, metric) for name in BASELINES} | (
+    wanted = {name: (name, metric) for name in DRAWN} | (
         {"ceiling": ("model", "ceiling")} if metric == HELD_OUT else {}
     )
     found = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geneae.pl.style import LOWER_IS_BETTER, NEITHER_IS_BETTER, title_of
+from geneae.evaluation.table import title_of, with_arrow
 
 NOTHING = 1e-12  # smaller numbers are rounding
 
@@ -64,13 +64,9 @@ def show_range(low: float, high: float) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def metric_header(metric: str) -> str:
-    """A metric in words, and which way is better."""
-    title = title_of(metric)
-    if metric in NEITHER_IS_BETTER:
-        return title
-    arrow = "↓" if metric in LOWER_IS_BETTER else "↑"
-    return f"{title}\N{NO-BREAK SPACE}{arrow}"
+def metric_header(metric: str, better: str) -> str:
+    """A metric in words, and which way is better (`higher`, `lower` or empty), as the tables of the runs say."""
+    return with_arrow(title_of(metric), better, space="\N{NO-BREAK SPACE}")
 
 
 def mean_cell(values: list[float]) -> Cell:

@@ -1,12 +1,11 @@
 """What the report says in words."""
 
-from geneae.evaluation.batches import NO_MERIT, OF_BATCHES
+from geneae.evaluation.judges import JUDGES
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
 from geneae.report.cells import show_range
 from geneae.report.runs import SPLITS, arms_of, distinct, has_held_out, of_config, split_judged
 from geneae.settings.errors import InputError
-from geneae.settings.settings import part_of_labels
 
 
 def title_of_report(runs: list[Run]) -> str:
@@ -36,12 +35,6 @@ def facts_of(runs: list[Run]) -> str:
     return "; ".join(said)
 
 
-def _part_of_labels(runs: list[Run]) -> str:
-    """What labels had to do with training; of older folders, whose settings do not say so, nothing."""
-    found = [of_config(run, "settings") or {} for run in runs]
-    return " or ".join(dict.fromkeys(part_of_labels(str(s.get("loss")), s.get("metric")) for s in found))
-
-
 def notes_of(runs: list[Run]) -> list[str]:
     """What a reader of the table has to know."""
     said = _of_latents(runs)
@@ -51,24 +44,12 @@ def notes_of(runs: list[Run]) -> list[str]:
 
 
 def _of_latents(runs: list[Run]) -> list[str]:
-    """What was done with labels, batches, a metric and views."""
+    """What judges of latents say of their numbers, and what was done with a metric and views."""
     said = []
-    if any("knn_20" in run.profiles for run in runs):
-        said.append(
-            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
-            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how far Leiden "
-            f"clusters of the latents agree with the labels. Labels {_part_of_labels(runs)}; the supervised encoder, "
-            "which is the ceiling, was trained on them."
-        )
-    if any((run.metrics["metric"] == OF_BATCHES[0]).any() for run in runs):
-        said.append(
-            "iLISI, kBET and, where there are labels, BRAS: how well the latents mix batches; 0 is apart, and shuffled "
-            "batches are mixed. iLISI: how many batches the neighbours of a profile come from, the median over "
-            "profiles, scaled to 0 to 1. kBET: the share of neighbourhoods that hold batches in the proportions of all "
-            "profiles, a strict test. BRAS: 1 minus the size of the silhouette width of batches within a label, mean "
-            f"over labels. {NO_MERIT} Where batches hold other kinds of profiles, iLISI and kBET should stay below "
-            "what shuffled batches give. BRAS does not mind, but noise in many dimensions, as in raw input, raises it."
-        )
+    for judge in JUDGES:
+        judged = [run for run in runs if judge.is_in(run.metrics)]
+        if judged and (note := judge.note([of_config(run, "settings") or {} for run in judged])):
+            said.append(note)
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(
             "A loss under a fixed metric compares profiles by a cosine that was learned from labels before. Its value "

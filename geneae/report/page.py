@@ -9,12 +9,13 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.runs import SPLITS, split_judged
-from geneae.report.scores import MAIN_METRICS, score_rows, score_table
+from geneae.report.runs import SPLITS, directions, split_judged
+from geneae.report.scores import score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 
 
@@ -46,14 +47,15 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
     others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
     splits = [judged, *(split for split in present if split != judged)]
+    better = directions(runs)
     scores = {split: score_rows(runs, split) for split in splits}
     return environment.from_string(source).render(
         policy=_policy(source),
         title=title_of_report(runs),
         answer=answer,
         facts=facts_of(runs),
-        results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS)).rows],
-        more=[table for split in splits if (table := score_table(scores[split], split, others)).rows],
+        results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS, better)).rows],
+        more=[table for split in splits if (table := score_table(scores[split], split, others, better)).rows],
         notes=notes_of(runs),
         paired=[] if paired is None else paired_tables(paired),
         paired_pictures=[] if paired is None else paired_pictures(paired),

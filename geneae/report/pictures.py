@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 
 from geneae import pl
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.table import CEILING, DRAWN, title_of
 from geneae.folders.run import Run
 from geneae.pl.layout import label_size, rows_size
-from geneae.pl.style import BASELINES, DYNAMICS, MOST_LABELS, title_of
+from geneae.pl.style import DYNAMICS, MOST_LABELS
 from geneae.pl.values import (
     baseline_values,
     by_gene,
@@ -111,9 +112,9 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
         if len(values):
             low, median, high = values.quantile([0.05, 0.5, 0.95])
             said.append(f"{arm}: mean {values.mean():.4f}, median {median:.4f} ({low:.4f} to {high:.4f})")
-    titles = BASELINES | {"ceiling": "noise ceiling"}
+    facts = DRAWN | {"ceiling": CEILING}
     lines = [
-        f"{titles[name]} {np.nanmean(values):.4f}"
+        f"{facts[name].title} {np.nanmean(values):.4f}"
         for name, values in baseline_values(metrics, list(profiles), split, metric).items()
     ]
     return draw_picture(

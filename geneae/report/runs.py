@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from geneae.evaluation.records import HELD_OUT
+from geneae.evaluation.table import METRIC_FACTS
 from geneae.folders.run import Run
 from geneae.pl.values import shown_split
 
@@ -54,3 +55,10 @@ def genes_by_arm(runs: list[Run]) -> dict[str, pd.DataFrame]:
         arm: [run.genewise for run in several if run.genewise is not None] for arm, several in arms_of(runs).items()
     }
     return {arm: pd.concat(several) for arm, several in tables.items() if several}
+
+
+def directions(runs: Iterable[Run]) -> dict[str, str]:
+    """By metric, which way is better: `higher`, `lower`, or empty where neither is."""
+    tables = [run.metrics for run in runs]
+    found = {str(name): str(better) for t in tables for name, better in zip(t["metric"], t["better"], strict=True)}
+    return {name: facts.better for name, facts in METRIC_FACTS.items() if name not in found} | found

@@ -1,29 +1,16 @@
 """The table of results: arms, baselines and the ceiling."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from geneae.evaluation.batches import MIXING_TITLES, OF_BATCHES
-from geneae.evaluation.labels import BY_PROFILE, OF_CLUSTERS, TITLES
 from geneae.evaluation.records import HELD_OUT, SAME
+from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
 from geneae.report.runs import arms_of, of_config
-
-MAIN_METRICS = (
-    HELD_OUT,
-    "skill",
-    "cosine",
-    "centred_cosine",
-    "mse",
-    "rescaled_mse",
-    *BY_PROFILE,
-    *OF_CLUSTERS,
-    *OF_BATCHES,
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,8 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
     """Of one arm, from the strongest kind to the weakest; the ceiling last."""
     size = of_config(runs[0], "settings", "n_latent")
     sized = "" if size is None else f", size {size}"
-    names = {"shrunken_pca": f"shrunken PCA{sized}", "pca": f"PCA{sized}"}
+    titles = {name: facts.title + sized * facts.is_sized for name, facts in MODEL_FACTS.items() if name != "model"}
+    names = {name: title for name, title in titles.items() if MODEL_FACTS[name].is_sized}
     known = set(runs[0].metrics["model"])
     sizes = [name for name in dict.fromkeys(runs[0].metrics["model"]) if re.fullmatch(r"pca_\d+", name)]
     names |= {
@@ -85,11 +73,10 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
         for name in sorted(sizes, key=lambda name: -int(name.removeprefix("pca_")))
         if name != f"pca_{size}"
     }
-    names |= {"mean_profile": "mean profile"}
-    names |= {name: title for name, title in (TITLES | MIXING_TITLES).items() if name not in ("model", *names)}
+    names |= {name: title for name, title in titles.items() if name not in names}
     names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
     found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known]
-    ceiling = _scores("noise ceiling", "ceiling", runs, split, "model", "ceiling")
+    ceiling = _scores(CEILING.title, "ceiling", runs, split, "model", "ceiling")
     return [scores for scores in [*found, ceiling] if scores.means]
 
 
@@ -107,8 +94,20 @@ def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metr
     return Scores(title, kind, means, sizes, len(runs))
 
 
-def score_table(rows: list[Scores], split: str, metrics: Sequence[str]) -> Table:
-    """Mean over profiles and seeds ± deviation over seeds; how many these are in the caption, or where they differ."""
+def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: Mapping[str, str]) -> Table:
+    """Mean over profiles and seeds ± deviation over seeds; how many these are in the caption, or where they differ.
+
+    Parameters
+    ----------
+    rows
+        Of `score_rows`.
+    split
+        Named in the caption.
+    metrics
+        To show, where a row has them.
+    better
+        Directions by metric.
+    """
     shown = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
     rows = [scores for scores in rows if any(metric in scores.means for metric in shown)]
     sizes = {metric: [size for scores in rows for size in scores.n_profiles.get(metric, [])] for metric in shown}
@@ -116,7 +115,9 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str]) -> Table
     is_one_size, seeds = len(set(by_metric.values())) == 1, sorted({scores.n_runs for scores in rows})
     headers = ["model"]
     for metric in shown:
-        headers.append(metric_header(metric) + ("" if is_one_size else f" of {by_metric[metric]} profiles"))
+        headers.append(
+            metric_header(metric, better[metric]) + ("" if is_one_size else f" of {by_metric[metric]} profiles")
+        )
     if len(seeds) > 1:
         headers.append("seeds")
     cells = []

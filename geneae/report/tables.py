@@ -7,11 +7,11 @@ from geneae.data.permuted import NULLS
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.labels import BY_PROFILE
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.table import title_of
 from geneae.folders.run import Run
-from geneae.pl.style import title_of
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
-from geneae.report.runs import arms_of, genes_by_arm, label_name
+from geneae.report.runs import arms_of, directions, genes_by_arm, label_name
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 N_WORST = 20  # profiles named
@@ -34,7 +34,7 @@ def _paired_table(paired: pd.DataFrame) -> Table:
         rows.append(
             [
                 Cell(str(row["arm"])),
-                Cell(metric_header(str(row["metric"]))),
+                Cell(metric_header(str(row["metric"]), str(row["better"]))),
                 number_cell(difference, signed(difference)),
                 Cell(f"{signed(low)} to {signed(high)}", repr(low) if np.isfinite(low) else "", "number"),
                 number_cell(p, "< 0.0001" if p < 1e-4 else f"{p:.4f}"),
@@ -82,9 +82,10 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
     """Every fit with nulls beside them."""
     rows: list[list[Cell]] = []
     headers: list[str] = []
+    better = directions(runs)
     for run in runs:
         table = pd.DataFrame() if run.diagnostics is None else null_table(run.metrics, run.diagnostics, split)
-        headers = headers or [metric_header(str(name)) for name in table.columns]
+        headers = headers or [metric_header(str(name), better[str(name)]) for name in table.columns]
         for title, *numbers in table.itertuples():
             name = title if len(runs) == 1 else f"{run.name}, {title}"
             rows.append([Cell(name, kind="" if title in NULLS.values() else "arm"), *map(number_cell, numbers)])
@@ -122,7 +123,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
             row.append(count_cell(float(first["molecules"][name])))
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
     headers = {"label": label_name(runs), "molecules": "molecules"}
-    columns = list(arms) if len(arms) > 1 else [metric_header(metric)]
+    columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
     mean = "mean over arms and seeds" if len(runs) > 1 else "this run"
     return Table(
         f"The {len(rows)} {split} profiles of lowest {title_of(metric)} ({mean})",

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -144,6 +146,17 @@ def open_processes(settings: Settings) -> Processes:
         return tensor
 
     return Processes(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
+
+
+@contextlib.contextmanager
+def loading_fabric() -> Iterator[None]:
+    """Load Lightning Fabric, which takes seconds, while other code runs inside; it is loaded at the end."""
+    loading = Thread(target=import_module, args=("lightning_fabric",))
+    loading.start()
+    try:
+        yield
+    finally:
+        loading.join()
 
 
 def is_first() -> bool:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from geneae.cli.main import main
-from geneae.settings.settings import LOSS_NAMES
+from geneae.settings.families import LOSS_NAMES
 
 UNITS = (
     r"profiles?|genes|epochs?|factor|fraction|share|components|units|numbers per profile|whole number|cosine|runs|"

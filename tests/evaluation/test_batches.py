@@ -27,6 +27,7 @@ from geneae.evaluation.batches import (
     mixing_verdict,
     neighbours,
 )
+from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import labelled
 from geneae.evaluation.records import value
 from geneae.fitting import checks as choices
@@ -174,15 +175,15 @@ def test_profiles_are_those_that_labels_judge_less_those_without_a_batch(profile
     split = pd.Series(np.where(np.arange(N) % 4 == 0, "test", "train"), index=obs.index)
     preprocess = fit_preprocess(profiles, np.arange(100))
     expression, _ = preprocess.match(profiles)
-    known = batched(expression, preprocess, obs, split, "donor", "kind", 0)
-    by_label = labelled(expression, preprocess, obs, split, "kind", 0)
+    data = JudgingData(replace(SETTINGS, label="kind"), obs, split, expression, preprocess, has_decoder=True)
+    known, by_label = batched(data, "donor"), labelled(data, "kind")
     assert (known.matrix != by_label.matrix).nnz == 0
     np.testing.assert_array_equal(known.split, by_label.split)
     assert known.batches.max() == 7
     obs.iloc[:6, obs.columns.get_loc("donor")] = None
     obs.iloc[6, obs.columns.get_loc("kind")] = None
-    assert len(batched(expression, preprocess, obs, split, "donor", "kind", 0).batches) == N - 7
-    assert len(batched(expression, preprocess, obs, split, "donor", None, 0).batches) == N - 6
+    assert len(batched(data, "donor").batches) == N - 7
+    assert len(batched(replace(data, settings=SETTINGS), "donor").batches) == N - 6
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_without_scib_metrics_nothing_is_trained(
 
 
 def test_the_verdict_says_what_mixing_is_worth(judged: Fitted) -> None:
-    said = mixing_verdict(judged.evaluation, "test")
+    said = mixing_verdict(judged.evaluation.metrics, "test")
     number = {name: value(judged.evaluation.metrics, name, "test", "ilisi") for name in ("model", "pca", SHUFFLED)}
     assert f"({number[SHUFFLED]:.4f} where they are shuffled)".removeprefix("(") in said
     assert f"the latent mixes batches by {number['model']:.4f}, raw input" in said

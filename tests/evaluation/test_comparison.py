@@ -7,16 +7,15 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.comparison import (
     BETTER,
     COMPARED,
-    HIGHER,
     NONE,
     UNDEFINED,
     WORSE,
     Arm,
     answer,
-    bootstrap_interval,
     compare_arms,
     holm,
     seed_sentence,
@@ -30,8 +29,7 @@ def arm(name: str, loss: str = "mse", gain: float = 0.0, noise: float = 0.01, he
     """Profiles of three seeds; every metric moves by `gain` in its good direction, give or take `noise`."""
     rng = np.random.default_rng(len(name))
     base = np.random.default_rng(0).uniform(0.3, 0.8, (N_PROFILES, len(COMPARED)))
-    rising = ("cosine", "centred_cosine", *HIGHER)
-    sign = np.array([1 if name in rising else -1 for name in COMPARED])
+    sign = np.array([1 if facts.better == "higher" else -1 for facts in COMPARED.values()])
     tables = {}
     for seed in SEEDS:
         table = pd.DataFrame(base + gain * sign + noise * rng.standard_normal(base.shape), columns=list(COMPARED))

@@ -1,6 +1,7 @@
 """Labels that took no part in training: votes of neighbours, probes, clusters, controls."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,21 +14,22 @@ from scipy import sparse
 from geneae.data.preprocess import fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation import labels as judging
-from geneae.evaluation.controls import controls
+from geneae.evaluation import labels
+from geneae.evaluation.controls import supervised_control, untrained_controls
+from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import (
     Labelled,
+    Labels,
     clusters,
     judge_latents,
     knn_is_right,
-    knn_votes,
     label_verdict,
     labelled,
-    merge,
-    paired,
+    nearest_labels,
     probe_is_right,
 )
-from geneae.evaluation.records import Evaluation
+from geneae.evaluation.latents import encode
+from geneae.evaluation.records import COLUMNS
 from geneae.evaluation.views import diagnose_latents
 from geneae.fitting.fit import Fitted, fit
 from geneae.models.network import random_network
@@ -55,19 +57,28 @@ def known_of(values: np.ndarray, labels: np.ndarray, n_train: int) -> Labelled:
     return Labelled(csr(np.abs(values)), pd.Index([f"p{i}" for i in range(len(values))]), labels, split)
 
 
+def judging_data(profiles: Profiles, obs: pd.DataFrame, split: pd.Series, **settings: Any) -> JudgingData:
+    """What judges see of these profiles, with genes chosen on the first hundred."""
+    preprocess = fit_preprocess(profiles, np.arange(100))
+    expression, _ = preprocess.match(profiles)
+    return JudgingData(replace(SETTINGS, **settings), obs, split, expression, preprocess, has_decoder=False)
+
+
 def test_votes_are_those_of_the_nearest_by_cosine() -> None:
     rng = np.random.default_rng(0)
-    reference, queries = rng.normal(size=(40, 6)), rng.normal(size=(9, 6))
-    labels = rng.integers(3, size=40)
-    found = knn_votes(reference, labels, queries, 3, k=7)
-    for query, votes in zip(queries, found, strict=True):
+    reference, queries = rng.normal(size=(40, 6)), rng.normal(size=(60, 6))
+    kinds = rng.integers(3, size=40)
+    found = nearest_labels(reference, kinds, queries, k=7)
+    for query, voted in zip(queries, found, strict=True):
         cosines = reference @ query / np.linalg.norm(reference, axis=1) / np.linalg.norm(query)
         nearest = np.argsort(-cosines)[:7]
-        expected = [np.exp((cosines[nearest][labels[nearest] == kind] - 1) / 0.1).sum() for kind in range(3)]
-        np.testing.assert_allclose(votes, expected, rtol=1e-8)
-    np.testing.assert_allclose(knn_votes(sparse.csr_matrix(reference), labels, sparse.csr_matrix(queries), 3, 7), found)
-    np.testing.assert_allclose(knn_votes(3 * reference, labels, 0.1 * queries, 3, 7), found)  # lengths do not count
-    assert knn_votes(reference, labels, queries, 3, k=200).shape == (9, 3)  # fewer references than votes
+        votes = [np.exp((cosines[nearest][kinds[nearest] == kind] - 1) / 0.1).sum() for kind in range(3)]
+        assert voted == np.argmax(votes)
+    assert len(set(found)) == 3
+    sparse_found = nearest_labels(sparse.csr_matrix(reference), kinds, sparse.csr_matrix(queries), 7)
+    np.testing.assert_array_equal(sparse_found, found)
+    np.testing.assert_array_equal(nearest_labels(3 * reference, kinds, 0.1 * queries, 7), found)  # lengths do not count
+    assert nearest_labels(reference, kinds, queries, k=200).shape == (60,)  # fewer references than votes
 
 
 def test_neighbours_and_probe_find_what_is_there_and_nothing_else() -> None:
@@ -107,27 +118,33 @@ def test_profiles_without_a_label_are_left_out(profiles: Profiles) -> None:
     obs["kind"] = obs["kind"].astype(object)
     obs.iloc[:5, obs.columns.get_loc("kind")] = None
     split = pd.Series(np.where(np.arange(len(obs)) % 4 == 0, "test", "train"), index=obs.index)
-    preprocess = fit_preprocess(profiles, np.arange(100))
-    expression, _ = preprocess.match(profiles)
-    known = labelled(expression, preprocess, obs, split, "kind", 0)
+    data = judging_data(profiles, obs, split)
+    known = labelled(data, "kind")
     assert set(known.names) == set(obs.index[5:])
     np.testing.assert_array_equal(known.split, split[known.names])
     kinds = sorted(set(obs["kind"].dropna()))
     np.testing.assert_array_equal([kinds[label] for label in known.labels], obs["kind"][known.names])
-    assert (known.matrix != preprocess.apply(expression)[obs.index.get_indexer(known.names)]).nnz == 0
+    whole = data.preprocess.apply(data.expression)
+    assert (known.matrix != whole[obs.index.get_indexer(known.names)]).nnz == 0
     with pytest.raises(InputError, match="unknown obs column 'kinds'; did you mean 'kind'"):
-        labelled(expression, preprocess, obs, split, "kinds", 0)
+        labelled(data, "kinds")
     with pytest.raises(InputError, match=r"column 'one' has 1 different values among them\. Name another column"):
-        labelled(expression, preprocess, obs.assign(one="x"), split, "one", 0)
+        labelled(replace(data, obs=obs.assign(one="x")), "one")
+
+
+def test_labels_are_judged_only_where_they_are_asked_for(profiles: Profiles) -> None:
+    split = pd.Series(np.where(np.arange(240) % 4 == 0, "test", "train"), index=profiles.names)
+    assert Labels().prepare(judging_data(profiles, profiles.obs, split, label=None)) is None
+    prepared = Labels().prepare(judging_data(profiles, profiles.obs, split, label="kind"))
+    assert prepared is not None
+    assert prepared.watch is not None
 
 
 def test_too_many_profiles_are_sampled(profiles: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geneae.evaluation.latents.MOST_PROFILES", 30)
-    preprocess = fit_preprocess(profiles, np.arange(100))
-    expression, _ = preprocess.match(profiles)
     split = pd.Series("train", index=profiles.names)
     split.iloc[200:] = "test"
-    first, again = (labelled(expression, preprocess, profiles.obs, split, "kind", 3) for _ in range(2))
+    first, again = (labelled(judging_data(profiles, profiles.obs, split, seed=3), "kind") for _ in range(2))
     assert dict(pd.Series(first.split).value_counts()) == {"train": 30, "test": 30}
     assert list(first.names) == list(again.names)
 
@@ -157,35 +174,39 @@ def test_the_random_encoder_is_the_start_of_a_plain_fit(profiles: Profiles, enco
     assert born.loc["knn_20", "value"] == pytest.approx(start["validation_knn_20"])
 
 
-def test_labels_teach_the_ceiling(profiles: Profiles) -> None:
+def test_the_supervised_control_learns_from_labels(profiles: Profiles) -> None:
     split = pd.Series(np.where(np.arange(240) % 4 == 0, "test", "train"), index=profiles.names)
-    fitted = fit(profiles, replace(SETTINGS, epochs=1))
-    preprocess = fitted.model.preprocess
-    expression, _ = preprocess.match(profiles)
-    known = labelled(expression, preprocess, profiles.obs, split, "kind", 0)
-    found = controls(known, fitted.model.baselines, SETTINGS)
-    right = {name: knn_is_right(known, values, "test", 20).mean() for name, values in found.items()}
+    baselines = fit(profiles, replace(SETTINGS, epochs=1)).model.baselines
+    preprocess = fit(profiles, replace(SETTINGS, epochs=1)).model.preprocess
+    data = replace(judging_data(profiles, profiles.obs, split), preprocess=preprocess)
+    known = labelled(replace(data, expression=preprocess.match(profiles)[0]), "kind")
+    found = untrained_controls(known.matrix, baselines, SETTINGS)
+    supervised = supervised_control(known.matrix, known.labels, known.among("train"), baselines, SETTINGS)
+    right = {
+        name: knn_is_right(known, values, "test", 20).mean()
+        for name, values in {"supervised": supervised, **found}.items()
+    }
     assert right["supervised"] > right["random_encoder"]
     torch.manual_seed(SETTINGS.seed)
-    born = random_network(fitted.model.baselines.whole.mean, SETTINGS.n_latent, SETTINGS.hidden, SETTINGS.dropout)
-    np.testing.assert_array_equal(found["random_encoder"], judging.encode(born, known.matrix))
+    random = random_network(baselines.whole.mean, SETTINGS.n_latent, SETTINGS.hidden, SETTINGS.dropout)
+    np.testing.assert_array_equal(found["random_encoder"], encode(random, known.matrix))
     assert found["pca"].shape == (240, SETTINGS.n_latent)
 
 
 def test_without_igraph_there_are_no_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "can_cluster", lambda: False)
-    values, labels = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
-    found = judge_latents(known_of(values, labels, 30), {"model": values}, seed=0)
-    assert set(found.metrics["metric"]) == {"knn_20", "knn_200", "linear_probe"}
+    monkeypatch.setattr(labels, "can_cluster", lambda: False)
+    values, kinds = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
+    _, metrics = judge_latents(known_of(values, kinds, 30), {"model": values}, seed=0)
+    assert set(metrics["metric"]) == {"knn_20", "knn_200", "linear_probe"}
 
 
-def simple(right: dict[str, list[float]]) -> Evaluation:
+def simple(right: dict[str, list[float]]) -> pd.DataFrame:
     """k-NN right or wrong by model, of test profiles."""
     tables = [
         pd.DataFrame({"model": model, "profile": [f"p{i}" for i in range(len(of))], "split": "test", "knn_20": of})
         for model, of in right.items()
     ]
-    return Evaluation(pd.concat(tables, ignore_index=True), pd.DataFrame(columns=judging.COLUMNS), {})
+    return pd.concat(tables, ignore_index=True)
 
 
 RIGHT = {
@@ -196,16 +217,6 @@ RIGHT = {
 }
 
 
-def test_differences_are_paired_by_profile() -> None:
-    evaluation = simple(RIGHT)
-    mean, error, n_profiles = paired(evaluation, "raw_input", "test")
-    differences = np.array(RIGHT["model"]) - np.array(RIGHT["raw_input"])
-    assert (mean, n_profiles) == (pytest.approx(0.1), 10)
-    assert error == pytest.approx(differences.std(ddof=1) / np.sqrt(10))
-    shuffled = replace(evaluation, profiles=evaluation.profiles.sample(frac=1, random_state=0))
-    assert paired(shuffled, "raw_input", "test") == pytest.approx((mean, error, n_profiles))
-
-
 def test_the_verdict_names_every_control() -> None:
     said = label_verdict(simple(RIGHT), "test")
     assert said.startswith("Judged by labels of 20 neighbours (k-NN accuracy) on 10 test profiles, the latent beats ")
@@ -214,8 +225,12 @@ def test_the_verdict_names_every_control() -> None:
     assert "is as good as PCA of the same size (0.0000" in said
 
 
+def test_an_encoder_is_held_against_its_controls() -> None:
+    fires = {found.name: found.fires for found in labels._against_controls(simple(RIGHT), "test")}
+    assert fires == {"knn_over_random_encoder": False, "knn_over_pca": True}
+
+
 def test_diagnostics_fire_where_something_is_wrong(encoder: Fitted) -> None:
-    evaluation = simple(RIGHT)
     rows = [
         ("model", 0, split, metric, "mean", value, 10, "")
         for split, metric, value in (
@@ -224,29 +239,15 @@ def test_diagnostics_fire_where_something_is_wrong(encoder: Fitted) -> None:
             ("validation", "opposite_halves", 0.4),
         )
     ]
-    bad = replace(evaluation, metrics=pd.DataFrame(rows, columns=judging.COLUMNS))
-    found = {diagnostic.name: diagnostic.fires for diagnostic in diagnose_latents(bad, 32, "test")}
-    assert found == {
+    found = diagnose_latents(pd.DataFrame(rows, columns=COLUMNS), 32, "test")
+    assert {diagnostic.name: diagnostic.fires for diagnostic in found} == {
         "effective_rank": True,
         "latent_spread": True,
         "opposite_halves": True,
-        "knn_over_random_encoder": False,
-        "knn_over_pca": True,
     }
     good = encoder.diagnostics.set_index("name")["fires"]
+    assert list(good.index) == [*(d.name for d in found), "knn_over_random_encoder", "knn_over_pca"]
     assert not good[["effective_rank", "latent_spread"]].any()
-
-
-def test_merging_keeps_the_order_and_loses_nothing() -> None:
-    first = Evaluation(
-        pd.DataFrame({"model": ["model"] * 3, "profile": ["c", "a", "b"], "split": "test", "cosine": [0.1, 0.2, 0.3]}),
-        pd.DataFrame(columns=judging.COLUMNS),
-        {"model": 2.0},
-    )
-    both = merge(first, simple({"model": [1.0], "pca": [0.0]}))
-    assert list(both.profiles["profile"]) == ["c", "a", "b", "p0"]
-    assert both.profiles["cosine"].notna().sum() == 3
-    assert both.scales == {"model": 2.0}
 
 
 def test_reconstructions_can_be_judged_by_labels_too(profiles: Profiles) -> None:

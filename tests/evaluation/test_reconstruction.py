@@ -14,8 +14,9 @@ from sklearn.decomposition import PCA
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
+from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
-from geneae.evaluation.reconstruction import COLUMNS, EVALUATION_STREAM, REPEATS, evaluate, summarize, verdict
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
 from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value, write_evaluation
 from geneae.fitting.fit import Fitted, fit
 from geneae.models.ceiling import MIN_MOLECULES
@@ -246,7 +247,7 @@ def test_a_profile_without_molecules_has_no_number(judged: Judged) -> None:
     empty.matrix.eliminate_zeros()
     names = pd.Index(["a", "b", "c"])
     found = evaluate(fitted.model, empty, names, pd.Series("all", index=names), fit_scales=False)
-    rows = found.profiles.set_index("profile").loc["b", list(COLUMNS)]
+    rows = found.profiles.set_index("profile").loc["b", list(BY_PROFILE)]
     assert rows.isna().all(axis=None)
     assert set(found.metrics.query("metric == 'mse'")["n_profiles"]) == {2}
 
@@ -282,7 +283,7 @@ def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None
     assert list(profiles.columns[:2]) == ["profile", "split"]
     assert len(profiles) == 24
     assert profiles["profile"].is_unique
-    assert set(metrics["metric"]) == {*COLUMNS, "skill", "disattenuated_cosine", "ceiling"}
+    assert set(metrics["metric"]) == {*BY_PROFILE, "skill", "disattenuated_cosine", "ceiling"}
     assert set(metrics["model"]) == {*OWN, "pca_4", "pca_8", "pca_16", "pca_32"} & set(
         judged[0].evaluation.metrics.model
     )
@@ -299,7 +300,7 @@ def made_up(differences: dict[str, np.ndarray], metric: str = HELD_OUT) -> Evalu
     model = np.linspace(0.6, 0.8, len(next(iter(differences.values()))))
     names = [f"cell{i}" for i in range(len(model))]
     values = {"model": model} | {name: model - difference for name, difference in differences.items()}
-    nothing = dict.fromkeys(COLUMNS, np.nan)
+    nothing = dict.fromkeys(BY_PROFILE, np.nan)
     tables = [
         pd.DataFrame({"model": name, "profile": names, "split": "test", **nothing, metric: numbers})
         for name, numbers in values.items()
@@ -399,7 +400,7 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
 def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(agreement: float, skill: float) -> None:
     """The mean profile lies at 0.7, the model at 0.8."""
     tables = [
-        pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(COLUMNS, np.nan), HELD_OUT: [cosine] * 5})
+        pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(BY_PROFILE, np.nan), HELD_OUT: [cosine] * 5})
         for name, cosine in (("model", 0.8), ("mean_profile", 0.7))
     ]
     metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)

@@ -20,15 +20,35 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from geneae import Autoencoder, read_profiles
-from geneae.evaluation.reconstruction import COLUMNS
+from geneae.evaluation.reconstruction import BY_PROFILE
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
 def test_the_parameters_are_the_settings_with_their_defaults() -> None:
     assert Autoencoder().get_params() == asdict(Settings())
-    assert next(iter(inspect.signature(Autoencoder).parameters)) == "loss"
-    assert set(inspect.signature(Autoencoder).parameters) == {field.name for field in fields(Settings)}
+    parameters = inspect.signature(Autoencoder).parameters
+    assert list(parameters) == [field.name for field in fields(Settings)]
+    assert {name: one.default for name, one in parameters.items()} == asdict(Settings())
+    kinds = [one.kind for one in parameters.values()]
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 1)
+    assert (parameters["seed"].annotation, parameters["label"].annotation) == (int, str | None)
+
+
+def test_the_loss_may_be_given_by_position_and_nothing_else() -> None:
+    assert Autoencoder("cosine", n_latent=3).get_params() == asdict(Settings(loss="cosine", n_latent=3))
+    with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
+        Autoencoder("cosine", "simclr")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="got multiple values for argument 'loss'"):
+        Autoencoder("cosine", loss="mse")
+
+
+def test_a_parameter_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError) as error:
+        Autoencoder(n_latents=3)
+    assert str(error.value) == (
+        "Autoencoder.__init__() got an unexpected keyword argument 'n_latents'; did you mean 'n_latent'?"
+    )
 
 
 def test_every_parameter_is_kept_and_cloned() -> None:
@@ -118,7 +138,7 @@ def test_scores_are_those_of_the_reconstruction(fitted: Autoencoder, counts: ann
     x = fitted.model_.preprocess.apply(fitted.model_.preprocess.match(read_profiles(counts))[0]).toarray()
     predicted = fitted.inverse_transform(fitted.transform(counts))
     cosine = (x * predicted).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(predicted, axis=1)
-    assert list(scores.columns) == list(COLUMNS)
+    assert list(scores.columns) == list(BY_PROFILE)
     assert list(scores.index) == list(counts.obs_names)
     np.testing.assert_allclose(scores["cosine"], cosine, rtol=1e-4)
     np.testing.assert_allclose(scores["mse"], ((x - predicted) ** 2).mean(1), rtol=1e-3)

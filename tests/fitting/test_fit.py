@@ -19,7 +19,6 @@ from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import verdict
 from geneae.evaluation.records import HELD_OUT, value
-from geneae.fitting import fit as fitting
 from geneae.fitting.fit import Fitted, fit
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -368,7 +367,7 @@ def test_a_basis_larger_than_the_data_is_cut_to_them(monkeypatch: pytest.MonkeyP
     fitted = fit(small, replace(SETTINGS, n_latent=2, rank=500, epochs=1))
     assert fitted.model.baselines.half is not None
     assert fitted.model.baselines.half.rank <= 40
-    monkeypatch.setattr(fitting, "PCA_SIZES", (4,))
+    monkeypatch.setattr("geneae.fitting.bases.PCA_SIZES", (4,))
     assert fit(small, replace(SETTINGS, n_latent=2, rank=6, epochs=1)).model.baselines.whole.rank == 4
 
 

@@ -25,6 +25,7 @@ from geneae.data.preprocess import column_mean, column_variance, fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.data.splits import split_profiles
+from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import knn_is_right, labelled
 from geneae.evaluation.latents import encode
 from geneae.models.heads import cut_plainly
@@ -61,7 +62,7 @@ def accuracies(profiles: Profiles, settings: Settings, cut: float, views: str) -
     rows = {name: np.flatnonzero(split == name) for name in ("train", "validation")}
     preprocess = fit_preprocess(profiles, rows["train"])
     expression, _ = preprocess.match(profiles)
-    known = labelled(expression, preprocess, profiles.obs, split, "kind", settings.seed)
+    known = labelled(JudgingData(settings, profiles.obs, split, expression, preprocess, has_decoder=False), "kind")
     matrix = preprocess.apply(expression.take(rows["train"]))
     torch.manual_seed(settings.seed)
     mean = torch.from_numpy(column_mean(matrix).astype(np.float32))

@@ -23,7 +23,8 @@ from scipy import stats
 from geneae.data.preprocess import fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.controls import controls
+from geneae.evaluation.controls import supervised_control, untrained_controls
+from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import NEIGHBOURS, Labelled, clusters, knn_is_right, labelled
 from geneae.evaluation.latents import encode
 from geneae.fitting.fit import Fitted, fit
@@ -37,10 +38,11 @@ RANDOM, PCA = "random_encoder", "pca"
 N_COMPONENTS = 30  # that profiles are clustered by
 
 
-def label_profiles(profiles: Profiles, fitted: Fitted, label: str, seed: int) -> Labelled:
+def label_profiles(profiles: Profiles, fitted: Fitted, label: str, settings: Settings) -> Labelled:
     """Profiles with labels in the genes and splits of a fit."""
-    expression, _ = fitted.model.preprocess.match(profiles)
-    return labelled(expression, fitted.model.preprocess, profiles.obs, fitted.split, label, seed)
+    preprocess = fitted.model.preprocess
+    data = JudgingData(settings, profiles.obs, fitted.split, preprocess.match(profiles)[0], preprocess, False)
+    return labelled(data, label)
 
 
 def cluster(profiles: Profiles) -> np.ndarray:
@@ -57,8 +59,10 @@ def judge_seed(profiles: Profiles, base: Settings, objectives: list[str], label:
     for objective in objectives:
         fitted = fit(profiles, replace(base, objective=objective))
         if known is None:  # genes and split are those of the seed, whatever the objective
-            known = label_profiles(profiles, fitted, label, base.seed)
-            latents |= controls(known, fitted.model.baselines, base)
+            known = label_profiles(profiles, fitted, label, base)
+            train, baselines = known.among("train"), fitted.model.baselines
+            latents["supervised"] = supervised_control(known.matrix, known.labels, train, baselines, base)
+            latents |= untrained_controls(known.matrix, baselines, base)
         latents[objective] = encode(fitted.model.network, known.matrix, fitted.model.shift(is_half=False))
     assert known is not None
     test = known.among("test")

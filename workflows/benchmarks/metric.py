@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalys
 from geneae import CosineMetric
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.comparison import bootstrap_interval
+from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.fitting.metric_comparison import LEARNED, WAYS, judge_metric
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.pca import fit_basis

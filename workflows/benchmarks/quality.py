@@ -20,7 +20,7 @@ import torch
 from geneae import Autoencoder
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.reconstruction import HalfJudge
+from geneae.evaluation.halves import HalfJudge
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.losses.reconstruction import LOSSES
 

@@ -1,0 +1,96 @@
+"""Half against half: how well predictions from one random half of the molecules agree with the other half."""
+
+import numpy as np
+
+from geneae.data.count_split import Splitter, draw_halves
+from geneae.data.preprocess import Expression, Preprocess
+from geneae.evaluation.predictors import Predictor, predictors, products_of
+from geneae.losses.metrics import METRICS, measure
+from geneae.models.ceiling import cosine_of_halves, has_molecules
+from geneae.models.model import Model
+
+REPEATS = 3  # count splits that a held-out number is the mean of, each in both directions
+EVALUATION_STREAM = 7  # keeps the splits of evaluation apart from those of training, whatever the seed
+
+ByModel = dict[str, np.ndarray]
+"""(n_profiles,) numbers by model."""
+
+
+def half_against_half(
+    models: dict[str, Predictor],
+    preprocess: Preprocess,
+    expression: Expression,
+    rng: np.random.Generator,
+    repeats: int = REPEATS,
+    partner: np.ndarray | None = None,
+) -> tuple[ByModel, np.ndarray]:
+    """Cosine of the prediction from one half of the molecules with the other half, by model.
+
+    Parameters
+    ----------
+    models
+        By name.
+    preprocess
+        Of the profiles.
+    expression
+        Counts in memory.
+    rng
+        Divides the molecules.
+    repeats
+        Count splits; each is taken in both directions.
+    partner
+        (n_profiles,) position of the profile whose other half is the target; its own where there is none.
+
+    Returns
+    -------
+    (n_profiles,) means over splits and directions by model, and the same of the cosines between the halves
+    themselves, from which the ceiling follows. NaN for profiles with fewer than 20 molecules in a half.
+    """
+    sums = {name: np.zeros(expression.n_profiles) for name in models}
+    of_halves = np.zeros(expression.n_profiles)
+    splitter = Splitter(expression.rows)
+    for _ in range(repeats):
+        pair = draw_halves(splitter, expression.totals, rng)
+        known = has_molecules(*pair)
+        blocks = [preprocess.apply(half) for half in pair]
+        of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
+        judged = known if partner is None else known & known[partner]
+        if partner is None:
+            by_direction = products_of(models, blocks, ("none",))
+        else:
+            by_direction = [
+                products_of(models, [given, target[partner]], ("none",))[0]
+                for given, target in (blocks, reversed(blocks))
+            ]
+        for products in by_direction:
+            for name, by_center in products.items():
+                cosine = measure(METRICS["cosine"], by_center["none"]).numpy()
+                sums[name] += np.where(judged, cosine, np.nan)
+    return {name: total / (2 * repeats) for name, total in sums.items()}, of_halves / repeats
+
+
+class HalfJudge:
+    """Held-out cosines of a model and its baselines, on count splits that the seed of its split decides."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._models = predictors(model, is_half=True) if model.can_hold_out else {}
+
+    def __call__(
+        self, expression: Expression, start: int = 0, partner: np.ndarray | None = None
+    ) -> tuple[ByModel, np.ndarray]:
+        """What `half_against_half` gives; without counts no model, and NaN for every profile.
+
+        Parameters
+        ----------
+        expression
+            Profiles in memory.
+        start
+            Position of the first of them among all; count splits are drawn anew from there.
+        partner
+            (n_profiles,) position of the profile that each is to predict.
+        """
+        if not self._models:
+            return {}, np.full(expression.n_profiles, np.nan)
+        rng = np.random.default_rng((int(self._model.config["split_seed"]), EVALUATION_STREAM, start))
+        return half_against_half(self._models, self._model.preprocess, expression, rng, partner=partner)

@@ -1,0 +1,170 @@
+"""What a fit works on: checked settings, the split, preprocessing, and profiles in the genes of the model."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from geneae.data.augment import parse_views
+from geneae.data.permuted import GENE_PERMUTED, PAIR_PERMUTED, among, partners, permute_genes
+from geneae.data.preprocess import Expression, Preprocess, column_variance, fit_preprocess
+from geneae.data.profiles import Profiles
+from geneae.data.splits import split_profiles
+from geneae.evaluation.judge import JudgingData
+from geneae.fitting.checks import (
+    check_batch,
+    check_loss,
+    check_objective,
+    check_profiles,
+    check_sizes,
+    is_split_target,
+    open_metric,
+)
+from geneae.fitting.cosine_metric import CosineMetric
+from geneae.losses.fixed_metric import FixedMetric
+from geneae.settings.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """Everything that is known before anything is fitted but genes and their scale."""
+
+    profiles: Profiles
+    """All of them."""
+    settings: Settings
+    """Choices of the user."""
+    null: str | None
+    """Name in `geneae.data.permuted.NULLS` of the control that is fitted, if any."""
+    center: str
+    """Centring of the loss."""
+    objective: str | None
+    """Name in `geneae.training.selfsupervised.OBJECTIVES` of what is learned from views, if anything."""
+    has_decoder: bool
+    """Whether profiles are reconstructed."""
+    is_split: bool
+    """Whether one half of the molecules predicts the other."""
+    views: list[tuple[str, float]]
+    """How views differ from their profile, see `geneae.data.augment.parse_views`."""
+    split: pd.Series
+    """By profile: `train`, `validation`, `test`, or `excluded` for profiles without any value."""
+    preprocess: Preprocess
+    """Chosen and scaled on training profiles."""
+    expression: Expression
+    """All profiles in the genes of the model; permuted, if that control is fitted."""
+    partner: np.ndarray | None
+    """(n_profiles,) position of the profile whose target each is given, where targets are permuted."""
+    metric: FixedMetric | None
+    """The learned metric under which the loss compares profiles, in the genes of the fit."""
+    metric_facts: dict[str, Any] | None
+    """What is recorded of it."""
+
+    @cached_property
+    def train(self) -> Expression:
+        """Training profiles."""
+        return self.expression.take(self.rows("train"))
+
+    @cached_property
+    def validation(self) -> Expression:
+        """Validation profiles."""
+        return self.expression.take(self.rows("validation"))
+
+    @property
+    def split_seed(self) -> int:
+        """Seed of the split and of the halves that profiles are evaluated on."""
+        return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
+
+    def rows(self, split: str) -> np.ndarray:
+        """Positions of the profiles of a split."""
+        return np.flatnonzero(self.split == split)
+
+    def partners(self, split: str) -> np.ndarray | None:
+        """Partners of the profiles of a split, as positions among these."""
+        return among(self.partner, self.rows(split))
+
+    def for_judges(self) -> JudgingData:
+        """What judges see of it."""
+        return JudgingData(
+            self.settings,
+            self.profiles.obs,
+            self.split,
+            self.expression,
+            self.preprocess,
+            self.has_decoder,
+            self.partner,
+        )
+
+
+def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> FitData:
+    """Check what was asked for, split the profiles, and choose genes and their scale on the training profiles.
+
+    Parameters
+    ----------
+    profiles
+        All of them.
+    settings
+        Choices of the user; those that do not go together, or with these profiles, are refused.
+    null
+        Name in `geneae.data.permuted.NULLS`.
+    """
+    center = check_loss(settings)
+    objective, has_decoder = check_objective(settings)
+    learned = open_metric(settings)
+    check_batch(settings)
+    check_profiles(profiles, settings, objective, has_decoder, null)
+    views = parse_views(settings.views, profiles.state) if objective is not None else []
+    is_split = has_decoder and is_split_target(profiles, settings.target)
+    split = split_profiles(
+        profiles.obs,
+        settings.validation,
+        settings.test,
+        settings.group,
+        settings.stratify,
+        settings.seed if settings.split_seed is None else settings.split_seed,
+        profiles.scan.lengths == 0,
+    )
+    train = np.flatnonzero(split == "train")
+    preprocess = fit_preprocess(profiles, train, settings.n_top_genes, settings.scale)
+    check_sizes(settings.n_latent, len(train), len(preprocess.genes))
+    metric, metric_facts = (None, None) if learned is None else _fix(learned, preprocess)
+    expression, _ = preprocess.match(profiles)
+    if null == GENE_PERMUTED:
+        expression = permute_genes(expression, settings.seed)
+        preprocess = _rescaled(preprocess, expression.take(train)) if settings.scale else preprocess
+    return FitData(
+        profiles=profiles,
+        settings=settings,
+        null=null,
+        center=center,
+        objective=objective,
+        has_decoder=has_decoder,
+        is_split=is_split,
+        views=views,
+        split=split,
+        preprocess=preprocess,
+        expression=expression,
+        partner=partners(split.to_numpy(), settings.seed) if null == PAIR_PERMUTED else None,
+        metric=metric,
+        metric_facts=metric_facts,
+    )
+
+
+def _fix(learned: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
+    """A learned metric in the genes of a fit, and what is recorded of it."""
+    columns, n_matched = learned.columns_of(preprocess)
+    fixed = FixedMetric(torch.tensor(columns, dtype=torch.float32), learned.epsilon)
+    return fixed, {
+        "n_components": columns.shape[1],
+        "epsilon": learned.epsilon,
+        "n_matched": n_matched,
+        "fingerprint": learned.fingerprint,
+    }
+
+
+def _rescaled(preprocess: Preprocess, expression: Expression) -> Preprocess:
+    """With the deviations that the genes of other training profiles have."""
+    unscaled = replace(preprocess, scale=np.ones(len(preprocess.genes)))
+    deviation = np.sqrt(column_variance(unscaled.apply(expression)))
+    return replace(preprocess, scale=np.where(deviation > 0, deviation, 1.0))
