@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from geneae.data.matrix_check import Scan
 from geneae.data.profiles import Profiles
 from geneae.losses.in_batch import NEGATIVE_LOSSES
-from geneae.losses.inner_products import Comparison, InnerProducts, Others
-from geneae.losses.reconstruction import LossSettings
+from geneae.losses.inner_products import BatchContext, InnerProducts, TargetProducts
+from geneae.losses.reconstruction import LOSSES, LossSettings
+from geneae.losses.sparse_rows import SparseRows
 from geneae.models.cores import SkipCore
 from geneae.models.network import Network
+from geneae.training.batches import Batch
+from geneae.training.objectives import Reconstruction
 
 ON_COSINES = [name for name in NEGATIVE_LOSSES if name != "triplet"]
 """Losses that compare the cosines of a batch."""
@@ -110,7 +113,16 @@ def products_of(
     x, y = centred(x, center, mean), centred(y, center, mean)
     latent = others.pop("latent", torch.zeros(len(x), 2, dtype=x.dtype))
     assert isinstance(latent, Tensor)
-    return replace(found, batch=Comparison(y @ x.T, x @ x.T, latent, Others(None, **others)))  # type: ignore[arg-type]
+    return replace(found, batch=BatchContext(y @ x.T, x @ x.T, latent, **others))  # type: ignore[arg-type]
+
+
+def reconstruct(
+    network: Network, inputs: Tensor | SparseRows, target: TargetProducts | SparseRows, *centers: str
+) -> tuple[dict[str, InnerProducts], Tensor]:
+    """Plain inner products by centring, and the latents, as the package makes them of targets and predictions."""
+    objective = Reconstruction(LOSSES["mse"], "none", LossSettings())
+    found = objective.reconstruct(network, Batch(inputs, target), centers)
+    return found.plain, found.latent
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:

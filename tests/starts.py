@@ -18,8 +18,10 @@ from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import Basis, fit_basis
 from geneae.settings.settings import Settings
-from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
-from geneae.training.loop import Training, train
+from geneae.training import validation
+from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
+from geneae.training.devices import Processes
+from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Reconstruction
 
 FACTORS = torch.tensor([0.9, 0.8, 0.5, 0.3, 0.1, 0.0])
@@ -67,8 +69,7 @@ def latents(network: Network, x: np.ndarray | None = None) -> Tensor:
 
 def outputs(network: Network, latent: Tensor) -> Tensor:
     """Dense predictions."""
-    hidden = network.decode(latent)
-    return (hidden @ network.output_weight().T + network.offset()).detach()
+    return network.decoder().expectation(network.decode(latent)).detach()
 
 
 QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
@@ -87,10 +88,22 @@ class Start:
     objective: Reconstruction
     settings: Settings
 
+    def plan(self) -> TrainingPlan:
+        """Batches, validation and objective."""
+        return TrainingPlan(self.source, self.validate, self.objective)
+
+    def validate(self, network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
+        """Losses by validation profile, and columns of the history."""
+        batch_size = self.settings.batch_size
+        found: tuple[Tensor, dict[str, float]] = validation.validate(
+            network, processes, self.validation, self.objective, batch_size
+        )
+        return found
+
     def train(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Training:
         """Train from the seed of the settings."""
         torch.manual_seed(self.settings.seed)  # dropout draws from the generator of torch
-        return train(self.network, self.source, self.validation, self.objective, self.settings, on_epoch)
+        return train(self.network, self.plan(), self.settings, on_epoch)
 
 
 Data = tuple[Expression, Expression, Preprocess]
@@ -118,12 +131,11 @@ def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) ->
     loss = find_loss(settings.loss)
     center = loss.center or settings.center
     objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
-    compares = loss.compares
-    source = PairSource(
-        network, known, preprocess, is_split, settings.n_splits, settings.seed, compares_targets=compares
-    )
-    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), compares) for n in range(2)]
-    return Start(network, source, validation, objective, settings)
+    needs = PairNeeds(gram=loss.needs == "pairs")
+    splits = CountSplits(is_split, settings.n_splits, settings.seed)
+    source = PairSource(network, known, preprocess, splits, needs=needs)
+    others = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), needs) for n in range(2)]
+    return Start(network, source, others, objective, settings)
 
 
 def weights(network: Network) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tup
     return profiles, expression
 
 
-def open_ranks(base: Settings, jobs: int) -> bool:
+def open_processes(base: Settings, jobs: int) -> bool:
     """Start the processes that share every fit of a grid, and say whether this is the one that writes and speaks."""
     if base.devices * base.nodes == 1:
         return True
@@ -61,9 +61,9 @@ def open_ranks(base: Settings, jobs: int) -> bool:
             f"--jobs {jobs} runs several fits at a time, and --devices or --nodes has several processes share each. "
             "Give one of them."
         )
-    from geneae.training.devices import open_ranks
+    from geneae.training.devices import open_processes
 
-    open_ranks(base)
+    open_processes(base)
     return is_first()
 
 

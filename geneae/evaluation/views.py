@@ -82,7 +82,7 @@ def describe_latents(
     Returns
     -------
     `latent_norm` by profile; and over profiles its mean, `effective_rank` of the latents, and on validation profiles
-    the numbers of `SelfSupervised.judge`.
+    the numbers of `SelfSupervised.validate`.
     """
     seed, latent = int(model.config["seed"]), torch.from_numpy(model.latent(expression))
     norms = latent.norm(dim=1).numpy()

@@ -49,7 +49,7 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
         raise InputError(
             f"--target-norm is of reconstructions alone; leave it out with --objective {settings.objective}."
         )
-    if name is not None and is_reconstructed and find_loss(settings.loss).compares:
+    if name is not None and is_reconstructed and find_loss(settings.loss).needs == "pairs":
         raise InputError(
             f"loss {settings.loss} compares the profiles of a batch, as objective {settings.objective} does already. "
             "Take another loss, or --objective reconstruction."

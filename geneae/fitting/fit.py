@@ -140,7 +140,7 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
         "space": preprocess.space,
         "target_sum": preprocess.target_sum,
         "target": "split" if data.is_split else "self",
-        "loss_constants": asdict(trained.objective.settings),
+        "loss_constants": asdict(trained.reconstruction.settings),
         "loss_at_perfection": trained.loss_at_perfection,
         "metric": data.metric_facts,
         "collapse": trained.training.collapse,

@@ -28,10 +28,9 @@ def find_loss(name: str) -> Loss:
     centers = {loss.center for _, loss in losses if loss.center}
     return Loss(
         partial(_sum, losses),
-        name,
         is_scale_free=all(loss.is_scale_free for _, loss in losses),
         center=next(iter(centers), None),
-        compares=any(loss.compares for _, loss in losses),
+        needs="pairs" if any(loss.needs == "pairs" for _, loss in losses) else "products",
         has_pair_margin=any(loss.has_pair_margin for _, loss in losses),
         ranks=any(loss.ranks for _, loss in losses),
     )

@@ -136,7 +136,7 @@ def test_low_precision_and_profiles_without_values_give_finite_losses_and_gradie
     loss.backward()
     assert loss.dtype == torch.float32
     assert bool(loss.isfinite())
-    for leaf in leaves[: 3 if find_loss(name).compares else 2]:
+    for leaf in leaves[: 3 if find_loss(name).needs == "pairs" else 2]:
         if leaf.grad is not None:
             assert leaf.grad.isfinite().all()
             assert (leaf.grad[[0, 3]] == 0).all()
@@ -233,11 +233,11 @@ def test_a_sum_is_the_weighted_sum_of_its_terms() -> None:
     terms = [LOSSES["cosine"], NEGATIVE_LOSSES["softmax"], LOSSES["mse"]]
     found = [term.function(products_of(x, y), EXACT) for term in terms]
     torch.testing.assert_close(loss.function(products_of(x, y), EXACT), found[0] + 0.1 * found[1] + 0.2 * found[2])
-    assert (loss.compares, loss.is_scale_free, loss.center, loss.has_pair_margin) == (True, False, None, False)
+    assert (loss.needs, loss.is_scale_free, loss.center, loss.has_pair_margin) == ("pairs", False, None, False)
     assert find_loss("pearson+ranking").center == "profile"
     assert find_loss("pearson+ranking").ranks
     assert find_loss("cosine+softmax").is_scale_free
-    assert not find_loss("cosine+mse").compares
+    assert find_loss("cosine+mse").needs == "products"
     assert find_loss("softmax") is NEGATIVE_LOSSES["softmax"]
 
 
@@ -257,7 +257,7 @@ def test_a_sum_that_is_none_is_refused(name: str, message: str) -> None:
 
 def test_a_loss_with_negatives_says_what_it_needs() -> None:
     x, y = draw()
-    with pytest.raises(ValueError, match="needs all pairs"):
+    with pytest.raises(ValueError, match="needs the inner products of all pairs"):
         find_loss("softmax").function(dense_products(x, y), EXACT)
     products = products_of(x, y)
     assert products.batch is not None
@@ -269,8 +269,9 @@ def test_a_loss_with_negatives_says_what_it_needs() -> None:
         find_loss("triplet").function(products, EXACT)
 
 
-def test_every_loss_with_negatives_has_a_line_for_help() -> None:
-    assert all(loss.summary and "\n" not in loss.summary and loss.compares for loss in NEGATIVE_LOSSES.values())
+def test_losses_say_what_they_are_functions_of() -> None:
+    assert {loss.needs for loss in NEGATIVE_LOSSES.values()} == {"pairs"}
+    assert {loss.needs for loss in LOSSES.values()} == {"products"}
 
 
 def test_indifference_is_loss_margin_and_spread() -> None:
@@ -349,13 +350,16 @@ def test_softmax_and_mean_negatives_do_not_on_the_same_data_and_unit_norms_only_
 @pytest.mark.parametrize("name", ON_COSINES)
 @pytest.mark.parametrize("center", ["none", "gene", "profile"])
 def test_a_network_gives_what_dense_arrays_give(name: str, center: str) -> None:
+    from geneae.training.batches import PairNeeds
+    from geneae.training.objectives import Reconstruction
+
     x = torch.from_numpy(csr(dense_normalize(counts_matrix())).toarray()).double()
     for kind in KINDS:
         network = with_random_biases(build(kind))
-        pairs = Pairs(network, [csr(x, np.float64)], compares_targets=True, labels=torch.arange(30))
+        pairs = Pairs(network, [csr(x, np.float64)], PairNeeds(gram=True, labels=torch.arange(30)))
         index = torch.tensor([3, 1, 8, 20, 29])
-        found, _ = network(*pairs.take(index), center, "none", others=pairs.others(index))
+        found = Reconstruction(find_loss(name), center, EXACT).reconstruct(network, pairs.take(index), ("none",))
         y = outputs(network, latents(network, x.numpy()))[index]
         expected = find_loss(name).function(products_of(x[index], y, center, network.mean), EXACT)
-        torch.testing.assert_close(find_loss(name).function(found[0], EXACT), expected, rtol=1e-6, atol=1e-7)
-        assert found[1].batch is None
+        torch.testing.assert_close(find_loss(name).function(found.for_loss, EXACT), expected, rtol=1e-6, atol=1e-7)
+        assert found.plain["none"].batch is None

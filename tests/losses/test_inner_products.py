@@ -4,7 +4,7 @@ import torch
 from reference import counts_matrix, csr, dense_products, with_holes
 from torch import Tensor
 
-from geneae.losses.inner_products import InnerProducts, Projection, inner_products, linear_output, project
+from geneae.losses.inner_products import InnerProducts, TargetProducts, inner_products, linear_output, project
 from geneae.losses.sparse_rows import SparseRows, sparse_rows
 
 CENTERS = ("none", "gene", "profile")
@@ -107,7 +107,7 @@ def test_taking_projections_takes_profiles() -> None:
     layer = last_layer(11, 3, orthonormal=False)
     index = torch.tensor([5, 1, 1])
     whole, some = (project(sparse_rows(csr(x)), *layer) for x in (dense, dense[[5, 1, 1]]))
-    for name in Projection.__dataclass_fields__:
+    for name in TargetProducts.__dataclass_fields__:
         torch.testing.assert_close(getattr(whole.take(index).to("cpu"), name), getattr(some, name))
 
 

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import DenseTwin, csr, dense_products
+from reference import DenseTwin, csr, dense_products, reconstruct
 from starts import FACTORS, KINDS, basis, build, latents, outputs, profiles, with_random_biases
 from torch import Tensor, nn
 
-from geneae.losses.inner_products import inner_products
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.cores import Dropout, PlainCore, SkipCore
@@ -75,19 +74,19 @@ def test_encoding_and_decoding_equal_the_dense_twin(kind: str) -> None:
 def test_forward_from_projections_at_hand_equals_forward_from_profiles() -> None:
     network = with_random_biases(build("pca"))
     rows = sparse_rows(csr(profiles())).to("cpu", torch.float64)
-    projection = network.project(rows)
-    torch.testing.assert_close(network.scores_of(projection), network.scores(rows))
+    target = network.decoder().project(rows)
+    torch.testing.assert_close(network.scores_of(target), network.scores(rows))
     centers = ("none", "gene", "profile")
-    by_scores, z = network(network.scores_of(projection), projection, *centers)
-    by_rows, other = network(rows, rows, *centers)
+    by_scores, z = reconstruct(network, network.scores_of(target), target, *centers)
+    by_rows, other = reconstruct(network, rows, rows, *centers)
     torch.testing.assert_close(z, other)
+    assert by_scores.keys() == by_rows.keys() == set(centers)
     x, y = torch.from_numpy(csr(profiles()).toarray()).double(), outputs(network, z.detach())
-    torch.testing.assert_close(by_scores[0].target, dense_products(x, y).target)
-    for center, one, two in zip(centers, by_scores, by_rows, strict=True):
-        expected = inner_products(projection, network.output(), network.decode(z), center)
+    for center in centers:
+        expected = dense_products(x, y, center, network.mean)
         for name in ("cross", "target", "predicted"):
-            torch.testing.assert_close(getattr(one, name), getattr(two, name))
-            torch.testing.assert_close(getattr(one, name), getattr(expected, name))
+            torch.testing.assert_close(getattr(by_scores[center], name), getattr(by_rows[center], name))
+            torch.testing.assert_close(getattr(by_scores[center], name), getattr(expected, name), rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,7 +94,7 @@ def test_forward_may_predict_other_profiles_than_it_reads(kind: str) -> None:
     network = with_random_biases(build(kind))
     inputs, targets = profiles(), profiles()[::-1].copy()
     source, target = (sparse_rows(csr(v)).to("cpu", torch.float64) for v in (inputs, targets))
-    (found,), _ = network(source, target, "none")
+    found = reconstruct(network, source, target)[0]["none"]
     y = outputs(network, latents(network, inputs))
     expected = dense_products(torch.from_numpy(csr(targets).toarray()).double(), y)
     for name in ("cross", "target", "predicted"):
@@ -108,7 +107,7 @@ def test_forward_keeps_up_when_precision_changes(kind: str) -> None:
     for dtype in (torch.float32, torch.float64, torch.float32):
         network = network.to(dtype)
         rows = sparse_rows(csr(profiles())).to("cpu", dtype)
-        (products,), _ = network(rows, rows, "gene")
+        products = reconstruct(network, rows, rows, "gene")[0]["gene"]
         y = outputs(network, latents(network)).double()
         expected = dense_products(torch.from_numpy(profiles()), y, "gene", network.mean.double())
         assert products.predicted.dtype == dtype
@@ -119,9 +118,10 @@ def test_forward_keeps_up_when_precision_changes(kind: str) -> None:
 def test_low_precision_inside_leaves_the_inner_products_in_float32(kind: str) -> None:
     network = build(kind).eval()
     rows = sparse_rows(csr(profiles()), transpose=True)
-    (exact,), _ = network(rows, rows, "none")
+    exact = reconstruct(network, rows, rows)[0]["none"]
     with torch.autocast("cpu", torch.bfloat16):
-        (products,), z = network(rows, rows, "none")
+        by_center, z = reconstruct(network, rows, rows)
+    products = by_center["none"]
     assert z.dtype == torch.bfloat16
     for name in ("cross", "target", "predicted"):
         value = getattr(products, name)
@@ -141,8 +141,9 @@ def test_a_shift_of_the_gene_mean_is_taken_off_the_input_and_put_onto_the_output
     torch.testing.assert_close(network.offset(shift), network.offset() + shift)
     hidden = network.decode(network.encode(scores))
     for center in ("none", "gene", "profile"):
-        plain = inner_products(network.project(rows), network.output(), hidden, center)
-        both = inner_products(network.project(moved_rows, shift), network.output(shift), hidden, center)
+        decoder, moved = network.decoder(), network.decoder(shift)
+        plain = decoder.products(hidden, decoder.project(rows), [center])[center]
+        both = moved.products(hidden, moved.project(moved_rows), [center])[center]
         dense_x = torch.from_numpy(profiles()) + shift
         dense_y = hidden @ network.output_weight().T + network.offset() + shift
         expected = dense_products(dense_x, dense_y, center, network.mean + shift)
@@ -297,7 +298,7 @@ def test_impossible_cuts_are_refused_before_anything_is_cut(factor: float, where
 def cosine_step(network: Network) -> Callable[[Tensor], float]:
     """Take gradients of the cosine loss; what comes back is <gradient, parameter> over their norms."""
     rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
-    (products,), _ = network(rows, rows, "none")
+    products = reconstruct(network, rows, rows)[0]["none"]
     mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=1e-9)).backward()
 
     def relative(*parameters: Tensor) -> float:
@@ -420,7 +421,7 @@ def test_weights_of_a_network_without_biases_never_get_shorter_under_plain_gradi
     rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
     start = {name: float(weight.detach().norm()) for name, weight in weights.items()}
     for _ in range(30):
-        (products,), _ = network(rows, rows, "none")
+        products = reconstruct(network, rows, rows)[0]["none"]
         loss = mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=0.0))
         gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():

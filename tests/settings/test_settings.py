@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from geneae.losses.names import find_loss
-from geneae.losses.reconstruction import LossSettings
+from geneae.losses.reconstruction import LOSSES, LossSettings
 from geneae.settings.errors import InputError
 from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STARTS, RunOptions, Settings
 
@@ -17,7 +17,7 @@ def test_defaults_are_those_of_the_issue_and_name_a_loss() -> None:
     default = Settings()
     assert (default.loss, default.basis, default.rank, default.target) == ("mse", "pca", 128, "auto")
     assert (default.validation, default.test, default.cut, default.seed) == (0.1, 0.1, 1.0, 0)
-    assert find_loss(default.loss).summary
+    assert find_loss(default.loss) is LOSSES[default.loss]
     weights = LossSettings()
     assert (default.alpha, default.beta, default.gamma) == (weights.alpha, weights.beta, weights.gamma)
 

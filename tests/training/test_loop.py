@@ -16,8 +16,7 @@ from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
 from geneae.training import loop, monitor, validation
-from geneae.training.loop import rate_factor
-from geneae.training.validation import judge
+from geneae.training.devices import open_processes
 
 COLUMNS = [
     "epoch",
@@ -43,13 +42,6 @@ COLUMNS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("step", "factor"), [(0, 1.0), (25, 1.0), (50, 1.0), (60, 0.8), (75, 0.5), (99, 0.02), (100, 0.0)]
-)
-def test_the_rate_stays_for_half_of_the_steps_and_then_falls_to_zero(step: int, factor: float) -> None:
-    assert rate_factor(step, 100) == pytest.approx(factor, abs=1e-12)
-
-
 def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> None:
     seen: list[dict[str, float]] = []
     result = make_start(data).train(seen.append)
@@ -66,7 +58,9 @@ def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> Non
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("center", ["none", "gene"])
-def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_agrees_with_dense_arrays(
+    data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if loss == "pearson" and center == "gene":
         center = "none"  # it has its own
     start = make_start(data, replace(QUICK, loss=loss, center=center))
@@ -81,7 +75,7 @@ def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monk
             expected.append(DENSE_LOSSES[loss](*pair, start.objective.settings).detach().numpy())
             cosines.append(torch.cosine_similarity(wanted, predicted).mean().item())
     monkeypatch.setattr(validation, "CHUNK", 7)
-    losses, means = judge(start.network, start.validation, start.objective)
+    losses, means = start.validate(start.network, open_processes(QUICK))
     np.testing.assert_allclose(losses, np.mean(expected, axis=0), rtol=1e-3, atol=1e-5)
     assert means["validation_cosine"] == pytest.approx(np.mean(cosines), rel=1e-4)
 
@@ -90,7 +84,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
     start = make_start(data)
     silent = copy.deepcopy(start.network)
     silent.core.silence_mlps()
-    losses, means = judge(silent, start.validation, start.objective)
+    losses, means = start.validate(silent, open_processes(QUICK))
     first = start.train().history.iloc[0]
     assert first["validation_loss"] == float(losses.mean())
     assert first["validation_cosine"] == means["validation_cosine"]
@@ -100,7 +94,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
 def test_the_best_epoch_of_a_fit_that_learns_is_the_one_that_is_kept(data: Data, settings: Settings) -> None:
     start = make_start(data, replace(settings, epochs=15, learning_rate=3e-2, dropout=0.0))
     result = start.train()
-    found = float(judge(start.network, start.validation, start.objective)[0].mean())
+    found = float(start.validate(start.network, open_processes(QUICK))[0].mean())
     history = result.history["validation_loss"]
     assert result.best_epoch == history.idxmin() > 0
     assert found == history.min() < history[0]
@@ -121,7 +115,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
     means = dict.fromkeys(COLUMNS[3:-3], 0.0)
-    monkeypatch.setattr(loop, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
+    monkeypatch.setattr(validation, "validate", lambda *_, **__: (torch.tensor(next(script)).double(), means))
 
 
 @pytest.mark.parametrize("best", [1, 2, 4])
@@ -152,10 +146,10 @@ def test_patience_counts_from_the_best_epoch(data: Data, monkeypatch: pytest.Mon
     values = [1.0, 1.1, 0.8, 0.9, 0.9, 0.9, 0.1]
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=3)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, True, 6)
+    assert (result.best_epoch, len(result.history)) == (2, 6)
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=4)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (6, False, 7)
+    assert (result.best_epoch, len(result.history)) == (6, 7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -220,7 +214,7 @@ def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
     monkeypatch.setattr(monitor, "is_frozen", lambda *_: True)
     monkeypatch.setattr(loop, "STOPPING", stopping)
     result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("frozen", n_rows < 7, n_rows)
+    assert (result.collapse, len(result.history)) == ("frozen", n_rows)
     assert result.best_epoch == n_rows - 1
 
 
@@ -228,9 +222,9 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    monkeypatch.setattr(loop, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
+    monkeypatch.setattr(validation, "validate", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
+    assert (result.collapse, len(result.history)) == ("hinge", 4)
 
 
 def test_gradient_descent_moves_by_rate_times_gradient_where_adam_does_not(data: Data) -> None:
@@ -278,7 +272,9 @@ def test_losses_with_negatives_train_in_every_basis(data: Data, settings: Settin
         assert history["validation_loss"].iloc[-1] < history["validation_loss"][0]
 
 
-def test_judge_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(data: Data) -> None:
+def test_validation_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(
+    data: Data,
+) -> None:
     start = make_start(data, replace(QUICK, loss="softmax"))
     pairs = start.validation[0]
     sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation._batches(pairs, 15)]

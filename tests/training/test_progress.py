@@ -11,8 +11,7 @@ from conftest import QUICK, simulate
 from geneae import Autoencoder
 from geneae.settings.errors import InputError
 from geneae.training import progress
-from geneae.training.bar import BAR_WIDTH, both, progress_bar
-from geneae.training.progress import LOGS, check_log, open_log
+from geneae.training.progress import BAR_WIDTH, LOGS, both, check_log, open_log, progress_bar
 
 ROWS = [{"epoch": epoch, "validation_loss": 1 / (epoch + 1), "seconds": 0.5} for epoch in range(3)]
 

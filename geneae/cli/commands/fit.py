@@ -62,12 +62,11 @@ def command(
     check_log(log, log_folder, overwrite, resume)
     from geneae.data.source import Source
     from geneae.fitting.runs import Request, fit_run, is_finished, writing_alone
-    from geneae.training.bar import both, progress_bar
-    from geneae.training.devices import open_ranks
-    from geneae.training.progress import open_log
+    from geneae.training.devices import open_processes
+    from geneae.training.progress import both, open_log, progress_bar
 
     if settings.devices * settings.nodes > 1:
-        open_ranks(settings)  # before anything is read, so that all processes read at the same time
+        open_processes(settings)  # before anything is read, so that all processes read at the same time
     quiet = quiet or not is_first()
     say = say_unless(quiet)
     profiles = Source(data, layer, use_raw, stream).read()
