@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geneae.data.matrix_check import Scan
 from geneae.data.profiles import Profiles
-from geneae.losses.in_batch import NEGATIVE_LOSSES
+from geneae.losses.in_batch import IN_BATCH_LOSSES
 from geneae.losses.inner_products import BatchContext, InnerProducts, TargetProducts
 from geneae.losses.reconstruction import LOSSES, LossSettings
 from geneae.losses.sparse_rows import SparseRows
@@ -24,7 +24,7 @@ from geneae.models.network import Network
 from geneae.training.batches import Batch
 from geneae.training.objectives import Reconstruction
 
-ON_COSINES = [name for name in NEGATIVE_LOSSES if name != "triplet"]
+ON_COSINES = [name for name in IN_BATCH_LOSSES if name != "triplet"]
 """Losses that compare the cosines of a batch."""
 
 FIVE = np.array([[0, 2, 0, 1], [3, 0, 0, 0], [0, 0, 0, 0], [1, 1, 4, 0], [0, 5, 0, 9]], dtype=np.float32)

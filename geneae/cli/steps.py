@@ -52,7 +52,7 @@ def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tup
     return profiles, expression
 
 
-def open_processes(base: Settings, jobs: int) -> bool:
+def open_grid(base: Settings, jobs: int) -> bool:
     """Start the processes that share every fit of a grid, and say whether this is the one that writes and speaks."""
     if base.devices * base.nodes == 1:
         return True

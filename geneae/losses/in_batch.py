@@ -2,7 +2,7 @@
 
 Notation: s_ij cosine of prediction i and target j, t_ij cosine of the targets i and j. The other profiles of a batch
 are the negatives; there is no list of pairs with a label y: y is +1 for a prediction and its own target, -1 for a
-prediction and the target of another profile. To add a loss, write its function and its line in `NEGATIVE_LOSSES`.
+prediction and the target of another profile. To add a loss, write its function and its line in `IN_BATCH_LOSSES`.
 """
 
 import math
@@ -175,7 +175,7 @@ def _comparing(
     )
 
 
-NEGATIVE_LOSSES = {
+IN_BATCH_LOSSES = {
     "cosine-embedding": _comparing(cosine_embedding, has_pair_margin=True),
     "ranking": _comparing(ranking, has_pair_margin=True, ranks=True),
     "softmax": _comparing(softmax),

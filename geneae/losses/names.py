@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from geneae.losses.in_batch import NEGATIVE_LOSSES
+from geneae.losses.in_batch import IN_BATCH_LOSSES
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import ALIASES, LOSSES, Loss, LossSettings
 from geneae.settings.errors import unknown
@@ -17,7 +17,7 @@ def find_loss(name: str) -> Loss:
 
     An unknown name is answered with the nearest; losses with different centrings of their own are no sum.
     """
-    known = LOSSES | NEGATIVE_LOSSES
+    known = LOSSES | IN_BATCH_LOSSES
     terms = [(weight, ALIASES.get(term, term)) for weight, term in loss_terms(name)]
     for _, term in terms:
         if term not in known:

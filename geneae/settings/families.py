@@ -21,6 +21,6 @@ def keys_of(file: str, dictionary: str) -> tuple[str, ...]:
 
 
 LOSS_NAMES = keys_of("losses/reconstruction.py", "LOSSES")
-NEGATIVE_NAMES = keys_of("losses/in_batch.py", "NEGATIVE_LOSSES")
+IN_BATCH_NAMES = keys_of("losses/in_batch.py", "IN_BATCH_LOSSES")
 OBJECTIVE_NAMES = ("reconstruction", *keys_of("training/selfsupervised.py", "OBJECTIVES"))
 VIEW_NAMES = keys_of("data/augment.py", "VIEWS")

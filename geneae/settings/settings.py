@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from geneae.settings.declaration import COUNT, Limits, declared, described, setting
 from geneae.settings.errors import InputError
-from geneae.settings.families import LOSS_NAMES, NEGATIVE_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
+from geneae.settings.families import IN_BATCH_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
@@ -34,8 +34,8 @@ class Settings:
     loss: str = setting(
         "mse",
         f"Loss of reconstruction: {', '.join(LOSS_NAMES)}; comparing the profiles of a batch: "
-        f"{', '.join(NEGATIVE_NAMES)}; or a weighted sum: cosine+0.1*softmax. See `geneae.losses`.",
-        family=(*LOSS_NAMES, *NEGATIVE_NAMES),
+        f"{', '.join(IN_BATCH_NAMES)}; or a weighted sum: cosine+0.1*softmax. See `geneae.losses`.",
+        family=(*LOSS_NAMES, *IN_BATCH_NAMES),
         metavar="NAME",
     )
     objective: str = setting(

@@ -3,21 +3,21 @@ import pytest
 from reference import counts_matrix, csr
 from scipy import sparse, stats
 
-from geneae.data.count_split import BITS, halves, split_counts
+from geneae.data.count_split import BITS, Splitter, halves
 from geneae.data.preprocess import Expression
 
 MANY = 20_000
 
 
 def split_dense(dense: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    first, second = split_counts(csr(dense), np.random.default_rng(seed))
+    first, second = Splitter(csr(dense)).draw(np.random.default_rng(seed))
     return first.toarray(), second.toarray()
 
 
 def test_halves_are_whole_molecules_that_add_up() -> None:
     counts = counts_matrix(depth=5000)
     counts[3] = 0
-    first, second = split_counts(csr(counts), np.random.default_rng(0))
+    first, second = Splitter(csr(counts)).draw(np.random.default_rng(0))
     np.testing.assert_array_equal(first.toarray() + second.toarray(), counts)
     for half in (first, second):
         assert half.dtype == np.float32
@@ -64,7 +64,7 @@ def test_the_matrix_given_stays_as_it_was() -> None:
     before = matrix.copy()
     for array in (matrix.data, matrix.indices, matrix.indptr):
         array.flags.writeable = False
-    split_counts(matrix, np.random.default_rng(0))
+    Splitter(matrix).draw(np.random.default_rng(0))
     assert (matrix != before).nnz == 0
 
 
@@ -75,7 +75,7 @@ def test_the_generator_decides() -> None:
 
 
 def test_nothing_splits_into_nothing() -> None:
-    first, second = split_counts(csr(np.zeros((3, 4))), np.random.default_rng(0))
+    first, second = Splitter(csr(np.zeros((3, 4)))).draw(np.random.default_rng(0))
     assert first.shape == second.shape == (3, 4)
     assert first.nnz == second.nnz == 0
 

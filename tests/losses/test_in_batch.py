@@ -9,7 +9,7 @@ from reference import ON_COSINES, counts_matrix, csr, dense_normalize, dense_pro
 from starts import KINDS, build, latents, outputs, with_random_biases
 from torch import Tensor
 
-from geneae.losses.in_batch import NEGATIVE_LOSSES, TRIPLET_MARGIN, at_perfection, contrast, hinge, indifference
+from geneae.losses.in_batch import IN_BATCH_LOSSES, TRIPLET_MARGIN, at_perfection, contrast, hinge, indifference
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.settings.errors import InputError
@@ -230,7 +230,7 @@ def test_triplet_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sum_is_the_weighted_sum_of_its_terms() -> None:
     x, y = draw()
     loss = find_loss("cosine + 0.1*softmax+2e-1*mse")
-    terms = [LOSSES["cosine"], NEGATIVE_LOSSES["softmax"], LOSSES["mse"]]
+    terms = [LOSSES["cosine"], IN_BATCH_LOSSES["softmax"], LOSSES["mse"]]
     found = [term.function(products_of(x, y), EXACT) for term in terms]
     torch.testing.assert_close(loss.function(products_of(x, y), EXACT), found[0] + 0.1 * found[1] + 0.2 * found[2])
     assert (loss.needs, loss.is_scale_free, loss.center, loss.has_pair_margin) == ("pairs", False, None, False)
@@ -238,7 +238,7 @@ def test_a_sum_is_the_weighted_sum_of_its_terms() -> None:
     assert find_loss("pearson+ranking").ranks
     assert find_loss("cosine+softmax").is_scale_free
     assert find_loss("cosine+mse").needs == "products"
-    assert find_loss("softmax") is NEGATIVE_LOSSES["softmax"]
+    assert find_loss("softmax") is IN_BATCH_LOSSES["softmax"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_loss_with_negatives_says_what_it_needs() -> None:
 
 
 def test_losses_say_what_they_are_functions_of() -> None:
-    assert {loss.needs for loss in NEGATIVE_LOSSES.values()} == {"pairs"}
+    assert {loss.needs for loss in IN_BATCH_LOSSES.values()} == {"pairs"}
     assert {loss.needs for loss in LOSSES.values()} == {"products"}
 
 

@@ -18,7 +18,7 @@ from geneae.cli.flags import (
     options,
     several,
 )
-from geneae.cli.steps import command_line, is_first, open_processes, run_tasks, say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -66,7 +66,7 @@ def command(
         if len(data) > 1:
             raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
         base = Settings(**fields)
-        say = say_unless(quiet or not open_processes(base, jobs))
+        say = say_unless(quiet or not open_grid(base, jobs))
         from geneae.data.source import Source
         from geneae.fitting.compare import compare_runs
         from geneae.fitting.grid import grid

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, MATRIX_OPTIONS, QUIET, RATE, options, several
-from geneae.cli.steps import command_line, is_first, open_processes, run_tasks, say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -57,7 +57,7 @@ def command(
         decays or (base.weight_decay,),
         seeds,
     )
-    folder, say = Path(output), say_unless(quiet or not open_processes(base, jobs))
+    folder, say = Path(output), say_unless(quiet or not open_grid(base, jobs))
     tasks = sweep_tasks(base, sweep, folder)
     run_tasks(Source(data, layer, use_raw), tasks, Request(command_line()), jobs, folder, say)
     if not is_first():
