@@ -147,7 +147,9 @@ def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
     known = torch.nonzero(labels >= 0)[:, 0]
     miner = TripletMarginMiner(margin, "semihard", distance=LpDistance(normalize_embeddings=False))
     anchor, same, other = (known[index] for index in miner(batch.latent[known].detach(), labels[known]))
-    near, far = ((batch.latent[anchor] - batch.latent[index]).norm(dim=1) for index in (same, other))
+    # the gradient of plain indexing adds on several threads in any order, that of index_select in one
+    first, *others = (batch.latent.index_select(0, index) for index in (anchor, same, other))
+    near, far = ((first - second).norm(dim=1) for second in others)
     total = batch.latent.new_zeros(len(labels)).index_add(0, anchor, torch.relu(near - far + margin))
     return total / torch.bincount(anchor, minlength=len(labels)).clamp(min=1)
 

@@ -14,6 +14,7 @@ from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.settings.errors import InputError
 from geneae.training.batches import Pairs
+from geneae.training.devices import threads
 from geneae.training.monitor import is_hinge_collapsed
 
 EXACT = LossSettings(median_norm=0.0)
@@ -218,6 +219,22 @@ def test_triplet_is_the_mean_over_semi_hard_triplets_of_each_anchor() -> None:
     (gradient,) = torch.autograd.grad(found.sum(), latent)
     assert (gradient[10] == 0).all()
     assert gradient.norm() > 0
+
+
+def test_triplet_has_the_same_gradient_every_time_on_several_threads() -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    draws = torch.Generator().manual_seed(0)
+    latent, labels = torch.randn(256, 32, generator=draws), torch.randint(10, (256,), generator=draws)
+    found = []
+    with threads(2):
+        for _ in range(5):
+            leaf = latent.clone().requires_grad_()
+            products = products_of(latent, latent, latent=leaf, labels=labels)
+            find_loss("triplet").function(products, EXACT).sum().backward()
+            assert leaf.grad is not None
+            found.append(leaf.grad)
+    assert found[0].abs().sum() > 0
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_triplet_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
