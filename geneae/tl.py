@@ -16,7 +16,7 @@ from geneae.models.loadings import loadings
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.training.bar import both, progress_bar
+from geneae.training.progress import both, progress_bar
 
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 

@@ -1,5 +1,6 @@
 """A small simulated world with a known structure, and one fit of it that many tests look at."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,22 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from starts import Data
 
-from geneae import Autoencoder, CosineMetric
+from geneae import Autoencoder, CosineMetric, read_profiles
+from geneae.data.preprocess import fit_preprocess
 
 torch.set_num_threads(1)  # on so little data threads only wait for each other
 
 N_PROFILES, N_GENES, N_PROGRAMMES = 240, 120, 4
 QUICK: dict[str, Any] = {"n_latent": 4, "hidden": 16, "rank": 12, "epochs": 3, "n_splits": 2, "batch_size": 64}
 """Settings of a fit that takes a fraction of a second."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests come first, so that no process waits for another at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def simulate(
@@ -79,3 +88,12 @@ def metric_folder(_counts: anndata.AnnData, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("metric") / "metric"
     CosineMetric(n_components=3, rank=12, epochs=5, batch_size=64).fit(_counts, "kind").save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """100 training and 40 validation profiles of 60 genes; not to be changed."""
+    profiles = read_profiles(simulate(140, 60))
+    preprocess = fit_preprocess(profiles, np.arange(100))
+    expression = preprocess.match(profiles)[0]
+    return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess

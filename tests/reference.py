@@ -1,8 +1,12 @@
 """The dense twin: every profile and prediction as a plain float64 array, as slow as it is plain. Tests only."""
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -11,10 +15,20 @@ from torch import Tensor, nn
 
 from geneae.data.matrix_check import Scan
 from geneae.data.profiles import Profiles
-from geneae.losses.inner_products import InnerProducts
-from geneae.losses.reconstruction import LossSettings
+from geneae.losses.in_batch import IN_BATCH_LOSSES
+from geneae.losses.inner_products import BatchContext, InnerProducts, TargetProducts
+from geneae.losses.reconstruction import LOSSES, LossSettings
+from geneae.losses.sparse_rows import SparseRows
 from geneae.models.cores import SkipCore
 from geneae.models.network import Network
+from geneae.training.batches import Batch
+from geneae.training.objectives import Reconstruction
+
+ON_COSINES = [name for name in IN_BATCH_LOSSES if name != "triplet"]
+"""Losses that compare the cosines of a batch."""
+
+FIVE = np.array([[0, 2, 0, 1], [3, 0, 0, 0], [0, 0, 0, 0], [1, 1, 4, 0], [0, 5, 0, 9]], dtype=np.float32)
+"""Molecules of five profiles and four genes; the third profile has none."""
 
 
 def counts_matrix(n_profiles: int = 30, n_genes: int = 50, seed: int = 0, depth: float = 60.0) -> np.ndarray:
@@ -55,6 +69,28 @@ def profiles_of(dense: np.ndarray, state: str = "counts", genes: list[str] | Non
     return Profiles(csr(dense), names, columns, pd.DataFrame(index=names), scan, "array in memory", "X")
 
 
+def five_profiles(x: Any = FIVE, **fields: Any) -> anndata.AnnData:
+    """Five profiles of four genes, with annotation of several types."""
+    obs = pd.DataFrame(
+        {"donor": pd.Categorical(["a", "b", "a", "b", "c"]), "age": [1.5, 2, 3, 4, 5], "note": list("vwxyz")},
+        index=[f"cell{i}" for i in range(5)],
+    )
+    return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(4)]), **fields)
+
+
+def assert_same_profiles(found: Profiles, expected: Profiles) -> None:
+    """The same matrix, stored alike, names, state and fingerprint."""
+    assert found.matrix.dtype == np.float32
+    assert found.matrix.indices.dtype == np.int32
+    assert found.matrix.has_canonical_format
+    np.testing.assert_array_equal(found.matrix.indptr, expected.matrix.indptr)
+    np.testing.assert_array_equal(found.matrix.indices, expected.matrix.indices)
+    np.testing.assert_array_equal(found.matrix.data, expected.matrix.data)
+    assert list(found.names) == list(expected.names)
+    assert list(found.genes) == list(expected.genes)
+    assert (found.state, found.fingerprint) == (expected.state, expected.fingerprint)
+
+
 def centred(x: Tensor, center: str, mean: Tensor | None = None) -> Tensor:
     """Dense profiles after centring."""
     if center == "gene":
@@ -67,6 +103,26 @@ def dense_products(x: Tensor, y: Tensor, center: str = "none", mean: Tensor | No
     """The three inner products from dense targets x and predictions y."""
     x, y = centred(x, center, mean), centred(y, center, mean)
     return InnerProducts((x * y).sum(1), (x * x).sum(1), (y * y).sum(1), x.shape[1])
+
+
+def products_of(
+    x: Tensor, y: Tensor, center: str = "none", mean: Tensor | None = None, **others: Tensor | float
+) -> InnerProducts:
+    """Inner products with those of all pairs, from dense targets and predictions."""
+    found = dense_products(x, y, center, mean)
+    x, y = centred(x, center, mean), centred(y, center, mean)
+    latent = others.pop("latent", torch.zeros(len(x), 2, dtype=x.dtype))
+    assert isinstance(latent, Tensor)
+    return replace(found, batch=BatchContext(y @ x.T, x @ x.T, latent, **others))  # type: ignore[arg-type]
+
+
+def reconstruct(
+    network: Network, inputs: Tensor | SparseRows, target: TargetProducts | SparseRows, *centers: str
+) -> tuple[dict[str, InnerProducts], Tensor]:
+    """Plain inner products by centring, and the latents, as the package makes them of targets and predictions."""
+    objective = Reconstruction(LOSSES["mse"], "none", LossSettings())
+    found = objective.reconstruct(network, Batch(inputs, target), centers)
+    return found.plain, found.latent
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -138,3 +194,28 @@ def _affine(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
     return _affine(mlp[3], torch.relu(_affine(mlp[0], x)))
+
+
+def pairwise(*parameters: Sequence[Any], is_allowed: Callable[..., bool] = lambda *_: True) -> list[tuple[Any, ...]]:
+    """A few rows of the product of some parameters that hold every pair of values of any two of them.
+
+    Rows that are not allowed are left out, and so are pairs that no allowed row has. The same rows every time.
+    """
+    sizes = (range(len(values)) for values in parameters)
+    rows = {places: _row(parameters, places) for places in itertools.product(*sizes)}
+    left = {places: _pairs(places) for places, row in rows.items() if is_allowed(*row)}
+    missing, chosen = set().union(*left.values()), []
+    while missing:
+        best = max(left, key=lambda places: len(left[places] & missing))  # the first of the best
+        chosen.append(rows[best])
+        missing -= left[best]
+    return chosen
+
+
+def _row(parameters: Sequence[Sequence[Any]], places: tuple[int, ...]) -> tuple[Any, ...]:
+    return tuple(values[place] for values, place in zip(parameters, places, strict=True))
+
+
+def _pairs(places: tuple[int, ...]) -> set[tuple[tuple[int, int], tuple[int, int]]]:
+    """Of each two parameters: which they are and which value each has."""
+    return set(itertools.combinations(enumerate(places), 2))

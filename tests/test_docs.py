@@ -38,6 +38,7 @@ def outputs() -> list[Any]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_without_a_warning(outputs: list[Any]) -> None:
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     said = "".join(output.text for output in outputs if output.get("name") == "stdout")
@@ -47,6 +48,7 @@ def test_the_notebook_runs_without_a_warning(outputs: list[Any]) -> None:
     assert [name in tables[1] for name in ("model", "shrunken_pca", "pca", "mean_profile")] == [True] * 4
 
 
+@pytest.mark.slow
 def test_the_notebook_draws_its_figures(outputs: list[Any]) -> None:
     figures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(figures) == 5
@@ -55,6 +57,7 @@ def test_the_notebook_draws_its_figures(outputs: list[Any]) -> None:
             assert np.asarray(image.convert("L")).std() > 5  # an empty one has 0
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_file_and_no_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error::UserWarning", str(ROOT / "docs" / "reference.py"), "-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

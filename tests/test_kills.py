@@ -21,6 +21,7 @@ def result() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_to_the_same_folder(result: dict[str, Any]) -> None:
     assert result["wrong"] == {}
     assert result["identical"] == 3
@@ -29,6 +30,7 @@ def test_killed_runs_go_on_to_the_same_folder(result: dict[str, Any]) -> None:
     assert result["left"] == []
 
 
+@pytest.mark.slow
 def test_a_signal_ends_with_its_code_and_a_word_how_to_go_on(result: dict[str, Any]) -> None:
     stopped = result["stopped"]["SIGTERM"]
     assert stopped["code"] == 143

@@ -2,10 +2,12 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from odd_inputs import KINDS, Case, attempt, cases
 
 
+@pytest.mark.slow
 def test_an_odd_input_fits_or_is_one_clear_error() -> None:
     """A short run of workflows/fuzz.py; among its inputs are enough that fit, and errors of several kinds."""
     tried: Counter[str] = Counter()

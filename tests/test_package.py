@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 import geneae
-from geneae.losses.in_batch import NEGATIVE_LOSSES
-from geneae.losses.reconstruction import LOSSES
-from geneae.settings.settings import LOSS_NAMES, NEGATIVE_NAMES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geneae"
@@ -106,11 +103,6 @@ def test_public_names_are_the_promised_ones() -> None:
 
 def test_the_version_is_that_of_the_installed_package() -> None:
     assert geneae.__version__ == version("geneae")
-
-
-def test_the_names_in_settings_are_those_of_the_losses() -> None:
-    assert tuple(LOSSES) == LOSS_NAMES
-    assert tuple(NEGATIVE_LOSSES) == NEGATIVE_NAMES
 
 
 def imported(path: Path) -> set[str]:

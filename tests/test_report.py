@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from geneae.data.permuted import NULLS
-from geneae.evaluation.comparison import compare_arms
+from geneae.evaluation.comparison import compare_configurations
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.autoencoder import Autoencoder
 from geneae.fitting.compare import gather
@@ -151,8 +151,8 @@ def write_runs(folder: Path, losses: list[str], n_seeds: int = 1, **changes: Any
 
 def compare(runs: list[Run]) -> pd.DataFrame:
     for run in runs:  # losses of made-up names
-        run.config["settings"]["loss"] = run.arm if run.arm in LOSS_SHIFT else "mse"
-    return compare_arms(gather(runs, "test"), "test")
+        run.config["settings"]["loss"] = run.configuration if run.configuration in LOSS_SHIFT else "mse"
+    return compare_configurations(gather(runs, "test"), "test")
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], str, P
 def test_a_run_is_read_to_the_last_bit_and_names_stay_text(tmp_path: Path) -> None:
     folder, metrics = write_run(tmp_path / "run", names=["NA", "1", "", "nan"], label=["", "1"])
     run = read_run(folder)
-    assert run.arm == "mse"
+    assert run.configuration == "mse"
     assert run.name == "run"
-    assert read_run(folder, "wide").arm == "wide"
+    assert read_run(folder, "wide").configuration == "wide"
     assert list(run.profiles["profile"]) == ["NA", "1", "", "nan"]
     assert list(run.profiles["label"]) == ["", "1", "", "1"]
     assert (run.metrics["value"].to_numpy() == metrics["value"].to_numpy()).all()
@@ -269,7 +269,7 @@ def test_numbers_of_seeds_are_mean_and_deviation(compared: tuple[list[Run], pd.D
     runs, _, html = compared
     table = Page(html).table("Test")
     for arm in LOSS_SHIFT:
-        several = [run.metrics for run in runs if run.arm == arm]
+        several = [run.metrics for run in runs if run.configuration == arm]
         rows = pd.concat(several).query(f"model == 'model' and split == 'test' and metric == '{HELD_OUT}'")
         values = rows.loc[rows["statistic"] == "mean", "value"]
         assert float(table.loc[arm, "held-out cosine\xa0↑"]) == pytest.approx(values.mean(), abs=1e-15)
@@ -315,7 +315,7 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
 def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     runs, _, html = compared
     table = Page(html).table("The 20 test profiles of lowest held-out cosine (mean over arms and seeds)")
-    every = pd.concat([run.profiles.assign(arm=run.arm) for run in runs]).query("split == 'test'")
+    every = pd.concat([run.profiles.assign(arm=run.configuration) for run in runs]).query("split == 'test'")
     by_arm = every.pivot_table(HELD_OUT, "profile", "arm")
     expected = by_arm[list(LOSS_SHIFT)].mean(axis=1).sort_values().index[:20]
     assert list(table.index) == list(expected)
@@ -369,7 +369,7 @@ def test_sections_and_figures(compared: tuple[list[Run], pd.DataFrame, str]) -> 
 def test_text_alternatives_carry_the_numbers(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     runs, paired, html = compared
     alternatives = [str(found["alt"]) for tag, found in Page(html).elements if tag == "img"]
-    profiles = pd.concat([run.profiles for run in runs if run.arm == "cosine"]).query("split == 'test'")
+    profiles = pd.concat([run.profiles for run in runs if run.configuration == "cosine"]).query("split == 'test'")
     mean = profiles.groupby("profile")[HELD_OUT].mean().mean()
     assert f"cosine: mean {mean:.4f}" in alternatives[3]
     assert "noise ceiling 0.8700" in alternatives[3]
@@ -415,7 +415,6 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
     assert "It has learned nothing." not in calm
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.usefixtures("no_pictures")
 def test_the_ceiling_is_said_to_be_too_high_where_noise_is_not_poisson(tmp_path: Path) -> None:
     html = render_report(write_runs(tmp_path, ["mse"]), ANSWER)
@@ -591,7 +590,7 @@ def test_a_run_is_called_by_what_it_learns_by(tmp_path: Path) -> None:
     ):
         config["settings"]["objective"], config["network"]["has_decoder"] = objective, has_decoder
         (folder / "config.json").write_text(json.dumps(config))
-        assert read_run(folder).arm == arm
+        assert read_run(folder).configuration == arm
 
 
 BROWSER = next(

@@ -1,10 +1,14 @@
 """What the commands print at the end: tables and sentences."""
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
@@ -16,6 +20,9 @@ from geneae.evaluation.table import CEILING, SHOWN, header_of
 from geneae.fitting.metric_comparison import WAYS
 
 SPLITS = ("validation", "test")
+
+
+WIDEST = 10_000  # characters: files and pipes have no edge
 
 
 def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
@@ -90,14 +97,16 @@ def accuracy_table(table: pd.DataFrame) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Lines with the first column to the left, all others to the right."""
-    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
-    return [
-        (
-            f"{cells[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells[1:], widths[1:], strict=True))
-        ).rstrip()
-        for cells in rows
-    ]
+    """Lines with the first column to the left, all others to the right; never wrapped, and without colours."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="left", no_wrap=True)
+    for _ in rows[0][1:]:
+        table.add_column(justify="right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    written = io.StringIO()
+    Console(file=written, width=WIDEST, color_system=None).print(table)
+    return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
 def inspection_table(inspection: Inspection) -> str:

@@ -103,8 +103,6 @@ class ViewKind:
 
     amount: float
     """How much, where the user does not say."""
-    summary: str
-    """One line for `--help`; it says what the amount is."""
     change: Callable[[sparse.csr_matrix, float, np.random.Generator, np.ndarray], sparse.csr_matrix] | None = None
     """Of normalised profiles, by amount, generator and the deviations of the genes; None for `thin`, which is of
     counts."""
@@ -116,11 +114,11 @@ THIN = "thin"
 
 
 VIEWS = {
-    THIN: ViewKind(0.3, "keep a share of the molecules, drawn from the amount to 1"),
-    "mask": ViewKind(0.3, "set a share of the genes to zero", mask),
-    "noise": ViewKind(0.2, "add noise of so many deviations of the gene to what is not zero", add_noise, math.inf),
-    "crossover": ViewKind(0.25, "take a share of the genes from another profile", cross_over),
-    "swap": ViewKind(0.1, "exchange the values of a share of the genes", swap),
+    "thin": ViewKind(0.3),
+    "mask": ViewKind(0.3, mask),
+    "noise": ViewKind(0.2, add_noise, math.inf),
+    "crossover": ViewKind(0.25, cross_over),
+    "swap": ViewKind(0.1, swap),
 }
 
 

@@ -76,11 +76,6 @@ def join_parts(parts: list[Part], like: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix((values, genes, ends), shape=like.shape)
 
 
-def split_counts(counts: sparse.csr_matrix, rng: np.random.Generator) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Put every molecule into one of two halves at random, see `Splitter`."""
-    return Splitter(counts).draw(rng)
-
-
 def halves(expression: Expression, rng: np.random.Generator) -> tuple[Expression, Expression]:
     """Two random halves of the molecules; each is compared with half the molecules of the whole profile."""
     return draw_halves(Splitter(expression.rows), expression.totals, rng)

@@ -23,8 +23,8 @@ COMPARED = {name: facts for name, facts in METRIC_FACTS.items() if facts.is_by_p
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
-    """One choice of loss, cut and latent, run with several seeds on one split."""
+class Configuration:
+    """One choice of objective, loss, cut and latent (`arm` in tables), run with several seeds on one split."""
 
     name: str
     """Name in tables."""
@@ -41,8 +41,8 @@ class Arm:
         return find_loss(self.loss).is_scale_free
 
 
-def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
-    """Paired differences of every arm to the first.
+def compare_configurations(configurations: list[Configuration], split: str, seed: int = 0) -> pd.DataFrame:
+    """Paired differences between every configuration and the first.
 
     For each metric the difference is taken profile by profile and seed by seed; interval and p value come from a
     bootstrap over profiles and seeds, so that they hold for other profiles and other seeds. p values are corrected over
@@ -51,8 +51,8 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
 
     Parameters
     ----------
-    arms
-        At least two, with the same profiles and seeds.
+    configurations
+        At least two, the reference first, with the same profiles and seeds.
     split
         Split, a column of the table.
     seed
@@ -63,22 +63,29 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
     arm, reference, split, metric, difference, low, high, p, p_holm, verdict, n_profiles, n_seeds, better.
     """
     rows = []
-    for arm in arms[1:]:
+    reference, *others = configurations
+    for other in others:
         for metric, facts in COMPARED.items():
-            differences = _differences(arms[0], arm, metric)
+            differences = _differences(reference, other, metric)
             if differences.size:
                 better = facts.better
-                floor = SAME if better == "higher" else SAME_SHARE * _mean(arms[0], metric)
+                floor = SAME if better == "higher" else SAME_SHARE * _mean(reference, metric)
                 rows.append(
-                    (arm.name, metric, *bootstrap_interval(differences, seed), *differences.shape[::-1], better, floor)
+                    (
+                        other.name,
+                        metric,
+                        *bootstrap_interval(differences, seed),
+                        *differences.shape[::-1],
+                        better,
+                        floor,
+                    )
                 )
     columns = ["arm", "metric", "difference", "low", "high", "p", "n_profiles", "n_seeds", "better", "floor"]
     table = pd.DataFrame(rows, columns=columns)
-    scale_free = [arm.name for arm in arms[1:] if arm.is_scale_free or arms[0].is_scale_free]
-    raw = table["metric"].isin([name for name, facts in COMPARED.items() if facts.sees_length]) & table["arm"].isin(
-        scale_free
-    )
-    centred_otherwise = [arm.name for arm in arms[1:] if arm.center != arms[0].center]
+    scale_free = [other.name for other in others if other.is_scale_free or reference.is_scale_free]
+    sees_length = [name for name, facts in COMPARED.items() if facts.sees_length]
+    raw = table["metric"].isin(sees_length) & table["arm"].isin(scale_free)
+    centred_otherwise = [other.name for other in others if other.center != reference.center]
     raw |= (table["metric"] == "rescaled_mse") & table["arm"].isin(centred_otherwise)
     table.loc[raw, "p"] = np.nan
     table["p_holm"] = holm(table["p"].to_numpy(float))
@@ -88,23 +95,23 @@ def compare_arms(arms: list[Arm], split: str, seed: int = 0) -> pd.DataFrame:
             raw, table["difference"], table["p_holm"], table["better"], table["floor"], strict=True
         )
     ]
-    table.insert(1, "reference", arms[0].name)
+    table.insert(1, "reference", reference.name)
     table.insert(2, "split", split)
     order = ["arm", "reference", "split", "metric", "difference", "low", "high", "p", "p_holm", "verdict"]
     return table[[*order, "n_profiles", "n_seeds", "better"]]
 
 
-def _differences(reference: Arm, arm: Arm, metric: str) -> np.ndarray:
-    """(n_seeds, n_profiles) arm minus reference, for the profiles that have a value everywhere."""
-    if not all(metric in table for of in (arm, reference) for table in of.profiles.values()):
+def _differences(reference: Configuration, other: Configuration, metric: str) -> np.ndarray:
+    """(n_seeds, n_profiles) other minus reference, for profiles with a value in every run; empty without the metric."""
+    if not all(metric in table for of in (other, reference) for table in of.profiles.values()):
         return np.empty((0, 0))
-    by_seed = [arm.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(arm.profiles)]
+    by_seed = [other.profiles[seed][metric] - reference.profiles[seed][metric] for seed in sorted(other.profiles)]
     return np.asarray(pd.concat(by_seed, axis=1).dropna().to_numpy(float).T)
 
 
-def _mean(arm: Arm, metric: str) -> float:
-    """Over profiles and seeds."""
-    return float(np.nanmean([table[metric].to_numpy(float) for table in arm.profiles.values()]))
+def _mean(configuration: Configuration, metric: str) -> float:
+    """Mean over profiles and seeds."""
+    return float(np.nanmean([table[metric].to_numpy(float) for table in configuration.profiles.values()]))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -124,12 +131,12 @@ def _verdict(difference: float, p: float, better: str, floor: float) -> str:
 
 
 def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
-    """How much each arm depends on its seed.
+    """Dependence of each configuration on its seed.
 
     Parameters
     ----------
     metrics
-        `metrics.csv` of all runs, with their arm.
+        `metrics.csv` of all runs, with a column `arm`.
     split
         `test` or `validation`.
 
@@ -160,7 +167,7 @@ def seed_table(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def seed_sentence(seeds: pd.DataFrame) -> str:
-    """What is to be said of arms that depend on their seed, or fail with every one; empty where there are none."""
+    """Sentences on configurations that depend on their seed or fail with every seed; empty where there are none."""
     firing = seeds[seeds["fires"] & (seeds["n_seeds"] > 1)].to_dict("records")
     found = {}
     for row in firing:
@@ -184,13 +191,13 @@ def seed_sentence(seeds: pd.DataFrame) -> str:
 
 
 def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
-    """Two sentences: which arms are better or worse than the first on the metric that counts, and by how much; and
-    where the first stands between baselines and ceiling.
+    """Two sentences: which configurations are better or worse than the first on the metric that counts, and by how
+    much; and where the first stands between baselines and ceiling.
 
     Parameters
     ----------
     paired
-        As `compare_arms` gives it.
+        Result of `compare_configurations`.
     metrics
         Long table of all runs, with a column `arm`.
     """
@@ -215,10 +222,10 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     )
 
 
-def standing(metrics: pd.DataFrame, arm: str, split: str, metric: str) -> str:
-    """Where an arm stands: beside mean profile, PCA, shrunken PCA and the noise ceiling."""
-    rows = metrics[(metrics["arm"] == arm) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
+def standing(metrics: pd.DataFrame, configuration: str, split: str, metric: str) -> str:
+    """Sentence that places a configuration next to mean profile, PCA, shrunken PCA and the noise ceiling."""
+    rows = metrics[(metrics["arm"] == configuration) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
     own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()} | {CEILING.title: ("model", "ceiling")}
     means = rows.groupby(["model", "metric"])["value"].mean()
     beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
-    return f"{arm} itself has {means['model', metric]:.4f} ({', '.join(beside)})."
+    return f"{configuration} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

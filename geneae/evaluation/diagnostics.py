@@ -296,7 +296,7 @@ def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
 def _retrieval(model: Model, matrix: sparse.csr_matrix, hidden: Tensor) -> Diagnostic:
     """Median rank, from 0 (best) to 1 (worst), of the own profile among all, by cosine with the reconstruction."""
     n_profiles = matrix.shape[0]
-    projection = model.network.project(sparse_rows(matrix), model.shift(is_half=False))
+    projection = model.network.decoder(model.shift(is_half=False)).project(sparse_rows(matrix))
     cosines = (hidden @ projection.weight.T + projection.offset) / projection.squared.sqrt().clamp(min=1e-12)
     own = cosines.diagonal()
     rank = float(((cosines > own[:, None]).sum(1).double() / max(1, n_profiles - 1)).median())

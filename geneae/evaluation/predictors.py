@@ -9,9 +9,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.losses.inner_products import InnerProducts, LinearOutput, Projection, inner_products
+from geneae.losses.inner_products import InnerProducts, TargetProducts
 from geneae.losses.sparse_rows import SparseRows, sparse_rows
 from geneae.models.baselines import Frame
+from geneae.models.decoders import Decoder
 from geneae.models.model import Model
 from geneae.models.network import Network
 
@@ -26,11 +27,11 @@ Products = dict[str, dict[str, InnerProducts]]
 class Predictor:
     """A network or a baseline as a predictor of profiles."""
 
-    output: LinearOutput
-    """The last layer."""
-    project: Callable[[SparseRows], Projection]
-    """Function that computes the products of profiles with the last layer."""
-    predict: Callable[[SparseRows, Projection], Tensor]
+    decoder: Decoder
+    """The decoder, from hidden values to genes."""
+    project: Callable[[SparseRows], TargetProducts]
+    """Function that computes the products of profiles with the decoder."""
+    predict: Callable[[SparseRows, TargetProducts], Tensor]
     """Function that computes (n_profiles, n) hidden values from inputs and their products."""
     basis: int
     """Identifier, equal for predictors whose products are the same."""
@@ -52,9 +53,10 @@ def predictors(model: Model, is_half: bool) -> dict[str, Predictor]:
 
 
 def _free(network: Network, shift: Tensor | None) -> Predictor:
+    decoder = network.decoder(shift)
     return Predictor(
-        network.output(shift),
-        lambda rows: network.project(rows, shift),
+        decoder,
+        decoder.project,
         lambda rows, _: network.decode(network.encode(network.scores(rows, shift))),
         id(network),
     )
@@ -65,10 +67,10 @@ def _in_basis(network: Network, shift: Tensor | None, frames: dict[str, tuple[Fr
     own = Frame(network.components, network.mean if shift is None else network.mean + shift)
     at = next((other for other, _ in frames.values() if _is_same(own, other)), own)
 
-    def predict(_: SparseRows, inputs: Projection) -> Tensor:
+    def predict(_: SparseRows, inputs: TargetProducts) -> Tensor:
         return network.decode(network.encode(at.predict(inputs, 1 / network.deviation)))
 
-    return Predictor(at.output(), at.project, predict, id(at))
+    return _at(at, predict)
 
 
 def _is_same(one: Frame, other: Frame) -> bool:
@@ -81,7 +83,12 @@ def linear_predictors(frames: dict[str, tuple[Frame, Tensor]]) -> dict[str, Pred
 
 
 def _linear(at: Frame, factors: Tensor) -> Predictor:
-    return Predictor(at.output(), at.project, lambda _, inputs: at.predict(inputs, factors), id(at))
+    return _at(at, lambda _, inputs: at.predict(inputs, factors))
+
+
+def _at(at: Frame, predict: Callable[[SparseRows, TargetProducts], Tensor]) -> Predictor:
+    decoder = at.decoder()
+    return Predictor(decoder, decoder.project, predict, id(at))
 
 
 @torch.no_grad()
@@ -103,11 +110,11 @@ def products_of(
     -------
     Inner products for each block that predictions are made from.
     """
-    dtype = next(iter(models.values())).output.weight_offset.dtype
+    dtype = next(iter(models.values())).decoder.dtype
     parts: list[list[Products]] = [[] for _ in blocks]
     for start in range(0, blocks[0].shape[0], CHUNK):
         rows = [sparse_rows(block[start : start + CHUNK]).to("cpu", dtype) for block in blocks]
-        projections: dict[int, list[Projection]] = {}
+        projections: dict[int, list[TargetProducts]] = {}
         for by_chunk in parts:
             by_chunk.append({name: {} for name in models})
         for name, model in models.items():
@@ -116,7 +123,7 @@ def products_of(
             known = projections[model.basis]
             for by_chunk, given, source, target in zip(parts, rows, known, known[::-1], strict=True):
                 hidden = model.predict(given, source)
-                by_chunk[-1][name] = {c: inner_products(target, model.output, hidden, c) for c in centers}
+                by_chunk[-1][name] = model.decoder.products(hidden, target, centers)
     return [join_chunks(by_chunk) for by_chunk in parts]
 
 

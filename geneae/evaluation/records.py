@@ -1,7 +1,6 @@
 """Numbers of models on the same profiles, and words for the differences between them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,10 +68,3 @@ def paired_difference(
     if len(differences) < 2:
         return float(differences.mean()) if len(differences) else float("nan"), float("nan"), differences
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences))), differences
-
-
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `profiles.csv` (the model alone) and `metrics.csv` (model and baselines)."""
-    table = evaluation.profiles
-    table[table["model"] == "model"].drop(columns="model").to_csv(folder / "profiles.csv", index=False)
-    evaluation.metrics.to_csv(folder / "metrics.csv", index=False)

@@ -1,5 +1,6 @@
 """`Autoencoder`: the whole of geneae in the manners of scikit-learn."""
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,28 +14,31 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
-from geneae.data.permuted import NULLS
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.diagnostics import against_null, to_table
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
-from geneae.evaluation.records import HELD_OUT, write_evaluation
-from geneae.fitting.fit import fit
-from geneae.folders.card import FILE as CARD
-from geneae.folders.card import model_card
-from geneae.folders.model import load_model, save_model
+from geneae.evaluation.records import HELD_OUT
+from geneae.fitting.fitted import fit_with_nulls, run_of
+from geneae.folders.model import load_model
 from geneae.folders.outputs import new_folder
+from geneae.folders.run import write_run
 from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
-from geneae.settings.errors import InputError
+from geneae.settings.errors import InputError, did_you_mean
 from geneae.settings.settings import Settings
-from geneae.settings.toml import FILE as SETTINGS
-from geneae.settings.toml import flags_of, to_toml
 from geneae.training.devices import is_first
 
 DEFAULTS = Settings()
 ARRAY = "array in memory"  # source of profiles whose genes have no names
+
+
+def _signature() -> inspect.Signature:
+    """That of a constructor with a keyword for each field of `Settings`; `loss` may be given by position."""
+    loss, *others = inspect.signature(Settings).parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in others]
+    return inspect.Signature([own, loss, *by_name], return_annotation=None)
 
 
 class Autoencoder(TransformerMixin, BaseEstimator):
@@ -66,102 +70,15 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         What came of the fit, in sentences.
     """
 
-    def __init__(
-        self,
-        loss: str = DEFAULTS.loss,
-        *,
-        objective: str = DEFAULTS.objective,
-        views: str = DEFAULTS.views,
-        agreement: float = DEFAULTS.agreement,
-        label: str | None = DEFAULTS.label,
-        batch_key: str | None = DEFAULTS.batch_key,
-        n_latent: int = DEFAULTS.n_latent,
-        hidden: int = DEFAULTS.hidden,
-        basis: str = DEFAULTS.basis,
-        rank: int = DEFAULTS.rank,
-        init: str = DEFAULTS.init,
-        target: str = DEFAULTS.target,
-        center: str = DEFAULTS.center,
-        metric: str | None = DEFAULTS.metric,
-        alpha: float = DEFAULTS.alpha,
-        beta: float = DEFAULTS.beta,
-        gamma: float = DEFAULTS.gamma,
-        margin: float | None = DEFAULTS.margin,
-        negatives: str = DEFAULTS.negatives,
-        temperature: float = DEFAULTS.temperature,
-        latent_norm: bool = DEFAULTS.latent_norm,
-        cut: float = DEFAULTS.cut,
-        cut_where: str = DEFAULTS.cut_where,
-        cut_bias: str = DEFAULTS.cut_bias,
-        target_norm: float | None = DEFAULTS.target_norm,
-        grad_scale: float = DEFAULTS.grad_scale,
-        optimizer: str = DEFAULTS.optimizer,
-        n_top_genes: int | None = DEFAULTS.n_top_genes,
-        scale: bool = DEFAULTS.scale,
-        dropout: float = DEFAULTS.dropout,
-        n_splits: int | None = DEFAULTS.n_splits,
-        epochs: int = DEFAULTS.epochs,
-        patience: int = DEFAULTS.patience,
-        batch_size: int = DEFAULTS.batch_size,
-        learning_rate: float = DEFAULTS.learning_rate,
-        weight_decay: float = DEFAULTS.weight_decay,
-        validation: float = DEFAULTS.validation,
-        test: float = DEFAULTS.test,
-        group: str | None = DEFAULTS.group,
-        stratify: str | None = DEFAULTS.stratify,
-        seed: int = DEFAULTS.seed,
-        split_seed: int | None = DEFAULTS.split_seed,
-        device: str = DEFAULTS.device,
-        precision: str = DEFAULTS.precision,
-        devices: int = DEFAULTS.devices,
-        nodes: int = DEFAULTS.nodes,
-    ) -> None:
-        self.loss = loss
-        self.objective = objective
-        self.views = views
-        self.agreement = agreement
-        self.label = label
-        self.batch_key = batch_key
-        self.n_latent = n_latent
-        self.hidden = hidden
-        self.basis = basis
-        self.rank = rank
-        self.init = init
-        self.target = target
-        self.center = center
-        self.metric = metric
-        self.alpha = alpha
-        self.beta = beta
-        self.gamma = gamma
-        self.margin = margin
-        self.negatives = negatives
-        self.temperature = temperature
-        self.latent_norm = latent_norm
-        self.cut = cut
-        self.cut_where = cut_where
-        self.cut_bias = cut_bias
-        self.target_norm = target_norm
-        self.grad_scale = grad_scale
-        self.optimizer = optimizer
-        self.n_top_genes = n_top_genes
-        self.scale = scale
-        self.dropout = dropout
-        self.n_splits = n_splits
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation = validation
-        self.test = test
-        self.group = group
-        self.stratify = stratify
-        self.seed = seed
-        self.split_seed = split_seed
-        self.device = device
-        self.precision = precision
-        self.devices = devices
-        self.nodes = nodes
+    def __init__(self, loss: str = DEFAULTS.loss, **settings: Any) -> None:
+        for name in settings:
+            if name not in vars(DEFAULTS):
+                hint = did_you_mean(name, vars(DEFAULTS))
+                raise TypeError(f"Autoencoder.__init__() got an unexpected keyword argument '{name}'{hint}")
+        self.__dict__.update(vars(DEFAULTS) | settings | {"loss": loss})
+
+    # scikit-learn, help() and the API reference read the names and defaults of all settings from it.
+    __init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
     def fit(
         self,
@@ -201,17 +118,12 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         settings = Settings(**self.get_params())
         profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
         folder = None if checkpoint is None else Path(checkpoint)
-        fitted = fit(profiles, settings, on_epoch, None, folder, resume)
+        fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
+        self._fitted = fitted
         self.model_, self.split_ = fitted.model, fitted.split
         self.history_, self.evaluation_ = fitted.history, fitted.evaluation
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
         self.conclusion_ = fitted.conclusion
-        for name in NULLS if null else ():
-            without = fit(profiles, settings, on_epoch, name, folder, resume)
-            judged = against_null(
-                fitted.evaluation, without.evaluation, name, "test" if settings.test else "validation"
-            )
-            self.diagnostics_ = pd.concat([self.diagnostics_, to_table(judged)], ignore_index=True)
         self.n_features_in_ = profiles.n_genes
         self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         if profiles.source != ARRAY:
@@ -285,10 +197,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """gene, mean, correlation over these profiles: `genewise_` for other data."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
 
-    def save(
-        self, folder: str | Path, *, overwrite: bool = False, and_then: Callable[[Path], None] | None = None
-    ) -> None:
-        """Write the model folder; whole, or not at all. `and_then` may add files before it takes its name.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the run folder, complete or not at all; of a model that was loaded, without the tables of its fit.
 
         Of several processes that have trained it only the first writes.
         """
@@ -296,20 +206,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         if not is_first():
             return
         with new_folder(Path(folder), overwrite) as partial:
-            save_model(model, partial)
-            metrics = self.evaluation_.metrics if hasattr(self, "evaluation_") else None
-            (partial / CARD).write_text(model_card(model, metrics), encoding="utf-8")
-            (partial / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
-            if hasattr(self, "history_"):
-                table = pd.DataFrame({"profile": self.split_.index, "split": self.split_.to_numpy()})
-                table.to_csv(partial / "split.csv", index=False)
-                self.history_.to_csv(partial / "history.csv", index=False)
-                if len(self.genewise_):
-                    self.genewise_.to_csv(partial / "genewise.csv", index=False)
-                self.diagnostics_.to_csv(partial / "diagnostics.csv", index=False)
-                write_evaluation(self.evaluation_, partial)
-            if and_then is not None:
-                and_then(partial)
+            write_run(partial, model, run_of(self._fitted) if hasattr(self, "_fitted") else None)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Autoencoder":

@@ -58,7 +58,7 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
             f"--target-norm needs --objective reconstruction; found --objective {settings.objective}. Leave out one of "
             "them."
         )
-    if name is not None and is_reconstructed and find_loss(settings.loss).compares:
+    if name is not None and is_reconstructed and find_loss(settings.loss).needs == "pairs":
         raise InputError(
             f"loss {settings.loss} compares the profiles of a mini-batch, and so does objective {settings.objective}. "
             "Use another loss, or --objective reconstruction."

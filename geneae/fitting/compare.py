@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from geneae.evaluation.comparison import Arm, answer, compare_arms, seed_sentence, seed_table
+from geneae.evaluation.comparison import Configuration, answer, compare_configurations, seed_sentence, seed_table
 from geneae.fitting.grid import shown_setting
 from geneae.fitting.runs import REPORT, judged_split
 from geneae.folders.locks import only_writer
@@ -36,22 +36,22 @@ def compare_runs(
     Parameters
     ----------
     folders
-        Run folders; the arm of the first is what the others are compared with.
+        Run folders; the configuration of the first is what the others are compared with.
     output
         Folder to write into; made if need be.
     names
-        Arm by folder; by default named by the settings in which the folders differ.
+        Configuration by folder; by default named by the settings in which the folders differ.
     color
         Column of `obs` that the profiles of all folders must be labelled by.
     """
     folders = list(folders)
     check_same(folders, color)
-    names = names or arm_names(folders)
+    names = names or configuration_names(folders)
     runs = [read_run(folder, names[folder]) for folder in folders]
     split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
-    arms = gather(runs, split)
-    paired = compare_arms(arms, split) if len(arms) > 1 else None
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    configurations = gather(runs, split)
+    paired = compare_configurations(configurations, split) if len(configurations) > 1 else None
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
     said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
     seeds = seed_table(metrics, split)
     said += seed_sentence(seeds)
@@ -67,16 +67,18 @@ def compare_runs(
     return said
 
 
-def gather(runs: list[Run], split: str) -> list[Arm]:
-    """Runs by arm, in order of appearance; every arm must have the same seeds."""
-    arms: dict[str, Arm] = {}
+def gather(runs: list[Run], split: str) -> list[Configuration]:
+    """Runs by configuration, in order of appearance; every one must have the same seeds."""
+    configurations: dict[str, Configuration] = {}
     for run in runs:
-        arm = arms.setdefault(run.arm, Arm(run.arm, str(run.config["settings"]["loss"]), {}, str(run.config["center"])))
+        name = run.configuration
+        new = Configuration(name, str(run.config["settings"]["loss"]), {}, str(run.config["center"]))
+        configuration = configurations.setdefault(name, new)
         seed = int(run.config["seed"])
-        if seed in arm.profiles:
-            raise InputError(f"two runs of arm '{run.arm}' have seed {seed}. Leave one out.")
-        arm.profiles[seed] = run.profiles[run.profiles["split"] == split].set_index("profile")
-    seeds = {name: sorted(arm.profiles) for name, arm in arms.items()}
+        if seed in configuration.profiles:
+            raise InputError(f"two runs of arm '{name}' have seed {seed}. Leave one out.")
+        configuration.profiles[seed] = run.profiles[run.profiles["split"] == split].set_index("profile")
+    seeds = {name: sorted(configuration.profiles) for name, configuration in configurations.items()}
     first = next(iter(seeds))
     for name, found in seeds.items():
         if found != seeds[first]:
@@ -84,7 +86,7 @@ def gather(runs: list[Run], split: str) -> list[Arm]:
                 f"every arm must have the same seeds; '{first}' has {seeds[first]} and '{name}' has {found}. "
                 "Run the missing ones, or leave the others out."
             )
-    return list(arms.values())
+    return list(configurations.values())
 
 
 def check_same(folders: list[Path], color: str | None = None) -> None:
@@ -113,8 +115,8 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
                 raise InputError(f"{folder} and {first} cannot be compared: they differ in their {title}.")
 
 
-def arm_names(folders: list[Path]) -> dict[Path, str]:
-    """An arm by folder, named by the settings, other than the seed, in which the folders differ."""
+def configuration_names(folders: list[Path]) -> dict[Path, str]:
+    """A configuration by folder, named by the settings, other than the seed, in which the folders differ."""
     settings = {folder: read_config(folder)["settings"] for folder in folders}
     first = settings[folders[0]]
     fields = [

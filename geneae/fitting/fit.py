@@ -24,7 +24,7 @@ from geneae.models.model import FORMAT, Model
 from geneae.models.network import Network
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
-from geneae.training.devices import load_ahead
+from geneae.training.devices import loading_fabric
 from geneae.training.loop import Training
 
 LIBRARIES = ("geneae", "torch", "anndata", "scipy", "numpy")  # libraries whose versions are recorded
@@ -80,12 +80,12 @@ def fit(
         Whether to resume from an existing checkpoint.
     """
     begin = time.perf_counter()
-    load_ahead()
     data = prepare(profiles, settings, null)
     saved = None if checkpoint is None else _checkpoint(data, checkpoint, resume, begin)
     judges = [found for judge in JUDGES if (found := judge.prepare(data.for_judges())) is not None]
 
-    bases = fit_bases(data)
+    with loading_fabric():  # training needs it
+        bases = fit_bases(data)
     trained = train_network(data, bases, _watch_of(judges), on_epoch, saved)
     model = Model(trained.network, data.preprocess, bases.baselines, {}, _describe(data, bases, trained))
 
@@ -140,7 +140,7 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
         "space": preprocess.space,
         "target_sum": preprocess.target_sum,
         "target": "split" if data.is_split else "self",
-        "loss_constants": asdict(trained.objective.settings),
+        "loss_constants": asdict(trained.reconstruction.settings),
         "loss_at_perfection": trained.loss_at_perfection,
         "metric": data.metric_facts,
         "collapse": trained.training.collapse,

@@ -1,8 +1,9 @@
-"""Run folders: one fit written whole."""
+"""Run folders: one fit written complete, with its report."""
 
 import contextlib
+import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,72 +11,101 @@ import pandas as pd
 import torch
 
 from geneae.data.profiles import Profiles
-from geneae.data.reading import read_profiles
-from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.checks import open_metric
+from geneae.fitting.fit import Fitted
+from geneae.fitting.fitted import fit_with_nulls, run_of
 from geneae.folders.locks import only_writer
-from geneae.report import read_run, write_report
-from geneae.settings.errors import unknown
+from geneae.folders.model import read_config
+from geneae.folders.outputs import CONFIG, Output, finish_swap
+from geneae.folders.run import COLOR, write_run
+from geneae.report import write_report
+from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import Settings
+from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first, threads
 
 REPORT = "report.html"
-
-
 MOST_UMAP = 5000  # profiles in a picture
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where profiles are read from; each worker of a grid reads them itself."""
+class Request:
+    """What is asked of a run besides its settings."""
 
-    data: str
-    """Path."""
-    layer: str | None = None
-    """Layer in place of X."""
-    use_raw: bool = False
-    """raw in place of X."""
+    command: str
+    """Recorded in `config.json`."""
+    color: str | None = None
+    """Column of `obs` that tells profiles apart in tables and figures."""
+    null: bool = False
+    """Fit the nulls of `geneae.data.permuted`, too."""
+    with_umap: bool = True
+    """Make a UMAP of the latents, where there is a color."""
+    with_report: bool = True
+    """Write a report, which takes as long as a small fit."""
 
-    def read(self) -> Profiles:
-        """The profiles."""
-        return read_profiles(self.data, self.layer, self.use_raw)
+    def recorded(self) -> dict[str, str | bool | None]:
+        """What `config.json` holds of it."""
+        return {"command": self.command, "color": self.color, "null": self.null}
 
 
 def fit_run(
     profiles: Profiles,
     settings: Settings,
-    folder: Path,
-    command: str,
-    overwrite: bool = False,
-    color: str | None = None,
-    null: bool = False,
-    with_umap: bool = True,
-    with_report: bool = True,
+    output: Output,
+    request: Request,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-    resume: bool = False,
-) -> Autoencoder:
-    """Fit, judge, and write a run folder, by default with its report, whole or not at all.
+) -> Fitted:
+    """Fit, evaluate, and write a run folder, by default with its report, complete or not at all.
 
-    Until it is whole the folder holds checkpoints, from which the same call goes on with `resume`. With `color`, a
-    column of `obs`, profiles carry its value as their label, and a UMAP of the latents is made unless it is declined.
-    With `null`, the nulls of `geneae.data.permuted` are fitted too.
+    Until it is complete the folder holds checkpoints, from which the same call continues if the output is to be
+    resumed. Of several processes that train together only the first writes.
     """
-    check_color(profiles, color)
-    model = Autoencoder(**asdict(settings))
-    model.fit(profiles, on_epoch=on_epoch, null=null, checkpoint=folder, resume=resume)
-    model.model_.config.update(command=command, color=color, null=null)
-    if color is not None:
-        table, labels = model.evaluation_.profiles, profiles.obs[color].astype(str)
-        table["label"] = labels.reindex(table["profile"]).to_numpy()
+    check_color(profiles, request.color)
+    fitted = fit_with_nulls(profiles, settings, request.null, on_epoch, output.folder, output.resume)
+    model = replace(fitted.model, config=fitted.model.config | request.recorded())
+    fitted = replace(fitted, model=model)
+    if not is_first():
+        return fitted
+    colors = umap = None
+    if request.color is not None:
+        colors = profiles.obs[request.color].astype(str)
+        if request.with_umap:
+            latent = model.latent(model.preprocess.match(profiles)[0])
+            umap = umap_of(profiles.names, latent, settings.seed)
+            umap[COLOR] = colors.to_numpy()[umap.pop("row")]
+    with output.new() as partial:
+        run = run_of(fitted, output.folder.name, colors, umap)
+        write_run(partial, model, run)
+        if request.with_report:
+            write_report(partial / REPORT, [run], fitted.conclusion)
+    return fitted
 
-    def add_report(partial: Path) -> None:
-        if color is not None and with_umap:
-            umap = umap_of(profiles.names, model.transform(profiles), settings.seed)
-            umap.assign(label=labels.to_numpy()[umap.pop("row")]).to_csv(partial / "umap.csv", index=False)
-        if with_report:
-            write_report(partial / REPORT, [read_run(partial)], model.conclusion_)
 
-    model.save(folder, overwrite=overwrite or resume, and_then=add_report)
-    return model
+def is_finished(folder: Path, settings: Settings, request: Request, fingerprint: str) -> bool:
+    """Whether a folder holds this run of the data of that fingerprint, complete.
+
+    One of other settings or data, without that color, or without the nulls that are asked for, is refused.
+    """
+    finish_swap(folder)
+    if not (folder / CONFIG).is_file() or is_unfinished(folder):
+        return False
+    config = read_config(folder)
+    wanted = json.loads(json.dumps(asdict(settings)))
+    different = [name for name, value in wanted.items() if config["settings"].get(name) != value]
+    if config["data"]["fingerprint"] != fingerprint:
+        different.append("data")
+    metric = open_metric(settings)
+    if metric is not None and "metric" not in different and metric.fingerprint != config["metric"]["fingerprint"]:
+        different.append("content of the metric")
+    if request.color is not None and config.get("color") != request.color:
+        different.append("color")
+    if request.null and not config.get("null"):
+        different.append("null")
+    if different:
+        raise InputError(
+            f"{folder} holds a run with other {', '.join(different)}. Choose another output folder, or remove it."
+        )
+    return True
 
 
 def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from geneae import pl
-from geneae.evaluation.comparison import answer, compare_arms
+from geneae.evaluation.comparison import answer, compare_configurations
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.fitting.compare import PAIRED, gather
 from geneae.fitting.grid import Task
@@ -24,12 +24,12 @@ RUNS, ARMS, CONTROLS, CURVES = "runs.csv", "arms.csv", "controls.csv", "curves.p
 POWERS = (1, 2)  # of c: a cut acts like a rate times c under Adam, times c^2 under gradient descent
 NEARLY = 0.95  # of the final value
 SHOWN = ("reconstruction_norm", "gradient_norm", "validation_cosine")
-MOST_SHOWN = 8  # arms in a figure
+MOST_SHOWN = 8  # configurations in a figure
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is combined with what; every arm has the same seeds and split."""
+    """What is combined with what; every configuration has the same seeds and split."""
 
     cuts: tuple[float, ...]
     """Cut constants; 1, no cut, is always among them."""
@@ -38,14 +38,14 @@ class Sweep:
     decays: tuple[float, ...]
     """Weight decays."""
     n_seeds: int
-    """Runs of each arm."""
+    """Runs of each configuration."""
 
     def __post_init__(self) -> None:
         for name, values in (("cut", self.cuts), ("learning rate", self.rates), ("weight decay", self.decays)):
             if not values:
                 raise InputError(f"a sweep needs a {name} at least; found none. Name one.")
 
-    def arms(self) -> list[tuple[float, float, float, bool]]:
+    def configurations(self) -> list[tuple[float, float, float, bool]]:
         """Cut, rate, decay, and whether it is a control alone: every combination, then what is missing of cut 1 with
         the first rate times c and c^2."""
         cuts = tuple(dict.fromkeys((1.0, *self.cuts)))
@@ -53,25 +53,27 @@ class Sweep:
         controls = [
             (1.0, self.rates[0] * cut**power, decay) for cut in cuts for power in POWERS for decay in self.decays
         ]
-        missing = [arm for arm in dict.fromkeys(controls) if not any(_is_same(arm, other) for other in found)]
-        return [(*arm, False) for arm in found] + [(*arm, True) for arm in missing]
+        missing = [one for one in dict.fromkeys(controls) if not any(_is_same(one, other) for other in found)]
+        return [(*one, False) for one in found] + [(*one, True) for one in missing]
 
 
-def _is_same(arm: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether two arms differ by rounding at most."""
-    return all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(arm, other, strict=True))
+def _is_same(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two configurations differ by rounding at most."""
+    return all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))
 
 
 def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
     """Every run of a sweep; seeds turn fastest."""
     split_seed = base.seed if base.split_seed is None else base.split_seed
     tasks = []
-    for cut, rate, decay, is_control in sweep.arms():
+    for cut, rate, decay, is_control in sweep.configurations():
         settings = replace(base, cut=cut, learning_rate=rate, weight_decay=decay, split_seed=split_seed)
-        arm = _name(cut, rate, decay) + " control" * is_control
-        name = re.sub(r"[^\w.+=-]+", "-", arm)
+        title = _name(cut, rate, decay) + " control" * is_control
+        name = re.sub(r"[^\w.+=-]+", "-", title)
         tasks += [
-            Task(arm, replace(settings, seed=seed), folder / f"{name}-seed{seed}", seed == base.seed, with_report=False)
+            Task(
+                title, replace(settings, seed=seed), folder / f"{name}-seed{seed}", seed == base.seed, with_report=False
+            )
             for seed in range(base.seed, base.seed + sweep.n_seeds)
         ]
     return tasks
@@ -85,26 +87,26 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     """What the finished runs of a sweep say, with its tables, its curves and a report.
 
     For each cut the rate and decay of least validation loss are taken, mean over seeds; controls take no part, so that
-    every cut has had the same choice. These best arms are compared by profile on the profiles that chose nothing.
+    every cut has had the same choice. These best ones are compared by profile on the profiles that chose nothing.
 
     Returns
     -------
     The answer. Written to `folder`: `runs.csv`, `arms.csv`, `controls.csv`, `paired.csv`, `curves.png`, `report.html`.
     """
-    runs = [read_run(task.folder, task.arm) for task in tasks]
+    runs = [read_run(task.folder, task.configuration) for task in tasks]
     split = judged_split(tasks[0].settings)
     table = pd.DataFrame([_row(task, run, split) for task, run in zip(tasks, runs, strict=True)])
-    arms = _by_arm(table)
-    best = _best(arms)
-    chosen = [run for name in best for run in runs if run.arm == name]
-    paired = compare_arms(gather(chosen, split), split) if len(best) > 1 else None
-    controls = control_table(arms, table, sweep)
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in chosen], ignore_index=True)
+    means = _by_configuration(table)
+    best = _best(means)
+    chosen = [run for name in best for run in runs if run.configuration == name]
+    paired = compare_configurations(gather(chosen, split), split) if len(best) > 1 else None
+    controls = control_table(means, table, sweep)
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in chosen], ignore_index=True)
     said = "There is one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
-    said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(arms, best)}"
-    shown = [arm for arm in dict.fromkeys(controls["arm"]) if arm in set(arms["arm"])][:MOST_SHOWN] or best
+    said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(means, best)}"
+    shown = [name for name in dict.fromkeys(controls["arm"]) if name in set(means["arm"])][:MOST_SHOWN] or best
     with only_writer(folder):
-        for name, content in ((RUNS, table), (ARMS, arms), (CONTROLS, controls), (PAIRED, paired)):
+        for name, content in ((RUNS, table), (ARMS, means), (CONTROLS, controls), (PAIRED, paired)):
             if content is not None:
                 with new_file(folder / name, overwrite=True) as partial:
                     content.to_csv(partial, index=False)
@@ -117,9 +119,9 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     return said
 
 
-def _histories(runs: Iterable[Run], arms: Iterable[str]) -> dict[str, list[pd.DataFrame]]:
+def _histories(runs: Iterable[Run], names: Iterable[str]) -> dict[str, list[pd.DataFrame]]:
     runs = list(runs)
-    return {arm: [run.history for run in runs if run.arm == arm] for arm in arms}
+    return {name: [run.history for run in runs if run.configuration == name] for name in names}
 
 
 def _row(task: Task, run: Run, split: str) -> dict[str, object]:
@@ -127,12 +129,12 @@ def _row(task: Task, run: Run, split: str) -> dict[str, object]:
     history, settings = run.history, task.settings
     held_out = value(run.metrics, "model", split, HELD_OUT)
     return {
-        "arm": task.arm,
+        "arm": task.configuration,
         "cut": settings.cut,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
         "seed": settings.seed,
-        "is_control": task.arm.endswith(" control"),
+        "is_control": task.configuration.endswith(" control"),
         "start_norm": float(history["reconstruction_norm"].iloc[0]),
         "final_norm": float(history["reconstruction_norm"].iloc[-1]),
         "validation_loss": float(history["validation_loss"].min()),
@@ -151,7 +153,7 @@ def epochs_to(curve: pd.Series, share: float = NEARLY) -> int:
     return int((values >= share * values[-1]).argmax())
 
 
-def _by_arm(table: pd.DataFrame) -> pd.DataFrame:
+def _by_configuration(table: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, and the deviation between seeds of the validation loss."""
     keys = ["arm", "cut", "learning_rate", "weight_decay", "is_control"]
     groups = table.groupby(keys, sort=False)
@@ -160,23 +162,23 @@ def _by_arm(table: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def _best(arms: pd.DataFrame) -> list[str]:
-    """The arm of least validation loss of each cut, cut 1 first."""
-    candidates = arms[~arms["is_control"]]
+def _best(means: pd.DataFrame) -> list[str]:
+    """The configuration of least validation loss of each cut, cut 1 first."""
+    candidates = means[~means["is_control"]]
     rows = candidates.loc[candidates.groupby("cut")["validation_loss"].idxmin()]
     rows = rows.sort_values("cut", key=lambda cut: (cut != 1) * 1e9 + cut)
     return list(rows["arm"])
 
 
-def _at_the_edge(arms: pd.DataFrame, best: list[str]) -> str:
+def _at_the_edge(means: pd.DataFrame, best: list[str]) -> str:
     """Which cuts might have done better at a rate that was not tried."""
-    rates = arms.loc[~arms["is_control"], "learning_rate"]
-    chosen = arms[arms["arm"].isin(best)]
+    rates = means.loc[~means["is_control"], "learning_rate"]
+    chosen = means[means["arm"].isin(best)]
     edge = chosen[chosen["learning_rate"].isin([rates.min(), rates.max()])]["arm"]
     return f" At the edge of the learning rates tried: {', '.join(edge)}." if len(edge) else ""
 
 
-def control_table(arms: pd.DataFrame, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+def control_table(means: pd.DataFrame, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     """Each cut at the first rate, beside no cut at that rate, at that times c, and at that times c^2.
 
     Returns
@@ -196,9 +198,9 @@ def control_table(arms: pd.DataFrame, table: pd.DataFrame, sweep: Sweep) -> pd.D
         for control, (factor, at) in wanted.items():
             is_it = [
                 _is_same((factor, at, decay), found)
-                for found in zip(arms["cut"], arms["learning_rate"], arms["weight_decay"], strict=True)
+                for found in zip(means["cut"], means["learning_rate"], means["weight_decay"], strict=True)
             ]
-            row = arms[is_it].iloc[0]
+            row = means[is_it].iloc[0]
             values = by_seed[row["arm"]]
             own = values if own is None else own
             rows.append(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,34 @@ from geneae.settings.errors import InputError
 from geneae.training.checkpoints import is_partial, is_unfinished, sync
 
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
-
-
 METRIC_WEIGHTS = "metric.safetensors"
-
-
 OURS = (
     {CONFIG, WEIGHTS, GENES},
     {CONFIG, METRIC_WEIGHTS},
     {"profiles.csv", "metrics.csv"},
     {"paired.csv", "metrics.csv"},
 )
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder to write, and what may be done with one that is there already."""
+
+    folder: Path
+    """To write."""
+    overwrite: bool = False
+    """Replace a folder of ours."""
+    resume: bool = False
+    """Resume from the checkpoint that it holds, and replace that."""
+
+    def check(self) -> None:
+        """Refuse what `check_writable` refuses, once an interrupted write is finished."""
+        finish_swap(self.folder)
+        check_writable(self.folder, self.overwrite, self.resume)
+
+    def new(self) -> contextlib.AbstractContextManager[Path]:
+        """The temporary folder of `new_folder`."""
+        return new_folder(self.folder, self.overwrite or self.resume)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,21 @@
-"""Run folders, read."""
+"""A run: what a fit leaves behind, written as a folder and read from one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from geneae.folders.model import read_config
+from geneae.evaluation.records import Evaluation
+from geneae.folders.card import FILE as CARD
+from geneae.folders.card import model_card
+from geneae.folders.model import read_config, save_model
 from geneae.folders.outputs import SPLIT
+from geneae.models.model import Model
 from geneae.settings.errors import InputError
+from geneae.settings.toml import FILE as SETTINGS
+from geneae.settings.toml import flags_of, to_toml
 
 NEEDED = {
     "metrics": ("model", "seed", "split", "metric", "statistic", "value", "n_profiles"),
@@ -18,52 +25,103 @@ NEEDED = {
     "umap": ("profile", "umap_1", "umap_2", "label"),
     "diagnostics": ("name", "value", "limit", "fires", "message"),
 }
-
-
 ENCODER_NEEDED = NEEDED | {"profiles": ("profile", "split"), "history": ("epoch", "view_cosine", "opposite_halves")}
-
-
-TEXT_COLUMNS = {"model", "split", "metric", "statistic", "better", "profile", "gene", "label"} | {
-    "name", "limit", "fires", "message"
-}  # fmt: skip
-
-
+TEXT_COLUMNS = {
+    "model",
+    "split",
+    "metric",
+    "statistic",
+    "better",
+    "profile",
+    "gene",
+    "label",
+    "name",
+    "limit",
+    "message",
+}
 WHOLE_COLUMNS = {"seed", "n_profiles", "epoch"}
+TRUTH = {"True": True, "False": False}
+"""Values of the column `fires`, as CSV files spell them."""
+COLOR = "label"
+"""Column of `profiles.csv` and `umap.csv`: the value of a profile in the column of `obs` that `--color` names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder, read."""
+    """One fit in tables: in memory, or read from a folder to the last bit."""
 
     name: str
     """Of the folder."""
-    arm: str
-    """What is compared: runs of one arm differ in their seeds alone."""
+    configuration: str
+    """What is compared: runs of one configuration differ in their seeds alone; column `arm` of tables."""
     config: dict[str, Any]
     """`config.json`."""
     metrics: pd.DataFrame
-    """`metrics.csv`."""
+    """`metrics.csv`: model and baselines."""
     profiles: pd.DataFrame
-    """`profiles.csv`."""
+    """`profiles.csv`: one row per validation and test profile, of the model alone."""
     history: pd.DataFrame
-    """`history.csv`."""
+    """`history.csv`: one row per epoch."""
     genewise: pd.DataFrame | None = None
-    """`genewise.csv`, where there is one."""
+    """`genewise.csv`; None without a reconstruction."""
     umap: pd.DataFrame | None = None
-    """`umap.csv`, where there is one."""
+    """`umap.csv`; None where none was asked for."""
     diagnostics: pd.DataFrame | None = None
-    """`diagnostics.csv`, where there is one."""
+    """`diagnostics.csv`; None in folders of older versions."""
     split_sizes: dict[str, int] = field(default_factory=dict)
-    """Profiles by split, from `split.csv`."""
+    """Number of profiles by split, from `split.csv`."""
+    split: pd.Series | None = None
+    """Split by profile, `split.csv`; None in a run that was read, which keeps the sizes alone."""
 
     @property
     def is_encoder(self) -> bool:
         """Whether it has latents alone, and no reconstruction."""
         return is_encoder(self.config)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that there are, by the name of their file without `.csv`."""
+        split = self.split
+        tables = {
+            "split": None if split is None else pd.DataFrame({"profile": split.index, "split": split.to_numpy()}),
+            "history": self.history,
+            "genewise": self.genewise,
+            "diagnostics": self.diagnostics,
+            "profiles": self.profiles,
+            "metrics": self.metrics,
+            "umap": self.umap,
+        }
+        return {name: table for name, table in tables.items() if table is not None}
 
-def read_run(folder: Path, arm: str | None = None) -> Run:
-    """A run from its files; `arm` is by default the name of its loss, or of its objective where that is another."""
+
+def write_run(folder: Path, model: Model, run: Run | None) -> None:
+    """Write a model, its card, its settings and the tables of its run, where it has one, into a folder."""
+    save_model(model, folder)
+    (folder / CARD).write_text(model_card(model, None if run is None else run.metrics), encoding="utf-8")
+    (folder / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
+    if run is not None:
+        write_tables(folder, run.tables())
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write CSV files, by name without `.csv`."""
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+
+
+def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
+    """The rows per profile of the model alone, without its baselines: what `profiles.csv` holds."""
+    table = evaluation.profiles
+    return table[table["model"] == "model"].drop(columns="model").reset_index(drop=True)
+
+
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which float32 numbers are those that a CSV file says: their shortest decimals, as float64."""
+    single = table.select_dtypes("float32")
+    return table.assign(**{str(name): single[name].astype(str).astype(float) for name in single})
+
+
+def read_run(folder: Path, configuration: str | None = None) -> Run:
+    """A run from its files; `configuration` is by default its loss, or its objective where that is another."""
     config = read_config(folder)
     needed = ENCODER_NEEDED if is_encoder(config) else NEEDED
     metrics, profiles, history = (
@@ -75,13 +133,17 @@ def read_run(folder: Path, arm: str | None = None) -> Run:
     )
     sizes: dict[str, int] = {}
     if (folder / SPLIT).is_file():
-        split = pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"]
-        sizes = {str(name): int(size) for name, size in split.value_counts().items()}
-    arm = arm or _arm_of(config)
-    return Run(folder.name, arm, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
+        sizes = sizes_of(pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"])
+    configuration = configuration or configuration_of(config)
+    return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
 
-def _arm_of(config: dict[str, Any]) -> str:
+def sizes_of(split: pd.Series) -> dict[str, int]:
+    """Number of profiles by split, the largest first."""
+    return {str(name): int(size) for name, size in split.value_counts().items()}
+
+
+def configuration_of(config: Mapping[str, Any]) -> str:
     """What a run by itself is called: an encoder has no loss of reconstruction."""
     settings = config["settings"]
     loss, objective = str(settings["loss"]), str(settings.get("objective", "reconstruction"))
@@ -90,19 +152,22 @@ def _arm_of(config: dict[str, Any]) -> str:
     return objective if is_encoder(config) else f"{objective}, {loss}"
 
 
-def is_encoder(config: dict[str, Any]) -> bool:
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a network without a decoder."""
     network = config.get("network")
     return isinstance(network, dict) and network.get("has_decoder") is False
 
 
-def _read_table(path: Path, needed: dict[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
+def _read_table(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """A table with names as text (a gene may be called NA), and numbers to their last bit."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [name for name in needed[path.stem] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")
-        for name in table.columns.difference(list(TEXT_COLUMNS)):
+        if "fires" in table:
+            table["fires"] = _truths(table["fires"])
+        for name in table.columns.difference([*TEXT_COLUMNS, "fires"]):
             table[name] = table[name].replace("", "nan").astype(int if name in WHOLE_COLUMNS else float)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -110,3 +175,10 @@ def _read_table(path: Path, needed: dict[str, tuple[str, ...]] = NEEDED) -> pd.D
             "Copy the whole folder again, or fit again."
         ) from error
     return table
+
+
+def _truths(column: pd.Series) -> pd.Series:
+    odd = column[~column.isin(list(TRUTH))]
+    if len(odd):
+        raise ValueError(f"the column fires must hold True or False; found '{odd.iloc[0]}'")
+    return column.map(TRUTH).astype(bool)

@@ -21,12 +21,12 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from geneae.losses.inner_products import InnerProducts, LinearOutput, Projection
+from geneae.losses.inner_products import InnerProducts, LinearOutput, TargetProducts
 from geneae.losses.sparse_rows import SparseRows, row_sums, sparse_product, sparse_rows
 
 
 class FixedMetric(nn.Module):
-    """M and epsilon of A = M'M + epsilon I: a module without parameters, which goes where its network goes.
+    """M and epsilon of A = M'M + epsilon I: a module without parameters, which goes where its objective goes.
 
     It is in no saved state: what was trained under a metric is used without it.
 
@@ -58,15 +58,13 @@ class FixedMetric(nn.Module):
             return rows.sums.mapped
         return sparse_product(rows.to(self.columns.device), self.columns)
 
-    def under(
-        self, plain: InnerProducts, target: Projection, output: LinearOutput, hidden: Tensor, center: str
-    ) -> InnerProducts:
-        """Inner products under A, from the plain ones.
+    def map_pair(
+        self, target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str
+    ) -> tuple[Tensor, Tensor]:
+        """(n_profiles, n_components) M x and M predicted of centred profiles and reconstructions.
 
         Parameters
         ----------
-        plain
-            With the centring `center`; of all pairs of a batch, too, where the loss compares profiles.
         target
             The target profiles, with `mapped`.
         output, hidden, center
@@ -76,7 +74,18 @@ class FixedMetric(nn.Module):
         weight, offset, mean = self._map_output(output)
         total = hidden @ output.weight_sum + output.offset_sum if center == "profile" else target.total
         x = self._centred(target.mapped, mean, target.total, center)
-        y = self._centred(hidden @ weight + offset, mean, total, center)
+        return x, self._centred(hidden @ weight + offset, mean, total, center)
+
+    def under(self, plain: InnerProducts, x: Tensor, y: Tensor) -> InnerProducts:
+        """Inner products under A, from the plain ones.
+
+        Parameters
+        ----------
+        plain
+            With the centring of `x` and `y`; of all pairs of a batch, too, where the loss compares profiles.
+        x, y
+            (n_profiles, n_components) M target and M predicted.
+        """
         batch = plain.batch
         if batch is not None:
             targets = None if batch.targets is None else x @ x.T + self.epsilon * batch.targets

@@ -2,7 +2,7 @@
 
 Notation: s_ij cosine of prediction i and target j, t_ij cosine of the targets i and j. The other profiles of a batch
 are the negatives; there is no list of pairs with a label y: y is +1 for a prediction and its own target, -1 for a
-prediction and the target of another profile. To add a loss, write its function and its line in `NEGATIVE_LOSSES`.
+prediction and the target of another profile. To add a loss, write its function and its line in `IN_BATCH_LOSSES`.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from geneae.losses.inner_products import Comparison, InnerProducts, Others
+from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import Loss, LossSettings, has_direction, norm_floor
 from geneae.settings.errors import InputError
 
@@ -34,8 +34,10 @@ class Cosines:
     """(n_profiles, n_profiles) bool: whether j is another profile than i and has a direction."""
     latent: Tensor
     """(n_profiles, n_latent)"""
-    others: Others
-    """Labels and progress."""
+    labels: Tensor | None
+    """(n_profiles,), see `BatchContext`."""
+    progress: float
+    """Share of the training that is over, 0 to 1."""
 
     @property
     def own(self) -> Tensor:
@@ -45,20 +47,21 @@ class Cosines:
     def known_targets(self) -> Tensor:
         """t_ij, which a margin by pair is made of."""
         if self.targets is None:
-            raise ValueError("a margin by pair needs the inner products of the targets (Others.gram)")
+            raise ValueError("a margin by pair needs the inner products of the targets (BatchContext.targets)")
         return self.targets
 
 
 def cosines(products: InnerProducts, settings: LossSettings) -> Cosines:
     """All cosines of a batch, with the smooth norms of `losses.cosine_similarity`."""
     if products.batch is None:
-        raise ValueError("a loss with negatives needs all pairs: call the network with others=Others()")
+        raise ValueError("a loss with negatives needs the inner products of all pairs (InnerProducts.batch)")
     batch, square = products.batch, norm_floor(settings) ** 2
     by_target, by_predicted = (torch.rsqrt(n + square) for n in (products.target, products.predicted))
     targets = None if batch.targets is None else batch.targets * by_target[:, None] * by_target
     is_other = ~torch.eye(len(by_target), dtype=torch.bool, device=by_target.device)
     scores = batch.cross * by_predicted[:, None] * by_target
-    return Cosines(scores, targets, is_other & has_direction(products, settings), batch.latent, batch.others)
+    is_negative = is_other & has_direction(products, settings)
+    return Cosines(scores, targets, is_negative, batch.latent, batch.labels, batch.progress)
 
 
 def hinge(
@@ -111,9 +114,8 @@ def ranking(batch: Cosines, settings: LossSettings) -> Tensor:
     With the hardest of many negatives and a fixed margin it can slide to "every score equal", where it is the margin.
     """
     margin = 1 - batch.known_targets() if settings.margin is None else settings.margin
-    return hinge(
-        batch.own, batch.scores, margin, batch.is_negative, settings.negatives, _annealed(settings, batch.others)
-    )
+    temperature = _annealed(settings, batch.progress)
+    return hinge(batch.own, batch.scores, margin, batch.is_negative, settings.negatives, temperature)
 
 
 def softmax(batch: Cosines, settings: LossSettings) -> Tensor:
@@ -138,14 +140,16 @@ def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
             "the loss triplet mines with pytorch-metric-learning, which is not installed. "
             "Install it with: pip install 'geneae[triplet]'"
         ) from None
-    labels = batch.others.labels
+    labels = batch.labels
     if labels is None:
-        raise ValueError("the loss triplet needs the labels of a batch (Others.labels)")
+        raise ValueError("the loss triplet needs the labels of a batch (BatchContext.labels)")
     margin = TRIPLET_MARGIN if settings.margin is None else settings.margin
     known = torch.nonzero(labels >= 0)[:, 0]
     miner = TripletMarginMiner(margin, "semihard", distance=LpDistance(normalize_embeddings=False))
     anchor, same, other = (known[index] for index in miner(batch.latent[known].detach(), labels[known]))
-    near, far = ((batch.latent[anchor] - batch.latent[index]).norm(dim=1) for index in (same, other))
+    # the gradient of plain indexing adds on several threads in any order, that of index_select in one
+    first, *others = (batch.latent.index_select(0, index) for index in (anchor, same, other))
+    near, far = ((first - second).norm(dim=1) for second in others)
     total = batch.latent.new_zeros(len(labels)).index_add(0, anchor, torch.relu(near - far + margin))
     return total / torch.bincount(anchor, minlength=len(labels)).clamp(min=1)
 
@@ -154,32 +158,30 @@ def _mean(values: Tensor, is_negative: Tensor) -> Tensor:
     return (values * is_negative).sum(1) / is_negative.sum(1).clamp(min=1)
 
 
-def _annealed(settings: LossSettings, others: Others) -> float:
+def _annealed(settings: LossSettings, progress: float) -> float:
     """From 1, where a soft maximum of cosines is nearly their mean, to the temperature of the settings."""
-    return float(settings.temperature**others.progress)
+    return float(settings.temperature**progress)
 
 
 def _comparing(
     function: Callable[[Cosines, LossSettings], Tensor],
-    summary: str,
     has_pair_margin: bool = False,
     ranks: bool = False,
 ) -> Loss:
     return Loss(
         lambda products, settings: function(cosines(products, settings), settings),
-        summary,
         is_scale_free=True,
-        compares=True,
+        needs="pairs",
         has_pair_margin=has_pair_margin,
         ranks=ranks,
     )
 
 
-NEGATIVE_LOSSES = {
-    "cosine-embedding": _comparing(cosine_embedding, "cosine, and margin to other profiles", has_pair_margin=True),
-    "ranking": _comparing(ranking, "own profile above others by a margin", has_pair_margin=True, ranks=True),
-    "softmax": _comparing(softmax, "own profile among others (InfoNCE)"),
-    "triplet": _comparing(triplet, "latents of equal --label nearer than others"),
+IN_BATCH_LOSSES = {
+    "cosine-embedding": _comparing(cosine_embedding, has_pair_margin=True),
+    "ranking": _comparing(ranking, has_pair_margin=True, ranks=True),
+    "softmax": _comparing(softmax),
+    "triplet": _comparing(triplet),
 }
 
 
@@ -197,7 +199,7 @@ def at_perfection(loss: Loss, products: InnerProducts, settings: LossSettings) -
     """
     assert products.batch is not None
     assert products.batch.targets is not None
-    batch: Comparison = replace(products.batch, cross=products.batch.targets)
+    batch = replace(products.batch, cross=products.batch.targets)
     perfect = replace(products, cross=products.target, predicted=products.target, batch=batch)
     has_norm = has_direction(products, settings)
     return float(loss.function(perfect, settings)[has_norm].mean()) if bool(has_norm.any()) else math.nan

@@ -30,34 +30,19 @@ from geneae.settings.settings import CENTERS
 
 
 @dataclass(frozen=True)
-class Others:
-    """What a loss that compares the profiles of a batch has to know beside predictions and targets."""
-
-    gram: Tensor | None = None
-    """(n_profiles, n_profiles) <x_i, x_j> of the targets, without centring."""
-    labels: Tensor | None = None
-    """(n_profiles,) int64, the same for the same label; below 0 for none."""
-    progress: float = 1.0
-    """Share of the training that is over, 0 to 1."""
-
-    def to(self, device: torch.device | str) -> "Others":
-        """The same elsewhere."""
-        gram, labels = (None if tensor is None else tensor.to(device) for tensor in (self.gram, self.labels))
-        return Others(gram, labels, self.progress)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Every prediction of a batch against every target."""
+class BatchContext:
+    """What a loss that compares the profiles of a batch sees of all of them together."""
 
     cross: Tensor
     """(n_profiles, n_profiles) <predicted_i, target_j>"""
     targets: Tensor | None
-    """(n_profiles, n_profiles) <target_i, target_j>, where it is known."""
+    """(n_profiles, n_profiles) <target_i, target_j>; None where it is not known."""
     latent: Tensor
     """(n_profiles, n_latent)"""
-    others: Others
-    """Labels and progress."""
+    labels: Tensor | None = None
+    """(n_profiles,) int64, the same for the same label; below 0 for none."""
+    progress: float = 1.0
+    """Share of the training that is over, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,7 @@ class InnerProducts:
     """|predicted|^2, at least 0"""
     n_genes: int
     """Length of the vectors."""
-    batch: Comparison | None = None
+    batch: BatchContext | None = None
     """The same of all pairs, where a loss asks for them."""
 
 
@@ -142,7 +127,7 @@ def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: b
 
 
 @dataclass(frozen=True)
-class Projection(ByProfile):
+class TargetProducts(ByProfile):
     """What is needed of target profiles: their products with the last layer, and their own sums."""
 
     weight: Tensor
@@ -159,7 +144,7 @@ class Projection(ByProfile):
     """(n_profiles, n_components) M x, where the loss has a fixed metric."""
 
 
-def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> Projection:
+def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> TargetProducts:
     """Products of target profiles with a last layer; differentiable in `weight` and `offset`.
 
     Where `offset` and `center` are the same tensor, as in a fixed basis, all products are taken in one pass.
@@ -168,9 +153,11 @@ def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) ->
         squared = row_squares(rows, center)
         products = sparse_product(rows, torch.column_stack([weight, center, torch.ones_like(center)]))
         by_weight, by_center, total = products[:, :-2], products[:, -2], products[:, -1]
-        return Projection(by_weight.contiguous(), by_center, by_center, squared, total)
+        return TargetProducts(by_weight.contiguous(), by_center, by_center, squared, total)
     sums = rows.sums or row_sums(rows, center)
-    return Projection(sparse_product(rows, weight), sparse_product(rows, offset), sums.center, sums.squared, sums.total)
+    return TargetProducts(
+        sparse_product(rows, weight), sparse_product(rows, offset), sums.center, sums.squared, sums.total
+    )
 
 
 class _LastLayer(torch.autograd.Function):
@@ -198,16 +185,16 @@ class _LastLayer(torch.autograd.Function):
         return by_weight, of_offset, None
 
 
-def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> tuple[Projection, LinearOutput]:
+def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> tuple[TargetProducts, LinearOutput]:
     """`project` and `linear_output` of a learned last layer, with a gradient that costs one array of its size."""
     parts = _LastLayer.apply(weight, offset, rows)  # type: ignore[no-untyped-call]
     product, by_offset, gram, weight_offset, squared = parts
     sums = rows.sums or row_sums(rows, center)
     output = LinearOutput(weight, offset, center, gram, weight_offset, squared)
-    return Projection(product, by_offset, sums.center, sums.squared, sums.total), output
+    return TargetProducts(product, by_offset, sums.center, sums.squared, sums.total), output
 
 
-def inner_products(target: Projection, output: LinearOutput, hidden: Tensor, center: str = "none") -> InnerProducts:
+def inner_products(target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str = "none") -> InnerProducts:
     """The three inner products of each target profile and its reconstruction weight h + offset.
 
     Parameters
@@ -241,15 +228,21 @@ def inner_products(target: Projection, output: LinearOutput, hidden: Tensor, cen
     return InnerProducts(cross, squared.clamp(min=0), predicted.clamp(min=0), output.n_genes)
 
 
-def compare(
-    target: Projection, output: LinearOutput, hidden: Tensor, center: str, latent: Tensor, others: Others
-) -> Comparison:
-    """The inner products of every reconstruction of a batch with every target: (x_j weight) . h_i + <x_j, offset>.
+def pair_products(
+    target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str, gram: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The inner products of every reconstruction of a batch with every target, and of every two targets.
 
-    Exact, and no larger than profiles x profiles; parameters as in `inner_products`.
+    Exact, and no larger than profiles x profiles: (x_j weight) . h_i + <x_j, offset>.
+
+    Parameters
+    ----------
+    target, output, hidden, center
+        As in `inner_products`.
+    gram
+        (n_profiles, n_profiles) <x_i, x_j> without centring, where it is known.
     """
     cross = hidden @ target.weight.T + target.offset
-    gram = others.gram
     if center == "gene":
         by_center = hidden @ output.weight_center + output.offset_center
         cross = cross - target.center - by_center[:, None] + output.center_squared
@@ -260,7 +253,7 @@ def compare(
         cross = cross - torch.outer(total, target.total) / output.n_genes
         if gram is not None:
             gram = gram - torch.outer(target.total, target.total) / output.n_genes
-    return Comparison(cross, gram, latent, others)
+    return cross, gram
 
 
 def gram_of(matrix: sparse.csr_matrix) -> Tensor:

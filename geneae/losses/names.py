@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from geneae.losses.in_batch import NEGATIVE_LOSSES
+from geneae.losses.in_batch import IN_BATCH_LOSSES
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import ALIASES, LOSSES, Loss, LossSettings
 from geneae.settings.errors import unknown
@@ -17,7 +17,7 @@ def find_loss(name: str) -> Loss:
 
     An unknown name is answered with the nearest; losses with different centrings of their own are no sum.
     """
-    known = LOSSES | NEGATIVE_LOSSES
+    known = LOSSES | IN_BATCH_LOSSES
     terms = [(weight, ALIASES.get(term, term)) for weight, term in loss_terms(name)]
     for _, term in terms:
         if term not in known:
@@ -28,10 +28,9 @@ def find_loss(name: str) -> Loss:
     centers = {loss.center for _, loss in losses if loss.center}
     return Loss(
         partial(_sum, losses),
-        name,
         is_scale_free=all(loss.is_scale_free for _, loss in losses),
         center=next(iter(centers), None),
-        compares=any(loss.compares for _, loss in losses),
+        needs="pairs" if any(loss.needs == "pairs" for _, loss in losses) else "products",
         has_pair_margin=any(loss.has_pair_margin for _, loss in losses),
         ranks=any(loss.ranks for _, loss in losses),
     )

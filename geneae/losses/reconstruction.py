@@ -6,6 +6,7 @@ its line in `LOSSES`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from geneae.losses.inner_products import InnerProducts
 
 NORM_FLOOR = 1e-6  # in units of the median profile norm; it bounds the gradient of a cosine near a zero prediction
 COARSER = 1000.0  # times that floor where products come in 16 bits, whose gradients must stay below 65,504
+
+
+Needs = Literal["products", "pairs"]
+"""What a loss is a function of."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,13 @@ class Loss:
 
     function: Callable[[InnerProducts, LossSettings], Tensor]
     """One number per profile, lower is better, lowest at a perfect reconstruction."""
-    summary: str
-    """One line for `--help`."""
     is_scale_free: bool = False
     """Whether the length of the prediction goes unseen, so that a squared error needs rescaling first."""
     center: str | None = None
     """The centring that the loss is defined with; None where the user chooses."""
-    compares: bool = False
-    """Whether it compares each profile with the others of its batch (`InnerProducts.batch`)."""
+    needs: Needs = "products"
+    """The inner products of each profile with its reconstruction, or those of all pairs of a batch, too
+    (`InnerProducts.batch`)."""
     has_pair_margin: bool = False
     """Whether its margin is by default that of the pair, which takes the inner products of the targets."""
     ranks: bool = False
@@ -118,13 +122,13 @@ class Loss:
 
 
 LOSSES = {
-    "mse": Loss(mse, "mean squared error over genes"),
-    "relative-mse": Loss(relative_mse, "squared error over squared norm of the profile"),
-    "cosine": Loss(cosine, "1 - cosine", is_scale_free=True),
-    "pearson": Loss(cosine, "1 - Pearson correlation over genes", is_scale_free=True, center="profile"),
-    "combined": Loss(combined, "alpha mse + (1 - alpha) cosine, in units of the mean profile's error"),
-    "magnitude": Loss(magnitude, "cosine + beta/2 (1 - norm ratio)^2"),
-    "scaled-cosine": Loss(scaled_cosine, "(1 - cosine)^gamma", is_scale_free=True),
+    "mse": Loss(mse),
+    "relative-mse": Loss(relative_mse),
+    "cosine": Loss(cosine, is_scale_free=True),
+    "pearson": Loss(cosine, is_scale_free=True, center="profile"),
+    "combined": Loss(combined),
+    "magnitude": Loss(magnitude),
+    "scaled-cosine": Loss(scaled_cosine, is_scale_free=True),
 }
 
 ALIASES = {"keras-cosine": "cosine", "cosine-proximity": "cosine", "cosine_similarity": "cosine", "MSE": "mse"}

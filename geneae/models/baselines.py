@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from geneae.losses.inner_products import LinearOutput, Projection, linear_output, project
-from geneae.losses.sparse_rows import SparseRows
+from geneae.losses.inner_products import TargetProducts
+from geneae.models.decoders import LinearDecoder
 from geneae.models.pca import Basis
 
 LineStyle = Literal["-", "--", "-.", ":", ""]
@@ -25,15 +25,11 @@ class Frame:
     mean: Tensor
     """(n_genes,)"""
 
-    def output(self) -> LinearOutput:
-        """The last layer mean + components h."""
-        return linear_output(self.components, self.mean, self.mean, orthonormal=True)
+    def decoder(self) -> LinearDecoder:
+        """mean + components h"""
+        return LinearDecoder(self.components, self.mean, self.mean, is_orthonormal=True)
 
-    def project(self, rows: SparseRows) -> Projection:
-        """Products of target profiles with it."""
-        return project(rows, self.components, self.mean, self.mean)
-
-    def predict(self, inputs: Projection, factors: Tensor) -> Tensor:
+    def predict(self, inputs: TargetProducts, factors: Tensor) -> Tensor:
         """(n_profiles, rank) scores times factors."""
         return (inputs.weight - self.mean @ self.components) * factors.to(self.mean.dtype)
 

@@ -84,7 +84,7 @@ class Model:
         shift = self.shift(is_half=False)
         with torch.no_grad():
             hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
-            predicted: np.ndarray = (hidden @ self.network.output_weight().T + self.network.offset(shift)).numpy()
+            predicted: np.ndarray = self.network.decoder(shift).expectation(hidden).numpy()
         return predicted
 
 

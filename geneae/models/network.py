@@ -1,26 +1,26 @@
 """The autoencoder: a gene basis, fixed or learned, around a core that works on its scores."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from geneae.losses.fixed_metric import FixedMetric
-from geneae.losses.inner_products import (
-    InnerProducts,
-    LinearOutput,
-    Others,
-    Projection,
-    compare,
-    inner_products,
-    last_layer,
-    linear_output,
-    project,
-)
+from geneae.losses.inner_products import TargetProducts
 from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.cores import PlainCore, SkipCore
+from geneae.models.decoders import LinearDecoder
 from geneae.models.pca import Basis
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a network makes of profiles."""
+
+    latent: Tensor
+    """(n_profiles, n_latent)"""
+    hidden: Tensor
+    """(n_profiles, n_scores) input of its decoder."""
 
 
 class Network(nn.Module):
@@ -73,8 +73,7 @@ class Network(nn.Module):
         else:
             self.register_buffer("components", encoder_weight)
             self.components: Tensor
-        self._fixed_output: LinearOutput | None = None
-        self.metric: FixedMetric | None = None  # of the loss; it goes with the network from device to device
+        self._fixed_decoder: LinearDecoder | None = None
         self.has_decoder = True
 
     @property
@@ -107,7 +106,7 @@ class Network(nn.Module):
         mean = self.mean if shift is None else self.mean + shift
         return (sparse_product(rows, self.components) - mean @ self.components) / self.deviation
 
-    def scores_of(self, projection: Projection) -> Tensor:
+    def scores_of(self, projection: TargetProducts) -> Tensor:
         """The same in a fixed basis, from products that are at hand already."""
         return (projection.weight - self.mean @ self.components) / self.deviation
 
@@ -124,70 +123,25 @@ class Network(nn.Module):
         offset = self.decoder_bias if self.is_free else self.mean
         return offset if shift is None else offset + shift
 
-    def output(self, shift: Tensor | None = None) -> LinearOutput:
-        """The last layer, ready for inner products; it changes with every step in a free basis only."""
-        center = self.mean if shift is None else self.mean + shift
+    def decoder(self, shift: Tensor | None = None) -> LinearDecoder:
+        """The last layer, for profiles whose gene mean lies `shift` above `mean`."""
         if self.is_free:
-            return linear_output(self.decoder_weight, self.offset(shift), center)
-        return linear_output(self.components, center, center, orthonormal=True)
-
-    def project(self, rows: SparseRows, shift: Tensor | None = None) -> Projection:
-        """Products of target profiles with the last layer."""
-        offset = self.offset(shift)
-        center = offset if not self.is_free else self.mean if shift is None else self.mean + shift
-        projection = project(rows, self.output_weight(), offset, center)
-        return projection if self.metric is None else replace(projection, mapped=self.metric.project(rows))
-
-    def forward(
-        self,
-        inputs: Tensor | SparseRows,
-        target: Projection | SparseRows,
-        *centers: str,
-        others: Others | None = None,
-    ) -> tuple[list[InnerProducts], Tensor]:
-        """Inner products of targets and predictions for each centring, and the latents.
-
-        Parameters
-        ----------
-        inputs
-            Scores in a fixed basis, profiles in a free one.
-        target
-            Likewise their projections, or the profiles.
-        centers
-            Of the inner products: `none`, `gene`, `profile`.
-        others
-            For a loss that compares the profiles of a batch: asks for all pairs, for the first of the centrings.
-
-        While the network has a `metric`, the inner products of the first centring, the loss's, are those under it.
-        """
-        scores = inputs if isinstance(inputs, Tensor) else self.scores(inputs)
-        latent = self.encode(scores)
-        hidden = self.decode(latent)
-        with torch.autocast(hidden.device.type, enabled=False):  # sums over genes need 32 bits
-            if self.is_free and isinstance(target, SparseRows):
-                projection, output = last_layer(target, self.decoder_weight, self.decoder_bias, self.mean)
-            else:
-                projection = target if isinstance(target, Projection) else self.project(target)
-                output = self._output()
-            hidden = hidden.to(projection.squared.dtype)
-            products = [inner_products(projection, output, hidden, center) for center in centers]
-            if others is not None:
-                batch = compare(projection, output, hidden, centers[0], latent.to(hidden.dtype), others)
-                products[0] = replace(products[0], batch=batch)
-            if self.metric is not None:
-                mapped = self.metric.project(target) if isinstance(target, SparseRows) else target.mapped
-                projection = replace(projection, mapped=mapped)
-                products[0] = self.metric.under(products[0], projection, output, hidden, centers[0])
-        return products, latent
-
-    def _output(self) -> LinearOutput:
-        if self.is_free:
-            return self.output()
-        fixed = self._fixed_output
-        here = (self.mean.device, self.mean.dtype)
-        if fixed is None or (fixed.weight_offset.device, fixed.weight_offset.dtype) != here:
-            self._fixed_output = fixed = self.output()
+            center = self.mean if shift is None else self.mean + shift
+            return LinearDecoder(self.decoder_weight, self.offset(shift), center)
+        if shift is not None:
+            return self._in_basis(self.mean + shift)
+        fixed = self._fixed_decoder
+        if fixed is None or fixed.weight is not self.components or fixed.center is not self.mean:
+            self._fixed_decoder = fixed = self._in_basis(self.mean)
         return fixed
+
+    def _in_basis(self, center: Tensor) -> LinearDecoder:
+        return LinearDecoder(self.components, center, center, is_orthonormal=True)
+
+    def forward(self, inputs: Tensor | SparseRows) -> Activations:
+        """Latent and hidden of profiles; in a fixed basis also from their scores."""
+        latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
+        return Activations(latent, self.decode(latent))
 
     def output_norms(self, inputs: Tensor | SparseRows, side: str) -> Tensor:
         """(n_profiles,) norms of the latents (`encoder`) or reconstructions (`decoder`); in a network with linear
@@ -196,7 +150,7 @@ class Network(nn.Module):
         if side == "encoder":
             norms: Tensor = latent.norm(dim=1)
             return norms
-        hidden, output = self.decode(latent), self.output()
+        hidden, output = self.decode(latent), self.decoder().layer
         gram_hidden = hidden if output.gram is None else hidden @ output.gram
         squared: Tensor = (gram_hidden * hidden).sum(1)
         if isinstance(self.core, PlainCore):

@@ -124,22 +124,19 @@ def _back(rows: list[SparseRows], mean: Tensor, scores: Tensor) -> Tensor:
     return by_gene
 
 
-def wiener_factors(first: Tensor, second: Tensor) -> Tensor:
-    """(rank,) share of a score's variance that both halves have in common: cov(s', s'') / var(s'), within 0 and 1.
-
-    A score of one half times this factor is the best linear guess of the other half's (Wiener 1949). Both arguments
-    are (n_profiles, rank).
-    """
-    return _ratio(*_moments(first, second))
-
-
-def _moments(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """(rank,) sums over profiles of the products of both scores, and of their mean square, around their means."""
+def score_moments(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(rank,) sums over profiles of the products of the scores of two halves, and of their mean square, around their
+    means; both arguments are (n_profiles, rank)."""
     first, second = first - first.mean(0), second - second.mean(0)
     return (first * second).sum(0), (first.square().sum(0) + second.square().sum(0)) / 2
 
 
-def _ratio(common: Tensor, variance: Tensor) -> Tensor:
+def wiener_factors(common: Tensor, variance: Tensor) -> Tensor:
+    """(rank,) share of a score's variance that both halves have in common: cov(s', s'') / var(s'), within 0 and 1.
+
+    A score of one half times this factor is the best linear guess of the other half's (Wiener 1949). The arguments are
+    `score_moments`.
+    """
     return (common / variance.clamp(min=torch.finfo(variance.dtype).tiny)).clamp(0, 1)
 
 
@@ -167,7 +164,7 @@ def fit_wiener(first: sparse.csr_matrix, second: sparse.csr_matrix, rank: int, s
     for index in range(min(folds, -(-ENOUGH * folds // n_profiles))):
         inside, outside = np.flatnonzero(fold != index), np.flatnonzero(fold == index)
         basis = fit_basis([first[inside], second[inside]], rank, seed + 1 + index, FOLD_ITERATIONS)
-        moments = _moments(*(basis.scores(sparse_rows(half[outside])) for half in (first, second)))
+        moments = score_moments(*(basis.scores(sparse_rows(half[outside])) for half in (first, second)))
         common[: basis.rank] += moments[0]
         variance[: basis.rank] += moments[1]
-    return _ratio(common, variance)
+    return wiener_factors(common, variance)

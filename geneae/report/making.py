@@ -1,8 +1,8 @@
 """How the runs were made."""
 
 from geneae.folders.run import Run
+from geneae.report.across_runs import distinct, of_config
 from geneae.report.cells import Cell, Table, number_cell, show_range
-from geneae.report.runs import distinct, of_config
 
 
 def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
@@ -47,7 +47,7 @@ def runs_table(runs: list[Run]) -> Table:
     """A row for each run."""
     rows = []
     for run in runs:
-        row = [Cell(run.name), Cell(run.arm)]
+        row = [Cell(run.name), Cell(run.configuration)]
         for key in ("seed", "best_epoch", "epochs_run", "seconds", "peak_memory_mb"):
             found = of_config(run, key)
             value = float("nan") if found is None else float(found)

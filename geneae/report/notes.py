@@ -3,21 +3,21 @@
 from geneae.evaluation.judges import JUDGES
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
+from geneae.report.across_runs import SPLITS, by_configuration, distinct, has_held_out, of_config, split_judged
 from geneae.report.cells import show_range
-from geneae.report.runs import SPLITS, arms_of, distinct, has_held_out, of_config, split_judged
 from geneae.settings.errors import InputError
 
 
 def title_of_report(runs: list[Run]) -> str:
     """Arms and data."""
-    arms = list(arms_of(runs))
+    arms = list(by_configuration(runs))
     data = ", ".join(distinct(runs, "data", "source")) or "unknown data"
     return f"{len(arms)} arms compared on {data}" if len(arms) > 1 else f"{arms[0]} on {data}"
 
 
 def facts_of(runs: list[Run]) -> str:
     """How many arms, seeds, profiles and genes."""
-    n_arms, n_seeds = len(arms_of(runs)), len({run.config.get("seed") for run in runs})
+    n_arms, n_seeds = len(by_configuration(runs)), len({run.config.get("seed") for run in runs})
     said = [
         f"{n_arms} arm{'s' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, {len(runs)} run{'s' * (len(runs) > 1)}"
     ]
@@ -99,7 +99,7 @@ def _of_cosines(runs: list[Run]) -> list[str]:
 def _of_errors(runs: list[Run]) -> list[str]:
     """Of which arms the errors are to be read with care."""
     said = []
-    free = [arm for arm, several in arms_of(runs).items() if _is_scale_free(several[0])]
+    free = [arm for arm, several in by_configuration(runs).items() if _is_scale_free(several[0])]
     if free:
         said.append(
             f"The loss of {', '.join(free)} does not see the length of a reconstruction, so that its raw MSE says "
@@ -108,7 +108,7 @@ def _of_errors(runs: list[Run]) -> list[str]:
         )
     centred = [
         f"{arm} ({center})"
-        for arm, several in arms_of(runs).items()
+        for arm, several in by_configuration(runs).items()
         if (center := of_config(several[0], "center")) not in (None, "none")
     ]
     if centred:
@@ -122,11 +122,14 @@ def _of_errors(runs: list[Run]) -> list[str]:
 def _of_choice(runs: list[Run]) -> list[str]:
     """Which epochs were taken, and how many seeds there were."""
     said = []
-    kept = {arm: sum(of_config(run, "best_epoch") == 0 for run in several) for arm, several in arms_of(runs).items()}
+    kept = {
+        arm: sum(of_config(run, "best_epoch") == 0 for run in several)
+        for arm, several in by_configuration(runs).items()
+    }
     if any(kept.values()):
-        arms = ", ".join(f"{arm} ({n} of {len(arms_of(runs)[arm])} runs)" for arm, n in kept.items() if n)
+        arms = ", ".join(f"{arm} ({n} of {len(by_configuration(runs)[arm])} runs)" for arm, n in kept.items() if n)
         said.append(f"The start was kept, as no epoch of training was better on the validation profiles: {arms}.")
-    if len(runs) == len(arms_of(runs)):
+    if len(runs) == len(by_configuration(runs)):
         said.append("One seed says nothing about the spread between seeds.")
     return said
 

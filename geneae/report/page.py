@@ -11,10 +11,10 @@ import pandas as pd
 
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
+from geneae.report.across_runs import SPLITS, directions, split_judged
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.runs import SPLITS, directions, split_judged
 from geneae.report.scores import score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 
@@ -44,7 +44,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     )
     judged = split_judged(runs)
     present = [split for split in SPLITS if any((run.metrics["split"] == split).any() for run in runs)]
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.arm) for run in runs], ignore_index=True)
+    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
     others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
     splits = [judged, *(split for split in present if split != judged)]
     better = directions(runs)

@@ -21,9 +21,9 @@ from geneae.pl.values import (
     mean_curve,
     shown_split,
 )
+from geneae.report.across_runs import by_configuration, color_name, distinct, genes_by_configuration
 from geneae.report.cells import number, show_range, signed
 from geneae.report.image import Picture, canvas, draw_picture, panels
-from geneae.report.runs import arms_of, distinct, genes_by_arm, label_name
 
 
 def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
@@ -52,13 +52,18 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
 
 def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
     """The figures whose numbers are there."""
-    by_views = arms_of(run for run in runs if "view_cosine" in run.history)
+    by_views = by_configuration(run for run in runs if "view_cosine" in run.history)
     found = []
     if by_views:
         found.append(_encoder_picture({arm: [run.history for run in several] for arm, several in by_views.items()}))
-    umaps = {arm: run.umap for arm, several in arms_of(runs).items() for run in several[::-1] if run.umap is not None}
+    umaps = {
+        arm: run.umap
+        for arm, several in by_configuration(runs).items()
+        for run in several[::-1]
+        if run.umap is not None
+    }
     runs = [run for run in runs if not run.is_encoder]
-    arms = arms_of(runs)
+    arms = by_configuration(runs)
     profiles = {arm: pd.concat([run.profiles for run in several]) for arm, several in arms.items()}
     histories = {arm: [run.history for run in several] for arm, several in arms.items()}
     if runs:
@@ -73,12 +78,12 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
             found.append(_dynamics_picture(histories, _of_validation(runs)))
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
-        found.append(_labels_picture(profiles, split, label_name(runs)))
-    genes = genes_by_arm(runs)
+        found.append(_labels_picture(profiles, split, color_name(runs)))
+    genes = genes_by_configuration(runs)
     if genes:
         found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
     if umaps and is_one_key:
-        found.append(_umap_picture(umaps, label_name(runs)))
+        found.append(_umap_picture(umaps, color_name(runs)))
     return found
 
 
@@ -100,7 +105,7 @@ def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
 
 def _of_validation(runs: list[Run]) -> str:
     """How many profiles and seeds the histories are of."""
-    seeds = [len(several) for several in arms_of(runs).values()]
+    seeds = [len(several) for several in by_configuration(runs).values()]
     return _sizes([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
 
 

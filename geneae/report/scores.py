@@ -9,8 +9,8 @@ import numpy as np
 from geneae.evaluation.records import HELD_OUT, SAME
 from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
+from geneae.report.across_runs import by_configuration, of_config
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
-from geneae.report.runs import arms_of, of_config
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Scores:
 
 def score_rows(runs: list[Run], split: str) -> list[Scores]:
     """Arms, then baselines, then the ceiling. A baseline that is the same beside several arms is one row."""
-    arms = arms_of(runs)
+    arms = by_configuration(runs)
     rows = [_scores(arm, "arm", several, split, "model") for arm, several in arms.items()]
     merged: list[tuple[Scores, list[str]]] = []
     for arm, several in arms.items():

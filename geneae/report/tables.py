@@ -10,8 +10,8 @@ from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.evaluation.table import title_of
 from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
+from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
-from geneae.report.runs import arms_of, directions, genes_by_arm, label_name
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
 N_WORST = 20  # profiles named
@@ -60,20 +60,20 @@ def _paired_table(paired: pd.DataFrame) -> Table:
 
 def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
     """What fires, as message and the arms that it is said of; and a table of all diagnostics."""
-    tables = [run.diagnostics.assign(arm=run.arm) for run in runs if run.diagnostics is not None]
+    tables = [run.diagnostics.assign(arm=run.configuration) for run in runs if run.diagnostics is not None]
     if not tables:
         return None
     said: dict[str, list[str]] = {}
     rows = []
     for (arm, name), found in pd.concat(tables).groupby(["arm", "name"], sort=False):
-        fires = found["fires"] == "True"
+        fires = found["fires"]
         often = f"in {fires.sum()} of {len(found)} runs" if len(runs) > 1 else "yes"
         if fires.any():
             message = str(found.loc[fires, "message"].iloc[0])
             said.setdefault(message, []).append(f"{arm} ({often})" if len(runs) > 1 else str(arm))
         shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
         rows.append([Cell(str(arm)), Cell(shown[0]), mean_cell(list(found["value"])), *map(Cell, shown[1:])])
-    spread = ": means ± standard deviation over seeds" if len(runs) > len(arms_of(runs)) else ""
+    spread = ": means ± standard deviation over seeds" if len(runs) > len(by_configuration(runs)) else ""
     table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
     return [(message, ", ".join(arms)) for message, arms in said.items()], table
 
@@ -105,7 +105,7 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
 
 def worst_profiles(runs: list[Run], split: str) -> Table | None:
     """The twenty profiles of least cosine, mean over arms and seeds."""
-    arms = arms_of(run for run in runs if not run.is_encoder)
+    arms = by_configuration(run for run in runs if not run.is_encoder)
     if not arms:  # nothing is reconstructed
         return None
     profiles = {arm: by_profile(pd.concat([run.profiles for run in several]), split) for arm, several in arms.items()}
@@ -122,7 +122,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         if "molecules" in extra:
             row.append(count_cell(float(first["molecules"][name])))
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
-    headers = {"label": label_name(runs), "molecules": "molecules"}
+    headers = {"label": color_name(runs), "molecules": "molecules"}
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
     mean = "mean over arms and seeds" if len(runs) > 1 else "this run"
     return Table(
@@ -134,7 +134,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
 
 def genes_of(runs: list[Run], split: str) -> Table | None:
     """The genes of highest and of lowest correlation among the better expressed half."""
-    genes = {arm: by_gene(table) for arm, table in genes_by_arm(runs).items()}
+    genes = {arm: by_gene(table) for arm, table in genes_by_configuration(runs).items()}
     if not genes:
         return None
     values = pd.DataFrame({arm: table["correlation"] for arm, table in genes.items()})

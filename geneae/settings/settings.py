@@ -1,15 +1,18 @@
-"""Settings of a fit, in one frozen record. Nothing heavy is loaded, so that `--help` can read it."""
+"""Settings of a fit, in one frozen record. Nothing heavy is loaded, so that `--help` can read it.
+
+Each setting is declared once, here. Made of that are its check, its flag with its help (`geneae.cli.flags`), its key in
+files (`geneae.settings.toml`), the keyword of `geneae.Autoencoder`, and its key in the schema and the configuration of
+the workflow (`workflows/generate.py`).
+"""
 
 import math
 import os
 from dataclasses import dataclass
 
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.declaration import COUNT, Limits, declared, described, setting
+from geneae.settings.errors import InputError
+from geneae.settings.families import IN_BATCH_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
-LOSS_NAMES = ("mse", "relative-mse", "cosine", "pearson", "combined", "magnitude", "scaled-cosine")
-OBJECTIVE_NAMES = ("reconstruction", "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "dino")
-VIEW_NAMES = ("thin", "mask", "noise", "crossover", "swap")
-NEGATIVE_NAMES = ("cosine-embedding", "ranking", "softmax", "triplet")
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
 TARGETS = ("auto", "split", "self")
@@ -21,132 +24,176 @@ OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
+LOGS = ("csv", "tensorboard")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a user can choose about a fit. Impossible values are refused."""
 
-    loss: str = "mse"
-    """Name of a loss in `geneae.losses`, or a weighted sum: `cosine+0.1*softmax`."""
-    objective: str = "reconstruction"
-    """`reconstruction`, a name in `geneae.training.selfsupervised.OBJECTIVES`, or such a name joined with it by `+`."""
-    views: str = "auto"
-    """Names in `geneae.data.augment.VIEWS`, each with `:amount` or without, joined by `+`. `auto`: `thin` for counts,
-    else `mask`."""
-    agreement: float = 0.1
-    """Weight of the agreement of views beside a reconstruction, at least 0."""
-    label: str | None = None
-    """Column of `obs` that latents are judged by. It takes no part in training, but for the loss `triplet`, which draws
-    equal values together."""
-    batch_key: str | None = None
-    """Column of `obs`, such as the donor, whose values latents are judged by how well they mix. It takes no part in
-    training. Needs scib-metrics."""
-    n_latent: int = 32
-    """Length of the latent."""
-    hidden: int = 128
-    """Width of the hidden layers."""
-    basis: str = "pca"
-    """`pca`: a fixed PCA basis of the training profiles around a small network that starts at (shrunken) PCA. `free`:
-    the gene-sized matrices are learned."""
-    rank: int = 128
-    """Components of the PCA basis; at least `n_latent` are taken."""
-    init: str = "pca"
-    """Start of a free basis: `pca` or `random`."""
-    target: str = "auto"
-    """`split`: a random half of each profile's molecules predicts the other half. `self`: a profile reconstructs
-    itself. `auto`: split for counts, else self."""
-    center: str = "none"
-    """What the loss subtracts from target and prediction: `none`; `gene`, the gene means; `profile`, each profile's own
-    mean over genes."""
-    metric: str | None = None
-    """Folder of `geneae metric`: the reconstruction loss takes its inner products under that metric, which stays as it
-    is (see `geneae.losses.fixed_metric`). Everything that is reported stays plain but what the history says of the
-    loss: its value, its cosine and its gradient, and the norms and opposite halves that go with these. None: plain."""
-    alpha: float = 0.5
-    """Share of the squared error in the loss `combined`, 0 to 1."""
-    beta: float = 1.0
-    """Weight of the magnitude term in the loss `magnitude`, at least 0."""
-    gamma: float = 2.0
-    """Power of the loss `scaled-cosine`, at least 1."""
-    margin: float | None = None
-    """Of the losses `cosine-embedding`, `ranking` and `triplet`. None: for each pair of profiles what makes a perfect
-    reconstruction perfect, and 0.2 for `triplet`."""
-    negatives: str = "mean"
-    """How the loss `ranking` sees the other profiles: `mean`; `hardest`, the nearest one alone; `annealed`, from nearly
-    the mean to nearly the hardest as training goes on."""
-    temperature: float = 0.1
-    """Of the loss `softmax`, and at the end of `annealed`; above 0."""
-    latent_norm: bool = False
-    """Divide every latent by its norm; needs a random start."""
-    cut: float = 1.0
-    """Cut-initialisation: initial weights are divided by it; 1 means none."""
-    cut_where: str = "all"
-    """`encoder`, `decoder` or `all`."""
-    cut_bias: str = "homogeneous"
-    """`homogeneous`: biases are cut such that every direction stays; `zero`: they start at zero; `scale`: they are
-    divided like the weights."""
-    target_norm: float | None = None
-    """Median norm of the reconstructions at the start (of the latents, where only the encoder is cut)."""
-    grad_scale: float = 0.0
-    """The gradient of each reconstruction is multiplied by its norm to this power, 0 to 2."""
-    optimizer: str = "adamw"
-    """`adamw`; `sgd`, gradient descent without momentum; or `sgd-momentum`, with momentum 0.9."""
-    n_top_genes: int | None = None
-    """Keep the genes of largest variance; None keeps all that are seen in at least three training profiles."""
-    scale: bool = False
-    """Divide every gene by its deviation."""
-    dropout: float = 0.25
-    """In the hidden layers, 0 to below 1."""
-    n_splits: int | None = None
-    """Count splits that training takes in turn; None takes 8, or 4 from 4,096 training profiles on."""
-    epochs: int = 60
-    """At most; each takes every training profile once."""
-    patience: int = 20
-    """Epochs without a better validation loss after which training stops."""
-    batch_size: int = 256
-    """Profiles a step, on all devices together."""
-    learning_rate: float = 2e-3
-    """Of the optimizer; falls linearly to zero over the second half of the epochs."""
-    weight_decay: float = 0.05
-    """Decoupled; on MLPs and random matrices, not on linear paths that start at PCA."""
-    validation: float = 0.1
-    """Fraction of the profiles that choose the epoch."""
-    test: float = 0.1
-    """Fraction of the profiles that choose nothing and are judged at the end; may be 0."""
-    group: str | None = None
-    """Column of `obs` whose equal values (a donor's profiles, say) stay in one split."""
-    stratify: str | None = None
-    """Column of `obs` whose values keep their proportions in every split."""
-    seed: int = 0
-    """Of everything random."""
-    split_seed: int | None = None
-    """Of the split and of the halves that profiles are judged on, so that runs of several seeds can share them; None
-    takes `seed`."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `mps`."""
-    precision: str = "32"
-    """`32` or `bf16`."""
-    devices: int = 1
-    """Devices on each node, a process each, that share every batch."""
-    nodes: int = 1
-    """Machines that have so many."""
+    loss: str = setting(
+        "mse",
+        f"Loss of reconstruction: {', '.join(LOSS_NAMES)}; comparing the profiles of a batch: "
+        f"{', '.join(IN_BATCH_NAMES)}; or a weighted sum: cosine+0.1*softmax. See `geneae.losses`.",
+        family=(*LOSS_NAMES, *IN_BATCH_NAMES),
+        metavar="NAME",
+    )
+    objective: str = setting(
+        "reconstruction",
+        f"What the encoder learns by: {', '.join(OBJECTIVE_NAMES)}; or reconstruction and one of the others, as in "
+        "simclr+reconstruction. See `geneae.training.selfsupervised`.",
+        family=OBJECTIVE_NAMES,
+        metavar="NAME",
+    )
+    views: str = setting(
+        "auto",
+        f"How views differ from their profile: {', '.join(VIEW_NAMES)}, each with an amount or without, such as "
+        "thin:0.3+mask:0.2; auto: thin for counts, else mask. See `geneae.data.augment`.",
+        family=VIEW_NAMES,
+        metavar="CHAIN",
+    )
+    agreement: float = setting(
+        0.1, "Weight of the agreement of views alongside a reconstruction, a factor.", limits=Limits(least=0)
+    )
+    label: str | None = setting(
+        None,
+        "Column of obs that latents are judged by; of the losses only triplet learns by it. That loss draws profiles "
+        "with equal values together; no other training sees the column.",
+        metavar="KEY",
+    )
+    batch_key: str | None = setting(
+        None,
+        "Column of obs, such as the donor, that latents are judged by how well they mix; needs scib-metrics. It takes "
+        "no part in training.",
+        flag="batch",
+        metavar="KEY",
+    )
+    n_latent: int = setting(32, "Length of the latent, in numbers per profile.", limits=COUNT, flag="latent")
+    hidden: int = setting(128, "Width of the hidden layers, in units.", limits=COUNT)
+    basis: str = setting(
+        "pca",
+        "Gene basis: fixed PCA, or free (gene-sized matrices are learned). pca: a basis of the training profiles "
+        "around a small network that starts at (shrunken) PCA.",
+        choices=BASES,
+    )
+    rank: int = setting(128, "Size of the PCA basis, in components. At least `n_latent` are taken.", limits=COUNT)
+    init: str = setting("pca", "Start of a free basis.", choices=STARTS)
+    target: str = setting(
+        "auto",
+        "What is predicted: one random half of the molecules by the other (split), or a profile by itself (self); "
+        "auto: split for counts, else self.",
+        choices=TARGETS,
+    )
+    center: str = setting(
+        "none",
+        "Subtract from target and prediction before the loss: gene or profile means. gene: the mean of each gene. "
+        "profile: each profile's own mean over genes.",
+        choices=CENTERS,
+    )
+    metric: str | None = setting(
+        None,
+        "Folder of geneae metric: the loss compares profiles under that metric, which is not learned on; all that is "
+        "reported stays plain. See `geneae.losses.fixed_metric`. What is reported is plain but for what the history "
+        "says of the loss: its value, its cosine and its gradient, and the norms and opposite halves that go with "
+        "these.",
+        metavar="FOLDER",
+    )
+    alpha: float = setting(0.5, "Share of the squared error in the loss combined.", limits=Limits(least=0, most=1))
+    beta: float = setting(1.0, "Weight of the magnitude term in the loss magnitude, a factor.", limits=Limits(least=0))
+    gamma: float = setting(2.0, "Power of the loss scaled-cosine.", limits=Limits(least=1))
+    margin: float | None = setting(
+        None,
+        "Margin of cosine-embedding, ranking and triplet: a cosine, a difference of cosines, a distance of latents. "
+        "By pair: what makes a perfect reconstruction perfect.",
+        limits=Limits(least=-1),
+        none="by pair; triplet 0.2",
+    )
+    negatives: str = setting(
+        "mean",
+        "How ranking sees other profiles. mean: all of them. hardest: the nearest one alone. annealed: from nearly the "
+        "mean to nearly the hardest as training goes on.",
+        choices=NEGATIVES,
+    )
+    temperature: float = setting(
+        0.1,
+        "Temperature of softmax, and of annealed negatives at the end, a factor.",
+        limits=Limits(above=0),
+    )
+    latent_norm: bool = setting(False, "Bring every latent to unit norm (needs --init random).")
+    cut: float = setting(
+        1.0,
+        "Cut-initialisation: divide the initial weights by this factor.",
+        limits=Limits(above=0, note="1 means no cut"),
+    )
+    cut_where: str = setting("all", "Where to cut.", choices=CUT_PLACES)
+    cut_bias: str = setting(
+        "homogeneous",
+        "Cut biases such that directions stay (homogeneous), start them at zero, or divide them like weights (scale).",
+        choices=CUT_BIASES,
+    )
+    target_norm: float | None = setting(
+        None,
+        "Median norm of reconstructions at the start, in units of the space, by scaling the last layer. Where only the "
+        "encoder is cut: of the latents.",
+        limits=Limits(above=0),
+        none="as it falls",
+    )
+    grad_scale: float = setting(
+        0.0, "Multiply the gradient of a reconstruction by its norm to this power.", limits=Limits(least=0, most=2)
+    )
+    optimizer: str = setting(
+        "adamw", "AdamW, or gradient descent without momentum, or with momentum 0.9.", choices=OPTIMIZERS
+    )
+    n_top_genes: int | None = setting(
+        None, "Keep so many genes of largest variance.", limits=COUNT, none="all in 3 training profiles or more"
+    )
+    scale: bool = setting(False, "Divide every gene by its deviation.")
+    dropout: float = setting(
+        0.25, "Fraction of the hidden units left out in every step.", limits=Limits(least=0, below=1)
+    )
+    n_splits: int | None = setting(
+        None,
+        "Count splits that training takes in turn.",
+        limits=COUNT,
+        flag="splits",
+        none="8, or 4 from 4,096 training profiles on",
+    )
+    epochs: int = setting(60, "At most so many epochs; each takes every training profile once.", limits=COUNT)
+    patience: int = setting(20, "Stop after so many epochs without a better validation loss.", limits=COUNT)
+    batch_size: int = setting(256, "Profiles a step, on all devices together.", limits=COUNT)
+    learning_rate: float = setting(
+        2e-3,
+        "Learning rate of the optimizer, a factor; falls linearly to zero over the second half of the epochs.",
+        limits=Limits(above=0),
+    )
+    weight_decay: float = setting(
+        0.05,
+        "Decoupled weight decay, a factor. On MLPs and random matrices, not on linear paths that start at PCA.",
+        limits=Limits(least=0),
+    )
+    validation: float = setting(0.1, "Fraction of the profiles that choose the epoch.", limits=Limits(above=0, below=1))
+    test: float = setting(
+        0.1, "Fraction of the profiles that choose nothing and are judged at the end.", limits=Limits(least=0, below=1)
+    )
+    group: str | None = setting(None, "Column of obs (a donor, say) whose profiles stay in one split.", metavar="KEY")
+    stratify: str | None = setting(
+        None, "Column of obs whose values keep their proportions in every split.", metavar="KEY"
+    )
+    seed: int = setting(0, "Seed of everything random, a whole number.", limits=Limits(least=0))
+    split_seed: int | None = setting(
+        None,
+        "Seed of the split and the judging halves, a whole number. Runs of several seeds can share them by it.",
+        limits=Limits(least=0),
+        none="the same as seed",
+    )
+    device: str = setting("auto", "Where to train; auto takes a GPU where there is one.", choices=DEVICES)
+    precision: str = setting("32", "Bits of the forward pass.", choices=PRECISIONS)
+    devices: int = setting(1, "Devices on each node, a process each, that share every batch.", limits=COUNT)
+    nodes: int = setting(1, "Machines with so many devices; started by torchrun or SLURM.", limits=COUNT)
 
     def __post_init__(self) -> None:
-        for name, options in (
-            ("basis", BASES),
-            ("init", STARTS),
-            ("target", TARGETS),
-            ("center", CENTERS),
-            ("cut_where", CUT_PLACES),
-            ("cut_bias", CUT_BIASES),
-            ("negatives", NEGATIVES),
-            ("optimizer", OPTIMIZERS),
-            ("device", DEVICES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in options:
-                raise unknown(name.replace("_", "-"), getattr(self, name), options)
+        for name, value in vars(self).items():
+            SETTINGS[name].check(value)
         if self.metric is not None:
             if not isinstance(self.metric, str | os.PathLike):
                 raise InputError(
@@ -154,23 +201,6 @@ class Settings:
                     "save(folder), and give the folder."
                 )
             object.__setattr__(self, "metric", os.fspath(self.metric))  # JSON knows no Path
-        whole = ["n_latent", "hidden", "rank", "epochs", "patience", "batch_size", "devices", "nodes"]
-        whole += [name for name in ("n_splits", "n_top_genes") if getattr(self, name) is not None]
-        for name in whole:
-            _check(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
-        _check("seed", self.seed, "at least 0", self.seed >= 0)
-        _check("alpha", self.alpha, "between 0 and 1", 0 <= self.alpha <= 1)
-        _check("agreement", self.agreement, "at least 0", self.agreement >= 0)
-        _check("beta", self.beta, "at least 0", self.beta >= 0)
-        _check("gamma", self.gamma, "at least 1", self.gamma >= 1)
-        _check("cut", self.cut, "above 0 (1 means no cut)", self.cut > 0)
-        if self.target_norm is not None:
-            _check("target_norm", self.target_norm, "above 0", 0 < self.target_norm < math.inf)
-        _check("grad_scale", self.grad_scale, "between 0 and 2", 0 <= self.grad_scale <= 2)
-        _check("temperature", self.temperature, "above 0", self.temperature > 0)
-        _check("dropout", self.dropout, "at least 0 and below 1", 0 <= self.dropout < 1)
-        _check("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
-        _check("weight_decay", self.weight_decay, "at least 0", self.weight_decay >= 0)
         if self.basis == "pca" and self.init == "random":
             raise InputError("a random start needs a basis that is learned. Use --basis free with --init random.")
         if self.latent_norm and self.init != "random":
@@ -182,6 +212,35 @@ class Settings:
             raise InputError(
                 "the loss triplet compares profiles of equal and unequal label. Name a column with --label."
             )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What else a user can choose about a run: what is read, what is made beside the fit; no weight changes by it."""
+
+    layer: str | None = setting(None, "Layer to read.", metavar="NAME", none="X")
+    use_raw: bool = setting(False, "Read raw in place of X.", flag="raw")
+    color: str | None = setting(
+        None, "Column of obs to tell profiles apart by in the report, with a UMAP.", metavar="KEY"
+    )
+    stream: str = setting(
+        "auto",
+        "Leave the matrix in its file and read rows as needed; auto: where a fit would take half the free memory.",
+        choices=STREAMS,
+    )
+    null: bool = setting(
+        False,
+        "Fit what has nothing to learn in it too, to tell poor data from a poor model. Takes three times as long.",
+    )
+    log: str | None = setting(
+        None, "Write the history of every epoch while training, into the folder OUTPUT_log.", choices=LOGS
+    )
+
+
+SETTINGS = declared(Settings)
+RUN_OPTIONS = declared(RunOptions)
+Settings.__doc__ = f"{Settings.__doc__}\n\n{described(SETTINGS)}"
+RunOptions.__doc__ = f"{RunOptions.__doc__}\n\n{described(RUN_OPTIONS)}"
 
 
 def part_of_labels(loss: str, metric: str | None) -> str:
@@ -205,8 +264,3 @@ def loss_terms(loss: str) -> list[tuple[float, str]]:
         if not 0 < terms[-1][0] < math.inf:
             raise InputError(f"the weight of a loss must be above 0; found {terms[-1][0]:g} in '{loss}'.")
     return terms
-
-
-def _check(name: str, value: float, expected: str, is_sound: bool) -> None:
-    if not is_sound:
-        raise InputError(f"{name.replace('_', '-')} must be {expected}; found {value:g}.")

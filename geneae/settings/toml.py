@@ -1,39 +1,22 @@
 """Flags of a fit as a TOML file: written into every run folder, and given back by `--config`."""
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from geneae.settings.errors import InputError, unknown
-from geneae.settings.settings import Settings
+from geneae.settings.settings import RUN_OPTIONS, SETTINGS
 
 FILE = "settings.toml"
-SHORT = {"batch_key": "batch", "n_latent": "latent", "n_splits": "splits", "use_raw": "raw"}
-"""Flags that are not called as their field."""
-
-
-def flag_of(field: str) -> str:
-    """The flag of a field of `Settings`, without its dashes: `n_latent` is `latent`, `batch_size` is `batch-size`."""
-    return SHORT.get(field, field.replace("_", "-"))
+HEAD = "# The flags of this fit; repeat it by: geneae fit DATA --config settings.toml"
 
 
 def to_toml(flags: Mapping[str, Any]) -> str:
     """Flags, one a line; those that are None are left out, as on a command line."""
-    lines = [f"{flag} = {_value(value)}" for flag, value in flags.items() if value is not None]
-    head = "# The flags of this fit; repeat it by: geneae fit DATA --config settings.toml"
-    return "\n".join([head, *lines]) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace(
-            "\x7f", "\\u007f"
-        )  # a string of JSON is one of TOML, but DEL
-    return repr(value)
+    return f"{HEAD}\n{tomli_w.dumps({flag: value for flag, value in flags.items() if value is not None})}"
 
 
 def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,14 +27,12 @@ def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
     config
         What `config.json` of a model folder holds.
     """
-    known = Settings.__dataclass_fields__
-    flags = {flag_of(name): value for name, value in config["settings"].items() if name in known}
+    chosen = {SETTINGS[name].flag: value for name, value in config["settings"].items() if name in SETTINGS}
     location = str(config["data"]["location"])
+    run: dict[str, Any] = {"color": config.get("color"), "use_raw": True if location == "raw" else None}
     if location.startswith("layers['"):
-        flags["layer"] = location.removeprefix("layers['").removesuffix("']")
-    if location == "raw":
-        flags["raw"] = True
-    return flags | {"color": config.get("color")}
+        run["layer"] = location.removeprefix("layers['").removesuffix("']")
+    return chosen | {one.flag: run[name] for name, one in RUN_OPTIONS.items() if name in run}
 
 
 def read_flags(path: Path, flags: Iterable[str]) -> dict[str, Any]:

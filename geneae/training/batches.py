@@ -1,7 +1,7 @@
 """What a network reads and what it is to predict: a profile itself, or one half of its molecules the other."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,18 +12,11 @@ from torch import Tensor
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.fixed_metric import FixedMetric
-from geneae.losses.inner_products import (
-    InnerProducts,
-    Others,
-    Projection,
-    gram_of,
-    inner_products,
-    linear_output,
-    project,
-)
+from geneae.losses.inner_products import InnerProducts, TargetProducts, gram_of
 from geneae.losses.reconstruction import LossSettings, cosine, mean_loss, mse
 from geneae.losses.sparse_rows import RowStore, SparseRows, row_sums, sparse_rows
 from geneae.models.ceiling import cosine_of_halves, half_ceiling
+from geneae.models.decoders import LinearDecoder
 from geneae.models.network import Network
 
 CHUNK = 2048  # profiles projected at a time
@@ -31,7 +24,42 @@ CACHE_BYTES = 2**31  # of count splits kept between epochs; others are drawn aga
 
 TRAINING_STREAM, VALIDATION_STREAM = 0, 1  # keep the count splits of both apart, whatever the seed
 
-Batch = tuple[Tensor | SparseRows, Projection | SparseRows]
+
+@dataclass(frozen=True)
+class Batch:
+    """Some profiles: what a network reads of them, and what it is to predict."""
+
+    inputs: Tensor | SparseRows
+    """(n_profiles, n_scores) scores in a fixed basis, profiles in a free one."""
+    target: TargetProducts | SparseRows
+    """Products with the decoder in a fixed basis, profiles in a free one."""
+    gram: Tensor | None = None
+    """(n_profiles, n_profiles) inner products of the targets, for a loss that asks for them."""
+    labels: Tensor | None = None
+    """(n_profiles,) int64 for a loss that learns by them, the same for the same label; below 0 for none."""
+    progress: float = 1.0
+    """Share of the training that is over, 0 to 1."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same elsewhere."""
+        gram, labels = (None if tensor is None else tensor.to(device) for tensor in (self.gram, self.labels))
+        return Batch(self.inputs.to(device), self.target.to(device), gram, labels, self.progress)
+
+
+@dataclass(frozen=True, eq=False)
+class PairNeeds:
+    """What a loss asks of pairs beyond inputs and targets."""
+
+    gram: bool = False
+    """The inner products of targets with each other: they need the profiles themselves, as no basis of fewer
+    dimensions than genes holds them."""
+    labels: Tensor | None = None
+    """(n_profiles,) int64, below 0 for none."""
+    metric: FixedMetric | None = None
+    """The map of targets under a metric."""
+
+
+NO_NEEDS = PairNeeds()
 
 
 class Pairs:
@@ -45,33 +73,29 @@ class Pairs:
     network
         For which basis they are made.
     blocks
-        The profiles, or their two halves; in a fixed basis also their projections, half after half, with the number
-        of halves.
-    compares_targets
-        Whether the inner products of targets with each other will be asked for: they need the profiles themselves, as
-        no basis of fewer dimensions than genes holds them.
-    labels
-        (n_profiles,) int64, below 0 for none.
+        The profiles, or their two halves; in a fixed basis also their products with the decoder, half after half, with
+        the number of halves.
+    needs
+        What the loss asks for.
     """
 
     def __init__(
         self,
         network: Network,
-        blocks: list[sparse.csr_matrix] | tuple[Projection, int],
-        compares_targets: bool = False,
-        labels: Tensor | None = None,
+        blocks: list[sparse.csr_matrix] | tuple[TargetProducts, int],
+        needs: PairNeeds = NO_NEEDS,
     ) -> None:
-        self._projection: Projection | None = None
+        self._projection: TargetProducts | None = None
         self._store: RowStore | None = None
-        self._labels = labels
+        self._labels = needs.labels
         self._matrix: sparse.csr_matrix | None = None
         if isinstance(blocks, tuple):
             self._projection, n_halves = blocks
         else:
             n_halves = len(blocks)
             if not network.is_free:
-                self._projection = project_blocks(network, blocks)
-            if compares_targets:
+                self._projection = project_blocks(network, blocks, needs.metric)
+            if needs.gram:
                 self._matrix = _stack(blocks)
         if self._projection is not None:
             self._scores = network.scores_of(self._projection)
@@ -82,8 +106,8 @@ class Pairs:
             self._store = RowStore(matrix)
             rows = sparse_rows(matrix)
             self._sums = row_sums(rows, network.mean.cpu())
-            if network.metric is not None:
-                self._sums = replace(self._sums, mapped=network.metric.project(rows).cpu())
+            if needs.metric is not None:
+                self._sums = replace(self._sums, mapped=needs.metric.project(rows).cpu())
             self.n_pairs = int(matrix.shape[0])
         self.n_profiles = self.n_pairs // n_halves
         self._swap = self.n_profiles if n_halves == 2 else 0
@@ -98,37 +122,36 @@ class Pairs:
             return profiles
         return profiles + self._swap * torch.randint(0, 2, profiles.shape, generator=generator)
 
-    def take(self, index: Tensor) -> Batch:
-        """Inputs and targets of some pairs: scores and projections, or sparse rows."""
+    def take(self, index: Tensor, progress: float = 1.0) -> Batch:
+        """Some pairs, when that share of the training is over."""
         partner = (index + self._swap) % self.n_pairs
+        gram = None if self._matrix is None else gram_of(self._matrix[partner.numpy()])
+        labels = None if self._labels is None else self._labels[index % self.n_profiles]
         if self._projection is not None:
             device = self._scores.device
-            return self._scores[index.to(device)], self._projection.take(partner.to(device))
+            inputs, target = self._scores[index.to(device)], self._projection.take(partner.to(device))
+            return Batch(inputs, target, gram, labels, progress)
         assert self._store is not None
         rows = self._store.take(index)
-        target = self._store.take(partner) if self._swap else rows
-        return rows, replace(target, sums=self._sums.take(partner))
-
-    def others(self, index: Tensor, progress: float = 1.0) -> Others:
-        """What a loss that compares the profiles of a batch needs to know of these pairs."""
-        gram = None if self._matrix is None else gram_of(self._matrix[((index + self._swap) % self.n_pairs).numpy()])
-        labels = None if self._labels is None else self._labels[index % self.n_profiles]
-        return Others(gram, labels, progress)
+        wanted = replace(self._store.take(partner) if self._swap else rows, sums=self._sums.take(partner))
+        return Batch(rows, wanted, gram, labels, progress)
 
 
 def _stack(blocks: list[sparse.csr_matrix]) -> sparse.csr_matrix:
     return blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
 
 
-def project_blocks(network: Network, blocks: list[sparse.csr_matrix]) -> Projection:
-    """Projections of the profiles of all blocks, block after block, in a fixed basis."""
-    device = network.mean.device
+def project_blocks(
+    network: Network, blocks: list[sparse.csr_matrix], metric: FixedMetric | None = None
+) -> TargetProducts:
+    """Products of the profiles of all blocks with a decoder in a fixed basis, block after block."""
+    device, decoder = network.mean.device, network.decoder()
     parts = [
-        network.project(sparse_rows(block[start : start + CHUNK]).to(device))
+        decoder.project(sparse_rows(block[start : start + CHUNK]).to(device), metric)
         for block in blocks
         for start in range(0, block.shape[0], CHUNK)
     ]
-    return Projection(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
+    return TargetProducts(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
 
 
 def draw_blocks(
@@ -153,8 +176,25 @@ def mismatch(blocks: list[sparse.csr_matrix], partner: np.ndarray | None) -> lis
     return blocks if partner is None else [blocks[0], blocks[-1][partner]]
 
 
+@dataclass(frozen=True)
+class CountSplits:
+    """How often molecules are divided anew, and by which seed."""
+
+    is_split: bool
+    """Whether halves predict halves; else every profile is its own target."""
+    number: int
+    """Count splits that the epochs take in turn, where there are any."""
+    seed: int
+    """Seed that the count splits are drawn from."""
+
+    @property
+    def in_turn(self) -> int:
+        """Sets of pairs that the epochs take in turn: one for each count split, or the profiles as they are."""
+        return self.number if self.is_split else 1
+
+
 class PairSource:
-    """Pairs of every epoch: `n_splits` count splits in turn, which train as well as a fresh one each time.
+    """Pairs of every epoch: some count splits in turn, which train as well as a fresh one each time.
 
     Parameters
     ----------
@@ -162,18 +202,14 @@ class PairSource:
         For which basis they are made.
     expression, preprocess
         The training profiles.
-    is_split
-        Whether halves predict halves.
-    n_splits
-        Count splits.
-    seed
-        Of them.
+    splits
+        How their molecules are divided.
     first
         The blocks of the first split, where they were drawn before.
     partner
         (n_profiles,) profile whose target each is given, see `mismatch`; its own without it.
-    compares_targets, labels
-        See `Pairs`.
+    needs
+        What the loss asks for.
     """
 
     def __init__(
@@ -181,28 +217,22 @@ class PairSource:
         network: Network,
         expression: Expression,
         preprocess: Preprocess,
-        is_split: bool,
-        n_splits: int,
-        seed: int,
+        splits: CountSplits,
         first: list[sparse.csr_matrix] | None = None,
         partner: np.ndarray | None = None,
-        compares_targets: bool = False,
-        labels: Tensor | None = None,
+        needs: PairNeeds = NO_NEEDS,
     ) -> None:
-        self.n_splits = n_splits if is_split else 1
-        n_mapped = 0 if network.metric is None else network.metric.n_components
+        self.n_splits = splits.in_turn
+        n_mapped = 0 if needs.metric is None else needs.metric.n_components
         bytes_each = 8 * expression.n_profiles * (n_mapped + (0 if network.is_free else len(network.deviation)))
-        if network.is_free:
-            bytes_each += 16 * expression.n_values
-        if compares_targets:
-            bytes_each += 8 * expression.n_values
-        splitter = Splitter(expression.rows) if is_split else None
+        bytes_each += 8 * expression.n_values * (2 * network.is_free + needs.gram)
+        splitter = Splitter(expression.rows) if splits.is_split else None
 
         def draw(split: int) -> Pairs:
             if split == 0 and first is not None:
-                return Pairs(network, first, compares_targets, labels)
-            blocks = draw_blocks(expression, preprocess, splitter, (seed, TRAINING_STREAM, split))
-            return Pairs(network, mismatch(blocks, partner), compares_targets, labels)
+                return Pairs(network, first, needs)
+            blocks = draw_blocks(expression, preprocess, splitter, (splits.seed, TRAINING_STREAM, split))
+            return Pairs(network, mismatch(blocks, partner), needs)
 
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 
@@ -258,9 +288,7 @@ def _mean_profile_products(
     nothing, hidden = (torch.zeros(n, 1, dtype=torch.float64) for n in (len(mean), block.shape[0]))
     mean = mean.double()
     rows = sparse_rows(block).to("cpu", torch.float64)
-    projection = project(rows, nothing, mean, mean)
-    output = linear_output(nothing, mean, mean)
-    plain = inner_products(projection, output, hidden, center)
-    if metric is None:
-        return plain
-    return metric.under(plain, replace(projection, mapped=metric.project(rows)), output, hidden, center)
+    decoder = LinearDecoder(nothing, mean, mean)
+    target = decoder.project(rows, metric)
+    plain = decoder.products(hidden, target, [center])[center]
+    return plain if metric is None else decoder.under(metric, plain, hidden, target, center)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
-from geneae.training.devices import Ranks
+from geneae.training.devices import Processes
 from geneae.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -116,7 +116,7 @@ class Checkpoint:
         """Whether to write again: as often as costs 1 % of the time."""
         return time.perf_counter() - self._written >= SPARE * self._cost
 
-    def write(self, progress: Progress, seconds: float, ranks: Ranks) -> None:
+    def write(self, progress: Progress, seconds: float, processes: Processes) -> None:
         """Replace the file by another; every process has to call it, the first one writes.
 
         Weights that are no numbers are not written: who went on from them would only meet them again.
@@ -125,8 +125,8 @@ class Checkpoint:
         parameters = *progress.network.parameters(), *progress.objective.learned()
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             return
-        random = ranks.gather(_random_state(ranks.device))
-        if ranks.rank == 0:
+        random = processes.gather(_random_state(processes.device))
+        if processes.rank == 0:
             names = ("rows", "best", "epoch", "step", "total", "train_seconds", "update")
             state = {name: getattr(progress, name) for name in names}
             state |= {"identity": self._identity, "seconds": seconds, "before": self.spent()}

@@ -15,7 +15,7 @@ from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
-class Ranks:
+class Processes:
     """This process among those that train together, each on its part of every batch.
 
     Parameters
@@ -106,7 +106,7 @@ class Ranks:
                 tensor.copy_(self._all_sum(tensor.clone() if self.rank == 0 else torch.zeros_like(tensor)))
 
 
-def open_ranks(settings: Settings) -> Ranks:
+def open_processes(settings: Settings) -> Processes:
     """The device asked for, its precision and the processes that share it, by Lightning Fabric.
 
     Several processes are started here unless `torchrun` or SLURM have started them; each runs the same command.
@@ -145,12 +145,18 @@ def open_ranks(settings: Settings) -> Ranks:
         torch.distributed.all_reduce(tensor)  # Fabric's own has all processes wait for each other once more
         return tensor
 
-    return Ranks(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
+    return Processes(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
 
 
-def load_ahead() -> None:
-    """Load Lightning Fabric on a thread of its own: it takes seconds, and what comes before a training needs none."""
-    Thread(target=import_module, args=("lightning_fabric",)).start()
+@contextlib.contextmanager
+def loading_fabric() -> Iterator[None]:
+    """Load Lightning Fabric, which takes seconds, while other code runs inside; it is loaded at the end."""
+    loading = Thread(target=import_module, args=("lightning_fabric",))
+    loading.start()
+    try:
+        yield
+    finally:
+        loading.join()
 
 
 def is_first() -> bool:

@@ -8,23 +8,23 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from geneae.models.cut import cut_initialize
 from geneae.models.network import Network
 from geneae.settings.errors import InputError, Interrupted
 from geneae.settings.settings import Settings
-from geneae.training.batches import Pairs
 from geneae.training.checkpoints import Checkpoint, Progress, stops_wait
-from geneae.training.devices import Ranks, open_ranks, threads
-from geneae.training.monitor import STOPPING, Watch, relative_update, snapshot
+from geneae.training.devices import Processes, open_processes, threads
+from geneae.training.monitor import STOPPING, CollapseMonitor, relative_update, snapshot
 from geneae.training.objectives import Objective, Reconstruction
-from geneae.training.validation import judge, to_device
+from geneae.training.schedule import schedule
+from geneae.training.validation import Validate
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -47,10 +47,6 @@ SGD_MOMENTUM = 0.9  # of `sgd-momentum`, as in the papers on self-supervised lea
 LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
 
 
-JudgeEpoch = Callable[[Network], tuple[Tensor, dict[str, float]]]
-"""Gives the losses by validation profile, and what else a row of the history holds."""
-
-
 class Batches(Protocol):
     """The steps of an epoch, as the loop sees them."""
 
@@ -59,8 +55,8 @@ class Batches(Protocol):
     def order(self, generator: torch.Generator) -> Tensor:
         """Numbers of what is trained on, each profile once, in random order."""
 
-    def take(self, index: Tensor) -> Any:
-        """Some of it: tensors or what has a `to`, in tuples."""
+    def take(self, index: Tensor, progress: float = 1.0) -> Any:
+        """Some of it, as a record with `inputs` and `to(device)`, when that share of the training is over."""
 
 
 class Source(Protocol):
@@ -78,22 +74,30 @@ class Training:
     """One row per epoch; epoch 0 is the start."""
     best_epoch: int
     """0 where no epoch was better on validation than the start."""
-    stopped_early: bool
-    """Whether patience, or a collapse, ended the training."""
     collapse: str | None = None
     """Name in `geneae.training.monitor.COLLAPSES` of what was there at the end, if anything."""
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a network is trained on, and for what."""
+
+    source: Source
+    """Training pairs, or views."""
+    validate: Validate
+    """Gives the validation losses, which choose the epoch and nothing else, and columns of the history."""
+    objective: Objective
+    """What is minimised."""
+    names: pd.Index | None = None
+    """Names of the training profiles, for messages."""
+
+
 def train(
     network: Network,
-    source: Source,
-    validation: list[Pairs],
-    objective: Objective,
+    plan: TrainingPlan,
     settings: Settings,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     checkpoint: Checkpoint | None = None,
-    names: pd.Index | None = None,
-    judge_epoch: JudgeEpoch | None = None,
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of least validation loss.
 
@@ -110,85 +114,73 @@ def train(
     ----------
     network
         Freshly initialised.
-    source
-        Training pairs, or views.
-    validation
-        Pairs that choose the epoch and nothing else.
-    objective
-        What is minimised.
+    plan
+        Profiles and objective.
     settings
         Epochs, steps, rates, devices. A random start is cut before it is recorded; one at PCA after that, as PCA stays
         what the fit can fall back on.
     on_epoch
         Called with each row of the history.
     checkpoint
-        To go on from, if there is something, and to write now and then. With it, SIGINT and SIGTERM wait for the end
-        of a step, have it written and raise `Interrupted`.
-    names
-        Of the training profiles, for messages.
-    judge_epoch
-        Losses by profile and what else a row of the history holds; by default `judge` on the validation pairs.
+        To resume, if there is something, and to write now and then. With it, SIGINT and SIGTERM wait for the end of a
+        step, have it written and raise `Interrupted`.
     """
-    ranks = open_ranks(settings)
+    processes = open_processes(settings)
     if network.is_free:
         _keep_memory()
-    network.to(ranks.device)
-    ranks.equalise(network)
-    if judge_epoch is None:
-        assert isinstance(objective, Reconstruction)
-        judge_epoch = partial(judge, pairs=validation, objective=objective, ranks=ranks, batch_size=settings.batch_size)
-    course = _Course(network, source, objective, settings, ranks, judge_epoch, on_epoch, checkpoint, names)
+    network.to(processes.device)
+    plan.objective.to(processes.device)
+    processes.equalise(network)
+    loop = TrainingLoop(network, plan, settings, processes, on_epoch, checkpoint)
     if checkpoint is not None and checkpoint.is_resumed:
-        course.go_on(checkpoint)
+        loop.resume(checkpoint)
     else:
-        course.begin()
-    with stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0) as course.stopped_by:
-        course.save(is_asked=len(course.rows) == 1)
-        while course.has_more():
-            course.run_epoch()
-            course.save()
-    network.load_state_dict(course.progress.best_state)
+        loop.begin()
+    with stops_wait() if checkpoint is not None else contextlib.nullcontext(lambda: 0) as loop.stopped_by:
+        loop.save(is_asked=len(loop.rows) == 1)
+        while loop.has_more():
+            loop.run_epoch()
+            loop.save()
+    network.load_state_dict(loop.progress.best_state)
     network.eval()
-    history = pd.DataFrame(course.rows).astype({"epoch": int})
-    return Training(history, course.progress.best, len(history) - 1 < settings.epochs, course.collapse)
+    history = pd.DataFrame(loop.rows).astype({"epoch": int})
+    return Training(history, loop.progress.best, loop.collapse)
 
 
-class _Course:
-    """A training on its way from epoch to epoch. Either `begin` or `go_on` comes first."""
+class TrainingLoop:
+    """A training on its way from epoch to epoch. Either `begin` or `resume` comes first."""
 
     progress: Progress
+    schedule: LambdaLR
 
     def __init__(
         self,
         network: Network,
-        source: Source,
-        objective: Objective,
+        plan: TrainingPlan,
         settings: Settings,
-        ranks: Ranks,
-        judge_epoch: JudgeEpoch,
-        on_epoch: Callable[[dict[str, float]], None] | None,
-        checkpoint: Checkpoint | None,
-        names: pd.Index | None,
+        processes: Processes,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.network, self.source, self.objective, self.settings = network, source, objective, settings
-        self.ranks, self.checkpoint, self.names = ranks, checkpoint, names
+        self.network, self.settings, self.processes, self.checkpoint = network, settings, processes, checkpoint
+        self.source, self.objective, self.names = plan.source, plan.objective, plan.names
         self.rows: list[dict[str, float]] = []
         self.collapse: str | None = None
         self.stopped_by: Callable[[], int] = lambda: 0
-        self._judge_epoch, self._on_epoch = judge_epoch, on_epoch
+        self._validate, self._on_epoch = plan.validate, on_epoch
         self._order = torch.Generator().manual_seed(settings.seed)
         # the small steps of a fixed basis are quickest on one: several threads would wait for each other, on a busy
         # machine ten times as long as they compute
         self._n_threads = torch.get_num_threads() if network.is_free else 1
         self._begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
-        self._watch: Watch | None = None
+        self._monitor: CollapseMonitor | None = None
 
     def begin(self) -> None:
         """Cut the network, record its start, and be ready for the first step."""
         network, settings = self.network, self.settings
         starts_at_pca = settings.init == "pca"  # which is no cut network, but what a fit can fall back on
         if not starts_at_pca:
-            _cut(network, self.objective, self.source, settings)
+            _cut(network, self.source, settings)
         initial = copy.deepcopy(network.state_dict())
         if self.objective.chooses_epoch:
             network.core.silence_mlps()
@@ -196,21 +188,26 @@ class _Course:
         best_state = copy.deepcopy(network.state_dict())
         network.load_state_dict(initial)
         if starts_at_pca:
-            _cut(network, self.objective, self.source, settings)
-        optimizer, order = self._ready(), self._order.get_state()
+            _cut(network, self.source, settings)
+        (optimizer, n_steps), order = self._ready(), self._order.get_state()
         self.progress = Progress(network, self.objective, optimizer, order, at_start, self.rows, 0, best_state)
-        if self.ranks.rank:
-            torch.manual_seed(settings.seed + RANK_STRIDE * self.ranks.rank)
-        self._start_watch()
+        self.schedule = schedule(optimizer, n_steps)
+        if self.processes.rank:
+            torch.manual_seed(settings.seed + RANK_STRIDE * self.processes.rank)
+        self._start_monitor()
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """From where a checkpoint was written, telling the epochs before it again."""
-        self.progress = checkpoint.restore(self.network, self.objective, self._ready(), self._order, self.ranks.rank)
+        optimizer, n_steps = self._ready()
+        rank = self.processes.rank
+        self.progress = checkpoint.restore(self.network, self.objective, optimizer, self._order, rank)
+        n_done = (self.progress.epoch - 1) * (n_steps // self.settings.epochs) + self.progress.step
+        self.schedule = schedule(optimizer, n_steps, n_done)
         self.rows += self.progress.rows
         self.progress.rows = self.rows
         for row in self.rows:
             self._tell(row)
-        self._start_watch()
+        self._start_monitor()
 
     def has_more(self) -> bool:
         """Whether another epoch is wanted, by number, patience and collapse."""
@@ -226,7 +223,7 @@ class _Course:
         with threads(self._n_threads):
             train_loss = self._run_steps(pairs, start)
         losses = self._record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
-        self.collapse = self._look(self.rows[-1])
+        self.collapse = self._check(self.rows[-1])
         best = self.rows[progress.best]["validation_loss"]
         is_better = self.rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
         if is_better or not self.objective.chooses_epoch:
@@ -239,29 +236,29 @@ class _Course:
         """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
         if self.checkpoint is None:
             return
-        is_wanted = is_asked or (self.ranks.rank == 0 and self.checkpoint.is_due())
-        wishes = self.ranks.total(STOP * bool(self.stopped_by()) + is_wanted)  # of all, so that all do the same
+        is_wanted = is_asked or (self.processes.rank == 0 and self.checkpoint.is_due())
+        wishes = self.processes.total(STOP * bool(self.stopped_by()) + is_wanted)  # of all, so that all do the same
         if wishes:
-            self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.ranks)
+            self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.processes)
         if wishes >= STOP:
             raise Interrupted(self.stopped_by() or signal.SIGTERM)
 
-    def _ready(self) -> torch.optim.Optimizer:
-        """The objective at its first step, and an optimiser for it."""
-        settings = self.settings
+    def _ready(self) -> tuple[torch.optim.Optimizer, int]:
+        """The objective at its first step, an optimiser for it, and how many steps there are."""
+        settings, n_steps = self.settings, _n_steps(self.source, self.settings)
         cut = settings.cut if settings.cut_where == "all" else 1.0
-        self.objective.begin(self.network, _n_steps(self.source, settings), cut)
-        return _optimizer(self.network, self.objective, settings)
+        self.objective.begin(self.network, n_steps, cut)
+        return _optimizer(self.network, self.objective, settings), n_steps
 
-    def _start_watch(self) -> None:
+    def _start_monitor(self) -> None:
         """Look for a collapse from the start on, through the epochs that were before."""
         if isinstance(self.objective, Reconstruction):
-            self._watch = Watch(self.objective, self.rows[0])
+            self._monitor = CollapseMonitor(self.objective, self.rows[0])
         for row in self.rows[1:]:
-            self.collapse = self._look(row)
+            self.collapse = self._check(row)
 
-    def _look(self, row: dict[str, float]) -> str | None:
-        return None if self._watch is None else self._watch.look(row)
+    def _check(self, row: dict[str, float]) -> str | None:
+        return None if self._monitor is None else self._monitor.check(row)
 
     def _tell(self, row: dict[str, float]) -> None:
         if self._on_epoch is not None:
@@ -270,7 +267,7 @@ class _Course:
     def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
         """A row of the history; the losses by validation profile."""
         with threads(self._n_threads):
-            losses, means = self._judge_epoch(self.network)
+            losses, means = self._validate(self.network, self.processes)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
         row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - self._begin}
         self._tell(row)
@@ -279,28 +276,25 @@ class _Course:
 
     def _run_steps(self, pairs: Batches, start: float) -> float:
         """What is left of one pass over all profiles, begun at `start`; the mean loss of its steps, by profiles."""
-        progress, settings, ranks = self.progress, self.settings, self.ranks
+        progress, settings, processes = self.progress, self.settings, self.processes
         network, objective, optimizer = self.network, self.objective, progress.optimizer
         network.train()
         batches = pairs.order(self._order).split(settings.batch_size)
         for index in batches[progress.step :]:
-            share = (progress.epoch - 1) / settings.epochs
-            factor = rate_factor((progress.epoch - 1) * len(batches) + progress.step, settings.epochs * len(batches))
-            for group in optimizer.param_groups:
-                group["lr"] = group["rate"] * factor
-            with ranks.autocast():
-                batch = objective.batch(pairs, ranks.part(index), share)
-                seen = objective.see(network, to_device(batch, network))
+            with processes.autocast():
+                batch = pairs.take(processes.part(index), (progress.epoch - 1) / settings.epochs)
+                seen = objective.see(network, batch.to(network.mean.device))
             value = objective(seen)
             optimizer.zero_grad()
             value.backward()
-            weight = float(objective.n_counted(seen)) if ranks.size > 1 and ranks.has_part(index) else 0.0
-            loss = ranks.average(network, value, weight)
+            weight = float(objective.n_counted(seen)) if processes.size > 1 and processes.has_part(index) else 0.0
+            loss = processes.average(network, value, weight)
             if not math.isfinite(loss):
                 raise self._runaway(loss, index % pairs.n_profiles)
             is_last = progress.step == len(batches) - 1
             before = snapshot(network) if is_last else []
             optimizer.step()
+            self.schedule.step()
             progress.update = relative_update(network, before) if is_last else math.nan
             objective.after_step(network, seen)
             progress.total += loss * len(index)
@@ -332,13 +326,13 @@ def _keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
-def _cut(network: Network, objective: Objective, source: Source, settings: Settings) -> None:
+def _cut(network: Network, source: Source, settings: Settings) -> None:
     """Make the start smaller as the settings say; a target norm is reached on a random batch."""
     inputs = None
     if settings.target_norm is not None:
         pairs = source.epoch(1)
         order = pairs.order(torch.Generator().manual_seed(settings.seed))
-        inputs = to_device(objective.batch(pairs, order[: settings.batch_size], 0.0), network)[0]
+        inputs = pairs.take(order[: settings.batch_size]).to(network.mean.device).inputs
     choices = settings.cut, settings.cut_where, settings.cut_bias, settings.target_norm
     cut_initialize(network, *choices, inputs)
 
@@ -354,9 +348,10 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
     slow = {id(parameter) for parameter in linear}
     others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
     others += objective.learned()
+    rates = settings.learning_rate, settings.learning_rate * LINEAR_RATE
     groups = [
-        {"params": others, "weight_decay": settings.weight_decay, "rate": settings.learning_rate},
-        {"params": linear, "weight_decay": 0.0, "rate": settings.learning_rate * LINEAR_RATE},
+        {"params": others, "weight_decay": settings.weight_decay, "lr": rates[0], "initial_lr": rates[0]},
+        {"params": linear, "weight_decay": 0.0, "lr": rates[1], "initial_lr": rates[1]},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
@@ -369,8 +364,3 @@ def _n_steps(source: Source, settings: Settings) -> int:
     """Steps of all epochs."""
     order = source.epoch(1).order(torch.Generator())
     return settings.epochs * len(order.split(settings.batch_size))
-
-
-def rate_factor(step: int, n_steps: int) -> float:
-    """Factor of the learning rate: 1 in the first half of the steps, then falling linearly towards 0."""
-    return min(1.0, 2 * (1 - step / n_steps))

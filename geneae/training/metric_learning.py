@@ -22,10 +22,6 @@ S = (g + g') / 2, with x~ = x / sqrt(n) and y~ = y / sqrt(m)
 
     S = (x~ y~' + y~ x~' - c (x~ x~' + y~ y~')) / 2
 
-Where the d (d + 1) / 2 coordinates of a symmetric matrix hold each off-diagonal entry once, the gradient is 2 S off the
-diagonal, and steps move these entries twice as fast. With them times sqrt(2) (`pack`), coordinates and matrices have
-the same inner product, and the gradient is `pack(S)`.
-
 dc/dM = 2 M S. A cosine knows no scale: <S, A> = 0, and for epsilon = 0 <dc/dM, M> = 0. A free symmetric A is never
 learned, as n and m have to stay positive; M is learned, and A is positive semi-definite whatever M is.
 """
@@ -38,6 +34,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from geneae.training.schedule import schedule
+
 Rows = Any
 """(n_rows, n_features) NumPy array or SciPy CSR matrix, which is never made dense; SciPy's types say less than that."""
 
@@ -47,83 +45,6 @@ def row_products(x: Rows, y: Rows) -> np.ndarray:
     is_sparse = sparse.issparse(x)  # a name of its own: mypy would narrow the type to one without methods
     products = x.multiply(y) if is_sparse else x * y
     return np.asarray(products.sum(axis=1)).ravel()
-
-
-def cosine_and_map_gradient(
-    map_: np.ndarray, x: Rows, y: Rows, weights: np.ndarray, epsilon: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of pairs of rows under M'M + epsilon I, and the gradient of their weighted sum in M.
-
-    Parameters
-    ----------
-    map_
-        M, (n_components, n_features).
-    x, y
-        (n_pairs, n_features) each; no row may have length zero under the metric.
-    weights
-        (n_pairs,) of the sum.
-    epsilon
-        At least 0.
-
-    Returns
-    -------
-    (n_pairs,) and (n_components, n_features). Time and memory grow with the stored values, beside the result itself.
-    """
-    v, w = x @ map_.T, y @ map_.T
-    l = row_products(v, w) + epsilon * row_products(x, y)  # noqa: E741
-    n = row_products(v, v) + epsilon * row_products(x, x)
-    m = row_products(w, w) + epsilon * row_products(y, y)
-    root = np.sqrt(n * m)
-    cosine = l / root
-    by_x = (weights / root)[:, None] * w - (weights * cosine / n)[:, None] * v
-    by_y = (weights / root)[:, None] * v - (weights * cosine / m)[:, None] * w
-    return cosine, (x.T @ by_x + y.T @ by_y).T
-
-
-def cosine_and_metric_gradient(metric: np.ndarray, x: Rows, y: Rows, weights: np.ndarray) -> tuple[np.ndarray, Rows]:
-    """Cosines of pairs of rows under A, and the gradient S of their weighted sum among symmetric matrices.
-
-    Parameters
-    ----------
-    metric
-        A, (n_features, n_features), symmetric and positive on the rows.
-    x, y
-        (n_pairs, n_features) each.
-    weights
-        (n_pairs,) of the sum.
-
-    Returns
-    -------
-    (n_pairs,) and (n_features, n_features), which is sparse where the rows are: no gene outside them has a gradient.
-    """
-    n, m = row_products(x, x @ metric), row_products(y, y @ metric)
-    cosine = row_products(x, y @ metric) / np.sqrt(n * m)
-    across = x.T @ _scaled(y, weights / np.sqrt(n * m))
-    own = x.T @ _scaled(x, weights * cosine / n) + y.T @ _scaled(y, weights * cosine / m)
-    return cosine, (across + across.T - own) / 2
-
-
-def _scaled(rows: Rows, factors: np.ndarray) -> Rows:
-    is_sparse = sparse.issparse(rows)
-    return sparse.diags_array(factors) @ rows if is_sparse else factors[:, None] * rows
-
-
-def pack(symmetric: np.ndarray) -> np.ndarray:
-    """(d (d + 1) / 2,) coordinates of a symmetric matrix: its upper triangle, off the diagonal times sqrt(2).
-
-    The inner product of two of them is that of their matrices.
-    """
-    above = np.triu_indices(len(symmetric))
-    return np.asarray(symmetric[above] * np.where(above[0] == above[1], 1.0, np.sqrt(2.0)))
-
-
-def unpack(packed: np.ndarray) -> np.ndarray:
-    """(d, d) symmetric matrix of `pack`'s coordinates."""
-    size = int((np.sqrt(8 * len(packed) + 1) - 1) / 2)
-    above = np.triu_indices(size)
-    symmetric = np.zeros((size, size))
-    symmetric[above] = packed / np.where(above[0] == above[1], 1.0, np.sqrt(2.0))
-    return np.asarray(symmetric + np.triu(symmetric, 1).T)
 
 
 def batch_cosines(latent: np.ndarray) -> np.ndarray:
@@ -226,16 +147,15 @@ def learn_map(
     map_ = weight.numpy()  # the same memory
     optimizer = torch.optim.Adam([weight], lr=learning.learning_rate)
     n_batches = -(-rows.shape[0] // learning.batch_size)
-    n_steps = learning.epochs * n_batches
+    rates = schedule(optimizer, learning.epochs * n_batches)
     yield np.nan, map_.copy()
-    for epoch in range(learning.epochs):
+    for _ in range(learning.epochs):
         losses = []
-        for number, batch in enumerate(np.array_split(rng.permutation(rows.shape[0]), n_batches)):
+        for batch in np.array_split(rng.permutation(rows.shape[0]), n_batches):
             x = rows[batch]
             loss, slopes = neighbor_loss(batch_cosines(x @ map_.T), labels[batch], learning.temperature)
             weight.grad = torch.from_numpy(np.ascontiguousarray(batch_map_gradient(map_, x, slopes)))
-            for group in optimizer.param_groups:
-                group["lr"] = learning.learning_rate * min(1.0, 2 * (1 - (epoch * n_batches + number) / n_steps))
             optimizer.step()
+            rates.step()
             losses.append(loss)
         yield float(np.mean(losses)), map_.copy()

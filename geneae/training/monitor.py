@@ -87,7 +87,7 @@ def _double(products: InnerProducts) -> InnerProducts:
 
 
 @dataclass
-class Dynamics:
+class EpochStatistics:
     """Collects, batch by batch, what a row of the history says of norms, gradients and latents."""
 
     objective: Reconstruction
@@ -101,7 +101,7 @@ class Dynamics:
     cosines: list[Tensor] = field(default_factory=list)
     """Of (centred) reconstructions and targets; NaN without a direction."""
     hinges: list[tuple[float, float, float]] = field(default_factory=list)
-    """By batch: `negatives.indifference`."""
+    """By batch: `geneae.losses.in_batch.indifference`."""
 
     def add(self, products: InnerProducts, latent: Tensor) -> None:
         """A batch, as the loss sees it."""
@@ -203,7 +203,7 @@ def is_frozen(row: dict[str, float], first: dict[str, float], mean_profile_cosin
 
 
 @dataclass
-class Watch:
+class CollapseMonitor:
     """Looks at every epoch for a collapse that persists."""
 
     objective: Reconstruction
@@ -213,7 +213,7 @@ class Watch:
     counts: dict[str, int] = field(default_factory=dict)
     """By collapse, the epochs in a row that it has been seen in."""
 
-    def look(self, row: dict[str, float]) -> str | None:
+    def check(self, row: dict[str, float]) -> str | None:
         """The name in `COLLAPSES` of what is there, and has been for three epochs in a row, if anything."""
         if self.first is None:
             self.first = row

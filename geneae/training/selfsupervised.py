@@ -9,14 +9,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from geneae.losses.inner_products import InnerProducts
-from geneae.losses.sparse_rows import SparseRows
 from geneae.losses.view_losses import (
     against_batch,
     against_queue,
@@ -29,8 +26,7 @@ from geneae.losses.view_losses import (
 from geneae.models.heads import Branch, Prototypes, cut_plainly, layers
 from geneae.models.network import Network
 from geneae.settings.errors import unknown
-from geneae.training.batches import Batch
-from geneae.training.objectives import Reconstruction
+from geneae.training.view_batches import TwoViews
 
 N_PROJECTED = 64  # length of a projection; the papers take 128 to 2,048 for images
 N_PROTOTYPES = 256
@@ -38,8 +34,6 @@ MOMENTUM = 0.99  # of teachers; the papers' 0.996 and 0.999 suit a hundred times
 QUEUE = 1024  # keys at most
 CENTER_MOMENTUM = 0.9
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
-
-Views = tuple[SparseRows, SparseRows]
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Embeddings:
     """What a loss sees of two views, each (n_profiles, n)."""
 
     latent: tuple[Tensor, Tensor]
@@ -73,20 +67,25 @@ class SelfSupervised(nn.Module, ABC):
     """A loss of agreement says little about an encoder, and labels take no part: the last epoch is taken."""
 
     def __init__(
-        self, projector: nn.Module, predictor: nn.Module | None = None, momentum: tuple[float, float] | None = None
+        self,
+        projector: nn.Module,
+        predictor: nn.Module | None = None,
+        momentum: tuple[float, float] | None = None,
+        shift: Tensor | None = None,
     ) -> None:
-        """Heads, and the momentum of a teacher at start and end, between which it goes along half a cosine."""
+        """Heads; the momentum of a teacher at start and end, between which it goes along half a cosine; and by how
+        much the gene mean of the views lies above that which the network knows, (n_genes,)."""
         super().__init__()
         self.projector = projector
         self.predictor = predictor
-        self.register_buffer("shift", None)
+        self.register_buffer("shift", shift)
         self.shift: Tensor | None
         self._momentum = momentum
         self._teacher: AveragedModel | None = None
         self._step, self._n_steps = 0, 1
 
     @abstractmethod
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) losses."""
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
@@ -121,32 +120,28 @@ class SelfSupervised(nn.Module, ABC):
         """Parameters of the heads that steps change; the teacher's follow."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("_teacher")]
 
-    def batch(self, pairs: Any, index: Tensor, progress: float) -> Views:
-        """Two views of some profiles."""
-        views: Views = pairs.take(index)
-        return views
-
-    def see(self, network: Network, batch: Views) -> Seen:
+    def see(self, network: Network, batch: TwoViews) -> Embeddings:
         """Embed two views of the same profiles."""
-        latent = tuple(network.encode(network.scores(view, self.shift)) for view in batch)
+        views = batch.first, batch.second
+        latent = tuple(network.encode(network.scores(view, self.shift)) for view in views)
         projected = tuple(self.projector(each) for each in latent)
         online = projected if self.predictor is None else tuple(self.predictor(each) for each in projected)
         if self._teacher is None:
             target = tuple(each.detach() for each in projected)
         else:
             with torch.no_grad():
-                target = tuple(self._teacher(view, self.shift) for view in batch)
-        return Seen(*((one, other) for one, other in (latent, online, target)))
+                target = tuple(self._teacher(view, self.shift) for view in views)
+        return Embeddings(*((one, other) for one, other in (latent, online, target)))
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: Embeddings) -> Tensor:
         """The mean over profiles."""
         return self.by_profile(seen).mean()
 
-    def n_counted(self, seen: Seen) -> Tensor:
+    def n_counted(self, seen: Embeddings) -> Tensor:
         """How many profiles that mean is over: all."""
         return torch.tensor(len(seen.latent[0]))
 
-    def after_step(self, network: Network, seen: Seen) -> None:
+    def after_step(self, network: Network, seen: Embeddings) -> None:
         """Let the teacher follow, by a momentum that rises to its end."""
         self._step += 1
         if self._teacher is not None and self._momentum is not None:
@@ -154,12 +149,12 @@ class SelfSupervised(nn.Module, ABC):
             self._teacher.multi_avg_fn = get_ema_multi_avg_fn(momentum)
             self._teacher.update_parameters(Branch(network, self.projector))
 
-    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+    def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
         """The vector of the first view that the loss normalises, and what it is to agree with."""
         return seen.online[0], seen.target[1]
 
     @torch.no_grad()
-    def judge(self, network: Network, batches: list[Views]) -> tuple[Tensor, dict[str, float]]:
+    def validate(self, network: Network, batches: list[TwoViews]) -> tuple[Tensor, dict[str, float]]:
         """(n_profiles,) losses of validation views, and what their vectors look like.
 
         Returns
@@ -173,8 +168,7 @@ class SelfSupervised(nn.Module, ABC):
         self.eval()
         losses, vectors, targets, latents = [], [], [], []
         for batch in batches:
-            device = network.mean.device
-            seen = self.see(network, (batch[0].to(device), batch[1].to(device)))
+            seen = self.see(network, batch.to(network.mean.device))
             losses.append(self.by_profile(seen))
             vector, target = self.normalized(seen)
             vectors.append(vector.double())
@@ -206,14 +200,14 @@ class SimCLR(SelfSupervised):
 
     temperature = 0.5
 
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__(layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False))
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
+        super().__init__(layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False), shift=shift)
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) `nt_xent`."""
         return nt_xent(*seen.online, self.temperature)
 
-    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+    def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
         """Both are projections with a gradient."""
         return seen.online
 
@@ -223,15 +217,15 @@ class MoCoV2(SelfSupervised):
 
     temperature = 0.2
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         projector = layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False)
-        super().__init__(projector, momentum=(MOMENTUM, MOMENTUM))
+        super().__init__(projector, momentum=(MOMENTUM, MOMENTUM), shift=shift)
         # a profile whose own earlier keys are in the queue would be driven away from itself
         size = max(1, min(QUEUE, sizes.n_profiles // 2))
         self.register_buffer("queue", unit(torch.randn(size, N_PROJECTED)))
         self.queue: Tensor
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) mean of `against_queue` over both directions."""
         first, second = (
             against_queue(query, key, self.queue, self.temperature)
@@ -239,7 +233,7 @@ class MoCoV2(SelfSupervised):
         )
         return (first + second) / 2
 
-    def after_step(self, network: Network, seen: Seen) -> None:
+    def after_step(self, network: Network, seen: Embeddings) -> None:
         """The newest keys take the place of the oldest."""
         super().after_step(network, seen)
         self.queue = torch.cat([unit(seen.target[1]), self.queue])[: len(self.queue)]
@@ -250,12 +244,12 @@ class MoCoV3(SelfSupervised):
 
     temperature = 0.2
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         projector = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
         predictor = layers((N_PROJECTED, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
-        super().__init__(projector, predictor, momentum=(MOMENTUM, 1.0))
+        super().__init__(projector, predictor, (MOMENTUM, 1.0), shift)
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) sum of `against_batch` over both directions."""
         first, second = (
             against_batch(query, key, self.temperature)
@@ -270,11 +264,12 @@ class SimSiam(SelfSupervised):
     Without stop-gradient and predictor all profiles would soon have one embedding (Chen and He 2021, arXiv 2011.10566).
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         projector = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True, is_last_normalized=True)
-        super().__init__(projector, layers((N_PROJECTED, N_PROJECTED // 4, N_PROJECTED), is_normalized=True))
+        predictor = layers((N_PROJECTED, N_PROJECTED // 4, N_PROJECTED), is_normalized=True)
+        super().__init__(projector, predictor, shift=shift)
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) mean of `negative_cosine` over both directions."""
         first, second = map(negative_cosine, seen.online, seen.target[::-1])
         return (first + second) / 2
@@ -286,12 +281,12 @@ class BYOL(SelfSupervised):
     Grill et al. 2020, arXiv 2006.07733.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         projector = layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=True)
         predictor = layers((N_PROJECTED, sizes.hidden, N_PROJECTED), is_normalized=True)
-        super().__init__(projector, predictor, momentum=(MOMENTUM, 1.0))
+        super().__init__(projector, predictor, (MOMENTUM, 1.0), shift)
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) sum of `squared_distance` over both directions."""
         first, second = map(squared_distance, seen.online, seen.target[::-1])
         return first + second
@@ -305,13 +300,13 @@ class DINO(SelfSupervised):
     of the teacher's logits, and the student learns from it to prefer no prototype: a collapse.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         embedding = layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), is_normalized=True)
-        super().__init__(Prototypes(embedding, N_PROJECTED, N_PROTOTYPES), momentum=(MOMENTUM, 1.0))
+        super().__init__(Prototypes(embedding, N_PROJECTED, N_PROTOTYPES), momentum=(MOMENTUM, 1.0), shift=shift)
         self.register_buffer("center", torch.zeros(N_PROTOTYPES))
         self.center: Tensor
 
-    def by_profile(self, seen: Seen) -> Tensor:
+    def by_profile(self, seen: Embeddings) -> Tensor:
         """(n_profiles,) mean of `distillation` over both directions."""
         first, second = (
             distillation(student.float(), teacher.float(), self.center, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE)
@@ -319,70 +314,19 @@ class DINO(SelfSupervised):
         )
         return (first + second) / 2
 
-    def after_step(self, network: Network, seen: Seen) -> None:
+    def after_step(self, network: Network, seen: Embeddings) -> None:
         """The centre follows the mean logits of the teacher."""
         super().after_step(network, seen)
         self.center = self.center.lerp(torch.cat(seen.target).float().mean(0), 1 - CENTER_MOMENTUM)
 
-    def normalized(self, seen: Seen) -> tuple[Tensor, Tensor]:
+    def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
         """Embeddings before the prototypes."""
         first, second = (self.projector.get_submodule("embedding")(latent) for latent in seen.latent)
         return first, second
 
 
-@dataclass(frozen=True)
-class Joint:
-    """Agreement of views and reconstruction, through one encoder."""
-
-    views: SelfSupervised
-    """Of views."""
-    reconstruction: Reconstruction
-    """Of profiles, or of halves by halves."""
-    weight: float
-    """Of agreement; that of the reconstruction is 1."""
-    chooses_epoch: ClassVar[bool] = False
-
-    def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
-        """Before the first step."""
-        self.views.begin(network, n_steps, cut)
-
-    def learned(self) -> list[nn.Parameter]:
-        """Parameters beside those of the network."""
-        return self.views.learned()
-
-    def batch(self, pairs: Any, index: Tensor, progress: float) -> tuple[Views, Batch]:
-        """Views, and pairs of the same profiles."""
-        found: tuple[Views, Batch] = pairs.take(index)
-        return found
-
-    def see(self, network: Network, batch: tuple[Views, Batch]) -> tuple[Seen, InnerProducts]:
-        """Views embedded, and the other profiles of the batch reconstructed."""
-        return self.views.see(network, batch[0]), self.reconstruction.see(network, batch[1])
-
-    def __call__(self, seen: tuple[Seen, InnerProducts]) -> Tensor:
-        """The sum of both means."""
-        total: Tensor = self.weight * self.views(seen[0]) + self.reconstruction(seen[1])
-        return total
-
-    def n_counted(self, seen: tuple[Seen, InnerProducts]) -> Tensor:
-        """How many profiles the reconstruction is a mean over."""
-        return self.reconstruction.n_counted(seen[1])
-
-    def after_step(self, network: Network, seen: tuple[Seen, InnerProducts]) -> None:
-        """Teachers and queues follow."""
-        self.views.after_step(network, seen[0])
-
-    def state(self) -> dict[str, Tensor]:
-        """That of the views."""
-        return self.views.state()
-
-    def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from there, after `begin`."""
-        self.views.set_state(state)
-
-
 RECONSTRUCTION = "reconstruction"
-OBJECTIVES: dict[str, Callable[[Sizes], SelfSupervised]] = {
+OBJECTIVES: dict[str, Callable[[Sizes, Tensor | None], SelfSupervised]] = {
     "simclr": SimCLR,
     "moco-v2": MoCoV2,
     "moco-v3": MoCoV3,

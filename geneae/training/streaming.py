@@ -13,9 +13,10 @@ from torch import Tensor
 
 from geneae.data.count_split import Splitter
 from geneae.data.preprocess import Expression, Preprocess
-from geneae.losses.inner_products import Others, Projection
+from geneae.losses.fixed_metric import FixedMetric
+from geneae.losses.inner_products import TargetProducts
 from geneae.models.network import Network
-from geneae.training.batches import TRAINING_STREAM, Batch, Pairs, draw_blocks, project_blocks
+from geneae.training.batches import TRAINING_STREAM, Batch, CountSplits, PairNeeds, Pairs, draw_blocks, project_blocks
 
 BLOCK = 32  # neighbouring profiles that are read together
 WINDOW = 8192  # profiles whose projections are in memory and in random order; blocks of them come from everywhere
@@ -69,16 +70,13 @@ class StreamedPairs:
         halves = self.n_pairs // self.n_profiles
         return order + self.n_profiles * torch.randint(0, halves, order.shape, generator=generator)
 
-    def take(self, index: Tensor) -> Batch:
-        """Inputs and targets of some pairs of one window."""
+    def take(self, index: Tensor, progress: float = 1.0) -> Batch:
+        """Some pairs of one window, when that share of the training is over."""
         half, profiles = np.divmod(index.numpy(), self.n_profiles)
         number = int(self._number[profiles[0]])
         here = self._windows[number]
-        return self._pairs(number).take(torch.from_numpy(np.searchsorted(here, profiles) + half * len(here)))
-
-    def others(self, index: Tensor, progress: float = 1.0) -> Others:
-        """As `Pairs.others`; labels and products of targets are not known of profiles in a file."""
-        return Others(progress=progress)
+        found = torch.from_numpy(np.searchsorted(here, profiles) + half * len(here))
+        return self._pairs(number).take(found, progress)
 
     def _pairs(self, number: int) -> Pairs:
         """Those of a window; the next one is read meanwhile, and others are dropped."""
@@ -100,16 +98,15 @@ class StreamedSource:
         For which basis they are made.
     expression, preprocess
         The training profiles, in their file.
-    is_split
-        Whether halves predict halves.
-    n_splits
-        Count splits.
-    seed
-        Of them.
+    splits
+        How their molecules are divided.
     batch_size
         Profiles a step.
     scratch
         Folder for the projections; None takes the system's for temporary files.
+    metric
+        The metric of the loss, if any; labels and products of targets with each other are not known of profiles in a
+        file.
     """
 
     def __init__(
@@ -117,26 +114,28 @@ class StreamedSource:
         network: Network,
         expression: Expression,
         preprocess: Preprocess,
-        is_split: bool,
-        n_splits: int,
-        seed: int,
+        splits: CountSplits,
         batch_size: int,
         scratch: Path | None = None,
+        metric: FixedMetric | None = None,
     ) -> None:
-        self.n_splits = n_splits if is_split else 1
+        self.n_splits, is_split = splits.in_turn, splits.is_split
         self._network, self._expression, self._preprocess = network, expression, preprocess
-        self._is_split, self._seed = is_split, seed
+        self._splits, self._needs = splits, PairNeeds(metric=metric)
         window = WINDOW
         if network.is_free:
             window = WINDOW_VALUES * expression.n_profiles // max(1, expression.n_values)
         self._window = max(1, window // batch_size) * batch_size
-        self._projections = None if network.is_free else Projections(network, expression.n_profiles, is_split, scratch)
+        n_mapped = 0 if metric is None else metric.n_components
+        self._projections = None
+        if not network.is_free:
+            self._projections = Projections(network, expression.n_profiles, is_split, scratch, n_mapped)
         if self._projections is not None:
             for rows, part in expression.chunks(CHUNK):
                 splitter = Splitter(part.rows) if is_split else None
                 for split in range(self.n_splits):
-                    blocks = draw_blocks(part, preprocess, splitter, (seed, TRAINING_STREAM, split, rows.start))
-                    self._projections.write(split, rows.start, project_blocks(network, blocks))
+                    blocks = draw_blocks(part, preprocess, splitter, (splits.seed, TRAINING_STREAM, split, rows.start))
+                    self._projections.write(split, rows.start, project_blocks(network, blocks, metric))
 
     def epoch(self, epoch: int) -> StreamedPairs:
         """Pairs of an epoch, counted from 1."""
@@ -147,25 +146,27 @@ class StreamedSource:
             if projections is not None:
                 return Pairs(self._network, projections.read(split, profiles))
             part = self._expression.take(profiles).load()
-            splitter = Splitter(part.rows) if self._is_split else None
-            seed = (self._seed, TRAINING_STREAM, epoch, int(profiles[0]))
-            return Pairs(self._network, draw_blocks(part, self._preprocess, splitter, seed))
+            splitter = Splitter(part.rows) if self._splits.is_split else None
+            seed = (self._splits.seed, TRAINING_STREAM, epoch, int(profiles[0]))
+            return Pairs(self._network, draw_blocks(part, self._preprocess, splitter, seed), self._needs)
 
-        return StreamedPairs(self._expression.n_profiles, self._is_split, read, self._window)
+        return StreamedPairs(self._expression.n_profiles, self._splits.is_split, read, self._window)
 
 
 class Projections:
     """Projections of all profiles for every count split, in a file without a name."""
 
-    def __init__(self, network: Network, n_profiles: int, is_split: bool, folder: Path | None) -> None:
+    def __init__(
+        self, network: Network, n_profiles: int, is_split: bool, folder: Path | None, n_mapped: int = 0
+    ) -> None:
         self._device = network.mean.device
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
-        self._n_mapped = 0 if network.metric is None else network.metric.n_components
+        self._n_mapped = n_mapped
         self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)  # of a profile, halves side by side
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as it is in use
         weakref.finalize(self, self._file.close)
 
-    def write(self, split: int, start: int, projection: Projection) -> None:
+    def write(self, split: int, start: int, projection: TargetProducts) -> None:
         """Of neighbouring profiles from `start` on, half after half."""
         sums = torch.stack([projection.center, projection.squared, projection.total], 1)
         parts = [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
@@ -173,7 +174,7 @@ class Projections:
         place = (split * self._n_profiles + start) * self._bytes
         os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
 
-    def read(self, split: int, profiles: np.ndarray) -> tuple[Projection, int]:
+    def read(self, split: int, profiles: np.ndarray) -> tuple[TargetProducts, int]:
         """Of some profiles, in increasing order, half after half; and how many halves."""
         runs = np.split(profiles, np.flatnonzero(np.diff(profiles) > 1) + 1)
         places = [(split * self._n_profiles + int(run[0])) * self._bytes for run in runs]
@@ -184,4 +185,4 @@ class Projections:
         weight, sums, mapped = records.split([self._rank, SUMS, self._n_mapped], 1)
         center, squared, total = sums.unbind(1)
         of_metric = mapped.contiguous() if self._n_mapped else None
-        return Projection(weight.contiguous(), center, center, squared, total, of_metric), self._halves
+        return TargetProducts(weight.contiguous(), center, center, squared, total, of_metric), self._halves

@@ -1,7 +1,6 @@
 """Validation of a reconstruction: the losses that choose the epoch, and the numbers of the history."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -9,55 +8,51 @@ from torch import Tensor
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.network import Network
 from geneae.training.batches import Pairs
-from geneae.training.devices import Ranks
-from geneae.training.monitor import Dynamics
+from geneae.training.devices import Processes
+from geneae.training.monitor import EpochStatistics
 from geneae.training.objectives import Reconstruction
 
 CHUNK = 4096  # pairs evaluated at a time
 
-
-def to_device(batch: Any, network: Network) -> Any:
-    if isinstance(batch, tuple):
-        return tuple(to_device(part, network) for part in batch)
-    return batch.to(network.mean.device)
+Validate = Callable[[Network, Processes], tuple[Tensor, dict[str, float]]]
+"""Gives the losses by validation profile, and what else a row of the history holds; every process calls it."""
 
 
 @torch.no_grad()
-def judge(
+def validate(
     network: Network,
+    processes: Processes,
     pairs: list[Pairs],
     objective: Reconstruction,
-    ranks: Ranks | None = None,
     batch_size: int = CHUNK,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, norms and dynamics.
+    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, norms and gradients.
 
-    With `ranks`, each process computes those of its own part of the pairs and gets those of all. A loss that compares
-    the profiles of a batch sees batches of about the size of those in training, each of different profiles; every
-    process then computes all.
+    Each process computes those of its own part of the pairs and gets those of all. A loss that compares the profiles
+    of a batch sees batches of about the size of those in training, each of different profiles; every process then
+    computes all.
     """
     network.eval()
     losses: list[Tensor] = []
-    dynamics = Dynamics(objective)
+    statistics = EpochStatistics(objective)
     values: dict[str, list[Tensor]] = {name: [] for name in ("cosine", "mse", "norm_ratio")}
     n_pairs, where = 0, []
-    ranks = None if objective.loss.compares else ranks
+    is_shared = objective.loss.needs == "products"
     for some in pairs:
-        own = torch.arange(len(some)) if ranks is None else ranks.part(torch.arange(len(some)))
+        own = torch.arange(len(some))
+        own = processes.part(own) if is_shared else own
         where.append(n_pairs + own)
         n_pairs += len(some)
-        for index in _batches(some, batch_size) if objective.loss.compares else own.split(CHUNK):
-            inputs, target, *others = to_device(objective.batch(some, index, 1.0), network)
-            centers = objective.center, "none"
-            (products, plain), latent = network(inputs, target, *centers, others=others[0] if others else None)
-            losses.append(objective.by_profile(products))
-            dynamics.add(products, latent)
-            for name, found in values.items():
-                found.append(measure(METRICS[name], plain))
+        for index in own.split(CHUNK) if is_shared else _batches(some, batch_size):
+            found = objective.reconstruct(network, some.take(index).to(network.mean.device), ("none",))
+            losses.append(objective.by_profile(found.for_loss))
+            statistics.add(found.for_loss, found.latent)
+            for name, of_metric in values.items():
+                of_metric.append(measure(METRICS[name], found.plain["none"]))
 
     def join(found: list[Tensor]) -> Tensor:
         own = torch.cat(found)
-        return own if ranks is None else ranks.join(own, torch.cat(where), n_pairs)
+        return processes.join(own, torch.cat(where), n_pairs) if is_shared else own
 
     joined = {name: join(found) for name, found in values.items()}
     by_pair = join(losses).double()
@@ -65,7 +60,7 @@ def judge(
         "validation_cosine": float(joined["cosine"].nanmean()),
         "validation_mse": float(joined["mse"].nanmean()),
         "norm_ratio": float(joined["norm_ratio"].nanmedian()),
-        **dynamics.means(join),
+        **statistics.means(join),
     }
 
 

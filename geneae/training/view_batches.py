@@ -1,6 +1,6 @@
 """Batches of two views of the same profiles, alone or beside pairs for reconstruction."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,18 +10,54 @@ from geneae.data.augment import Viewer
 from geneae.data.preprocess import Expression
 from geneae.losses.sparse_rows import SparseRows, sparse_rows
 from geneae.models.network import Network
-from geneae.training.batches import Pairs, PairSource
+from geneae.training.batches import Batch, Pairs, PairSource
 
 VIEW_STREAM, VALIDATION_VIEW_STREAM = 2, 3  # keep views apart from count splits of the same seed
 LEAST = 16  # profiles of a last batch: in smaller ones BatchNorm drives single profiles apart
 
 
-def draw_views(
-    viewer: Viewer, expression: Expression, rng: np.random.Generator, transpose: bool
-) -> tuple[SparseRows, SparseRows]:
+@dataclass(frozen=True)
+class TwoViews:
+    """Two views of the same profiles."""
+
+    first: SparseRows
+    """One of each profile."""
+    second: SparseRows
+    """The other, in the same order."""
+
+    @property
+    def inputs(self) -> SparseRows:
+        """What an encoder reads, of one view."""
+        return self.first
+
+    def to(self, device: torch.device | str) -> "TwoViews":
+        """The same elsewhere."""
+        return TwoViews(self.first.to(device), self.second.to(device))
+
+
+@dataclass(frozen=True)
+class JointBatch:
+    """Two views of some profiles, and the same profiles for reconstruction."""
+
+    views: TwoViews
+    """Views that are to agree."""
+    pairs: Batch
+    """Profiles to be reconstructed."""
+
+    @property
+    def inputs(self) -> Tensor | SparseRows:
+        """What the network reads of the profiles that it reconstructs."""
+        return self.pairs.inputs
+
+    def to(self, device: torch.device | str) -> "JointBatch":
+        """The same elsewhere."""
+        return JointBatch(self.views.to(device), self.pairs.to(device))
+
+
+def draw_views(viewer: Viewer, expression: Expression, rng: np.random.Generator, transpose: bool) -> TwoViews:
     """Two views of every profile; with their transpose where a gene-sized matrix is to get a gradient."""
     first, second = (sparse_rows(viewer.draw(expression, rng), transpose) for _ in range(2))
-    return first, second
+    return TwoViews(first, second)
 
 
 class ViewPairs:
@@ -46,8 +82,8 @@ class ViewPairs:
         profiles = torch.randperm(self._expression.n_profiles, generator=generator)
         return full_batches(profiles, self._n_rest)
 
-    def take(self, index: Tensor) -> tuple[SparseRows, SparseRows]:
-        """Two views of some profiles, the same for the same profiles in the same order."""
+    def take(self, index: Tensor, progress: float = 1.0) -> TwoViews:
+        """Two views of some profiles: the same for the same profiles in the same order, however far the training is."""
         rng = np.random.default_rng((*self._seed, int(index[0])))
         return draw_views(self._viewer, self._expression.take(index.numpy()), rng, self._transpose)
 
@@ -83,9 +119,9 @@ class JointPairs:
         kept = len(self._views.order(torch.Generator()))
         return self._pairs.order(generator)[:kept]
 
-    def take(self, index: Tensor) -> tuple[Any, Any]:
+    def take(self, index: Tensor, progress: float = 1.0) -> JointBatch:
         """Views, and input and target, of some of them."""
-        return self._views.take(index % self._pairs.n_profiles), self._pairs.take(index)
+        return JointBatch(self._views.take(index % self._pairs.n_profiles), self._pairs.take(index, progress))
 
 
 class JointSource:
@@ -100,9 +136,7 @@ class JointSource:
         return JointPairs(self._views.epoch(epoch), self._pairs.epoch(epoch))
 
 
-def validation_views(
-    viewer: Viewer, expression: Expression, batch_size: int, seed: int
-) -> list[tuple[SparseRows, SparseRows]]:
+def validation_views(viewer: Viewer, expression: Expression, batch_size: int, seed: int) -> list[TwoViews]:
     """Two views of validation profiles in batches, the same for every epoch."""
     rng = np.random.default_rng((seed, VALIDATION_VIEW_STREAM))
     n_batches = -(-expression.n_profiles // batch_size)

@@ -8,7 +8,7 @@ from rich.console import Console
 from geneae import Autoencoder
 from geneae.cli.tables import metrics_table
 from geneae.evaluation.records import HELD_OUT, value
-from geneae.training.bar import progress_bar
+from geneae.training.progress import progress_bar
 
 ROW = {"epoch": 1.0, "validation_loss": 0.5, "validation_cosine": 0.81234, "validation_mse": 0.012}
 
@@ -58,7 +58,7 @@ def test_there_is_no_bar_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     written = io.StringIO()
     monkeypatch.setattr(
-        "geneae.training.bar.Console", lambda **_: Console(file=written, force_terminal=True, width=150)
+        "geneae.training.progress.Console", lambda **_: Console(file=written, force_terminal=True, width=150)
     )
     return written
 

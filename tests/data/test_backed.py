@@ -122,5 +122,8 @@ def test_the_next_item_is_made_while_one_is_worked_on() -> None:
         is_made.set()
         yield 1
 
+    seen = []
     for item in ahead(items()):
         assert item or is_made.wait(timeout=60)
+        seen.append(item)
+    assert seen == [0, 1]

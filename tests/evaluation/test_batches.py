@@ -30,7 +30,7 @@ from geneae.evaluation.batches import (
 from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import labelled
 from geneae.evaluation.records import value
-from geneae.fitting import checks as choices
+from geneae.fitting import checks
 from geneae.fitting.fit import Fitted, fit
 from geneae.report.pictures import Picture
 from geneae.settings.errors import InputError
@@ -65,6 +65,7 @@ def means(values: np.ndarray, batches: np.ndarray = BATCHES) -> pd.DataFrame:
     return table.pivot_table(index="model", columns="metric", values="value")
 
 
+@pytest.mark.slow
 def test_batches_of_one_distribution_are_mixed_like_shuffled_ones() -> None:
     for values in (NOISE, KINDS):
         found = means(values)
@@ -145,6 +146,7 @@ def test_a_label_in_one_batch_alone_says_nothing() -> None:
     np.testing.assert_array_equal(np.isnan(found), LABELS == 0)
 
 
+@pytest.mark.slow
 def test_a_fit_is_judged_by_batches_beside_its_controls(judged: Fitted) -> None:
     metrics = judged.evaluation.metrics
     for split in ("validation", "test"):
@@ -207,7 +209,7 @@ def test_a_column_that_holds_no_batches_is_refused_before_training(key: str, mes
 def test_without_scib_metrics_nothing_is_trained(
     profiles: Profiles, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'geneae\[scib\]'"):
         fit(profiles, replace(SETTINGS, batch_key="donor"))
     for command in ("fit", "compare"):

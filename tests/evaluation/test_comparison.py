@@ -14,9 +14,9 @@ from geneae.evaluation.comparison import (
     NONE,
     UNDEFINED,
     WORSE,
-    Arm,
+    Configuration,
     answer,
-    compare_arms,
+    compare_configurations,
     holm,
     seed_sentence,
     seed_table,
@@ -25,7 +25,7 @@ from geneae.evaluation.comparison import (
 N_PROFILES, SEEDS = 200, (0, 1, 2)
 
 
-def arm(name: str, loss: str = "mse", gain: float = 0.0, noise: float = 0.01, held_out: bool = True) -> Arm:
+def arm(name: str, loss: str = "mse", gain: float = 0.0, noise: float = 0.01, held_out: bool = True) -> Configuration:
     """Profiles of three seeds; every metric moves by `gain` in its good direction, give or take `noise`."""
     rng = np.random.default_rng(len(name))
     base = np.random.default_rng(0).uniform(0.3, 0.8, (N_PROFILES, len(COMPARED)))
@@ -37,7 +37,7 @@ def arm(name: str, loss: str = "mse", gain: float = 0.0, noise: float = 0.01, he
         if not held_out:
             table["heldout_cosine"] = np.nan
         tables[seed] = table
-    return Arm(name, loss, tables)
+    return Configuration(name, loss, tables)
 
 
 def verdicts(table: pd.DataFrame, name: str) -> set[str]:
@@ -46,7 +46,7 @@ def verdicts(table: pd.DataFrame, name: str) -> set[str]:
 
 def test_a_clear_gain_is_better_a_loss_worse_and_noise_no_difference() -> None:
     arms = [arm("reference"), arm("up", gain=0.02), arm("down", gain=-0.02), arm("other")]
-    table = compare_arms(arms, "test")
+    table = compare_configurations(arms, "test")
     assert verdicts(table, "up") == {BETTER}
     assert verdicts(table, "down") == {WORSE}
     assert verdicts(table, "other") == {NONE}
@@ -57,7 +57,7 @@ def test_a_clear_gain_is_better_a_loss_worse_and_noise_no_difference() -> None:
 
 def test_difference_and_interval_are_those_of_the_means() -> None:
     first, second = arm("reference"), arm("up", gain=0.02)
-    row = compare_arms([first, second], "test").set_index("metric").loc["cosine"]
+    row = compare_configurations([first, second], "test").set_index("metric").loc["cosine"]
     differences = np.array([second.profiles[s]["cosine"] - first.profiles[s]["cosine"] for s in SEEDS])
     assert row["difference"] == pytest.approx(differences.mean(), abs=1e-12)
     error = differences.mean(0).std(ddof=1) / np.sqrt(N_PROFILES)
@@ -67,7 +67,7 @@ def test_difference_and_interval_are_those_of_the_means() -> None:
 
 def test_an_arm_does_not_differ_from_its_copy() -> None:
     first = arm("reference")
-    table = compare_arms([first, Arm("copy", "mse", first.profiles)], "test")
+    table = compare_configurations([first, Configuration("copy", "mse", first.profiles)], "test")
     assert (table["difference"] == 0).all()
     assert (table["p"] == 1).all()
     assert verdicts(table, "copy") == {NONE}
@@ -75,19 +75,19 @@ def test_an_arm_does_not_differ_from_its_copy() -> None:
 
 def test_the_same_table_every_time() -> None:
     arms = [arm("reference"), arm("up", gain=0.001)]
-    pd.testing.assert_frame_equal(compare_arms(arms, "test"), compare_arms(arms, "test"))
+    pd.testing.assert_frame_equal(compare_configurations(arms, "test"), compare_configurations(arms, "test"))
 
 
 def test_spread_over_seeds_widens_the_interval() -> None:
     steady, shaky = arm("steady", gain=0.01), arm("steady", gain=0.01)
-    shaky = Arm("shaky", "mse", {s: table + (s - 1) * 0.02 for s, table in shaky.profiles.items()})
-    table = compare_arms([arm("reference"), steady, shaky], "test")
+    shaky = Configuration("shaky", "mse", {s: table + (s - 1) * 0.02 for s, table in shaky.profiles.items()})
+    table = compare_configurations([arm("reference"), steady, shaky], "test")
     width = (table["high"] - table["low"]).groupby(table["arm"]).mean()
     assert width["shaky"] > 3 * width["steady"]
 
 
 def test_raw_errors_of_scale_free_arms_are_not_compared() -> None:
-    table = compare_arms([arm("mse"), arm("cosine", loss="cosine", gain=0.02)], "test").set_index("metric")
+    table = compare_configurations([arm("mse"), arm("cosine", loss="cosine", gain=0.02)], "test").set_index("metric")
     assert set(table.index[table["verdict"] == UNDEFINED]) == {
         "mse",
         "relative_mse",
@@ -100,8 +100,8 @@ def test_raw_errors_of_scale_free_arms_are_not_compared() -> None:
 
 def test_rescaled_errors_of_arms_centred_otherwise_are_not_compared() -> None:
     first, second = arm("mse"), arm("pearson", loss="pearson", gain=0.02)
-    second = Arm(second.name, second.loss, second.profiles, center="profile")
-    table = compare_arms([first, second], "test").set_index("metric")
+    second = Configuration(second.name, second.loss, second.profiles, center="profile")
+    table = compare_configurations([first, second], "test").set_index("metric")
     assert table.loc["rescaled_mse", "verdict"] == UNDEFINED
     assert table.loc["cosine", "verdict"] == BETTER
 
@@ -118,16 +118,21 @@ def test_holm_leaves_out_what_is_unknown() -> None:
 
 
 def test_a_difference_below_the_last_digit_is_none_however_certain() -> None:
-    table = compare_arms([arm("reference", noise=0), arm("up", gain=4e-5, noise=1e-7)], "test").set_index("metric")
+    table = compare_configurations([arm("reference", noise=0), arm("up", gain=4e-5, noise=1e-7)], "test").set_index(
+        "metric"
+    )
     assert (table["p_holm"] < 0.001).all()
     assert (table.loc[["cosine", "centred_cosine", "heldout_cosine"], "verdict"] == NONE).all()
     assert (table.loc[["mse", "rescaled_mse"], "verdict"] == NONE).all()  # 4e-5 of 0.55 is less than 1e-4 of it
-    table = compare_arms([arm("reference", noise=0), arm("up", gain=6e-5, noise=1e-7)], "test").set_index("metric")
+    table = compare_configurations([arm("reference", noise=0), arm("up", gain=6e-5, noise=1e-7)], "test").set_index(
+        "metric"
+    )
     assert (table["verdict"] == BETTER).all()
     small = [
-        Arm(a.name, a.loss, {s: t / 1000 for s, t in a.profiles.items()}) for a in (arm("a"), arm("up", gain=0.02))
+        Configuration(a.name, a.loss, {s: t / 1000 for s, t in a.profiles.items()})
+        for a in (arm("a"), arm("up", gain=0.02))
     ]
-    found = compare_arms(small, "test").set_index("metric")["verdict"]
+    found = compare_configurations(small, "test").set_index("metric")["verdict"]
     assert (found["cosine"], found["mse"]) == (NONE, BETTER)  # errors have no scale of their own
 
 
@@ -158,17 +163,19 @@ def metrics_of(*arms: str) -> pd.DataFrame:
 
 def test_the_answer_names_every_arm_once_under_its_verdict() -> None:
     arms = [arm("reference"), arm("up", gain=0.02), arm("down", gain=-0.02)]
-    said = answer(compare_arms(arms, "test"), metrics_of("reference"))
+    said = answer(compare_configurations(arms, "test"), metrics_of("reference"))
     assert said.startswith("By held-out cosine on 200 test profiles and 3 seeds, against reference: better: up (+0.0")
     assert "; worse: down (-0.0" in said
     assert said.endswith(" reference itself has 0.7000 (mean profile 0.5000, noise ceiling 0.8000).")
     first = arms[0]
-    same = answer(compare_arms([first, Arm("copy", "mse", first.profiles)], "test"), metrics_of("reference"))
+    same = answer(
+        compare_configurations([first, Configuration("copy", "mse", first.profiles)], "test"), metrics_of("reference")
+    )
     assert f"{NONE}: copy (0.0000)" in same
 
 
 def test_without_counts_the_answer_reads_the_centred_cosine() -> None:
-    table = compare_arms([arm("a", held_out=False), arm("up", gain=0.02, held_out=False)], "test")
+    table = compare_configurations([arm("a", held_out=False), arm("up", gain=0.02, held_out=False)], "test")
     assert "heldout_cosine" not in set(table["metric"])
     said = answer(table, metrics_of("a").query("metric == 'centred_cosine'"))
     assert said.startswith("By own-input centred cosine (no counts")
@@ -177,17 +184,17 @@ def test_without_counts_the_answer_reads_the_centred_cosine() -> None:
 
 def test_the_answer_has_two_sentences() -> None:
     arms = [arm("mse"), arm("cosine", loss="cosine", gain=0.02), arm("pearson", loss="pearson", gain=-0.02)]
-    alone = [Arm(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
+    alone = [Configuration(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
     for several in (arms, alone):
-        table = compare_arms(several, "test")
+        table = compare_configurations(several, "test")
         assert (table["verdict"] == UNDEFINED).any()
         assert len(re.findall(r"\.(?: |$)", answer(table, metrics_of("mse")))) == 2
 
 
 def test_one_seed_is_called_one_seed() -> None:
     arms = [arm("reference"), arm("up", gain=0.02)]
-    alone = [Arm(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
-    said = answer(compare_arms(alone, "test"), metrics_of("reference"))
+    alone = [Configuration(a.name, a.loss, {0: a.profiles[0]}) for a in arms]
+    said = answer(compare_configurations(alone, "test"), metrics_of("reference"))
     assert "one seed, which says nothing about the spread between seeds" in said
 
 

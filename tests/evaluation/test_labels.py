@@ -104,6 +104,7 @@ def test_judged_profiles_do_not_vote() -> None:
     assert right[0] == right[1]
 
 
+@pytest.mark.slow
 def test_clusters_are_the_groups_that_are_far_apart() -> None:
     groups = np.repeat([0, 1, 2], 40)
     values = np.eye(3)[groups] * 50 + np.random.default_rng(0).normal(size=(120, 3))

@@ -17,8 +17,9 @@ from geneae.data.reading import read_profiles
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
-from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value, write_evaluation
+from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
+from geneae.folders.run import own_profiles, write_tables
 from geneae.models.ceiling import MIN_MOLECULES
 from geneae.settings.settings import Settings
 from geneae.training.batches import TRAINING_STREAM, draw_blocks
@@ -186,6 +187,7 @@ def test_the_prediction_does_not_see_the_target_half(judged: Judged) -> None:
     models = predictors(model, is_half=True)
     known, _ = products_of(models, [first, second], ("none",))
     other, _ = products_of(models, [first, second[::-1]], ("none",))
+    assert set(models) >= {"model", "mean_profile", "pca"}
     for name in models:
         one, two = known[name]["none"], other[name]["none"]
         assert torch.equal(one.predicted, two.predicted)
@@ -273,7 +275,8 @@ def test_evaluating_twice_gives_the_same_numbers(judged: Judged) -> None:
 
 
 def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None:
-    write_evaluation(judged[0].evaluation, tmp_path)
+    evaluation = judged[0].evaluation
+    write_tables(tmp_path, {"metrics": evaluation.metrics, "profiles": own_profiles(evaluation)})
     metrics, profiles = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "profiles"))
     assert list(metrics.columns) == ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
     assert set(profiles.columns) == {

@@ -27,8 +27,28 @@ from geneae.settings.settings import Settings
 
 def test_the_parameters_are_the_settings_with_their_defaults() -> None:
     assert Autoencoder().get_params() == asdict(Settings())
-    assert next(iter(inspect.signature(Autoencoder).parameters)) == "loss"
-    assert set(inspect.signature(Autoencoder).parameters) == {field.name for field in fields(Settings)}
+    parameters = inspect.signature(Autoencoder).parameters
+    assert list(parameters) == [field.name for field in fields(Settings)]
+    assert {name: one.default for name, one in parameters.items()} == asdict(Settings())
+    kinds = [one.kind for one in parameters.values()]
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 1)
+    assert (parameters["seed"].annotation, parameters["label"].annotation) == (int, str | None)
+
+
+def test_the_loss_may_be_given_by_position_and_nothing_else() -> None:
+    assert Autoencoder("cosine", n_latent=3).get_params() == asdict(Settings(loss="cosine", n_latent=3))
+    with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
+        Autoencoder("cosine", "simclr")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="got multiple values for argument 'loss'"):
+        Autoencoder("cosine", loss="mse")
+
+
+def test_a_parameter_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError) as error:
+        Autoencoder(n_latents=3)
+    assert str(error.value) == (
+        "Autoencoder.__init__() got an unexpected keyword argument 'n_latents'; did you mean 'n_latent'?"
+    )
 
 
 def test_every_parameter_is_kept_and_cloned() -> None:
@@ -186,6 +206,7 @@ def test_it_is_a_step_of_a_pipeline(counts: anndata.AnnData) -> None:
     np.testing.assert_allclose(pipeline.transform(counts.X), found, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_whole_contract_of_scikit_learn() -> None:
     """No check is exempted. Sizes are those of the small arrays that the checks are made with."""
     small = Autoencoder(n_latent=1, hidden=4, rank=4, epochs=2, n_splits=1)

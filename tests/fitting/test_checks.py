@@ -6,7 +6,7 @@ import pytest
 from conftest import simulate
 
 from geneae.data.reading import read_profiles
-from geneae.fitting import checks as choices
+from geneae.fitting import checks
 from geneae.fitting.checks import check_batch, check_loss, check_objective, check_profiles, check_sizes, is_split_target
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -75,7 +75,7 @@ def test_an_objective_refuses_what_is_not_its_own(settings: Settings, message: s
 
 def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     check_batch(Settings(batch_key="donor"))
-    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     check_batch(Settings())
     with pytest.raises(InputError) as error:
         check_batch(Settings(batch_key="donor"))

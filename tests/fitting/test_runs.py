@@ -14,9 +14,11 @@ from click.testing import CliRunner
 from conftest import QUICK
 
 from geneae.cli.main import main
-from geneae.fitting.compare import arm_names, compare_runs
-from geneae.fitting.grid import grid, is_finished, run_grid
-from geneae.fitting.runs import Source, fit_run
+from geneae.data.source import Source
+from geneae.fitting.compare import compare_runs, configuration_names
+from geneae.fitting.grid import grid, run_grid
+from geneae.fitting.runs import Request, fit_run, is_finished
+from geneae.folders.outputs import Output
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint
@@ -39,7 +41,12 @@ def compared(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_grid_is_every_combination_with_every_seed_on_one_split() -> None:
     tasks = grid(BASE, {"loss": ["mse", "cosine"], "cut": [1.0, 3.0], "n_latent": [4]}, 3, Path("out"))
-    assert [task.arm for task in tasks[::3]] == ["mse cut=1.0", "mse cut=3.0", "cosine cut=1.0", "cosine cut=3.0"]
+    assert [task.configuration for task in tasks[::3]] == [
+        "mse cut=1.0",
+        "mse cut=3.0",
+        "cosine cut=1.0",
+        "cosine cut=3.0",
+    ]
     assert [task.settings.seed for task in tasks[:3]] == [0, 1, 2]
     assert {task.settings.split_seed for task in tasks} == {0}
     assert len({task.folder for task in tasks}) == len(tasks) == 12
@@ -92,12 +99,16 @@ def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_
     task = grid(BASE, {"loss": ["mse"]}, 1, compared)[0]
     fingerprint = Source(str(counts_path)).read().fingerprint
     with pytest.raises(InputError, match=r"mse-seed0 holds a run with other epochs\. Choose another output folder"):
-        is_finished(task, fingerprint)
+        is_finished(task.folder, task.settings, Request("test"), fingerprint)
     with pytest.raises(InputError, match="other epochs, data"):
-        is_finished(task, "other")
+        is_finished(task.folder, task.settings, Request("test"), "other")
 
 
-def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path, tmp_path: Path) -> None:
+def test_a_grid_goes_on_in_the_middle_of_a_run(
+    compared: Path, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("geneae.fitting.runs", "geneae.fitting.compare"):  # drawing takes longer than these fits
+        monkeypatch.setattr(f"{place}.write_report", lambda path, *_: path.write_text("<html></html>"))
     arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(tmp_path)]
     real, left = Checkpoint.is_due, [20]  # of 9 in each training
 
@@ -120,11 +131,12 @@ def test_a_grid_goes_on_in_the_middle_of_a_run(compared: Path, counts_path: Path
     assert json.loads((tmp_path / "cosine-seed0" / "config.json").read_text())["parts"] == 2
 
 
+@pytest.mark.slow
 def test_several_jobs_give_the_same_bits(compared: Path, counts_path: Path, tmp_path: Path) -> None:
     base = replace(BASE, epochs=2)
     tasks = grid(base, {"loss": ["mse", "cosine"]}, 1, tmp_path)
-    done = list(run_grid(Source(str(counts_path)), tasks, "test", jobs=2))
-    assert {task.arm for task, _ in done} == {"mse", "cosine"}
+    done = list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=2))
+    assert {task.configuration for task, _ in done} == {"mse", "cosine"}
     for name in ("mse-seed0", "cosine-seed0"):
         for file in ("metrics.csv", "model.safetensors"):
             assert (tmp_path / name / file).read_bytes() == (compared / name / file).read_bytes()
@@ -135,7 +147,7 @@ def test_finished_folders_can_be_compared_by_themselves(compared: Path, tmp_path
     result = CliRunner().invoke(main, ["compare", *folders, "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "paired.csv").read_bytes() == (compared / "paired.csv").read_bytes()
-    assert arm_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
+    assert configuration_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
 
 
 @pytest.mark.parametrize("title", ["data", "space", "genes", "split"])
@@ -171,9 +183,10 @@ def test_an_unknown_loss_is_refused_before_anything_runs(counts_path: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Path) -> None:
     profiles = Source(str(counts_path)).read()
-    fit_run(profiles, replace(BASE, epochs=1), tmp_path / "run", "test", color="kind")
+    fit_run(profiles, replace(BASE, epochs=1), Output(tmp_path / "run"), Request("test", color="kind"))
     umap = pd.read_csv(tmp_path / "run" / "umap.csv")
     assert list(umap.columns) == ["profile", "umap_1", "umap_2", "label"]
     labels = profiles.obs["kind"].astype(str)
@@ -181,7 +194,7 @@ def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Pat
     table = pd.read_csv(tmp_path / "run" / "profiles.csv").set_index("profile")
     assert (table["label"] == labels[table.index]).all()
     with pytest.raises(InputError, match="unknown obs column 'kid'; did you mean 'kind'"):
-        fit_run(profiles, BASE, tmp_path / "other", "test", color="kid")
+        fit_run(profiles, BASE, Output(tmp_path / "other"), Request("test", color="kid"))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +215,7 @@ def titles(folder: Path) -> list[str]:
 COLOURED = ["Difference to mse by kind", "UMAP of the latents by kind"]
 
 
+@pytest.mark.slow
 def test_color_in_a_comparison_shows_labels_and_one_umap_an_arm(coloured: Path, compared: Path) -> None:
     assert set(COLOURED) <= set(titles(coloured))
     assert not set(COLOURED) & set(titles(compared))
@@ -242,13 +256,16 @@ def test_settings_of_a_run_are_written_whole(compared: Path) -> None:
     assert config["split_seed"] == 0
 
 
+@pytest.mark.slow
 def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     base = Settings(**QUICK | {"epochs": 1}, label="kind")
     choices: dict[str, Any] = {"objective": ["simclr", "reconstruction"], "loss": ["mse"]}
     tasks = grid(base, choices, 1, tmp_path)
-    assert [task.arm for task in tasks] == ["simclr", "reconstruction"]
-    list(run_grid(Source(str(counts_path)), tasks, "test", jobs=1))
-    said = compare_runs([task.folder for task in tasks], tmp_path / "both", {task.folder: task.arm for task in tasks})
+    assert [task.configuration for task in tasks] == ["simclr", "reconstruction"]
+    list(run_grid(Source(str(counts_path)), tasks, Request("test"), jobs=1))
+    said = compare_runs(
+        [task.folder for task in tasks], tmp_path / "both", {task.folder: task.configuration for task in tasks}
+    )
     assert said.startswith("By 20-NN accuracy of the latents on 24 test profiles and one seed")
     paired = pd.read_csv(tmp_path / "both" / "paired.csv")
     assert set(paired["metric"]) == {"knn_20", "knn_200", "linear_probe"}

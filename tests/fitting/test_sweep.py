@@ -17,7 +17,7 @@ BASE = Settings(loss="cosine", basis="free", init="random", **QUICK)
 
 
 def test_every_cut_meets_every_rate_and_no_cut_the_rates_that_a_cut_stands_for() -> None:
-    arms = Sweep((3.0, 1.0), (0.002, 0.006), (0.0,), 2).arms()
+    arms = Sweep((3.0, 1.0), (0.002, 0.006), (0.0,), 2).configurations()
     assert [arm[:3] for arm in arms[:4]] == [(1, 0.002, 0), (1, 0.006, 0), (3, 0.002, 0), (3, 0.006, 0)]
     assert [arm[3] for arm in arms] == [False] * 4 + [True]
     assert arms[4][:3] == (1.0, pytest.approx(0.018), 0.0)  # 0.002 x 3 is there already
@@ -29,7 +29,7 @@ def test_tasks_share_a_split_and_differ_in_their_seeds(tmp_path: Path) -> None:
     assert {task.settings.split_seed for task in tasks} == {4}
     assert [task.settings.seed for task in tasks[:3]] == [4, 5, 6]
     assert len({task.folder for task in tasks}) == len(tasks)
-    assert [task.arm for task in tasks[6::3]] == [
+    assert [task.configuration for task in tasks[6::3]] == [
         "cut=1 rate=0.03 decay=0.05 control",
         "cut=1 rate=0.09 decay=0.05 control",
     ]
@@ -57,6 +57,7 @@ def swept(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return done.output, folder
 
 
+@pytest.mark.slow
 def test_the_command_compares_each_cut_at_its_best_rate_and_shows_the_controls(swept: tuple[str, Path]) -> None:
     said, folder = swept
     assert "Each cut at its best learning rate and weight decay by validation loss. By held-out cosine" in said

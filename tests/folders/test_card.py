@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from geneae import Autoencoder
 from geneae.cli.main import main
 from geneae.evaluation.records import value
-from geneae.folders import archive as archives
-from geneae.folders.archive import SHAREABLE, SUMS, opened
+from geneae.folders.archive import FREE_BYTES, SHAREABLE, SUMS, opened
 from geneae.folders.card import model_card, share_model
 from geneae.folders.model import load_model
 from geneae.settings.errors import InputError
@@ -204,9 +203,9 @@ def test_links_and_special_files_are_refused(shared: Path, mode: int, tmp_path: 
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = changed(shared, tmp_path / "bomb.zip", report__html=bytes(archives.FREE_BYTES + 1))
+    path = changed(shared, tmp_path / "bomb.zip", report__html=bytes(FREE_BYTES + 1))
     assert path.stat().st_size < 1e6
-    monkeypatch.setattr(archives, "_extract", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("geneae.folders.archive._extract", lambda *_: pytest.fail("it was unpacked"))
     assert_refused(path, "bytes would unpack to 67,")
 
 

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import signal
 import subprocess
 import sys
@@ -122,3 +124,33 @@ def test_where_no_lock_can_be_made_the_output_is_refused(tmp_path: Path) -> None
     refused = pytest.raises(InputError, match=r"cannot be made: .*(Not a directory|File exists)")
     with refused, only_writer(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_where_the_file_system_knows_no_locks_outputs_are_written_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = tmp_path / "run"
+    with only_writer(path), new_folder(path) as partial:
+        assert not has_other_writer(path)
+        (partial / "metrics.csv").touch()
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_file_that_its_writer_is_just_removing_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, left = tmp_path / "run", [1]
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if left.pop() if left else 0:
+            lock_of(path).unlink()  # between being opened and being locked
+        real(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with only_writer(path):
+        assert lock_of(path).is_file()
+    assert list(tmp_path.iterdir()) == []

@@ -22,17 +22,19 @@ from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted, fit
-from geneae.fitting.grid import Task, is_finished
+from geneae.fitting.runs import Request, is_finished
 from geneae.folders.model import load_model
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import InnerProducts
+from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LossSettings, cosine, mean_loss
 from geneae.models.ceiling import cosine_of_halves
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings, part_of_labels
-from geneae.training.batches import Pairs, loss_constants
+from geneae.training.batches import PairNeeds, Pairs, loss_constants
+from geneae.training.objectives import Reconstructed, Reconstruction
 
 N, N_GENES, EPSILON = 23, 17, 0.3
 CENTERS = ("none", "gene", "profile")
@@ -52,7 +54,7 @@ def columns(n_components: int = 4, seed: int = 5) -> Tensor:
     return torch.randn(N_GENES, n_components, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def network_of(kind: str, metric: FixedMetric | None) -> Network:
+def network_of(kind: str) -> Network:
     basis = fit_basis([block()], 6, 0)
     torch.manual_seed(0)
     network = (
@@ -60,9 +62,14 @@ def network_of(kind: str, metric: FixedMetric | None) -> Network:
         if kind == "random"
         else network_in_basis(basis, torch.linspace(1, 0.3, 6), 3, 8, 0.0, is_free=kind == "free")
     )
-    network = network.double()
-    network.metric = metric
-    return network
+    return network.double()
+
+
+def seen_under(metric: FixedMetric, network: Network, center: str, index: Tensor, loss: str) -> Reconstructed:
+    """Reconstructions of some profiles, as the objective of a loss under a metric sees them."""
+    pairs = Pairs(network, [block()], PairNeeds(gram=True, metric=metric))
+    objective = Reconstruction(find_loss(loss), center, LossSettings(), metric=metric)
+    return objective.reconstruct(network, pairs.take(index), (center,))
 
 
 def under(x: Tensor, y: Tensor, m: Tensor, center: str, mean: Tensor) -> tuple[InnerProducts, Tensor]:
@@ -76,10 +83,9 @@ def under(x: Tensor, y: Tensor, m: Tensor, center: str, mean: Tensor) -> tuple[I
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_products_are_those_of_the_matrix_a(kind: str, center: str) -> None:
     m = columns()
-    network = network_of(kind, FixedMetric(m, EPSILON))
-    pairs = Pairs(network, [block()], compares_targets=True)
-    index = torch.arange(0, N, 2)
-    (first, plain), _ = network(*pairs.take(index), center, center, others=pairs.others(index))
+    network, index = network_of(kind), torch.arange(0, N, 2)
+    found = seen_under(FixedMetric(m, EPSILON), network, center, index, "softmax")
+    first, plain = found.for_loss, found.plain[center]
     x = torch.from_numpy(block().toarray()).double()[index]
     twin = DenseTwin(network)
     y = twin.predict(twin.encode(x))
@@ -99,11 +105,11 @@ def test_products_are_those_of_the_matrix_a(kind: str, center: str) -> None:
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_gradients_are_those_of_the_matrix_a(kind: str, center: str) -> None:
     m = columns()
-    network = network_of(kind, FixedMetric(m, EPSILON))
+    network = network_of(kind)
     x = torch.from_numpy(block().toarray()).double()
     twin = DenseTwin(network)
     settings = LossSettings()
-    (products,), _ = network(*Pairs(network, [block()]).take(torch.arange(N)), center)
+    products = seen_under(FixedMetric(m, EPSILON), network, center, torch.arange(N), "cosine").for_loss
     mean_loss(cosine, products, settings).backward()
     mean_loss(cosine, under(x, twin.predict(twin.encode(x)), m, center, network.mean)[0], settings).backward()
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -115,10 +121,10 @@ def test_gradients_are_those_of_the_matrix_a(kind: str, center: str) -> None:
 @pytest.mark.parametrize("center", CENTERS)
 def test_a_map_that_keeps_all_angles_gives_the_plain_products(center: str) -> None:
     rotation = torch.linalg.qr(columns(N_GENES)).Q * (1 - EPSILON) ** 0.5
-    network = network_of("free", FixedMetric(rotation, EPSILON))
-    (first, plain), _ = network(*Pairs(network, [block()]).take(torch.arange(N)), center, center)
+    found = seen_under(FixedMetric(rotation, EPSILON), network_of("free"), center, torch.arange(N), "cosine")
     for field in FIELDS:
-        torch.testing.assert_close(getattr(first, field), getattr(plain, field), rtol=1e-6, atol=2e-5)
+        expected = getattr(found.plain[center], field)
+        torch.testing.assert_close(getattr(found.for_loss, field), expected, rtol=1e-6, atol=2e-5)
 
 
 @pytest.mark.parametrize("center", CENTERS)
@@ -156,13 +162,17 @@ def test_a_metric_along_the_mean_makes_the_mean_profile_perfect() -> None:
 
 
 def test_it_is_in_no_state_and_learns_nothing() -> None:
-    network = network_of("free", None)
-    names, n_parameters = list(network.state_dict()), len(list(network.parameters()))
-    network.metric = FixedMetric(columns(), EPSILON)
-    assert list(network.state_dict()) == names
-    assert len(list(network.parameters())) == n_parameters
-    assert network.float().metric is network.metric
-    assert network.metric.columns.dtype == torch.float32
+    metric = FixedMetric(columns(), EPSILON)
+    assert (list(metric.state_dict()), list(metric.parameters())) == ([], [])
+    objective = Reconstruction(find_loss("cosine"), "none", LossSettings(), metric=metric)
+    assert (objective.state(), objective.learned()) == ({}, ())
+
+
+def test_it_goes_where_its_objective_goes() -> None:
+    metric = FixedMetric(columns(), EPSILON)
+    objective = Reconstruction(find_loss("cosine"), "none", LossSettings(), metric=metric)
+    assert objective.to(torch.device("meta")).metric is metric
+    assert metric.columns.device.type == metric.of_ones.device.type == "meta"
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +227,6 @@ def test_the_validation_loss_is_that_by_the_metric_itself(profiles: Profiles, me
 
 def test_what_judges_a_fit_is_plain(profiles: Profiles, under_metric: Fitted) -> None:
     model = under_metric.model
-    assert model.network.metric is None
     validation = model.preprocess.match(profiles)[0].take(np.flatnonzero(under_metric.split == "validation"))
     x = model.preprocess.apply(validation).toarray().astype(np.float64)
     y = model.reconstruction(model.latent(validation)).astype(np.float64)
@@ -254,7 +263,7 @@ def test_a_model_needs_its_metric_no_more(metric_folder: Path, tmp_path: Path) -
     loaded = Autoencoder.load(tmp_path / "run")
     np.testing.assert_array_equal(loaded.transform(simulate()), latents)
     assert loaded.get_params()["metric"] == str(moved)
-    assert load_model(tmp_path / "run").network.metric is None
+    assert load_model(tmp_path / "run").config["metric"] == model.model_.config["metric"]
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"under the fixed metric `{model.model_.config['metric']['fingerprint']}`" in card
 
@@ -302,14 +311,15 @@ def test_a_finished_run_under_a_metric_with_other_content_is_refused(metric_fold
     model = Autoencoder("cosine", metric=str(there), **QUICK).fit(simulate())
     model.save(tmp_path / "run")
     config = model.model_.config
-    task = Task("cosine", Settings("cosine", metric=str(there), **QUICK), tmp_path / "run")
-    assert is_finished(task, config["data"]["fingerprint"])
+    settings = Settings("cosine", metric=str(there), **QUICK)
+    known = Request("test"), config["data"]["fingerprint"]
+    assert is_finished(tmp_path / "run", settings, *known)
     other = CosineMetric(n_components=3, rank=12, epochs=1, seed=1).fit(simulate(), "kind")
     other.save(there, overwrite=True)
     with pytest.raises(InputError, match=r"holds a run with other content of the metric. Choose"):
-        is_finished(task, config["data"]["fingerprint"])
+        is_finished(tmp_path / "run", settings, *known)
     with pytest.raises(InputError, match=r"holds a run with other metric. Choose"):
-        is_finished(replace(task, settings=replace(task.settings, metric=None)), config["data"]["fingerprint"])
+        is_finished(tmp_path / "run", replace(settings, metric=None), *known)
 
 
 @pytest.mark.parametrize("basis", ["pca", "free"])

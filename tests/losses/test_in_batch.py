@@ -5,18 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import centred, counts_matrix, csr, dense_normalize, dense_products
+from reference import ON_COSINES, counts_matrix, csr, dense_normalize, dense_products, products_of
+from starts import KINDS, build, latents, outputs, with_random_biases
 from torch import Tensor
 
-from geneae.losses.in_batch import NEGATIVE_LOSSES, TRIPLET_MARGIN, at_perfection, contrast, hinge, indifference
-from geneae.losses.inner_products import Comparison, InnerProducts, Others
+from geneae.losses.in_batch import IN_BATCH_LOSSES, TRIPLET_MARGIN, at_perfection, contrast, hinge, indifference
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.settings.errors import InputError
+from geneae.training.batches import Pairs
+from geneae.training.devices import threads
 from geneae.training.monitor import is_hinge_collapsed
 
 EXACT = LossSettings(median_norm=0.0)
-ON_COSINES = [name for name in NEGATIVE_LOSSES if name != "triplet"]
 
 
 def draw(n: int = 7, n_genes: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -24,17 +25,6 @@ def draw(n: int = 7, n_genes: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.rand(2, n, n_genes, generator=generator, dtype=torch.float64)
     return x, y + 0.5 * x
-
-
-def products_of(
-    x: Tensor, y: Tensor, center: str = "none", mean: Tensor | None = None, **others: Tensor | float
-) -> InnerProducts:
-    """Inner products with those of all pairs, from dense targets and predictions."""
-    found = dense_products(x, y, center, mean)
-    x, y = centred(x, center, mean), centred(y, center, mean)
-    latent = others.pop("latent", torch.zeros(len(x), 2, dtype=x.dtype))
-    assert isinstance(latent, Tensor)
-    return replace(found, batch=Comparison(y @ x.T, x @ x.T, latent, Others(None, **others)))  # type: ignore[arg-type]
 
 
 def loss_of(name: str, x: Tensor, y: Tensor, settings: LossSettings = EXACT) -> Tensor:
@@ -127,8 +117,13 @@ def test_gradients_are_those_of_the_formulas_and_orthogonal_to_the_prediction(
     torch.testing.assert_close((found * y).sum(1), torch.zeros(len(y), dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", [*LOSSES, *ON_COSINES])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.bfloat16) for name in [*LOSSES, *ON_COSINES]),
+        *((name, dtype) for dtype in (torch.float16, torch.float32) for name in ("mse", "magnitude", "softmax")),
+    ],
+)
 def test_low_precision_and_profiles_without_values_give_finite_losses_and_gradients(
     name: str, dtype: torch.dtype
 ) -> None:
@@ -142,7 +137,7 @@ def test_low_precision_and_profiles_without_values_give_finite_losses_and_gradie
     loss.backward()
     assert loss.dtype == torch.float32
     assert bool(loss.isfinite())
-    for leaf in leaves[: 3 if find_loss(name).compares else 2]:
+    for leaf in leaves[: 3 if find_loss(name).needs == "pairs" else 2]:
         if leaf.grad is not None:
             assert leaf.grad.isfinite().all()
             assert (leaf.grad[[0, 3]] == 0).all()
@@ -226,6 +221,22 @@ def test_triplet_is_the_mean_over_semi_hard_triplets_of_each_anchor() -> None:
     assert gradient.norm() > 0
 
 
+def test_triplet_has_the_same_gradient_every_time_on_several_threads() -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    draws = torch.Generator().manual_seed(0)
+    latent, labels = torch.randn(256, 32, generator=draws), torch.randint(10, (256,), generator=draws)
+    found = []
+    with threads(2):
+        for _ in range(5):
+            leaf = latent.clone().requires_grad_()
+            products = products_of(latent, latent, latent=leaf, labels=labels)
+            find_loss("triplet").function(products, EXACT).sum().backward()
+            assert leaf.grad is not None
+            found.append(leaf.grad)
+    assert found[0].abs().sum() > 0
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
 def test_triplet_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = draw()
     monkeypatch.setitem(__import__("sys").modules, "pytorch_metric_learning.distances", None)
@@ -236,15 +247,15 @@ def test_triplet_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sum_is_the_weighted_sum_of_its_terms() -> None:
     x, y = draw()
     loss = find_loss("cosine + 0.1*softmax+2e-1*mse")
-    terms = [LOSSES["cosine"], NEGATIVE_LOSSES["softmax"], LOSSES["mse"]]
+    terms = [LOSSES["cosine"], IN_BATCH_LOSSES["softmax"], LOSSES["mse"]]
     found = [term.function(products_of(x, y), EXACT) for term in terms]
     torch.testing.assert_close(loss.function(products_of(x, y), EXACT), found[0] + 0.1 * found[1] + 0.2 * found[2])
-    assert (loss.compares, loss.is_scale_free, loss.center, loss.has_pair_margin) == (True, False, None, False)
+    assert (loss.needs, loss.is_scale_free, loss.center, loss.has_pair_margin) == ("pairs", False, None, False)
     assert find_loss("pearson+ranking").center == "profile"
     assert find_loss("pearson+ranking").ranks
     assert find_loss("cosine+softmax").is_scale_free
-    assert not find_loss("cosine+mse").compares
-    assert find_loss("softmax") is NEGATIVE_LOSSES["softmax"]
+    assert find_loss("cosine+mse").needs == "products"
+    assert find_loss("softmax") is IN_BATCH_LOSSES["softmax"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +274,7 @@ def test_a_sum_that_is_none_is_refused(name: str, message: str) -> None:
 
 def test_a_loss_with_negatives_says_what_it_needs() -> None:
     x, y = draw()
-    with pytest.raises(ValueError, match="needs all pairs"):
+    with pytest.raises(ValueError, match="needs the inner products of all pairs"):
         find_loss("softmax").function(dense_products(x, y), EXACT)
     products = products_of(x, y)
     assert products.batch is not None
@@ -275,8 +286,9 @@ def test_a_loss_with_negatives_says_what_it_needs() -> None:
         find_loss("triplet").function(products, EXACT)
 
 
-def test_every_loss_with_negatives_has_a_line_for_help() -> None:
-    assert all(loss.summary and "\n" not in loss.summary and loss.compares for loss in NEGATIVE_LOSSES.values())
+def test_losses_say_what_they_are_functions_of() -> None:
+    assert {loss.needs for loss in IN_BATCH_LOSSES.values()} == {"pairs"}
+    assert {loss.needs for loss in LOSSES.values()} == {"products"}
 
 
 def test_indifference_is_loss_margin_and_spread() -> None:
@@ -355,17 +367,16 @@ def test_softmax_and_mean_negatives_do_not_on_the_same_data_and_unit_norms_only_
 @pytest.mark.parametrize("name", ON_COSINES)
 @pytest.mark.parametrize("center", ["none", "gene", "profile"])
 def test_a_network_gives_what_dense_arrays_give(name: str, center: str) -> None:
-    from models.test_network import KINDS, build, latents, outputs, with_random_biases
-
-    from geneae.training.batches import Pairs
+    from geneae.training.batches import PairNeeds
+    from geneae.training.objectives import Reconstruction
 
     x = torch.from_numpy(csr(dense_normalize(counts_matrix())).toarray()).double()
     for kind in KINDS:
         network = with_random_biases(build(kind))
-        pairs = Pairs(network, [csr(x, np.float64)], compares_targets=True, labels=torch.arange(30))
+        pairs = Pairs(network, [csr(x, np.float64)], PairNeeds(gram=True, labels=torch.arange(30)))
         index = torch.tensor([3, 1, 8, 20, 29])
-        found, _ = network(*pairs.take(index), center, "none", others=pairs.others(index))
+        found = Reconstruction(find_loss(name), center, EXACT).reconstruct(network, pairs.take(index), ("none",))
         y = outputs(network, latents(network, x.numpy()))[index]
         expected = find_loss(name).function(products_of(x[index], y, center, network.mean), EXACT)
-        torch.testing.assert_close(find_loss(name).function(found[0], EXACT), expected, rtol=1e-6, atol=1e-7)
-        assert found[1].batch is None
+        torch.testing.assert_close(find_loss(name).function(found.for_loss, EXACT), expected, rtol=1e-6, atol=1e-7)
+        assert found.plain["none"].batch is None

@@ -5,7 +5,7 @@ from reference import counts_matrix, csr, dense_normalize, dense_products
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from geneae.losses.inner_products import InnerProducts, inner_products
+from geneae.losses.inner_products import InnerProducts
 from geneae.losses.metrics import METRICS, measure
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import PCA_SIZES, Baselines, Frame, frame, mean_profile, pca, shrunken_pca
@@ -28,9 +28,10 @@ def exact_basis(x: np.ndarray, rank: int = RANK) -> Basis:
 
 def predict(at: Frame, factors: Tensor, x: np.ndarray) -> tuple[Tensor, InnerProducts]:
     """Dense predictions, and the inner products with x that the package makes of them."""
-    projection = at.project(sparse_rows(csr(x)))
-    hidden = at.predict(projection, factors)
-    return at.mean + hidden @ at.components.T, inner_products(projection, at.output(), hidden)
+    decoder = at.decoder()
+    target = decoder.project(sparse_rows(csr(x)))
+    hidden = at.predict(target, factors)
+    return at.mean + hidden @ at.components.T, decoder.products(hidden, target, ["none"])["none"]
 
 
 def test_factors_say_what_is_kept() -> None:

@@ -5,60 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import DenseTwin, counts_matrix, csr, dense_normalize, dense_products
+from reference import DenseTwin, csr, dense_products, reconstruct
+from starts import FACTORS, KINDS, basis, build, latents, outputs, profiles, with_random_biases
 from torch import Tensor, nn
 
-from geneae.losses.inner_products import inner_products
 from geneae.losses.reconstruction import LOSSES, LossSettings, mean_loss
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.cores import Dropout, PlainCore, SkipCore
 from geneae.models.cut import cut_initialize
 from geneae.models.network import Network, network_in_basis, random_network
-from geneae.models.pca import Basis, fit_basis
+from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
-
-FACTORS = torch.tensor([0.9, 0.8, 0.5, 0.3, 0.1, 0.0])
-KINDS = ["pca", "free-pca", "free-random"]
-
-
-def profiles() -> np.ndarray:
-    return dense_normalize(counts_matrix())
-
-
-def basis() -> Basis:
-    return fit_basis([csr(profiles())], 6, seed=0)
-
-
-def build(kind: str, seed: int = 0, dropout: float = 0.0) -> Network:
-    """A fresh network: six scores (or hidden units), three latents."""
-    torch.manual_seed(seed)
-    if kind == "free-random":
-        return random_network(torch.from_numpy(profiles().mean(0)).float(), 3, 6, dropout)
-    return network_in_basis(basis(), FACTORS, 3, 7, dropout, is_free=kind == "free-pca")
-
-
-def with_random_biases(network: Network, size: float = 0.5) -> Network:
-    """Float64, every bias random; the gene matrices stay where they are."""
-    draws = torch.Generator().manual_seed(5)
-    network = network.double()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("bias"):
-                parameter.copy_(size * torch.randn(parameter.shape, generator=draws, dtype=torch.float64))
-            if name.startswith("core") and name.endswith("weight"):
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws, dtype=torch.float64))
-    return network.eval()
-
-
-def latents(network: Network, x: np.ndarray | None = None) -> Tensor:
-    rows = sparse_rows(csr(profiles() if x is None else x)).to("cpu", network.mean.dtype)
-    return network.encode(network.scores(rows)).detach()
-
-
-def outputs(network: Network, latent: Tensor) -> Tensor:
-    """Dense predictions."""
-    hidden = network.decode(latent)
-    return (hidden @ network.output_weight().T + network.offset()).detach()
 
 
 @pytest.mark.parametrize("is_free", [False, True])
@@ -117,19 +74,19 @@ def test_encoding_and_decoding_equal_the_dense_twin(kind: str) -> None:
 def test_forward_from_projections_at_hand_equals_forward_from_profiles() -> None:
     network = with_random_biases(build("pca"))
     rows = sparse_rows(csr(profiles())).to("cpu", torch.float64)
-    projection = network.project(rows)
-    torch.testing.assert_close(network.scores_of(projection), network.scores(rows))
+    target = network.decoder().project(rows)
+    torch.testing.assert_close(network.scores_of(target), network.scores(rows))
     centers = ("none", "gene", "profile")
-    by_scores, z = network(network.scores_of(projection), projection, *centers)
-    by_rows, other = network(rows, rows, *centers)
+    by_scores, z = reconstruct(network, network.scores_of(target), target, *centers)
+    by_rows, other = reconstruct(network, rows, rows, *centers)
     torch.testing.assert_close(z, other)
+    assert by_scores.keys() == by_rows.keys() == set(centers)
     x, y = torch.from_numpy(csr(profiles()).toarray()).double(), outputs(network, z.detach())
-    torch.testing.assert_close(by_scores[0].target, dense_products(x, y).target)
-    for center, one, two in zip(centers, by_scores, by_rows, strict=True):
-        expected = inner_products(projection, network.output(), network.decode(z), center)
+    for center in centers:
+        expected = dense_products(x, y, center, network.mean)
         for name in ("cross", "target", "predicted"):
-            torch.testing.assert_close(getattr(one, name), getattr(two, name))
-            torch.testing.assert_close(getattr(one, name), getattr(expected, name))
+            torch.testing.assert_close(getattr(by_scores[center], name), getattr(by_rows[center], name))
+            torch.testing.assert_close(getattr(by_scores[center], name), getattr(expected, name), rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,7 +94,7 @@ def test_forward_may_predict_other_profiles_than_it_reads(kind: str) -> None:
     network = with_random_biases(build(kind))
     inputs, targets = profiles(), profiles()[::-1].copy()
     source, target = (sparse_rows(csr(v)).to("cpu", torch.float64) for v in (inputs, targets))
-    (found,), _ = network(source, target, "none")
+    found = reconstruct(network, source, target)[0]["none"]
     y = outputs(network, latents(network, inputs))
     expected = dense_products(torch.from_numpy(csr(targets).toarray()).double(), y)
     for name in ("cross", "target", "predicted"):
@@ -150,7 +107,7 @@ def test_forward_keeps_up_when_precision_changes(kind: str) -> None:
     for dtype in (torch.float32, torch.float64, torch.float32):
         network = network.to(dtype)
         rows = sparse_rows(csr(profiles())).to("cpu", dtype)
-        (products,), _ = network(rows, rows, "gene")
+        products = reconstruct(network, rows, rows, "gene")[0]["gene"]
         y = outputs(network, latents(network)).double()
         expected = dense_products(torch.from_numpy(profiles()), y, "gene", network.mean.double())
         assert products.predicted.dtype == dtype
@@ -161,9 +118,10 @@ def test_forward_keeps_up_when_precision_changes(kind: str) -> None:
 def test_low_precision_inside_leaves_the_inner_products_in_float32(kind: str) -> None:
     network = build(kind).eval()
     rows = sparse_rows(csr(profiles()), transpose=True)
-    (exact,), _ = network(rows, rows, "none")
+    exact = reconstruct(network, rows, rows)[0]["none"]
     with torch.autocast("cpu", torch.bfloat16):
-        (products,), z = network(rows, rows, "none")
+        by_center, z = reconstruct(network, rows, rows)
+    products = by_center["none"]
     assert z.dtype == torch.bfloat16
     for name in ("cross", "target", "predicted"):
         value = getattr(products, name)
@@ -183,8 +141,9 @@ def test_a_shift_of_the_gene_mean_is_taken_off_the_input_and_put_onto_the_output
     torch.testing.assert_close(network.offset(shift), network.offset() + shift)
     hidden = network.decode(network.encode(scores))
     for center in ("none", "gene", "profile"):
-        plain = inner_products(network.project(rows), network.output(), hidden, center)
-        both = inner_products(network.project(moved_rows, shift), network.output(shift), hidden, center)
+        decoder, moved = network.decoder(), network.decoder(shift)
+        plain = decoder.products(hidden, decoder.project(rows), [center])[center]
+        both = moved.products(hidden, moved.project(moved_rows), [center])[center]
         dense_x = torch.from_numpy(profiles()) + shift
         dense_y = hidden @ network.output_weight().T + network.offset() + shift
         expected = dense_products(dense_x, dense_y, center, network.mean + shift)
@@ -339,7 +298,7 @@ def test_impossible_cuts_are_refused_before_anything_is_cut(factor: float, where
 def cosine_step(network: Network) -> Callable[[Tensor], float]:
     """Take gradients of the cosine loss; what comes back is <gradient, parameter> over their norms."""
     rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
-    (products,), _ = network(rows, rows, "none")
+    products = reconstruct(network, rows, rows)[0]["none"]
     mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=1e-9)).backward()
 
     def relative(*parameters: Tensor) -> float:
@@ -462,7 +421,7 @@ def test_weights_of_a_network_without_biases_never_get_shorter_under_plain_gradi
     rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
     start = {name: float(weight.detach().norm()) for name, weight in weights.items()}
     for _ in range(30):
-        (products,), _ = network(rows, rows, "none")
+        products = reconstruct(network, rows, rows)[0]["none"]
         loss = mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=0.0))
         gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():

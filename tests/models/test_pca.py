@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from geneae.losses.sparse_rows import sparse_rows
-from geneae.models.pca import Basis, fit_basis, fit_wiener, largest_rank, wiener_factors
+from geneae.models.pca import Basis, fit_basis, fit_wiener, largest_rank, score_moments, wiener_factors
 
 
 def signal(n_profiles: int = 80, n_genes: int = 40, rank: int = 5, noise: float = 0.3, seed: int = 0) -> np.ndarray:
@@ -100,34 +100,38 @@ def test_profiles_without_variance_have_a_finite_basis_of_deviation_zero() -> No
     np.testing.assert_allclose(basis.components.T @ basis.components, np.eye(3), atol=1e-5)
 
 
+def factors_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return wiener_factors(*score_moments(first, second))
+
+
 def test_wiener_factors_of_orthogonal_signal_and_noise_are_exact() -> None:
     common = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)
     noise = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]], dtype=torch.float64)
     strength = torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64)
     first, second = (5 + torch.outer(common, strength) + 2 * one[:, None] for one in noise)
-    np.testing.assert_allclose(wiener_factors(first, second), [9 / 13, 1 / 5, 0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(factors_of(first, second), [9 / 13, 1 / 5, 0], rtol=1e-12, atol=1e-12)
 
 
 def test_wiener_factors_are_the_shared_share_of_variance() -> None:
     rng = np.random.default_rng(0)
     common = rng.normal(size=(20_000, 3)) * [2.0, 1.0, 0.5]
     first, second = (torch.from_numpy(common + rng.normal(size=common.shape)) for _ in range(2))
-    np.testing.assert_allclose(wiener_factors(first, second), [4 / 5, 1 / 2, 1 / 5], atol=0.03)
+    np.testing.assert_allclose(factors_of(first, second), [4 / 5, 1 / 2, 1 / 5], atol=0.03)
 
 
 def test_wiener_factors_stay_between_zero_and_one() -> None:
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    assert wiener_factors(x, -x).tolist() == [0, 0, 0]
-    np.testing.assert_allclose(wiener_factors(x, x), np.ones(3), atol=1e-6)
-    assert wiener_factors(x, x).max() <= 1
-    assert wiener_factors(torch.ones(5, 2), torch.ones(5, 2)).tolist() == [0, 0]  # no variance
+    assert factors_of(x, -x).tolist() == [0, 0, 0]
+    np.testing.assert_allclose(factors_of(x, x), np.ones(3), atol=1e-6)
+    assert factors_of(x, x).max() <= 1
+    assert factors_of(torch.ones(5, 2), torch.ones(5, 2)).tolist() == [0, 0]  # no variance
 
 
 def test_a_factor_is_the_best_linear_guess_of_the_other_half() -> None:
     rng = np.random.default_rng(1)
     common = rng.normal(size=(5000, 1))
     first, second = (torch.from_numpy(common + 0.7 * rng.normal(size=common.shape)) for _ in range(2))
-    w = float(wiener_factors(first, second))
+    w = float(factors_of(first, second))
     errors = [
         float(((second - k * first) ** 2).mean() + ((first - k * second) ** 2).mean()) for k in (w - 0.05, w, w + 0.05)
     ]
@@ -164,7 +168,7 @@ def test_factors_come_from_profiles_that_took_no_part_in_the_basis() -> None:
     common = 0.5 * rng.normal(size=(40, 500))  # a fifth of the variance, in every direction alike
     first, second = (csr(common + rng.normal(size=common.shape)) for _ in range(2))
     basis = fit_basis([first, second], 10, seed=0)
-    own = wiener_factors(*(basis.scores(sparse_rows(half)) for half in (first, second)))
+    own = factors_of(*(basis.scores(sparse_rows(half)) for half in (first, second)))
     assert float(own.mean()) > 0.6  # each component points at a few of the profiles, noise included
     assert float(fit_wiener(first, second, rank=10, seed=0).mean()) == pytest.approx(0.2, abs=0.08)
 

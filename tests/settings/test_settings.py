@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -7,51 +8,27 @@ from typing import Any
 import pytest
 
 from geneae.losses.names import find_loss
-from geneae.losses.reconstruction import LossSettings
+from geneae.losses.reconstruction import LOSSES, LossSettings
 from geneae.settings.errors import InputError
-from geneae.settings.settings import (
-    BASES,
-    CENTERS,
-    CUT_BIASES,
-    CUT_PLACES,
-    DEVICES,
-    NEGATIVES,
-    OPTIMIZERS,
-    PRECISIONS,
-    STARTS,
-    TARGETS,
-    Settings,
-)
+from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STARTS, RunOptions, Settings
 
 
 def test_defaults_are_those_of_the_issue_and_name_a_loss() -> None:
     default = Settings()
     assert (default.loss, default.basis, default.rank, default.target) == ("mse", "pca", 128, "auto")
     assert (default.validation, default.test, default.cut, default.seed) == (0.1, 0.1, 1.0, 0)
-    assert find_loss(default.loss).summary
+    assert find_loss(default.loss) is LOSSES[default.loss]
     weights = LossSettings()
     assert (default.alpha, default.beta, default.gamma) == (weights.alpha, weights.beta, weights.gamma)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("basis", BASES),
-        ("target", TARGETS),
-        ("center", CENTERS),
-        ("cut_where", CUT_PLACES),
-        ("cut_bias", CUT_BIASES),
-        ("negatives", NEGATIVES),
-        ("optimizer", OPTIMIZERS),
-        ("device", DEVICES),
-        ("precision", PRECISIONS),
-    ],
-)
-def test_every_option_that_is_offered_is_accepted_and_the_default_is_among_them(
-    name: str, options: tuple[str, ...]
-) -> None:
-    assert getattr(Settings(), name) in options
-    for option in options:
+CHOSEN = [name for name, one in SETTINGS.items() if one.choices and name != "init"]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_every_option_that_is_offered_is_accepted_and_the_default_is_among_them(name: str) -> None:
+    assert getattr(Settings(), name) in SETTINGS[name].choices
+    for option in SETTINGS[name].choices:
         assert getattr(Settings(**{name: option}), name) == option
 
 
@@ -99,6 +76,16 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"loss": "cosine+x*mse"}, "the weight of a loss must be a number, as in cosine+0.1*softmax; found 'x'"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1; found 1."),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1; found -0.1."),
+        ({"margin": -2}, "margin must be at least -1; found -2."),
+        ({"margin": math.nan}, "margin must be at least -1; found nan."),
+        ({"split_seed": -1}, "split-seed must be at least 0; found -1."),
+        ({"validation": 0}, "validation must be above 0 and below 1; found 0."),
+        ({"validation": 1.0}, "validation must be above 0 and below 1; found 1."),
+        ({"test": -0.1}, "test must be at least 0 and below 1; found -0.1."),
+        ({"test": 1}, "test must be at least 0 and below 1; found 1."),
+        ({"beta": math.inf}, "beta must be finite and at least 0; found inf."),
+        ({"target_norm": math.inf}, "target-norm must be finite and above 0; found inf."),
+        ({"metric": 3}, "metric must be the folder of a metric; found int. Write it with save(folder), and give"),
         ({"learning_rate": 0}, "learning-rate must be above 0; found 0."),
         ({"weight_decay": -1e-3}, "weight-decay must be at least 0; found -0.001."),
         (
@@ -124,6 +111,10 @@ def test_impossible_values_are_refused(options: Any, message: str) -> None:
         {"n_latent": 1, "hidden": 1, "rank": 1, "epochs": 1, "patience": 1, "batch_size": 1, "n_splits": 1},
         {"n_top_genes": 1},
         {"cut": 0.1},
+        {"margin": -1},
+        {"margin": 3.5},
+        {"split_seed": 0},
+        {"test": 0.0},
     ],
 )
 def test_the_ends_of_every_range_are_allowed(options: Any) -> None:
@@ -140,3 +131,19 @@ def test_a_record_does_not_change() -> None:
 def test_reading_settings_loads_nothing_heavy() -> None:
     code = "import sys, geneae.settings.settings; print(sorted({'torch', 'scanpy', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_setting_is_described_and_those_that_may_be_none_say_so() -> None:
+    for record, settings in ((Settings, SETTINGS), (RunOptions, RUN_OPTIONS)):
+        assert list(settings) == [field.name for field in dataclasses.fields(record)]
+        described = str(record.__doc__)
+        for one in settings.values():
+            assert one.text[0].isupper()
+            assert one.text.endswith(".")
+            optional = " or None" if one.default is None else ""
+            assert re.search(rf"^{one.name} : .*{optional}, default {re.escape(repr(one.default))}$", described, re.M)
+            assert " ".join(one.sentence.split()) in " ".join(described.split())
+
+
+def test_what_is_left_to_a_run_has_defaults_that_do_nothing() -> None:
+    assert dataclasses.astuple(RunOptions()) == (None, False, None, "auto", False, None)

@@ -1,18 +1,20 @@
 import json
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
+from geneae.cli.commands.fit import command as fit
 from geneae.cli.main import main
 from geneae.fitting import runs
 from geneae.settings.errors import InputError
-from geneae.settings.settings import Settings
-from geneae.settings.toml import flag_of, flags_of, read_flags, to_toml
+from geneae.settings.settings import SETTINGS
+from geneae.settings.toml import flags_of, read_flags, to_toml
 
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--batch-size", "64"]
 
@@ -111,8 +113,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_field_has_its_flag() -> None:
-    flags = {flag.removeprefix("--") for one in main.commands["fit"].params for flag in one.opts}
-    assert {flag_of(field.name) for field in fields(Settings)} <= flags
+    flags = {flag.removeprefix("--") for one in fit.params for flag in one.opts}
+    assert {one.flag for one in SETTINGS.values()} <= flags
+    assert (SETTINGS["n_latent"].flag, SETTINGS["batch_size"].flag) == ("latent", "batch-size")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -127,3 +130,14 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     found = read_flags(tmp_path / "a.toml", expected)
     assert found == {flag: str(value) for flag, value in expected.items()}
     assert flags_of(config | {"data": {"location": "raw"}})["raw"] is True
+
+
+@given(text=st.text(), number=st.floats(allow_nan=False), whole=st.integers(-(2**63), 2**63 - 1))
+def test_every_value_stands_on_its_line_and_is_read_back(text: str, number: float, whole: int) -> None:
+    flags = {"loss": text, "cut": number, "seed": whole, "scale": True, "group": None}
+    written = to_toml(flags)
+    assert written.startswith("# The flags of this fit; repeat it by: geneae fit DATA --config settings.toml\n")
+    lines = written.removesuffix("\n").split("\n")
+    assert [line.split(" = ")[0] for line in lines[1:]] == ["loss", "cut", "seed", "scale"]
+    assert "\x7f" not in written
+    assert tomllib.loads(written) == {flag: value for flag, value in flags.items() if value is not None}

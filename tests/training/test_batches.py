@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import simulate
-from reference import DenseTwin, dense_products
+from reference import DenseTwin, dense_products, reconstruct
 from scipy import sparse
 
 from geneae.data.count_split import Splitter
@@ -13,8 +13,8 @@ from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.ceiling import cosine_of_halves
 from geneae.models.network import Network, network_in_basis
 from geneae.models.pca import fit_basis
-from geneae.training import batches as pairs
-from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
+from geneae.training import batches
+from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
 
 N = 41  # odd, so that a median is one of the values
 CENTERS = ("none", "gene", "profile")
@@ -45,7 +45,8 @@ def dense(rows: SparseRows) -> np.ndarray:
 def test_the_target_of_each_half_is_the_other_half(blocks: list[sparse.csr_matrix]) -> None:
     first, second = (block.toarray() for block in blocks)
     some = Pairs(make_network(blocks, is_free=True), blocks)
-    inputs, target = some.take(torch.tensor([0, 3, N, N + 3, 2 * N - 1]))
+    batch = some.take(torch.tensor([0, 3, N, N + 3, 2 * N - 1]))
+    inputs, target = batch.inputs, batch.target
     assert isinstance(inputs, SparseRows)
     assert isinstance(target, SparseRows)
     np.testing.assert_array_equal(dense(inputs), np.vstack([first[[0, 3]], second[[0, 3, N - 1]]]))
@@ -56,7 +57,8 @@ def test_the_target_of_each_half_is_the_other_half(blocks: list[sparse.csr_matri
 def test_in_a_fixed_basis_too(blocks: list[sparse.csr_matrix]) -> None:
     network = make_network(blocks)
     first, second = (block.toarray().astype(np.float64) for block in blocks)
-    inputs, target = Pairs(network, blocks).take(torch.tensor([5, N + 5]))
+    batch = Pairs(network, blocks).take(torch.tensor([5, N + 5]))
+    inputs, target = batch.inputs, batch.target
     components, mean = network.components.numpy(), network.mean.numpy()
     assert isinstance(inputs, torch.Tensor)
     scores = (np.stack([first[5], second[5]]) - mean) @ components / network.deviation.numpy()
@@ -70,7 +72,7 @@ def test_an_undivided_profile_is_its_own_target(known: tuple[Expression, Preproc
     block = draw_blocks(*known, None, (0,))
     np.testing.assert_array_equal(block[0].toarray(), known[1].apply(known[0]).toarray())
     some = Pairs(make_network(block, is_free), block)
-    _, target = some.take(torch.arange(N))
+    target = some.take(torch.arange(N)).target
     squared = np.sum(dense(target) ** 2) if isinstance(target, SparseRows) else target.squared.sum()
     assert len(some) == N
     assert float(squared) == pytest.approx(float((block[0].toarray().astype(np.float64) ** 2).sum()), rel=1e-6)
@@ -99,14 +101,15 @@ def test_free_and_fixed_basis_give_the_dense_inner_products(blocks: list[sparse.
     fixed, free = make_network(blocks), make_network(blocks, is_free=True)
     free.core.load_state_dict(fixed.core.state_dict())
     index = torch.arange(0, 2 * N, 7)
-    (by_fixed,), latent = fixed(*Pairs(fixed, blocks).take(index), center)
-    (by_free,), same_latent = free(*Pairs(free, blocks).take(index), center)
+    batches = [Pairs(network, blocks).take(index) for network in (fixed, free)]
+    by_fixed, latent = reconstruct(fixed, batches[0].inputs, batches[0].target, center)
+    by_free, same_latent = reconstruct(free, batches[1].inputs, batches[1].target, center)
     torch.testing.assert_close(latent, same_latent, rtol=1e-5, atol=1e-5)
     whole = torch.from_numpy(sparse.vstack(blocks).toarray()).double()
     twin = DenseTwin(fixed)
     predicted = twin.predict(twin.encode(whole[index]))
     expected = dense_products(whole[(index + N) % (2 * N)], predicted, center, fixed.mean)
-    for products in (by_fixed, by_free):
+    for products in (by_fixed[center], by_free[center]):
         for field in ("cross", "target", "predicted"):
             torch.testing.assert_close(getattr(products, field), getattr(expected, field), rtol=1e-5, atol=1e-5)
 
@@ -114,17 +117,37 @@ def test_free_and_fixed_basis_give_the_dense_inner_products(blocks: list[sparse.
 def test_projecting_in_chunks_changes_nothing(blocks: list[sparse.csr_matrix], monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network(blocks)
     at_once = Pairs(network, blocks).take(torch.arange(2 * N))
-    monkeypatch.setattr(pairs, "CHUNK", 7)
+    monkeypatch.setattr(batches, "CHUNK", 7)
     in_chunks = Pairs(network, blocks).take(torch.arange(2 * N))
-    torch.testing.assert_close(at_once[0], in_chunks[0], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(at_once[1].squared, in_chunks[1].squared, rtol=0, atol=0)
+    torch.testing.assert_close(at_once.inputs, in_chunks.inputs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_once.target.squared, in_chunks.target.squared, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_a_batch_has_what_its_loss_needs_and_takes_all_of_it_elsewhere(
+    blocks: list[sparse.csr_matrix], is_free: bool
+) -> None:
+    needs = PairNeeds(gram=True, labels=torch.arange(N))
+    index = torch.tensor([3, N + 5])
+    batch = Pairs(make_network(blocks, is_free), blocks, needs).take(index, 0.25)
+    targets = np.stack([blocks[1].toarray()[3], blocks[0].toarray()[5]])
+    np.testing.assert_allclose(batch.gram, targets @ targets.T, rtol=1e-5)
+    assert (batch.labels.tolist(), batch.progress) == ([3, 5], 0.25)
+    plain = Pairs(make_network(blocks, is_free), blocks).take(index)
+    assert (plain.gram, plain.labels, plain.progress) == (None, None, 1.0)
+    moved = batch.to("meta")
+    assert moved.progress == 0.25
+    assert {moved.gram.device.type, moved.labels.device.type} == {"meta"}
+    for rows in (moved.inputs, moved.target):
+        values = rows.panels[0].values if isinstance(rows, SparseRows) else getattr(rows, "weight", rows)
+        assert values.device.type == "meta"
 
 
 @pytest.mark.parametrize("is_free", [False, True])
 def test_a_source_takes_its_splits_in_turn(
     known: tuple[Expression, Preprocess], blocks: list[sparse.csr_matrix], is_free: bool
 ) -> None:
-    source = PairSource(make_network(blocks, is_free), *known, True, n_splits=3, seed=0)
+    source = PairSource(make_network(blocks, is_free), *known, CountSplits(True, 3, 0))
     epochs = [source.epoch(epoch) for epoch in range(1, 8)]
     assert epochs[0] is epochs[3] is epochs[6]
     assert epochs[1] is epochs[4]
@@ -135,7 +158,7 @@ def test_a_source_takes_its_splits_in_turn(
 
 
 def values_of(some: Pairs) -> np.ndarray:
-    inputs, _ = some.take(torch.arange(len(some)))
+    inputs = some.take(torch.arange(len(some))).inputs
     return inputs.numpy() if isinstance(inputs, torch.Tensor) else dense(inputs)
 
 
@@ -146,8 +169,8 @@ def test_a_forgotten_split_is_drawn_again_the_same(
     is_free: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pairs, "CACHE_BYTES", 1)
-    source = PairSource(make_network(blocks, is_free), *known, True, n_splits=3, seed=0)
+    monkeypatch.setattr(batches, "CACHE_BYTES", 1)
+    source = PairSource(make_network(blocks, is_free), *known, CountSplits(True, 3, 0))
     first, second = source.epoch(1), source.epoch(2)
     again = source.epoch(4)
     assert again is not first
@@ -158,7 +181,7 @@ def test_a_forgotten_split_is_drawn_again_the_same(
 def test_undivided_profiles_are_the_same_in_every_epoch(
     known: tuple[Expression, Preprocess], blocks: list[sparse.csr_matrix]
 ) -> None:
-    source = PairSource(make_network(blocks), *known, False, n_splits=5, seed=0)
+    source = PairSource(make_network(blocks), *known, CountSplits(False, 5, 0))
     assert source.n_splits == 1
     assert source.epoch(1) is source.epoch(2)
 

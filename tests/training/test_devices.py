@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
+from starts import PLAIN, QUICK, Data, Start, are_equal, make_start, weights
 from torch import Tensor
-from training.test_loop import PLAIN, QUICK, Data, Start, are_equal, data, make_start, weights
 
 from geneae.cli.main import main
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
-from geneae.training import loop as training
+from geneae.training import loop
 from geneae.training.checkpoints import _set_random_state
-from geneae.training.devices import Ranks, open_ranks
+from geneae.training.devices import Processes, open_processes
 from geneae.training.loop import Training
 
-__all__ = ["data"]  # a fixture
 CLOCKS = ["train_seconds", "seconds"]
 
 
@@ -33,7 +33,7 @@ class Meeting:
     def __init__(self, size: int) -> None:
         self.size, self.barrier, self.brought = size, threading.Barrier(size), [torch.empty(0)] * size
 
-    def ranks(self, rank: int) -> Ranks:
+    def processes(self, rank: int) -> Processes:
         def all_sum(tensor: Tensor) -> Tensor:
             self.brought[rank] = tensor
             self.barrier.wait(timeout=20)
@@ -41,19 +41,19 @@ class Meeting:
             self.barrier.wait(timeout=20)
             return summed
 
-        alone = open_ranks(QUICK)
-        return Ranks(rank, self.size, alone.device, alone.autocast, all_sum)
+        alone = open_processes(QUICK)
+        return Processes(rank, self.size, alone.device, alone.autocast, all_sum)
 
 
 def train_together(starts: list[Start], monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     """Train a start in each of several threads, as processes would."""
     meeting = Meeting(len(starts))
     local = threading.local()
-    monkeypatch.setattr(training, "open_ranks", lambda _: local.ranks)
+    monkeypatch.setattr(loop, "open_processes", lambda _: local.processes)
     found: dict[int, Training] = {}
 
     def run(rank: int, start: Start) -> None:
-        local.ranks = meeting.ranks(rank)
+        local.processes = meeting.processes(rank)
         found[rank] = start.train()
 
     threads = [threading.Thread(target=run, args=item) for item in enumerate(starts)]
@@ -83,15 +83,15 @@ def test_each_profile_is_seen_once_an_epoch(data: Data, monkeypatch: pytest.Monk
     seen: list[list[int]] = []
     start = make_start(data, replace(QUICK, epochs=1, batch_size=49))  # 49 + 49 + 2 profiles on three processes
     starts = [make_start(data, start.settings) for _ in range(3)]
-    real = Ranks.part
+    real = Processes.part
 
-    def part(self: Ranks, index: Tensor) -> Tensor:
+    def part(self: Processes, index: Tensor) -> Tensor:
         own = real(self, index)
         if self.has_part(index) and len(index) in (49, 2):  # others are of validation
             seen.append([int(row) % 100 for row in own])
         return own
 
-    monkeypatch.setattr(Ranks, "part", part)
+    monkeypatch.setattr(Processes, "part", part)
     train_together(starts, monkeypatch)
     assert sorted(row for rows in seen for row in rows) == list(range(100))
 
@@ -110,10 +110,10 @@ def test_each_process_gets_its_own_random_numbers_back() -> None:
 
 def test_parts_are_disjoint_and_whole() -> None:
     index = torch.arange(10, 17)
-    ranks = [Meeting(3).ranks(rank) for rank in range(3)]
-    assert sorted(torch.cat([one.part(index) for one in ranks]).tolist()) == index.tolist()
-    assert [one.has_part(index[:2]) for one in ranks] == [True, True, False]
-    assert ranks[2].part(index[:2]).tolist() == [10]  # something to compute on, which weighs nothing
+    processes = [Meeting(3).processes(rank) for rank in range(3)]
+    assert sorted(torch.cat([one.part(index) for one in processes]).tolist()) == index.tolist()
+    assert [one.has_part(index[:2]) for one in processes] == [True, True, False]
+    assert processes[2].part(index[:2]).tolist() == [10]  # something to compute on, which weighs nothing
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_device_that_is_not_there_is_said(
 ) -> None:
     monkeypatch.setattr(where, lambda: False)
     with pytest.raises(InputError) as error:
-        open_ranks(replace(QUICK, device=device))
+        open_processes(replace(QUICK, device=device))
     assert str(error.value) == f"{text} Use --device cpu or auto."
 
 
@@ -136,12 +136,11 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="torchrun has started 4 processes, but 1 devices on 1 nodes need 1"):
-        open_ranks(QUICK)
+        open_processes(QUICK)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(counts_path: Path, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
     flags = ["--basis", "free", "--init", "random", "--learning-rate", "0.01", "--dropout", "0", "--device", "cpu"]
     flags += ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--quiet"]
     assert CliRunner().invoke(main, ["fit", str(counts_path), "-o", str(tmp_path / "one"), *flags]).exit_code == 0

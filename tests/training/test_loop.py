@@ -1,36 +1,23 @@
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import simulate
 from reference import DENSE_LOSSES, DenseTwin, centred
-from scipy import sparse
+from starts import PLAIN, QUICK, Data, are_equal, draw, make_start, weights
 from torch import Tensor
 
-from geneae.data.count_split import Splitter
-from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
-from geneae.data.reading import read_profiles
-from geneae.losses.names import find_loss
-from geneae.losses.reconstruction import LOSSES, LossSettings
-from geneae.models.network import Network, network_in_basis, random_network
-from geneae.models.pca import fit_basis
+from geneae.losses.reconstruction import LOSSES
+from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
-from geneae.training import loop as training
-from geneae.training import monitor as dynamics
-from geneae.training import validation as validation_module
-from geneae.training.batches import Pairs, PairSource, draw_blocks, loss_constants
-from geneae.training.loop import Training, rate_factor, train
-from geneae.training.objectives import Reconstruction
-from geneae.training.validation import judge
+from geneae.training import loop, monitor, validation
+from geneae.training.devices import open_processes
 
-QUICK = Settings(n_latent=3, hidden=12, rank=8, epochs=4, n_splits=2, batch_size=50, device="cpu")
 COLUMNS = [
     "epoch",
     "train_loss",
@@ -55,78 +42,6 @@ COLUMNS = [
 ]
 
 
-@dataclass
-class Start:
-    """All that `train` takes."""
-
-    network: Network
-    source: PairSource
-    validation: list[Pairs]
-    objective: Reconstruction
-    settings: Settings
-
-    def train(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Training:
-        torch.manual_seed(self.settings.seed)  # dropout draws from the generator of torch
-        return train(self.network, self.source, self.validation, self.objective, self.settings, on_epoch)
-
-
-Data = tuple[Expression, Expression, Preprocess]
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    """100 training and 40 validation profiles of 60 genes."""
-    profiles = read_profiles(simulate(140, 60))
-    preprocess = fit_preprocess(profiles, np.arange(100))
-    expression = preprocess.match(profiles)[0]
-    return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess
-
-
-def draw(
-    expression: Expression, preprocess: Preprocess, is_split: bool, seed: tuple[int, ...]
-) -> list[sparse.csr_matrix]:
-    return draw_blocks(expression, preprocess, Splitter(expression.matrix) if is_split else None, seed)
-
-
-def make_start(data: Data, settings: Settings = QUICK, is_split: bool = True) -> Start:
-    known, other, preprocess = data
-    blocks = draw(known, preprocess, is_split, (0, 0, 0))
-    basis = fit_basis(blocks, settings.rank, 0)
-    torch.manual_seed(0)
-    if settings.init == "random":
-        network = random_network(basis.mean, settings.n_latent, settings.hidden, settings.dropout)
-    else:
-        sizes = settings.n_latent, settings.hidden, settings.dropout
-        network = network_in_basis(basis, torch.linspace(1, 0.3, basis.rank), *sizes, settings.basis == "free")
-    loss = find_loss(settings.loss)
-    center = loss.center or settings.center
-    objective = Reconstruction(loss, center, loss_constants(blocks, network.mean, center, LossSettings()))
-    compares = loss.compares
-    source = PairSource(
-        network, known, preprocess, is_split, settings.n_splits, settings.seed, compares_targets=compares
-    )
-    validation = [Pairs(network, draw(other, preprocess, is_split, (0, 1, n)), compares) for n in range(2)]
-    return Start(network, source, validation, objective, settings)
-
-
-PLAIN = replace(QUICK, basis="free", init="random")
-
-
-def weights(network: Network) -> dict[str, Tensor]:
-    return copy.deepcopy(network.state_dict())
-
-
-def are_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"), [(0, 1.0), (25, 1.0), (50, 1.0), (60, 0.8), (75, 0.5), (99, 0.02), (100, 0.0)]
-)
-def test_the_rate_stays_for_half_of_the_steps_and_then_falls_to_zero(step: int, factor: float) -> None:
-    assert rate_factor(step, 100) == pytest.approx(factor, abs=1e-12)
-
-
 def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> None:
     seen: list[dict[str, float]] = []
     result = make_start(data).train(seen.append)
@@ -143,7 +58,9 @@ def test_the_history_has_a_row_per_epoch_and_one_of_the_start(data: Data) -> Non
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("center", ["none", "gene"])
-def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_agrees_with_dense_arrays(
+    data: Data, loss: str, center: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if loss == "pearson" and center == "gene":
         center = "none"  # it has its own
     start = make_start(data, replace(QUICK, loss=loss, center=center))
@@ -157,8 +74,8 @@ def test_judge_agrees_with_dense_arrays(data: Data, loss: str, center: str, monk
             pair = [centred(x, start.objective.center, start.network.mean.double()) for x in (wanted, predicted)]
             expected.append(DENSE_LOSSES[loss](*pair, start.objective.settings).detach().numpy())
             cosines.append(torch.cosine_similarity(wanted, predicted).mean().item())
-    monkeypatch.setattr("geneae.training.validation.CHUNK", 7)
-    losses, means = judge(start.network, start.validation, start.objective)
+    monkeypatch.setattr(validation, "CHUNK", 7)
+    losses, means = start.validate(start.network, open_processes(QUICK))
     np.testing.assert_allclose(losses, np.mean(expected, axis=0), rtol=1e-3, atol=1e-5)
     assert means["validation_cosine"] == pytest.approx(np.mean(cosines), rel=1e-4)
 
@@ -167,7 +84,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
     start = make_start(data)
     silent = copy.deepcopy(start.network)
     silent.core.silence_mlps()
-    losses, means = judge(silent, start.validation, start.objective)
+    losses, means = start.validate(silent, open_processes(QUICK))
     first = start.train().history.iloc[0]
     assert first["validation_loss"] == float(losses.mean())
     assert first["validation_cosine"] == means["validation_cosine"]
@@ -177,7 +94,7 @@ def test_the_first_row_is_the_exact_start(data: Data) -> None:
 def test_the_best_epoch_of_a_fit_that_learns_is_the_one_that_is_kept(data: Data, settings: Settings) -> None:
     start = make_start(data, replace(settings, epochs=15, learning_rate=3e-2, dropout=0.0))
     result = start.train()
-    found = float(judge(start.network, start.validation, start.objective)[0].mean())
+    found = float(start.validate(start.network, open_processes(QUICK))[0].mean())
     history = result.history["validation_loss"]
     assert result.best_epoch == history.idxmin() > 0
     assert found == history.min() < history[0]
@@ -198,7 +115,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[list[float]]) -> None
     """Have the validation losses of four profiles come from a list, an epoch each."""
     script = iter(losses)
     means = dict.fromkeys(COLUMNS[3:-3], 0.0)
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.tensor(next(script)).double(), means))
+    monkeypatch.setattr(validation, "validate", lambda *_, **__: (torch.tensor(next(script)).double(), means))
 
 
 @pytest.mark.parametrize("best", [1, 2, 4])
@@ -229,10 +146,10 @@ def test_patience_counts_from_the_best_epoch(data: Data, monkeypatch: pytest.Mon
     values = [1.0, 1.1, 0.8, 0.9, 0.9, 0.9, 0.1]
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=3)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, True, 6)
+    assert (result.best_epoch, len(result.history)) == (2, 6)
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=4)).train()
-    assert (result.best_epoch, result.stopped_early, len(result.history)) == (6, False, 7)
+    assert (result.best_epoch, len(result.history)) == (6, 7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -294,10 +211,10 @@ def test_a_collapse_is_said_and_ends_a_training_where_it_does_not_pass(
     data: Data, monkeypatch: pytest.MonkeyPatch, stopping: tuple[str], n_rows: int
 ) -> None:
     scripted(monkeypatch, [[1.0 - 0.1 * epoch] * 4 for epoch in range(7)])
-    monkeypatch.setattr(dynamics, "is_frozen", lambda *_: True)
-    monkeypatch.setattr(training, "STOPPING", stopping)
+    monkeypatch.setattr(monitor, "is_frozen", lambda *_: True)
+    monkeypatch.setattr(loop, "STOPPING", stopping)
     result = make_start(data, replace(QUICK, loss="cosine", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("frozen", n_rows < 7, n_rows)
+    assert (result.collapse, len(result.history)) == ("frozen", n_rows)
     assert result.best_epoch == n_rows - 1
 
 
@@ -305,9 +222,9 @@ def test_a_ranking_loss_at_its_margin_without_spread_ends_the_training(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = dict.fromkeys(COLUMNS[3:-3], 0.0) | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    monkeypatch.setattr(training, "judge", lambda *_, **__: (torch.ones(4).double(), flat))
+    monkeypatch.setattr(validation, "validate", lambda *_, **__: (torch.ones(4).double(), flat))
     result = make_start(data, replace(QUICK, loss="ranking", epochs=6)).train()
-    assert (result.collapse, result.stopped_early, len(result.history)) == ("hinge", True, 4)
+    assert (result.collapse, len(result.history)) == ("hinge", 4)
 
 
 def test_gradient_descent_moves_by_rate_times_gradient_where_adam_does_not(data: Data) -> None:
@@ -355,12 +272,14 @@ def test_losses_with_negatives_train_in_every_basis(data: Data, settings: Settin
         assert history["validation_loss"].iloc[-1] < history["validation_loss"][0]
 
 
-def test_judge_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(data: Data) -> None:
+def test_validation_gives_a_loss_with_negatives_batches_of_different_profiles_of_the_size_of_training(
+    data: Data,
+) -> None:
     start = make_start(data, replace(QUICK, loss="softmax"))
     pairs = start.validation[0]
-    sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation_module._batches(pairs, 15)]
+    sizes = [[len(index), len(set((index % 40).tolist()))] for index in validation._batches(pairs, 15)]
     assert sizes == [[14, 14], [13, 13], [13, 13]] * 2
-    assert torch.equal(torch.cat(list(validation_module._batches(pairs, 15))), torch.arange(80))
+    assert torch.equal(torch.cat(list(validation._batches(pairs, 15))), torch.arange(80))
 
 
 def test_linear_paths_move_slowly_and_are_not_decayed(data: Data) -> None:

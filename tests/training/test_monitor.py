@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from losses.test_in_batch import ON_COSINES, products_of
-from reference import centred, dense_products
+from reference import ON_COSINES, centred, dense_products, products_of
 from scipy import stats
 from torch import Tensor, nn
 
@@ -15,8 +14,8 @@ from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings, cosine_similarity
 from geneae.training.monitor import (
     COLLAPSES,
-    Dynamics,
-    Watch,
+    CollapseMonitor,
+    EpochStatistics,
     effective_rank,
     gradient_norms,
     is_frozen,
@@ -95,9 +94,9 @@ def test_the_gradient_of_cosine_is_sine_over_norm_and_orthogonal_and_its_product
     sine = (1 - cosines(x, y) ** 2).sqrt()
     torch.testing.assert_close(gradient.norm(dim=1) * y.norm(dim=1), sine, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close((gradient * y).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-10)
-    dynamics = Dynamics(Reconstruction(LOSSES["cosine"], "none", EXACT))
-    dynamics.add(dense_products(x, y), y)
-    means = dynamics.means()
+    statistics = EpochStatistics(Reconstruction(LOSSES["cosine"], "none", EXACT))
+    statistics.add(dense_products(x, y), y)
+    means = statistics.means()
     assert means["gradient_times_norm"] == pytest.approx(float(sine.mean()), rel=1e-9)
     assert means["gradient_norm"] == pytest.approx(float(gradient.norm(dim=1).mean()), rel=1e-9)
 
@@ -177,9 +176,9 @@ def test_a_scaled_gradient_is_the_gradient_of_each_prediction_times_its_norm_to_
 @pytest.mark.parametrize("dimension", [2, 64])
 def test_half_of_independent_isotropic_pairs_lie_in_opposite_halves_in_every_dimension(dimension: int) -> None:
     x, y = draw(20_000, dimension)
-    dynamics = Dynamics(Reconstruction(LOSSES["cosine"], "none", EXACT))
-    dynamics.add(dense_products(x, y), x[:50])
-    means = dynamics.means()
+    statistics = EpochStatistics(Reconstruction(LOSSES["cosine"], "none", EXACT))
+    statistics.add(dense_products(x, y), x[:50])
+    means = statistics.means()
     assert means["opposite_halves"] == pytest.approx(0.5, abs=0.02)
     assert means["near_antipodal"] == pytest.approx({2: math.acos(0.9) / math.pi, 64: 0.0}[dimension], abs=0.01)
 
@@ -188,10 +187,10 @@ def test_means_are_those_of_all_batches_and_count_targets_without_a_direction() 
     x, y = draw(10)
     x[3] = 0
     latent = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
-    dynamics = Dynamics(Reconstruction(LOSSES["cosine"], "none", LossSettings()))
+    statistics = EpochStatistics(Reconstruction(LOSSES["cosine"], "none", LossSettings()))
     for rows in (slice(0, 4), slice(4, 10)):
-        dynamics.add(dense_products(x[rows], y[rows]), latent[rows])
-    means, lengths = dynamics.means(), y.norm(dim=1)
+        statistics.add(dense_products(x[rows], y[rows]), latent[rows])
+    means, lengths = statistics.means(), y.norm(dim=1)
     keep = torch.arange(10) != 3
     assert means["masked_targets"] == 1
     assert means["reconstruction_norm"] == pytest.approx(float(lengths.median()))
@@ -204,9 +203,9 @@ def test_means_are_those_of_all_batches_and_count_targets_without_a_direction() 
 
 def test_latents_of_zero_length_have_no_variation() -> None:
     x, y = draw()
-    dynamics = Dynamics(Reconstruction(LOSSES["mse"], "none", LossSettings()))
-    dynamics.add(dense_products(x, 0 * y), torch.zeros(6, 3))
-    means = dynamics.means()
+    statistics = EpochStatistics(Reconstruction(LOSSES["mse"], "none", LossSettings()))
+    statistics.add(dense_products(x, 0 * y), torch.zeros(6, 3))
+    means = statistics.means()
     assert means["reconstruction_norm_cv"] == means["latent_norm_cv"] == 0
     assert means["loss_cosine"] == means["opposite_halves"] == 0
 
@@ -237,17 +236,17 @@ def test_a_cosine_is_frozen_when_predictions_are_long_the_gradient_gone_and_the_
         assert not is_frozen(FROZEN | {name: value}, FRESH, 0.729)
 
 
-def test_the_watch_speaks_after_three_epochs_in_a_row() -> None:
+def test_the_monitor_speaks_after_three_epochs_in_a_row() -> None:
     objective = Reconstruction(LOSSES["cosine"], "none", LossSettings(mean_profile_cosine=1 - 0.729))
-    watch = Watch(objective, FRESH)
-    seen = [watch.look(row) for row in (FROZEN, FROZEN, FRESH, FROZEN, FROZEN, FROZEN)]
+    monitor = CollapseMonitor(objective, FRESH)
+    seen = [monitor.check(row) for row in (FROZEN, FROZEN, FRESH, FROZEN, FROZEN, FROZEN)]
     assert seen == [None] * 5 + ["frozen"]
-    assert Watch(replace(objective, loss=LOSSES["mse"]), FRESH).counts == {}
-    by_mse = Watch(replace(objective, loss=LOSSES["mse"]), FRESH)
-    assert [by_mse.look(FROZEN) for _ in range(4)] == [None] * 4
+    assert CollapseMonitor(replace(objective, loss=LOSSES["mse"]), FRESH).counts == {}
+    by_mse = CollapseMonitor(replace(objective, loss=LOSSES["mse"]), FRESH)
+    assert [by_mse.check(FROZEN) for _ in range(4)] == [None] * 4
     flat = FRESH | {"ranking_loss": 1.0, "ranking_level": 1.0, "score_deviation": 0.01}
-    watch = Watch(objective, flat)
-    assert [watch.look(flat) for _ in range(3)] == [None, None, "hinge"]
+    monitor = CollapseMonitor(objective, flat)
+    assert [monitor.check(flat) for _ in range(3)] == [None, None, "hinge"]
 
 
 def test_every_collapse_has_its_remedies_by_name() -> None:

@@ -10,9 +10,8 @@ from conftest import QUICK, simulate
 
 from geneae import Autoencoder
 from geneae.settings.errors import InputError
-from geneae.training import progress as logs
-from geneae.training.bar import BAR_WIDTH, both, progress_bar
-from geneae.training.progress import LOGS, check_log, open_log
+from geneae.training import progress
+from geneae.training.progress import BAR_WIDTH, LOGS, both, check_log, open_log, progress_bar
 
 ROWS = [{"epoch": epoch, "validation_loss": 1 / (epoch + 1), "seconds": 0.5} for epoch in range(3)]
 
@@ -95,7 +94,7 @@ def test_an_earlier_log_is_refused_or_replaced(name: str, tmp_path: Path) -> Non
 
 
 def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "find_spec", lambda name: None)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
     with pytest.raises(InputError) as error:
         check_log("tensorboard", tmp_path / "log", overwrite=False)
     assert str(error.value) == (

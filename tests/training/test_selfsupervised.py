@@ -17,7 +17,7 @@ from geneae.data.reading import read_profiles
 from geneae.evaluation.labels import knn_is_right, labelled
 from geneae.evaluation.latents import encode
 from geneae.fitting.fit import Fitted, fit
-from geneae.losses.sparse_rows import SparseRows, sparse_rows
+from geneae.losses.sparse_rows import sparse_rows
 from geneae.losses.view_losses import against_batch, against_queue, distillation, nt_xent, unit
 from geneae.models.heads import Branch, Prototypes, cut_plainly, layers
 from geneae.models.network import Network, random_network
@@ -28,28 +28,29 @@ from geneae.training.selfsupervised import (
     MOMENTUM,
     N_PROJECTED,
     OBJECTIVES,
-    Seen,
+    Embeddings,
     SelfSupervised,
     Sizes,
     cosine_ramp,
     parse_objective,
 )
+from geneae.training.view_batches import TwoViews
 
 SIZES = Sizes(n_latent=4, hidden=8, n_profiles=60)
 QUICK_VIEWS = Settings(**QUICK | {"epochs": 4}, objective="simclr", basis="free", init="random", device="cpu")
 
 
-def make(name: str, seed: int = 0) -> tuple[Network, SelfSupervised, tuple[SparseRows, SparseRows]]:
+def make(name: str, seed: int = 0) -> tuple[Network, SelfSupervised, TwoViews]:
     """A random encoder of 30 genes, a method, and two views of 20 profiles."""
     torch.manual_seed(seed)
     network = random_network(torch.rand(30), SIZES.n_latent, SIZES.hidden, dropout=0.0)
     network.drop_decoder()
     counts = simulate(20, 30, seed=seed).X
-    views = sparse_rows(counts.log1p(), transpose=True), sparse_rows((counts * 0.5).tocsr().log1p(), transpose=True)
-    return network, OBJECTIVES[name](SIZES), views
+    first, second = (sparse_rows(each.tocsr().log1p(), transpose=True) for each in (counts, counts * 0.5))
+    return network, OBJECTIVES[name](SIZES, None), TwoViews(first, second)
 
 
-def step(network: Network, objective: SelfSupervised, views: tuple[SparseRows, SparseRows]) -> Seen:
+def step(network: Network, objective: SelfSupervised, views: TwoViews) -> Embeddings:
     """One step of plain gradient descent."""
     seen = objective.see(network, views)
     parameters = [*network.parameters(), *objective.learned()]
@@ -104,10 +105,21 @@ def test_a_step_moves_encoder_and_heads_and_no_target_gets_a_gradient(name: str)
     torch.testing.assert_close(objective(seen), objective.by_profile(seen).mean())
 
 
+def test_views_of_another_mean_are_embedded_as_those_of_the_own_one() -> None:
+    network, _, views = make("simclr")
+    torch.manual_seed(1)
+    shift = torch.rand(30)
+    objective = OBJECTIVES["simclr"](SIZES, shift)
+    scores = network.scores(views.first, shift)
+    torch.testing.assert_close(objective.see(network, views).latent[0], network.encode(scores))
+    assert not torch.allclose(scores, network.scores(views.first))
+    assert torch.equal(objective.state()["shift"], shift)
+
+
 def test_simclr_and_moco_v3_are_the_losses_of_their_projections() -> None:
     network, objective, views = make("simclr")
     objective.begin(network, 10)
-    projected = [objective.projector(network.encode(network.scores(view))) for view in views]
+    projected = [objective.projector(network.encode(network.scores(view))) for view in (views.first, views.second)]
     torch.testing.assert_close(objective.by_profile(objective.see(network, views)), nt_xent(*projected, 0.5))
     network, objective, views = make("moco-v3")
     objective.begin(network, 10)
@@ -119,7 +131,7 @@ def test_simclr_and_moco_v3_are_the_losses_of_their_projections() -> None:
 def test_simsiam_predicts_the_projection_of_the_other_view() -> None:
     network, objective, views = make("simsiam")
     seen = objective.see(network, views)
-    z = [objective.projector(network.encode(network.scores(view))) for view in views]
+    z = [objective.projector(network.encode(network.scores(view))) for view in (views.first, views.second)]
     p = [objective.predictor(each) for each in z]  # type: ignore[misc]
     expected = -(torch.cosine_similarity(p[0], z[1]) + torch.cosine_similarity(p[1], z[0])) / 2
     torch.testing.assert_close(objective.by_profile(seen), expected)
@@ -220,7 +232,7 @@ def test_a_teacher_trains_from_the_first_step_on(name: str) -> None:
     objective.begin(network, 10)
     for _ in range(2):
         assert all(part.training for part in teacher_of(objective).modules())
-        objective.judge(network, [views])
+        objective.validate(network, [views])
 
 
 def test_projectors_have_the_layers_that_they_are_asked_for() -> None:
@@ -250,7 +262,7 @@ def test_a_plain_cut_divides_every_parameter() -> None:
 
 def test_judging_says_what_the_vectors_look_like() -> None:
     network, objective, views = make("simclr")
-    losses, found = objective.judge(network, [views, views])
+    losses, found = objective.validate(network, [views, views])
     seen = objective.see(network, views)
     z, other = (each.detach().double() for each in seen.online)
     cosine = torch.cosine_similarity(z, other)

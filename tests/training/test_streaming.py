@@ -15,12 +15,12 @@ from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import value
-from geneae.losses.inner_products import Projection
+from geneae.losses.inner_products import TargetProducts
 from geneae.losses.sparse_rows import SparseRows
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError
-from geneae.training.batches import Pairs
+from geneae.training.batches import CountSplits, Pairs
 from geneae.training.streaming import Projections, StreamedPairs, StreamedSource
 
 
@@ -73,36 +73,36 @@ def test_a_window_is_blocks_from_everywhere() -> None:
 
 def test_pairs_in_a_file_are_pairs_in_memory(world: tuple[Expression, Preprocess, Network]) -> None:
     expression, preprocess, network = world
-    source = StreamedSource(network, expression, preprocess, False, 1, 0, batch_size=50)
+    source = StreamedSource(network, expression, preprocess, CountSplits(False, 1, 0), batch_size=50)
     pairs = source.epoch(1)
     memory = Pairs(network, [preprocess.apply(expression.load())])
     for index in pairs.order(torch.Generator().manual_seed(3)).split(50):
-        inputs, target = pairs.take(index)
-        wanted_inputs, wanted = memory.take(index)
+        batch, expected = pairs.take(index), memory.take(index)
+        inputs, target, wanted_inputs, wanted = batch.inputs, batch.target, expected.inputs, expected.target
         assert isinstance(inputs, torch.Tensor)
         assert isinstance(wanted_inputs, torch.Tensor)
-        assert isinstance(target, Projection)
-        assert isinstance(wanted, Projection)
+        assert isinstance(target, TargetProducts)
+        assert isinstance(wanted, TargetProducts)
         torch.testing.assert_close(inputs, wanted_inputs)
-        for field in Projection.__dataclass_fields__:
+        for field in TargetProducts.__dataclass_fields__:
             torch.testing.assert_close(getattr(target, field), getattr(wanted, field))
 
 
 def test_halves_belong_together_and_add_up(world: tuple[Expression, Preprocess, Network]) -> None:
     expression, preprocess, network = world
-    source = StreamedSource(network, expression, preprocess, True, 2, 0, batch_size=40)
+    source = StreamedSource(network, expression, preprocess, CountSplits(True, 2, 0), batch_size=40)
     first, second = source.epoch(1), source.epoch(2)
     order = first.order(torch.Generator().manual_seed(0))
     swapped = (order + first.n_profiles) % len(first)
     second.order(torch.Generator().manual_seed(0))
     for index, other in zip(order.split(40), swapped.split(40), strict=True):
-        inputs, target = first.take(index)
-        other_inputs, other_target = first.take(other)
-        assert isinstance(target, Projection)
-        assert isinstance(other_target, Projection)
-        torch.testing.assert_close(network.scores_of(target), other_inputs)
-        torch.testing.assert_close(network.scores_of(other_target), inputs)
-        assert not torch.equal(second.take(index)[0], inputs)  # the other count split
+        batch, swapped_batch = first.take(index), first.take(other)
+        target, other_target = batch.target, swapped_batch.target
+        assert isinstance(target, TargetProducts)
+        assert isinstance(other_target, TargetProducts)
+        torch.testing.assert_close(network.scores_of(target), swapped_batch.inputs)
+        torch.testing.assert_close(network.scores_of(other_target), batch.inputs)
+        assert not torch.equal(second.take(index).inputs, batch.inputs)  # the other count split
     assert source.epoch(3).n_pairs == first.n_pairs
 
 
@@ -112,11 +112,13 @@ def test_a_free_basis_reads_the_profiles_again(
     expression, preprocess, _ = world
     monkeypatch.setattr("geneae.training.streaming.WINDOW_VALUES", 4000)
     network = random_network(torch.zeros(expression.matrix.shape[1]), 3, 8, 0.0)
-    pairs = StreamedSource(network, expression, preprocess, True, 2, 0, batch_size=16).epoch(1)
+    pairs = StreamedSource(network, expression, preprocess, CountSplits(True, 2, 0), batch_size=16).epoch(1)
     whole = preprocess.apply(expression.load())
     order = pairs.order(torch.Generator().manual_seed(0))
     for index in order.split(16):
-        inputs, target = pairs.take(index)
+        batch = pairs.take(index, 0.5)
+        inputs, target = batch.inputs, batch.target
+        assert batch.progress == 0.5
         assert isinstance(inputs, SparseRows)
         assert isinstance(target, SparseRows)
         profiles = (index % pairs.n_profiles).numpy()
@@ -136,7 +138,7 @@ def test_projections_come_back_by_split_and_profile(world: tuple[Expression, Pre
         for start in (0, 6):
             part = wanted[split, :, start : start + (6 if start == 0 else 4)].flatten(0, 1)
             center = part[:, 6]
-            stored.write(split, start, Projection(part[:, :6], center, center, part[:, 7], part[:, 8]))
+            stored.write(split, start, TargetProducts(part[:, :6], center, center, part[:, 7], part[:, 8]))
     profiles = np.array([1, 2, 5, 9])
     found, halves = stored.read(1, profiles)
     assert halves == 2
@@ -145,7 +147,7 @@ def test_projections_come_back_by_split_and_profile(world: tuple[Expression, Pre
 
 
 def test_the_scratch_file_leaves_nothing_behind(world: tuple[Expression, Preprocess, Network], tmp_path: Path) -> None:
-    source = StreamedSource(world[2], world[0], world[1], True, 2, 0, 32, tmp_path)
+    source = StreamedSource(world[2], world[0], world[1], CountSplits(True, 2, 0), 32, tmp_path)
     assert len(source.epoch(1)) == 480
     assert list(tmp_path.iterdir()) == []
 

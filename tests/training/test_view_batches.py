@@ -13,8 +13,8 @@ from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.data.reading import read_profiles
 from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.network import Network, random_network
-from geneae.training.batches import PairSource
-from geneae.training.view_batches import LEAST, JointSource, ViewSource, validation_views
+from geneae.training.batches import CountSplits, PairSource
+from geneae.training.view_batches import LEAST, JointSource, TwoViews, ViewSource, validation_views
 
 N_PROFILES, BATCH = 100, 30
 Made = tuple[Network, Expression, Preprocess]
@@ -42,9 +42,8 @@ def dense(rows: SparseRows) -> np.ndarray:
     return found
 
 
-def both(views: tuple[SparseRows, SparseRows]) -> tuple[np.ndarray, np.ndarray]:
-    first, second = views
-    return dense(first), dense(second)
+def both(views: TwoViews) -> tuple[np.ndarray, np.ndarray]:
+    return dense(views.first), dense(views.second)
 
 
 def order_of(source: ViewSource, seed: int = 0) -> Tensor:
@@ -99,15 +98,17 @@ def test_a_last_batch_is_left_out_where_it_is_too_small(made: Made, batch_size: 
 @pytest.mark.parametrize("is_split", [True, False])
 def test_joint_batches_are_of_the_same_profiles(made: Made, is_split: bool) -> None:
     network, expression, preprocess = made
-    joint = JointSource(source_of(made), PairSource(network, expression, preprocess, is_split, 2, 0))
+    joint = JointSource(source_of(made), PairSource(network, expression, preprocess, CountSplits(is_split, 2, 0)))
     batches = joint.epoch(1)
     order = batches.order(torch.Generator().manual_seed(0))
     assert sorted((order % N_PROFILES).tolist()) == sorted(set((order % N_PROFILES).tolist()))
     assert len(order) == N_PROFILES - N_PROFILES % BATCH  # the rest, 10, is below the least
-    views, (inputs, target) = batches.take(order[:BATCH])
-    np.testing.assert_array_equal(both(views), both(source_of(made).epoch(1).take(order[:BATCH] % N_PROFILES)))
+    batch = batches.take(order[:BATCH], 0.5)
+    np.testing.assert_array_equal(both(batch.views), both(source_of(made).epoch(1).take(order[:BATCH] % N_PROFILES)))
     whole = expression.rows.toarray()[order[:BATCH].numpy() % N_PROFILES]
-    for rows in (inputs, target):
+    assert batch.inputs is batch.pairs.inputs
+    assert batch.pairs.progress == 0.5
+    for rows in (batch.pairs.inputs, batch.pairs.target):
         assert (whole[dense(rows) > 0] > 0).all()
         assert bool((dense(rows) > 0).any(axis=1).all())
 
@@ -115,11 +116,10 @@ def test_joint_batches_are_of_the_same_profiles(made: Made, is_split: bool) -> N
 def test_validation_views_are_of_all_profiles_in_order_and_always_the_same(made: Made) -> None:
     viewer = viewer_of(made, [("mask", 0.0)])
     batches = validation_views(viewer, made[1], BATCH, seed=0)
-    assert [batch[0].n_profiles for batch in batches] == [25, 25, 25, 25]  # of nearly equal size, at most 30
+    assert [batch.first.n_profiles for batch in batches] == [25, 25, 25, 25]  # of nearly equal size, at most 30
     whole = made[2].apply(made[1]).toarray()
-    for side in (0, 1):
-        found = np.concatenate([dense(batch[side]) for batch in batches])
-        np.testing.assert_allclose(found, whole)
+    for side in zip(*map(both, batches), strict=True):
+        np.testing.assert_allclose(np.concatenate(side), whole)
     viewer = viewer_of(made, [("thin", 0.3)])
     first, again, other = (validation_views(viewer, made[1], BATCH, seed) for seed in (0, 0, 1))
     for one, two in zip(first, again, strict=True):

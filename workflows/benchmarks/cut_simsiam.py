@@ -31,7 +31,8 @@ from geneae.evaluation.latents import encode
 from geneae.models.heads import cut_plainly
 from geneae.models.network import Network, random_network
 from geneae.settings.settings import OPTIMIZERS, Settings
-from geneae.training.loop import train
+from geneae.training.devices import Processes
+from geneae.training.loop import TrainingPlan, train
 from geneae.training.selfsupervised import SimSiam, Sizes
 from geneae.training.view_batches import ViewSource, validation_views
 
@@ -75,11 +76,11 @@ def accuracies(profiles: Profiles, settings: Settings, cut: float, views: str) -
     batches = validation_views(viewer, expression.take(rows["validation"]), settings.batch_size, settings.seed)
     found: list[float] = []
 
-    def judge_epoch(network: Network) -> tuple[torch.Tensor, dict[str, float]]:
+    def validate(network: Network, _: Processes) -> tuple[torch.Tensor, dict[str, float]]:
         found.append(float(knn_is_right(known, encode(network, known.matrix), "test", 20).mean()))
-        return objective.judge(network, batches)
+        return objective.validate(network, batches)
 
-    train(network, source, [], objective, settings, judge_epoch=judge_epoch)
+    train(network, TrainingPlan(source, validate, objective), settings)
     return found
 
 

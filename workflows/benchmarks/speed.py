@@ -16,6 +16,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -42,9 +43,10 @@ from geneae.losses.sparse_rows import SparseRows, sparse_product, sparse_rows
 from geneae.models.cores import PlainCore
 from geneae.models.network import Network, random_network
 from geneae.settings.settings import Settings
-from geneae.training.batches import Pairs, PairSource, loss_constants
-from geneae.training.loop import train
+from geneae.training.batches import CountSplits, Pairs, PairSource, loss_constants
+from geneae.training.loop import TrainingPlan, train
 from geneae.training.objectives import Reconstruction
+from geneae.training.validation import validate
 
 DENSE_EPOCHS = 5  # what the whole default fit is compared with
 OVER_DENSE, OVER_SCVI, FIT_OVER_SCVI = 5.0, 15.0, 40.0  # ratios of profiles per second asked for
@@ -80,8 +82,7 @@ def check_same(network: Network, dense: nn.Sequential, matrix: sparse.csr_matrix
     network.eval()
     dense.eval()
     batch = Pairs(network, [matrix]).take(torch.arange(matrix.shape[0]))
-    (products,), _ = network(*batch, objective.center)
-    sparse_loss = objective(products)
+    sparse_loss = objective(objective.see(network, batch))
     sparse_loss.backward()
     x = torch.from_numpy(matrix.toarray())
     dense_loss = F.mse_loss(dense(x), x)
@@ -105,7 +106,8 @@ def geneae_epoch(
     network: Network, source: PairSource, validation: Pairs, objective: Reconstruction, settings: Settings
 ) -> float:
     """Seconds of one epoch of `geneae.training.loop.train`, as it reports them: batches, steps, no validation."""
-    history = train(network, source, [validation], objective, replace(settings, epochs=1)).history
+    plan = TrainingPlan(source, partial(validate, pairs=[validation], objective=objective), objective)
+    history = train(network, plan, replace(settings, epochs=1)).history
     return float(history["train_seconds"].iloc[-1])
 
 
@@ -176,10 +178,10 @@ def training_speed(profiles: Profiles, settings: Settings, repeats: int, setting
     constants = loss_constants([few], mean, "none", LossSettings())
     objective = Reconstruction(find_loss(settings.loss), "none", constants)
     check_same(network, dense, few, objective)
-    source = PairSource(network, expression, preprocess, False, 1, settings.seed)
+    source = PairSource(network, expression, preprocess, CountSplits(False, 1, settings.seed))
     validation = Pairs(network, [few])
     plain = sparse_rows(matrix[: settings.batch_size], transpose=True)
-    panels, _ = source.epoch(1).take(torch.arange(plain.n_profiles))
+    panels = source.epoch(1).take(torch.arange(plain.n_profiles)).inputs
     assert isinstance(panels, SparseRows)
 
     def alone(rows: SparseRows) -> float:

@@ -29,7 +29,7 @@ import scanpy as sc
 
 from geneae import Autoencoder, pl, tl
 from geneae.data.reading import read_profiles
-from geneae.evaluation.comparison import Arm, answer, compare_arms
+from geneae.evaluation.comparison import Configuration, answer, compare_configurations
 from geneae.evaluation.inspection import inspect_profiles
 from geneae.evaluation.reconstruction import verdict
 
@@ -163,8 +163,8 @@ def test_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["split"] == "test"].set_index("profile")
 
 
-arms = [Arm(loss, loss, {seed: test_rows(table) for seed, table in tables_of(loss).items()}) for loss in runs]
-paired = compare_arms(arms, "test")
+arms = [Configuration(loss, loss, {seed: test_rows(table) for seed, table in tables_of(loss).items()}) for loss in runs]
+paired = compare_configurations(arms, "test")
 paired[["arm", "metric", "difference", "low", "high", "verdict", "n_profiles", "n_seeds"]].round(4)
 
 # %%

@@ -1,4 +1,4 @@
-"""What the report asks of several runs."""
+"""What several runs have in common, and where they differ."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,11 +13,11 @@ from geneae.pl.values import shown_split
 SPLITS = ("test", "validation")
 
 
-def arms_of(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs by arm, in order of appearance."""
+def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by configuration, in order of appearance."""
     arms: dict[str, list[Run]] = {}
     for run in runs:
-        arms.setdefault(run.arm, []).append(run)
+        arms.setdefault(run.configuration, []).append(run)
     return arms
 
 
@@ -44,15 +44,16 @@ def has_held_out(runs: list[Run]) -> bool:
     return any(bool((run.metrics["metric"] == HELD_OUT).any()) for run in runs)
 
 
-def label_name(runs: list[Run]) -> str:
-    """The column of `obs` that labels come from."""
+def color_name(runs: list[Run]) -> str:
+    """The column of `obs` that tells profiles apart."""
     return ", ".join(distinct(runs, "color")) or "label"
 
 
-def genes_by_arm(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """`genewise.csv` of all seeds, by arm."""
+def genes_by_configuration(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """`genewise.csv` of all seeds, by configuration."""
     tables = {
-        arm: [run.genewise for run in several if run.genewise is not None] for arm, several in arms_of(runs).items()
+        arm: [run.genewise for run in several if run.genewise is not None]
+        for arm, several in by_configuration(runs).items()
     }
     return {arm: pd.concat(several) for arm, several in tables.items() if several}
 

@@ -1,0 +1,1 @@
+"""The commands, a file each: `sweep_cut.py` holds `geneae sweep-cut`, which it names `command`."""

@@ -1,0 +1,89 @@
+"""`geneae compare`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geneae.cli.flags import (
+    COLOR,
+    CONFIG,
+    CUT,
+    FIT_OPTIONS,
+    LATENT,
+    LOSS,
+    MATRIX_OPTIONS,
+    OBJECTIVE,
+    QUIET,
+    options,
+    several,
+)
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
+from geneae.settings.errors import InputError
+from geneae.settings.settings import Settings
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
+)
+@several("objective", "objectives", "Objectives to combine with the losses.")
+@several("loss", "losses", "An arm for each; the first is the reference.", "mse, cosine")
+@several("cut", "cuts", "Cut factors to combine with the losses.")
+@several("n_latent", "latents", "Lengths of the latent to combine with them, in numbers per profile.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@COLOR
+@options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
+def command(
+    data: tuple[str, ...],
+    output: str,
+    objectives: tuple[str, ...],
+    losses: tuple[str, ...],
+    cuts: tuple[float, ...],
+    latents: tuple[int, ...],
+    seeds: int,
+    jobs: int,
+    color: str | None,
+    layer: str | None,
+    use_raw: bool,
+    quiet: bool,
+    **fields: Any,
+) -> None:
+    """Compare losses on DATA, or finished run folders with each other.
+
+    Every arm (an objective, a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary
+    folder inside the output; what is there already is not run again. Differences are taken profile by profile against
+    the first arm, and with --color by its values, too.
+    """
+    folder, say = Path(output), say_unless(quiet)
+    if (Path(data[0]) / "config.json").is_file():
+        from geneae.fitting.compare import compare_runs
+
+        said = compare_runs([Path(run) for run in data], folder, color=color)
+    else:
+        if len(data) > 1:
+            raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
+        base = Settings(**fields)
+        say = say_unless(quiet or not open_grid(base, jobs))
+        from geneae.data.source import Source
+        from geneae.fitting.compare import compare_runs
+        from geneae.fitting.grid import grid
+        from geneae.fitting.runs import Request
+
+        values: dict[str, list[Any]] = {
+            "objective": list(objectives) or [base.objective],
+            "loss": list(losses) or ([base.loss] if objectives else ["mse", "cosine"]),
+            "cut": list(cuts) or [base.cut],
+            "n_latent": list(latents) or [base.n_latent],
+        }
+        tasks = grid(base, values, seeds, folder)
+        run_tasks(Source(data[0], layer, use_raw), tasks, Request(command_line(), color), jobs, folder, say)
+        if not is_first():
+            return
+        said = compare_runs(
+            [task.folder for task in tasks], folder, {task.folder: task.configuration for task in tasks}, color
+        )
+    say(said)
+    say(f"Written to {folder}: metrics.csv, paired.csv and {folder / 'report.html'}.")

@@ -1,0 +1,51 @@
+"""`geneae embed`."""
+
+from pathlib import Path
+
+import click
+
+from geneae.cli.flags import MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
+from geneae.cli.steps import match, say_unless
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
+@click.option("--key-added", default="X_geneae", show_default=True, help="Key of the latent in obsm of an .h5ad.")
+@click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad.")
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
+def command(
+    model: str,
+    data: str,
+    output: str,
+    key_added: str,
+    reconstruct: bool,
+    layer: str | None,
+    use_raw: bool,
+    stream: str,
+    min_overlap: float,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write the latents of the profiles of DATA by the MODEL (folder, or zip of geneae share).
+
+    An .h5ad is DATA with the latent in obsm, ready for scanpy; .csv and .parquet have a row per profile; .npy is the
+    bare array.
+    """
+    from geneae.data.source import Source
+    from geneae.folders.embedding import check_format, write_embedding
+    from geneae.folders.model import load_model
+    from geneae.folders.outputs import check_new_file, new_file
+
+    check_format(Path(output), reconstruct)
+    check_new_file(Path(output), overwrite)
+    loaded = load_model(Path(model))
+    if reconstruct:
+        loaded.check_decoder()
+    say = say_unless(quiet)
+    profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    latent = loaded.latent(expression)
+    with new_file(Path(output), overwrite) as partial:
+        write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
+    say(f"Written to {output}: {latent.shape[0]:,} profiles x {latent.shape[1]} latents.")

@@ -1,0 +1,91 @@
+"""`geneae metric`."""
+
+from pathlib import Path
+
+import click
+
+from geneae.cli.flags import MATRIX_OPTIONS, OVERWRITE, QUIET, option, options
+from geneae.cli.steps import say_unless
+
+
+@click.command()
+@click.argument("data", type=click.Path())
+@click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
+@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
+@click.option(
+    "--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.  [default: on genes]"
+)
+@click.option(
+    "--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map, in components."
+)
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Share of the plain inner product in the metric, 0 to below 1; a loss under it sees little beside the map if "
+    "it is small.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
+@click.option(
+    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
+)
+@option("validation")
+@click.option(
+    "--test",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="Fraction of the profiles that choose nothing and are judged.",
+)
+@options(
+    option("group"),
+    option("seed"),
+    *MATRIX_OPTIONS,
+    OVERWRITE,
+    QUIET,
+)
+def command(
+    data: str,
+    key: str,
+    output: str | None,
+    model: str | None,
+    components: int,
+    epsilon: float,
+    epochs: int,
+    neighbors: int,
+    validation: float,
+    test: float,
+    group: str | None,
+    seed: int,
+    layer: str | None,
+    use_raw: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Learn a cosine under which profiles of DATA with the same label agree.
+
+    Compares the label that the nearest training profiles vote for, by the learned metric, the plain cosine and PCA, on
+    profiles that took no part. Writes a folder for `geneae.CosineMetric.load`.
+    """
+    folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
+    from geneae.folders.outputs import check_writable
+
+    check_writable(folder, overwrite)
+    say = say_unless(quiet)
+    from geneae.cli.tables import accuracy_table
+    from geneae.data.source import Source
+    from geneae.fitting.cosine_metric import CosineMetric
+    from geneae.fitting.metric_comparison import answer, judge_metric
+    from geneae.folders.model import load_model
+
+    loaded = None if model is None else load_model(Path(model))
+    profiles = Source(data, layer, use_raw).read()
+    say(profiles.describe())
+    learner = CosineMetric(components, epsilon=epsilon, epochs=epochs, n_neighbors=neighbors, seed=seed)
+    judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
+    say(judged.describe())
+    say(accuracy_table(judged.table))
+    say(answer(judged))
+    learner.save(folder, overwrite=overwrite, tables=judged.tables())
+    say(f"Written to {folder}: the metric, split.csv, profiles.csv, metrics.csv.")

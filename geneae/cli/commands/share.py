@@ -1,0 +1,27 @@
+"""`geneae share`."""
+
+from pathlib import Path
+
+import click
+
+from geneae.cli.flags import OVERWRITE, QUIET, options
+from geneae.cli.steps import say_unless
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="File to write, ending in .zip.")
+@click.option("--licence", metavar="TEXT", help="Licence that the model card names.  [default: not stated]")
+@options(OVERWRITE, QUIET)
+def command(model: str, output: str, licence: str | None, overwrite: bool, quiet: bool) -> None:
+    """Pack the MODEL folder into one zip with checksums, for others to load.
+
+    The zip is read as it is: geneae embed FILE.zip DATA. It names the profiles of the fit (profiles.csv, split.csv).
+    """
+    from geneae.folders.card import share_model
+    from geneae.folders.outputs import check_new_file
+
+    check_new_file(Path(output), overwrite)
+    names = share_model(Path(model), Path(output), licence, overwrite)
+    megabytes = Path(output).stat().st_size / 1e6
+    say_unless(quiet)(f"Written to {output}: {len(names)} files, {megabytes:.1f} MB.")

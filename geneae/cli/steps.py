@@ -1,0 +1,91 @@
+"""Steps that several commands share. They load what they need when they run, so that `--help` answers at once."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from geneae.settings.errors import InputError, Interrupted
+from geneae.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from geneae.data.preprocess import Expression
+    from geneae.data.profiles import Profiles
+    from geneae.data.source import Source
+    from geneae.fitting.grid import Task
+    from geneae.fitting.runs import Request
+    from geneae.models.model import Model
+
+Say = Callable[[str], None]
+
+
+def say_unless(is_quiet: bool) -> Say:
+    """What prints a line, or nothing."""
+    return (lambda _: None) if is_quiet else click.echo
+
+
+def command_line() -> str:
+    """The command that is running, as a shell takes it."""
+    return shlex.join(["geneae", *sys.argv[1:]])
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of several that train together."""
+    if "geneae.training.devices" not in sys.modules:  # which loads torch
+        return True
+    from geneae.training.devices import is_first
+
+    return is_first()
+
+
+def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
+    """Profiles, and the same in the genes of a model; says what was found."""
+    profiles = source.read()
+    say(profiles.describe())
+    expression, n_matched = model.preprocess.match(profiles, min_overlap)
+    n_genes = len(model.preprocess.genes)
+    say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    return profiles, expression
+
+
+def open_grid(base: Settings, jobs: int) -> bool:
+    """Start the processes that share every fit of a grid, and say whether this is the one that writes and speaks."""
+    if base.devices * base.nodes == 1:
+        return True
+    if jobs > 1:
+        raise InputError(
+            f"--jobs {jobs} runs several fits at a time, and --devices or --nodes has several processes share each. "
+            "Give one of them."
+        )
+    from geneae.training.devices import open_processes
+
+    open_processes(base)
+    return is_first()
+
+
+def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: int, folder: Path, say: Say) -> None:
+    """Run every task that has not been run, saying how far it is."""
+    from geneae.fitting.checks import check_choices
+    from geneae.fitting.grid import run_grid
+    from geneae.fitting.runs import writing_alone
+    from geneae.folders.outputs import check_parent
+
+    for settings in dict.fromkeys(replace(task.settings, seed=0) for task in tasks):
+        check_choices(settings)
+    check_parent(folder)
+    seconds: list[float] = []
+    done = run_grid(source, tasks, request, jobs)
+    try:
+        with writing_alone(folder):
+            for number, (task, taken) in enumerate(done, start=1):
+                seconds += [taken] if taken else []
+                left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
+                how = f"{taken:.0f} s" if taken else "there already"
+                name = f"{task.configuration}, seed {task.settings.seed}"
+                say(f"{number}/{len(tasks)}  {name}: {how}; about {left:.0f} s left")
+    except Interrupted as stop:
+        raise Interrupted(stop.number, f"Run the same command again to go on:\n{request.command}") from None

@@ -1,0 +1,74 @@
+"""A fit with its nulls, and the run that is written of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from geneae.data.permuted import NULLS
+from geneae.data.profiles import Profiles
+from geneae.evaluation.diagnostics import against_null, to_table
+from geneae.fitting.fit import Fitted, fit
+from geneae.folders.run import COLOR, Run, as_written, configuration_of, own_profiles, sizes_of
+from geneae.settings.settings import Settings
+
+
+def fit_with_nulls(
+    profiles: Profiles,
+    settings: Settings,
+    null: bool = False,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = True,
+) -> Fitted:
+    """`geneae.fitting.fit.fit`, and with `null` what it is compared with where there is nothing to learn.
+
+    Parameters
+    ----------
+    profiles, settings, on_epoch, checkpoint, resume
+        As for `fit`; `on_epoch` sees the epochs of the nulls, too, each from 0 on.
+    null
+        Fit every null of `geneae.data.permuted` as well, and add to the diagnostics whether there was anything to
+        learn. Takes three times as long.
+    """
+    fitted = fit(profiles, settings, on_epoch, None, checkpoint, resume)
+    split = "test" if settings.test else "validation"
+    for name in NULLS if null else ():
+        without = fit(profiles, settings, on_epoch, name, checkpoint, resume)
+        compared = to_table(against_null(fitted.evaluation, without.evaluation, name, split))
+        fitted = replace(fitted, diagnostics=pd.concat([fitted.diagnostics, compared], ignore_index=True))
+    return fitted
+
+
+def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap: pd.DataFrame | None = None) -> Run:
+    """The tables of a fit, as `geneae.folders.run.read_run` would read them.
+
+    Parameters
+    ----------
+    fitted
+        Is left as it is.
+    name
+        Of the folder.
+    colors
+        By profile, the value that tells it apart in figures.
+    umap
+        profile, umap_1, umap_2 and, where there are colors, these.
+    """
+    profiles = as_written(own_profiles(fitted.evaluation))
+    if colors is not None:
+        profiles[COLOR] = colors.reindex(profiles["profile"]).to_numpy()
+    config = fitted.model.config
+    return Run(
+        name=name,
+        configuration=configuration_of(config),
+        config=config,
+        metrics=fitted.evaluation.metrics,
+        profiles=profiles,
+        history=fitted.history,
+        genewise=fitted.genewise if len(fitted.genewise) else None,
+        umap=None if umap is None else as_written(umap),
+        diagnostics=fitted.diagnostics,
+        split_sizes=sizes_of(fitted.split),
+        split=fitted.split,
+    )

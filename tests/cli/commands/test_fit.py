@@ -1,0 +1,281 @@
+"""`geneae fit`."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import Result
+from commands import (
+    BAD_DATA,
+    FILES,
+    FLAGS,
+    Run,
+    assert_refused,
+    geneae,
+    there,
+    with_values,
+    write,
+)
+from conftest import simulate
+
+from geneae import Autoencoder, __version__, read_profiles
+from geneae.cli.tables import metrics_table
+from geneae.data.permuted import NULLS
+from geneae.evaluation.reconstruction import verdict
+from geneae.folders.model import load_model
+from geneae.settings.settings import LOSS_NAMES
+from geneae.training.checkpoints import Checkpoint
+
+
+def test_fit_writes_the_promised_files(run: Run) -> None:
+    assert run.result.exit_code == 0, run.result.output
+    assert there(run.folder.parent) == {"run", *(f"run/{name}" for name in FILES)}
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["settings"]["loss"] == "cosine"
+    assert (config["settings"]["n_latent"], config["settings"]["epochs"]) == (4, 3)
+
+
+def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, counts_path: Path) -> None:
+    lines = run.result.stdout.splitlines()
+    assert lines[0] == read_profiles(counts_path).describe()
+    assert lines[0].startswith(f"{counts_path}, X: counts: will be normalised to 10,000 per profile and log1p'd; 240 p")
+    n_genes = len(load_model(run.folder).preprocess.genes)
+    assert lines[1] == f"Split into 192 train, 24 validation, 24 test profiles; {n_genes} genes."
+    assert lines[2] == "Means over 24 validation / 24 test profiles; ↑ higher is better, ↓ lower is better"
+    assert [line.split("  ")[0] for line in lines[4:9]] == [
+        "model",
+        "shrunken PCA",
+        "PCA",
+        "mean profile",
+        "noise ceiling",
+    ]
+    assert lines[9].startswith(
+        "On 24 test profiles, evaluated against the other half of the molecules (held-out cosine)"
+    )
+    assert " PCA of the same size (" in lines[9]
+    assert " shrunken PCA of the same size (" in lines[9]
+    assert lines[10].startswith("Best epoch by validation: ")
+    assert lines[-1].startswith(f"Written to {run.folder}: ")
+    assert run.result.stderr == ""
+
+
+def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitted: Autoencoder) -> None:
+    found = Autoencoder.load(run.folder)
+    assert found.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(found.transform(counts_path), fitted.transform(counts_path))
+    table, said = metrics_table(fitted.evaluation_), verdict(fitted.evaluation_, "test")
+    assert f"{table}\n{said}\n" in run.result.stdout
+
+
+def test_nulls_are_printed_beside_the_fit_and_written(run: Run, counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", "--null", *FLAGS)
+    lines = result.stdout.splitlines()
+    assert lines[10] == "The same training where there is nothing to learn, means over 24 test profiles"
+    assert [title.strip() for title in lines[11].split("  ")[-3:]] == [
+        "held-out cosine ↑",
+        "gain over mean profile ↑",
+        "skill ↑",
+    ]
+    assert [line.split("  ")[0] for line in lines[12:15]] == ["this fit", *NULLS.values()]
+    assert lines[12].split()[2] == lines[4].split()[-1]  # the held-out cosine of the test profiles, as above
+    written = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name")
+    assert f"{written.loc['pair_permuted_skill', 'value']:.4f}" == lines[14].split()[-1]
+    assert not any("permuted" in name for name in pd.read_csv(run.folder / "diagnostics.csv")["name"])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
+
+
+def test_the_output_is_named_after_the_data(counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = geneae("fit", counts_path, *FLAGS, "--epochs", "1")
+    assert result.exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["counts_geneae"]
+    assert "Written to counts_geneae: " in result.stdout
+
+
+def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> None:
+    flags = {"loss": "combined", "center": "gene", "alpha": 0.3, "beta": 2.0, "gamma": 3.0, "latent": 3, "hidden": 8}
+    flags |= {"basis": "free", "rank": 9, "init": "random", "target": "self", "cut": 2.0, "cut-where": "decoder"}
+    flags |= {"n-top-genes": 60, "validation": 0.2, "test": 0.25, "group": "donor", "stratify": "kind", "epochs": 2}
+    flags |= {"patience": 5, "batch-size": 99, "learning-rate": 0.01, "weight-decay": 0.1, "dropout": 0.1, "splits": 3}
+    flags |= {"seed": 4, "split-seed": 7, "device": "cpu", "precision": "bf16", "margin": 0.4, "temperature": 0.2}
+    flags |= {"negatives": "hardest", "label": "kind", "cut-bias": "zero", "target-norm": 3.0, "grad-scale": 1.0}
+    flags |= {"optimizer": "sgd"}
+    arguments = [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", "--scale", "--latent-norm", "--quiet", *arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    names = {"latent": "n_latent", "splits": "n_splits"}
+    expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
+    alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
+    alone |= {"metric": None, "batch_key": None}
+    expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
+    assert found == expected
+
+
+def test_what_a_fixed_margin_is_at_a_perfect_reconstruction_is_printed(counts_path: Path, tmp_path: Path) -> None:
+    flags = ["fit", counts_path, "--loss", "cosine-embedding", *FLAGS, "--epochs", "1"]
+    said = geneae(*flags, "--margin", "0.5", "-o", tmp_path / "fixed").stdout
+    number = json.loads((tmp_path / "fixed" / "config.json").read_text())["loss_at_perfection"]
+    assert f"At a perfect reconstruction the loss cosine-embedding is {number:.3g}, not 0: it asks for more" in said
+    assert "At a perfect" not in geneae(*flags, "-o", tmp_path / "by-pair").stdout
+
+
+def test_help_names_every_loss_and_every_default() -> None:
+    text = geneae("fit", "--help").stdout
+    for name in LOSS_NAMES:
+        assert name in text
+    for flag in ("--n-top-genes", "--cut-where", "--stratify", "--precision", "--overwrite", "--quiet", "--raw"):
+        assert flag in text
+    assert "[default: mse]" in " ".join(text.split())
+    assert geneae("--version").stdout.strip().endswith(__version__)
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_input_of_fit_is_one_clear_message_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    make, flags, text = BAD_DATA[case]
+    data = make(tmp_path)
+    before = there(tmp_path)
+    result = geneae("fit", data, "-o", tmp_path / "new" / "run", *FLAGS, *flags)
+    assert_refused(result, text.format(data=data))
+    assert there(tmp_path) == before
+
+
+def test_profiles_without_molecules_are_kept_out_and_named(tmp_path: Path) -> None:
+    def empty(dense: np.ndarray) -> None:
+        dense[[2, 5, 8, 9]] = 0
+
+    data = write(tmp_path / "data.h5ad", with_values(empty))
+    result = geneae("fit", data, "-o", tmp_path / "run", *FLAGS)
+    assert result.exit_code == 0
+    assert "4 profiles without any value were kept out: cell2, cell5, cell8 and others.\n" in result.stdout
+    split = pd.read_csv(tmp_path / "run" / "split.csv", index_col="profile")["split"]
+    assert list(split.index[split == "excluded"]) == ["cell2", "cell5", "cell8", "cell9"]
+
+
+def test_a_runaway_loss_is_one_message_and_leaves_the_weights_before(tmp_path: Path) -> None:
+    data, folder = write(tmp_path / "data.h5ad", simulate(60, 30)), tmp_path / "run"
+    result = geneae("fit", data, "-o", folder, *FLAGS, "--learning-rate", "1e18")
+    assert_refused(result, "on the profiles 'cell")
+    assert f"The weights before are in {folder / 'checkpoint.safetensors'}." in result.stderr
+    assert there(folder) == {"checkpoint.safetensors"}
+
+
+def stopped(*arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2) -> Result:
+    """The command, stopped by a signal in the middle of an epoch."""
+    real, left = Checkpoint.is_due, [after]
+
+    def is_due(self: Checkpoint) -> bool:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self)
+
+    monkeypatch.setattr(Checkpoint, "is_due", is_due)
+    result = geneae(*arguments)
+    monkeypatch.setattr(Checkpoint, "is_due", real)
+    return result
+
+
+def test_a_stopped_run_goes_on_with_resume_alone(
+    run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS]
+    result = stopped(*arguments, monkeypatch=monkeypatch)
+    assert result.exit_code == 143
+    assert f"Stopped by SIGTERM. What was trained is in {folder}. Go on with:\ngeneae " in result.stderr
+    assert there(tmp_path) == {"run", "run/checkpoint.safetensors"}
+    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of a run that has not ended. Add --resume to go")
+    other = geneae(*arguments, "--resume", "--epochs", "5")
+    assert_refused(other, "is the checkpoint of a run with other epochs (3 there, 5 now). Go on with the data and")
+    assert geneae(*arguments, "--resume").exit_code == 0
+    assert there(folder) == FILES
+    for name in ("model.safetensors", "metrics.csv", "profiles.csv"):
+        assert (folder / name).read_bytes() == (run.folder / name).read_bytes()
+    assert json.loads((folder / "config.json").read_text())["parts"] == 2
+    before = (folder / "config.json").stat().st_mtime_ns
+    result = geneae(*arguments, "--resume")
+    assert f"{folder} holds this run and is whole: nothing is left to do.\n" in result.stdout
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    assert_refused(geneae(*arguments, "--resume", "--epochs", "5"), f"{folder} holds a run with other epochs. Choose")
+    assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run with other null. Choose")
+    assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume goes on with what is there, and --overw")
+
+
+def test_overwrite_starts_anew_and_keeps_the_old_run_until_the_end(
+    run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    arguments = ["fit", counts_path, "-o", folder, *FLAGS, "--seed", "5"]
+    assert stopped(*arguments, "--overwrite", monkeypatch=monkeypatch).exit_code == 143
+    assert there(folder) == FILES | {"checkpoint.safetensors"}
+    assert (folder / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
+    assert geneae(*arguments, "--resume").exit_code == 0
+    assert json.loads((folder / "config.json").read_text())["seed"] == 5
+    assert there(folder) == FILES
+    assert stopped(*arguments, "--seed", "6", "--overwrite", monkeypatch=monkeypatch).exit_code == 143
+    assert geneae(*arguments, "--seed", "7", "--overwrite").exit_code == 0
+    assert json.loads((folder / "config.json").read_text())["seed"] == 7
+
+
+def test_nulls_go_on_too(run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", *FLAGS, "--null"]
+    assert stopped(*arguments, monkeypatch=monkeypatch, after=20).exit_code == 143  # of 13 in each training
+    assert there(tmp_path / "run") == {"checkpoint.safetensors", "checkpoint-gene_permuted.safetensors"}
+    result = geneae(*arguments, "--resume")
+    assert result.exit_code == 0
+    assert len([line for line in result.stdout.splitlines() if line.startswith(tuple(NULLS.values()))]) == 2
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
+
+
+def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    result = geneae("fit", counts_path, "-o", tmp_path / "thesis", "--overwrite", *FLAGS)
+    assert_refused(result, f"{tmp_path / 'thesis'} is there and was not written by geneae. Choose another name for")
+    assert there(tmp_path) == {"thesis", "thesis/chapter.txt"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--learning-rate", "3"], "No epoch was better than the start, shrunken PCA, which was kept."),
+        (["--learning-rate", "3", "--target", "self"], "No epoch was better than the start, PCA, which was kept."),
+        (
+            ["--basis", "free", "--init", "random", "--learning-rate", "0.01"],
+            "Best epoch by validation: 3 of 3; ",
+        ),
+        (
+            ["--basis", "free", "--init", "random", "--learning-rate", "0.01"],
+            "It was still improving: more --epochs may help.",
+        ),
+    ],
+)
+def test_fit_says_what_the_best_epoch_means(counts_path: Path, flags: list[str], text: str, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, *flags)
+    assert text in result.stdout
+
+
+def test_a_loss_under_a_metric_says_how_many_genes_it_has(
+    counts_path: Path, metric_folder: Path, tmp_path: Path
+) -> None:
+    flags = [*FLAGS, "--loss", "cosine", "--metric", metric_folder, "--label", "kind"]
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
+    assert result.exit_code == 0, result.output
+    loaded = load_model(tmp_path / "run")
+    assert loaded.config["settings"]["metric"] == str(metric_folder)
+    n_genes = len(loaded.preprocess.genes)
+    said = f"{n_genes} genes. The metric of the loss has {n_genes} of these genes (100.0 %); what follows is plain."
+    assert said in result.stdout.splitlines()[1]
+    assert "labels that may have taken part in training, by the metric of the loss, on 24 validation" in result.stdout
+
+
+def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
+    assert result.exit_code == 0, result.output
+    assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
+    assert "the last one is taken" in result.stdout

@@ -1,0 +1,177 @@
+"""What tests of several commands share: the command in this process, a small fit, and bad input."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from click.testing import CliRunner, Result
+from conftest import simulate
+
+from geneae.cli.main import main
+
+FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--batch-size", "64"]
+
+
+TABLES = {"diagnostics.csv", "genes.csv", "genewise.csv", "history.csv", "metrics.csv", "profiles.csv", "split.csv"}
+
+
+FILES = {"README.md", "config.json", "model.safetensors", "report.html", "settings.toml", *TABLES}
+
+
+def geneae(*arguments: object) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def there(folder: Path) -> set[str]:
+    """Everything in a folder, hidden files too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@dataclass
+class Run:
+    """What `geneae fit` did."""
+
+    result: Result
+    folder: Path
+
+
+def write(path: Path, adata: anndata.AnnData) -> Path:
+    adata.write_h5ad(path)
+    return path
+
+
+def with_values(change: Callable[[np.ndarray], None]) -> anndata.AnnData:
+    adata = simulate(60, 30)
+    dense = adata.X.toarray()
+    change(dense)
+    adata.X = dense
+    return adata
+
+
+def put(row: int, column: int, value: float) -> Callable[[np.ndarray], None]:
+    def change(dense: np.ndarray) -> None:
+        dense[row, column] = value
+
+    return change
+
+
+def make_text(folder: Path) -> Path:
+    path = folder / "data.h5ad"
+    path.write_text("gene,cell0\nA,1\n")
+    return path
+
+
+def make_truncated(folder: Path) -> Path:
+    path = write(folder / "data.h5ad", simulate(60, 30))
+    path.write_bytes(path.read_bytes()[:-5000])
+    return path
+
+
+def make_duplicates(folder: Path) -> Path:
+    import h5py
+
+    path = write(folder / "data.h5ad", simulate(60, 30))
+    with h5py.File(path, "r+") as file:
+        file["var/_index"][4] = "gene3"
+    return path
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
+    "missing file": (lambda folder: folder / "data.h5ad", [], "{data} does not exist"),
+    "not an h5ad": (make_text, [], "{data} should be an .h5ad (HDF5) file, but its content is not HDF5."),
+    "truncated": (make_truncated, [], "{data} should be a whole AnnData file, but reading it failed: "),
+    "missing layer": (
+        lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
+        ["--layer", "counts"],
+        "unknown layer 'counts'. Available: none",
+    ),
+    "missing raw": (
+        lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
+        ["--raw"],
+        "{data} has no raw. Leave raw out; its layers: none.",
+    ),
+    "negative values": (
+        lambda folder: write(folder / "data.h5ad", with_values(put(3, 5, -1.0))),
+        ["--target", "split"],
+        "--target split divides molecules and needs counts; {data}, X holds scaled values. Name the counts with",
+    ),
+    "NaN": (
+        lambda folder: write(folder / "data.h5ad", with_values(put(3, 5, np.nan))),
+        [],
+        "1 are NaN or infinite, first in profile 'cell3', gene 'gene5'. Remove these profiles or genes, or fill in",
+    ),
+    "infinity": (
+        lambda folder: write(folder / "data.h5ad", with_values(put(7, 2, np.inf))),
+        [],
+        "1 are NaN or infinite, first in profile 'cell7', gene 'gene2'.",
+    ),
+    "duplicate genes": (
+        make_duplicates,
+        [],
+        "{data}, X: gene names must be unique; 1 of 30 repeat an earlier one, first 'gene3'. Make them unique with",
+    ),
+    "too few profiles": (
+        lambda folder: write(folder / "data.h5ad", simulate(2, 30)),
+        [],
+        "a split into train, validation, test needs at least 3 profiles; found 2.",
+    ),
+    "latent too large": (
+        lambda folder: write(folder / "data.h5ad", simulate(30, 40)),
+        ["--latent", "32"],
+        "--latent must be at most 23 with 24 training profiles and ",
+    ),
+    "unknown group": (
+        lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
+        ["--group", "doner"],
+        "unknown obs column 'doner'; did you mean 'donor'? Available: donor, kind",
+    ),
+    "impossible setting": (
+        lambda folder: folder / "data.h5ad",
+        ["--dropout", "1"],
+        "dropout must be at least 0 and below 1; found 1.",
+    ),
+    "unknown loss": (
+        lambda folder: folder / "data.h5ad",
+        ["--loss", "cosin"],
+        "unknown loss 'cosin'; did you mean 'cosine'? Available: mse, relative-mse, cosine,",
+    ),
+}
+
+
+def assert_refused(result: Result, text: str) -> None:
+    """One message on standard error, nothing else, exit code 2."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert text in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def damage(run: Run, folder: Path, kind: str) -> Path:
+    """A folder that is no model any more."""
+    path = folder / "model"
+    if kind == "missing":
+        return path
+    shutil.copytree(run.folder, path)
+    if kind == "foreign":
+        for name in FILES:
+            (path / name).unlink()
+        (path / "notes.txt").write_text("mine")
+    if kind == "truncated":
+        content = (path / "model.safetensors").read_bytes()
+        (path / "model.safetensors").write_bytes(content[: len(content) // 2])
+    if kind == "no json":
+        (path / "config.json").write_text('{"format": 1,')
+    if kind == "other format":
+        (path / "config.json").write_text('{"format": 99}')
+    if kind == "no weights":
+        (path / "model.safetensors").unlink()
+    if kind == "other genes":
+        table = pd.read_csv(path / "genes.csv")
+        table.iloc[:-3].to_csv(path / "genes.csv", index=False)
+    return path
