@@ -214,7 +214,7 @@ def test_take_by_position_and_by_mask() -> None:
             "AnnData in memory, X: log-normalised: values used as they are, no held-out half without counts; "
             "5 profiles x 4 genes, 60.0 % zero, 0.0 MB",
         ),
-        (COUNTS * 12.25, "60.0 % zero, 0.0 MB, but values up to 110 look as if no logarithm was taken"),
+        (COUNTS * 12.25, "60.0 % zero, 0.0 MB, but values up to 110 suggest that no logarithm was taken"),
         (COUNTS - 1, "X: scaled, with negative values: used as they are, no held-out half without counts; 5 profiles"),
     ],
 )
@@ -240,7 +240,7 @@ def test_only_the_matrix_asked_for_is_read(tmp_path: Path) -> None:
         del file["layers/huge/indices"], file["uns"]
         file["uns"] = "cannot be read"
     assert_same(read_profiles(path), read_profiles(make()))
-    with pytest.raises(InputError, match="should be a whole AnnData file, but reading it failed"):
+    with pytest.raises(InputError, match="should be a complete AnnData file, but reading it failed"):
         read_profiles(path, layer="huge")
 
 
@@ -300,15 +300,15 @@ def test_truncated_files(tmp_path: Path, kept: float) -> None:
     path = write_h5ad(make(), tmp_path / "a.h5ad")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    assert_refused("a.h5ad should be a whole AnnData file, but reading it failed: ", path)
-    assert_refused("interrupted copy or download look like this; fetch or write it again.", path)
+    assert_refused("a.h5ad should be a complete AnnData file, but reading it failed: ", path)
+    assert_refused("interrupted copy or download is a common cause; copy, download or write it again.", path)
 
 
 def test_damaged_matrices(tmp_path: Path) -> None:
     path = write_h5ad(make(sparse.csr_matrix(COUNTS)), tmp_path / "a.h5ad")
     with h5py.File(path, "r+") as file:
         file["X/indices"][0] = 1000
-    assert_refused("should be a whole AnnData file, but reading it failed: ", path)
+    assert_refused("should be a complete AnnData file, but reading it failed: ", path)
     path = write_h5ad(make(), tmp_path / "b.h5ad")
     with h5py.File(path, "r+") as file:
         del file["X"]
@@ -328,10 +328,10 @@ def test_no_other_matrix_is_read_in_place_of_the_one_asked_for(tmp_path: Path, i
         layer="count",
     )
     assert_refused("has no raw. Leave raw out; its layers: counts, spliced.", stored(make(layers=layers)), use_raw=True)
-    message = "has no X. Say which other matrix to read (layers: counts, spliced; raw: no)."
+    message = "has no X. Choose another matrix (layers: counts, spliced; raw: no)."
     assert_refused(message, stored(make(None, layers=layers)))
     assert_refused(
-        "both layer 'counts' and raw were asked for. Drop one.", stored(make()), layer="counts", use_raw=True
+        "both layer 'counts' and raw were requested. Drop one.", stored(make()), layer="counts", use_raw=True
     )
 
 
@@ -372,9 +372,9 @@ def test_streaming_is_chosen_by_the_memory_that_is_free(tmp_path: Path, monkeypa
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     make(sparse.csc_matrix(COUNTS)).write_h5ad(tmp_path / "x.h5ad")
-    assert_refused("stored gene by gene (CSC), from which single profiles", tmp_path / "x.h5ad", stream="yes")
-    assert_refused("X is in memory, and only a file can be streamed", make(), stream="yes")
-    assert_refused("only a file can be streamed; found ndarray", COUNTS, stream="yes")
+    assert_refused("stored gene by gene (CSC), which does not allow reading", tmp_path / "x.h5ad", stream="yes")
+    assert_refused("X is in memory, and only files can be streamed", make(), stream="yes")
+    assert_refused("only files can be streamed; found ndarray", COUNTS, stream="yes")
     assert_refused("unknown stream 'maybe'", COUNTS, stream="maybe")
 
 
@@ -436,8 +436,8 @@ def test_unsupported_types() -> None:
     assert_refused("values must be real numbers; found type complex128. Convert", np.ones((2, 2), complex))
     assert_refused("values must be real numbers; found type object. Convert", np.ones((2, 2), object))
     assert_refused("values must be real numbers; found type <U1. Convert", np.array([["a"]]))
-    assert_refused("or a DataFrame; found list. Put it into one of these.", [[1, 2]])
-    assert_refused("found MaskedArray. Put it", np.ma.masked_array(COUNTS, COUNTS > 2))
+    assert_refused("or a DataFrame; found list. Convert it to one of these.", [[1, 2]])
+    assert_refused("found MaskedArray. Convert it", np.ma.masked_array(COUNTS, COUNTS > 2))
     assert_refused("an array of profiles x genes must have two dimensions; its shape is (4,).", COUNTS[0])
     assert_refused(
         "must be a gene with numbers; column 'kind' holds object.",
