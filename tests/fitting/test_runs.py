@@ -199,7 +199,7 @@ def titles(folder: Path) -> list[str]:
     return re.findall("<h3>(.*?)</h3>", (folder / "report.html").read_text())
 
 
-COLOURED = ["Difference to mse by kind", "UMAP of the latents by kind"]
+COLOURED = ["Difference from mse by kind", "UMAP of the latents by kind"]
 
 
 def test_color_in_a_comparison_shows_labels_and_one_umap_an_arm(coloured: Path, compared: Path) -> None:
