@@ -54,8 +54,8 @@ def _of_latents(runs: list[Run]) -> list[str]:
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(
             "A loss under a learned metric compares profiles by a cosine that was learned from labels beforehand and "
-            "stays fixed. The loss, norms, gradients and opposite halves by epoch are computed under that metric, all "
-            "other numbers without it."
+            "stays fixed. The loss by epoch and its cosine, norms, gradients and opposite halves are computed under "
+            "that metric, all other numbers without it."
         )
     if any(run.is_encoder for run in runs):
         said.append(
