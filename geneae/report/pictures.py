@@ -222,7 +222,8 @@ def _dynamics_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> 
         "Norms, gradients and latents",
         f"{sample}, with the centring of the loss. For a cosine, the gradient with respect to the reconstruction has a "
         "length equal to the sine of the angle to the target divided by the norm of the reconstruction: as the norm "
-        "grows, the gradient shrinks, and their product is the mean sine. An effective rank near 1 means that the latent has collapsed.",
+        "grows, the gradient shrinks, and their product is the mean sine. An effective rank near 1 means that the "
+        "latent has collapsed.",
         f"Norm of the reconstruction by epoch: {_curve_ends(histories, 'reconstruction_norm')}. "
         f"Gradient: {_curve_ends(histories, 'gradient_norm')}.",
         lambda: pl.dynamics_by_epoch(histories, axes=panels(len(DYNAMICS), len(histories))),
