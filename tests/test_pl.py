@@ -148,13 +148,13 @@ def test_distribution_shows_quantiles_mean_and_lines() -> None:
     at = {name: [segment[0, 0] for segment in found[name].get_segments()] for name in (*BASELINES, "ceiling")}
     assert at == {"mean_profile": [0.4, 0.4], "pca": [0.5, 0.51], "shrunken_pca": [0.55, 0.55], "ceiling": [0.75, 0.75]}
     said = {text.get_text() for text in ax.texts}
-    assert said == {"mean profile 0.4000", "PCA (differs by arm)", "shrunken PCA 0.5500", "noise ceiling 0.7500"}
+    assert said == {"mean profile 0.4000", "PCA (varies)", "shrunken PCA 0.5500", "noise ceiling 0.7500"}
     assert len([artist for artist in ax.collections if isinstance(artist, PolyCollection)]) == 2
     assert names_of_rows(ax) == ["mse", "cosine"]
     assert ax.get_ylim() == (1.5, -0.5)
     height = {text.get_text(): text.xyann[1] for text in ax.texts if isinstance(text, Annotation)}
     # rising to the left of their lines and falling to the right, so that no leader crosses a name
-    assert height["mean profile 0.4000"] < height["PCA (differs by arm)"]
+    assert height["mean profile 0.4000"] < height["PCA (varies)"]
     assert height["noise ceiling 0.7500"] < height["shrunken PCA 0.5500"]
     assert ax.get_xlabel() == "held-out cosine (higher is better →)"
 
@@ -182,7 +182,7 @@ def test_split_is_test_unless_asked_for_or_absent() -> None:
     assert shown_split({"a": table}) == "test"
     assert shown_split({"a": table}, "validation") == "validation"
     assert shown_split({"a": table[table["split"] == "validation"]}) == "validation"
-    with pytest.raises(ValueError, match="no profile is in split 'train'; there are validation, test"):
+    with pytest.raises(ValueError, match=r"no profile is in split 'train'\. Available: validation, test"):
         pl.cosine_distribution({"a": table}, split="train")
 
 
@@ -315,7 +315,7 @@ def test_difference_by_label_is_paired() -> None:
         low, high = bars.get_segments()[place][:, 0]
         error = 1.96 * differences.std() / np.sqrt(len(differences))
         assert (low, high) == (pytest.approx(differences.mean() - error), pytest.approx(differences.mean() + error))
-    assert ax.get_xlabel() == "difference in held-out cosine to mse (right is better →)"
+    assert ax.get_xlabel() == "difference in held-out cosine from mse (right is better →)"
     assert "← left is better" in pl.difference_by_label(profiles, metric="mse").get_xlabel()
 
 
@@ -328,7 +328,7 @@ def test_difference_by_label_with_one_profile_of_a_label_has_no_interval() -> No
 
 def test_difference_by_label_needs_two_arms_and_labels() -> None:
     for profiles in ({"a": one_table()}, {name: one_table().drop(columns="label") for name in "ab"}):
-        with pytest.raises(ValueError, match="at least two arms, and tables with a column 'label'"):
+        with pytest.raises(ValueError, match="at least two configurations, and tables with a column 'label'"):
             pl.difference_by_label(profiles)
 
 
@@ -381,7 +381,7 @@ def test_umap_greys_out_what_is_rarer_than_the_twenty_most_frequent() -> None:
     labels = [f"type {n}" for n in range(25) for _ in range(30 - n)]
     (ax,) = pl.umap({"mse": umap_table(labels)})
     assert len(dots(ax)) == len(labels)
-    assert legend_of(ax) == [*(f"type {n}" for n in range(20)), "5 rarer ones"]
+    assert legend_of(ax) == [*(f"type {n}" for n in range(20)), "5 rarer labels"]
     grey = ax.collections[0]
     assert {to_hex(color) for color in grey.get_facecolor()} == {GREY}
     assert len(np.asarray(grey.get_offsets())) == sum(30 - n for n in range(20, 25))
@@ -461,7 +461,7 @@ def test_axes_given_are_drawn_on_and_nothing_else_changes(figure: str, n_arms: i
 
 def test_too_few_axes_are_refused_and_spare_ones_hidden() -> None:
     axes = list(Figure().subplots(1, 3))
-    with pytest.raises(ValueError, match="4 panels need as many axes; found 3"):
+    with pytest.raises(ValueError, match="4 panels need 4 axes; found 3"):
         pl.cosine_against_mse(tables(list("abcd"), 1), axes)
     pl.cosine_against_mse(tables(list("ab"), 1), axes)
     assert [ax.get_visible() for ax in axes] == [True, True, False]

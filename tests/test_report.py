@@ -291,14 +291,14 @@ def test_baselines_that_differ_between_arms_stand_beside_theirs(tmp_path: Path) 
     other.metrics.loc[chosen, "value"] += 0.1
     titles = [row.title for row in score_rows([runs[0], other], "test")]
     assert titles == ["mse", "pearson", "shrunken PCA, size 32", "PCA, size 32", "PCA, size 4", "mean profile",
-                      "PCA, size 32 (beside pearson)", "noise ceiling"]  # fmt: skip
+                      "PCA, size 32 (for pearson)", "noise ceiling"]  # fmt: skip
 
 
 def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     _, paired, html = compared
     page = Page(html)
-    assert page.captions.count("Difference of each arm to mse, test profiles") == 2
-    table = page.table("Difference of each arm to mse").reset_index()
+    assert page.captions.count("Difference of each configuration from mse, test profiles") == 2
+    table = page.table("Difference of each configuration from mse").reset_index()
     assert (
         len(table) == paired["metric"].isin([HELD_OUT, "centred_cosine", "cosine", "mse", "rescaled_mse"]).sum() == 10
     )
@@ -314,8 +314,8 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
 
 def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     runs, _, html = compared
-    table = Page(html).table("The 20 test profiles of lowest held-out cosine (mean over arms and seeds)")
-    every = pd.concat([run.profiles.assign(arm=run.configuration) for run in runs]).query("split == 'test'")
+    table = Page(html).table("The 20 test profiles of lowest held-out cosine (mean over configurations and seeds)")
+    every = pd.concat([run.profiles.assign(arm=run.arm) for run in runs]).query("split == 'test'")
     by_arm = every.pivot_table(HELD_OUT, "profile", "arm")
     expected = by_arm[list(LOSS_SHIFT)].mean(axis=1).sort_values().index[:20]
     assert list(table.index) == list(expected)
@@ -338,7 +338,7 @@ def test_how_it_was_made(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     text = " ".join(" ".join(Page(html).text).split())
     for fact in (
         "Command geneae fit data.h5ad --loss mse", "Fingerprint of the data a2d945", "Seed 0, 1", "Seed of the split 0",
-        "Time 75.0 seconds in all runs together", "Peak memory 627 MB", "geneae 0.1.0, torch 2.6", "Space log1p_cp10k",
+        "Time 75.0 seconds for all runs together", "Peak memory 627 MB", "geneae 0.1.0, torch 2.6", "Space log1p_cp10k",
         "1 train, 30 validation, 30 test profiles", "validation 30", "Profiles and genes in the data 61 x 500",
     ):  # fmt: skip
         assert fact in text
@@ -356,9 +356,10 @@ def test_sections_and_figures(compared: tuple[list[Run], pd.DataFrame, str]) -> 
     assert text.index(ANSWER) < text.index("Results") < text.index("Worst profiles")
     titles = re.findall("<h3>(.*?)</h3>", html)
     assert titles == [
-        "Difference in held-out cosine to mse", "Difference in cosine to mse", "Difference in rescaled MSE to mse",
+        "Difference in held-out cosine from mse", "Difference in cosine from mse",
+        "Difference in rescaled MSE from mse",
         "Distribution of the held-out cosine", "Cosine against MSE", "Parts of the error", "Training curves",
-        "Norm of the reconstruction", "Difference to mse by cell type", "Correlation by gene",
+        "Norm of the reconstruction", "Difference from mse by cell type", "Correlation by gene",
         "UMAP of the latents by cell type",
     ]  # fmt: skip
     images = [found for tag, found in page.elements if tag == "img"]
@@ -383,21 +384,21 @@ def test_text_alternatives_carry_the_numbers(compared: tuple[list[Run], pd.DataF
 def test_scale_free_losses_and_centred_ones_are_explained(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "a", ["mse", "cosine"]) + write_runs(tmp_path / "b", ["pearson"], center="profile")
     html = render_report(runs, ANSWER)
-    assert "The loss of cosine, pearson does not see the length of a reconstruction" in html
-    assert "pearson (profile) has one of its own" in html
-    assert "does not see the length" not in render_report(runs[:1], ANSWER)
+    assert "The loss of cosine, pearson ignores the length of a reconstruction" in html
+    assert "compare that of pearson (profile) only with the baselines of the same configuration" in html
+    assert "ignores the length" not in render_report(runs[:1], ANSWER)
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_metric_of_the_loss_is_named_and_explained(tmp_path: Path) -> None:
     (run,) = write_runs(tmp_path / "a", ["cosine"])
-    assert "under a fixed metric" not in render_report([run], ANSWER)
+    assert "under a learned metric" not in render_report([run], ANSWER)
     run.config["metric"] = {"fingerprint": "b3e946"}
     run.config["settings"]["metric"] = "metric"
     run.metrics.loc[len(run.metrics)] = ["model", 0, "test", "knn_20", "mean", 0.5, 10, "higher"]
     text = " ".join(" ".join(Page(render_report([run], ANSWER)).text).split())
-    assert "Fingerprint of the metric of the loss b3e946" in text
-    assert "A loss under a fixed metric compares profiles by a cosine that was learned from labels before." in text
+    assert "Fingerprint of the learned metric of the loss b3e946" in text
+    assert "A loss under a learned metric compares profiles by a cosine that was learned from labels beforehand" in text
     assert "Labels may have taken part in training, by the metric of the loss; the supervised encoder" in text
 
 
@@ -428,7 +429,7 @@ def test_labels_of_different_columns_are_not_drawn_together(tmp_path: Path) -> N
     several[1].config["color"] = "donor"
     html = render_report(several, ANSWER)
     assert "UMAP of the latents" not in html
-    assert "Difference to mse by" not in html
+    assert "Difference from mse by" not in html
 
 
 def test_nulls_stand_beside_their_fit(tmp_path: Path) -> None:
@@ -461,7 +462,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
-    assert "One seed says nothing about the spread between seeds." in html
+    assert "A single seed says nothing about the variation between seeds." in html
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,1 +1,1 @@
-"""Profiles, from a file to counts in the genes of a model."""
+"""Reading, checking, splitting and preprocessing of profiles, from a file to counts in the genes of a model."""

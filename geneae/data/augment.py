@@ -1,4 +1,4 @@
-"""Randomly altered copies of profiles, which an encoder is to agree on."""
+"""Views: randomly altered copies of profiles, to which an encoder should give similar latents."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from geneae.settings.errors import InputError, unknown
 def thin(expression: Expression, least: float, rng: np.random.Generator) -> Expression:
     """Keep each molecule with a probability drawn for every profile from `least` to 1.
 
-    What a shallower sequencing of the same profile would have seen, as counts are molecules. The totals shrink by the
-    same share, so that the expectation of what is normalised stays near.
+    This simulates shallower sequencing of the same profile. The totals shrink by the same factor, so that the expected
+    normalised values stay nearly the same.
     """
     kept = rng.uniform(least, 1.0, expression.n_profiles)
     counts = expression.rows
     by_value = np.repeat(kept, np.diff(counts.indptr))
-    values = (rng.random(counts.nnz) < by_value).astype(counts.dtype)  # right for single molecules, which most are
+    values = (rng.random(counts.nnz) < by_value).astype(counts.dtype)  # correct for counts of 1, the large majority
     several = np.flatnonzero(counts.data > 1)
     values[several] = rng.binomial(counts.data[several].astype(np.int64), by_value[several])
     return Expression(_with_data(counts, values), expression.totals * kept)
@@ -35,9 +35,10 @@ def mask(matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, devi
 def add_noise(
     matrix: sparse.csr_matrix, size: float, rng: np.random.Generator, deviation: np.ndarray
 ) -> sparse.csr_matrix:
-    """Add Gaussian noise of `size` times the gene's deviation to what is not zero; no value changes its sign.
+    """Add Gaussian noise of `size` standard deviations of the gene to non-zero values; no value changes its sign.
 
-    A value that would is zero. Zeros stay, so that nothing that was masked comes back and sparse profiles stay sparse.
+    A value whose sign would change becomes zero. Zeros stay zero, so that masked values stay masked and sparse
+    profiles stay sparse.
     """
     noisy = matrix.data + size * deviation[matrix.indices] * rng.standard_normal(matrix.nnz)
     return _with_data(matrix, np.where(noisy * matrix.data > 0, noisy, 0))
@@ -46,9 +47,9 @@ def add_noise(
 def cross_over(
     matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, deviation: np.ndarray
 ) -> sparse.csr_matrix:
-    """Take each gene of each profile with probability `share` from another profile, the same for all genes of it.
+    """Take each gene of each profile with probability `share` from a partner, one other profile for all of its genes.
 
-    The profiles form one random cycle, so that none is its own partner where there are two or more.
+    The profiles form one random cycle, so that with two or more profiles none is its own partner.
     """
     cycle = rng.permutation(matrix.shape[0])
     partner = np.empty_like(cycle)
@@ -62,10 +63,10 @@ def cross_over(
 
 
 def swap(matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, deviation: np.ndarray) -> sparse.csr_matrix:
-    """Exchange values between pairs of genes; each gene of each profile takes part with probability `share`, nearly.
+    """Exchange values between pairs of genes; each pair of each profile is exchanged with probability `share`.
 
-    Every call pairs the genes anew and each gene once, so that a profile keeps its values, each at one gene. Of an odd
-    number of genes one stays alone.
+    Every call draws new pairs, and each gene is in at most one pair, so that a profile keeps its values and only their
+    genes change. If the number of genes is odd, one gene has no partner and keeps its value.
     """
     order = rng.permutation(matrix.shape[1])
     partner = np.arange(matrix.shape[1])
@@ -79,14 +80,14 @@ def swap(matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, devi
 
 
 def _coins(rows: np.ndarray, columns: np.ndarray, n_columns: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """True with probability `share`; equal places have equal coins."""
+    """Random booleans, True with probability `share`; entries at the same row and column get the same value."""
     places, of = np.unique(rows.astype(np.int64) * n_columns + columns, return_inverse=True)
     coins: np.ndarray = (rng.random(len(places)) < share)[of]
     return coins
 
 
 def _with_data(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
-    """Other values, without those that are zero."""
+    """Copy of a sparse matrix with new values; entries that became zero are removed."""
     part = without_zeros(values.astype(matrix.dtype), matrix.indices, matrix.indptr)
     return join_parts([part], matrix)
 
@@ -99,15 +100,15 @@ def _sorted_csr(values: np.ndarray, rows: np.ndarray, genes: np.ndarray, like: s
 
 @dataclass(frozen=True)
 class ViewKind:
-    """A way to alter a profile at random."""
+    """One kind of random alteration of a profile."""
 
     amount: float
-    """How much, where the user does not say."""
+    """Default amount."""
     change: Callable[[sparse.csr_matrix, float, np.random.Generator, np.ndarray], sparse.csr_matrix] | None = None
-    """Of normalised profiles, by amount, generator and the deviations of the genes; None for `thin`, which is of
-    counts."""
+    """Function of normalised profiles, amount, random generator and standard deviations of the genes; None for `thin`,
+    which acts on counts."""
     most: float = 1.0
-    """Largest amount."""
+    """Largest amount allowed."""
 
 
 THIN = "thin"
@@ -126,14 +127,14 @@ AUTO = "auto"
 
 
 def parse_views(text: str, state: str) -> list[tuple[str, float]]:
-    """Names and amounts of `thin+mask:0.5`, in that order; `auto` is `thin` for counts, else `mask`.
+    """Names and amounts in a text such as `thin+mask:0.5`, in order; `auto` is `thin` for counts, otherwise `mask`.
 
     Parameters
     ----------
     text
-        Names in `VIEWS`, each with an amount or without, joined by `+`.
+        Names in `VIEWS` joined by `+`, each optionally with its amount.
     state
-        Of the profiles; only counts have molecules that can be thinned.
+        State of the profiles (`Profiles.state`); only counts can be thinned.
     """
     if text == AUTO:
         text = THIN if state == "counts" else "mask"
@@ -156,22 +157,22 @@ def parse_views(text: str, state: str) -> list[tuple[str, float]]:
     if any(name == THIN for name, _ in chain) and state != "counts":
         raise InputError(
             f"view {THIN} takes molecules away and needs counts; these are {state.replace('_', '-')} values. Use "
-            "--views mask, or name the counts with --layer."
+            "--views mask, or choose the counts with --layer."
         )
     return chain
 
 
 class Viewer:
-    """Draws views of profiles: thinning of their counts first, then normalisation, then all others in their order."""
+    """Draws views of profiles: first thinning of counts, then normalisation, then the other views in their order."""
 
     def __init__(self, chain: list[tuple[str, float]], preprocess: Preprocess, deviation: np.ndarray) -> None:
-        """Views by name and amount; how profiles are normalised; and (n_genes,) deviations after that."""
+        """Names and amounts of the views; the normalisation; (n_genes,) standard deviations of normalised values."""
         self._chain = chain
         self._preprocess = preprocess
         self._deviation = deviation
 
     def draw(self, expression: Expression, rng: np.random.Generator) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) normalised view of each profile; what was given is not changed."""
+        """(n_profiles, n_genes) normalised view of each profile; the input is not changed."""
         for name, amount in self._chain:
             if name == THIN:
                 expression = thin(expression, amount, rng)

@@ -1,4 +1,4 @@
-"""Rows of expression that stay in their file and are read a chunk at a time."""
+"""Expression matrices that stay in their file and are read in chunks of rows."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,17 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
-GAP = 8  # to read the rows between two that are wanted is quicker than to begin anew, if they are no more
-SPAN = 1024  # rows of the file that are in memory at a time while a chunk is gathered
+GAP = 8  # reading up to this many unwanted rows in between is faster than starting a new read
+SPAN = 1024  # most rows of the file in memory at a time while a chunk is gathered
 
 Item = TypeVar("Item")
 
 
 def canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Sorted, duplicates summed, no stored zeros, small indices; the arrays given are never changed."""
+    """The same matrix with sorted indices, duplicates summed and no stored zeros, with the smallest index type.
+
+    The arrays given are never changed.
+    """
     if not csr.has_canonical_format or not len(csr.data) == csr.nnz == np.count_nonzero(csr.data):
         csr = csr.copy()
         csr.sum_duplicates()
@@ -25,7 +28,7 @@ def canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
-    """Column j of the result is column `columns[j]` of `matrix`; -1 makes it zero."""
+    """Matrix whose column j is column `columns[j]` of `matrix`, or all zeros where that is -1."""
     found = np.flatnonzero(columns >= 0)
     chosen = matrix[:, columns[found]]
     to = found.astype(chosen.indices.dtype)[chosen.indices]
@@ -35,18 +38,18 @@ def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr
 
 
 class StoredMatrix:
-    """Profiles x genes in a file, of which rows and columns may be a choice; `read` brings some of the rows.
+    """Matrix of profiles x genes in a file, or selected rows and columns of it; `read` loads them into memory.
 
     Parameters
     ----------
     source
-        Whatever gives rows by `source[start:stop]`: a sparse data set of anndata (CSR), or a dense array in a file.
+        Any object that returns rows by `source[start:stop]`: a sparse anndata dataset (CSR) or a dense array in a file.
     rows
         (n_rows,) rows of `source`, in any order.
     lengths
-        (rows of `source`,) how many values of each are not zero.
+        (n_source_rows,) number of non-zero values of every row of `source`.
     columns
-        (n_columns,) columns of `source`, -1 for one of zeros; None takes all.
+        (n_columns,) columns of `source`, -1 for a column of zeros; None takes all.
     """
 
     def __init__(self, source: Any, rows: np.ndarray, lengths: np.ndarray, columns: np.ndarray | None = None) -> None:
@@ -56,26 +59,26 @@ class StoredMatrix:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n_rows,) how many values of each row are not zero, over all columns of the file."""
+        """(n_rows,) number of non-zero values of each row, over all columns of the file."""
         return np.asarray(self._lengths[self._rows])
 
     @property
     def nnz(self) -> int:
-        """Values that are not zero, over all columns of the file."""
+        """Number of non-zero values, over all columns of the file."""
         return int(self.lengths.sum(dtype=np.int64))
 
     def __getitem__(self, rows: Any) -> "StoredMatrix":
-        """Some of the rows, by positions, mask or slice; nothing is read."""
+        """Selected rows, by positions, mask or slice; nothing is read."""
         return StoredMatrix(self._source, self._rows[rows], self._lengths, self._columns)
 
     def select(self, columns: np.ndarray) -> "StoredMatrix":
-        """Columns as by `select_columns`; nothing is read."""
+        """Selected columns, chosen as in `select_columns`; nothing is read."""
         if self._columns is not None:
             columns = np.where(columns >= 0, self._columns[columns], -1)
         return StoredMatrix(self._source, self._rows, self._lengths, columns)
 
     def read(self) -> sparse.csr_matrix:
-        """All rows, in memory: canonical float32 CSR."""
+        """All selected rows, in memory: canonical float32 CSR."""
         order = np.argsort(self._rows, kind="stable")
         rows = self._rows[order]
         parts = [self._between(some) for some in _runs(rows)]
@@ -85,7 +88,7 @@ class StoredMatrix:
         return matrix
 
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Neighbouring rows, in increasing order, by one look into the file."""
+        """Nearby rows, in increasing order, from a single read of the file."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
         block = read_rows(self._source, start, stop)
         if len(rows) < stop - start:
@@ -102,13 +105,13 @@ def read_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
 
 
 def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Increasing rows in groups that are read together: near each other, and not too many."""
+    """Groups of increasing rows that are read together: near each other, and not too many."""
     ends = np.flatnonzero((np.diff(rows) > GAP) | (np.diff(rows // SPAN) > 0)) + 1
     yield from np.split(rows, ends)
 
 
 def chunks(matrix: sparse.csr_matrix | StoredMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Positions and rows, at most `size` at a time; of a stored matrix the next are read while these are worked on."""
+    """Positions and rows, at most `size` at a time; the next rows of a stored matrix are read in the background."""
     n_rows = int(matrix.shape[0])
     slices = (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
     if isinstance(matrix, StoredMatrix):
@@ -118,7 +121,7 @@ def chunks(matrix: sparse.csr_matrix | StoredMatrix, size: int) -> Iterator[tupl
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, of which the next is made on another thread while one is worked on."""
+    """The same items; the next one is prepared on another thread while the caller uses the current one."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:

@@ -1,4 +1,4 @@
-"""Count splitting: every molecule of a profile falls into one of two random halves."""
+"""Count splitting: each molecule of a profile is assigned to one of two random halves."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,27 +8,27 @@ from scipy import sparse
 
 from geneae.data.preprocess import Expression
 
-BITS = 8  # counts up to it, nearly all, are split by one random byte each
+BITS = 8  # counts up to this, nearly all of them, are split with one random byte each
 
 
-WORD_BITS = 63  # those up to it by one 64-bit word; the few above by a binomial draw
+WORD_BITS = 63  # counts up to this are split with one 64-bit word each, the few larger ones by a binomial draw
 
 
-CHUNK = 2**18  # values at a time, about, so that they stay in the cache
+CHUNK = 2**18  # values processed at a time, approximately, so that they fit into the cache
 
 
 MASKS = (2 ** np.arange(BITS + 1) - 1).astype(np.uint8)
 
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Values, genes, and values by profile, of some profiles of a half."""
+"""Values, genes, and number of values of each profile, for some profiles of one half."""
 
 
 class Splitter:
-    """Splits the molecules of the same profiles at random, again and again; what no draw changes is made once.
+    """Splits the molecules of the same profiles at random, many times; what is equal for all draws is computed once.
 
-    Every molecule falls into one of two halves: Binomial(count, 1/2), exactly, and the rest. The number of ones in
-    `count` random bits is such a draw; counting them is many times faster than drawing one binomial number a value.
+    The first half of a count is an exact Binomial(count, 1/2) draw, the second half the remainder. The number of ones
+    among `count` random bits is such a draw, and counting bits is many times faster than one binomial draw per value.
     Under Poisson sampling the halves are independent given the profile (Batson, Royer and Webber 2019, molecular
     cross-validation).
     """
@@ -42,7 +42,7 @@ class Splitter:
         self._rows = np.unique([0, *starts.clip(max=counts.shape[0]), counts.shape[0]])
 
     def draw(self, rng: np.random.Generator) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """Two halves; the generator alone decides, not the number of threads. The counts are not changed."""
+        """Two random halves that depend on the generator, not on the number of threads; the counts are not changed."""
         bits = np.frombuffer(rng.bytes(len(self._masks)), np.uint8)
         counted = self._counts.data[self._words].astype(np.uint64)
         words = rng.integers(0, 2**64, size=len(counted), dtype=np.uint64)
@@ -59,29 +59,31 @@ class Splitter:
                 first[positions[inside] - begin] = drawn[inside]
             return without_zeros(first, genes, ends), without_zeros(whole - first, genes, ends)
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets other threads run
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy releases the interpreter lock
             parts = list(pool.map(halve, self._rows[:-1], self._rows[1:]))
         one, other = (join_parts([part[side] for part in parts], self._counts) for side in (0, 1))
         return one, other
 
 
 def without_zeros(values: np.ndarray, genes: np.ndarray, ends: np.ndarray) -> Part:
+    """Non-zero values, their genes and their number per profile, from CSR arrays (`ends` is the index pointer)."""
     kept = np.flatnonzero(values != 0)
     return values.take(kept), genes.take(kept), np.diff(np.searchsorted(kept, ends))
 
 
 def join_parts(parts: list[Part], like: sparse.csr_matrix) -> sparse.csr_matrix:
+    """CSR matrix of consecutive parts, with the shape and index type of `like`."""
     values, genes, lengths = (np.concatenate([part[field] for part in parts]) for field in range(3))
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(like.indptr.dtype)
     return sparse.csr_matrix((values, genes, ends), shape=like.shape)
 
 
 def halves(expression: Expression, rng: np.random.Generator) -> tuple[Expression, Expression]:
-    """Two random halves of the molecules; each is compared with half the molecules of the whole profile."""
+    """Two random halves of the molecules; each gets half the totals of the complete profile."""
     return draw_halves(Splitter(expression.rows), expression.totals, rng)
 
 
 def draw_halves(splitter: Splitter, totals: np.ndarray, rng: np.random.Generator) -> tuple[Expression, Expression]:
-    """The same from a splitter that is at hand already."""
+    """Two random halves as from `halves`, by a splitter that exists already."""
     first, second = splitter.draw(rng)
     return Expression(first, totals / 2), Expression(second, totals / 2)

@@ -1,4 +1,4 @@
-"""One look at every value of profiles: what all have in common, and their fingerprint."""
+"""A single pass over every value: kind of values, totals, and the fingerprint of the data."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,28 +11,28 @@ from scipy import sparse
 from geneae.data.backed import canonical
 from geneae.settings.errors import InputError
 
-CHUNK = 2**22  # values looked at in one go: 16 MB as float32
-LARGEST_WHOLE = 2**24  # above it float32 has no odd numbers
+CHUNK = 2**22  # values checked at a time: 16 MB as float32
+LARGEST_WHOLE = 2**24  # above this, float32 cannot represent odd numbers
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one look at every value has found."""
+    """Result of a single pass over every value."""
 
     state: str
     """`counts`, `log_normalised` or `scaled`."""
     lengths: np.ndarray
-    """(n_profiles,) int32: how many values are not zero."""
+    """(n_profiles,) int32 numbers of non-zero values."""
     totals: np.ndarray
-    """(n_profiles,) sums over all genes, in float64: the molecules, where these are counts."""
+    """(n_profiles,) float64 sums over all genes: numbers of molecules, if the values are counts."""
     highest: float
     """Largest value."""
     fingerprint: str | None = None
-    """`Profiles.fingerprint`, where it was taken on the way."""
+    """`Profiles.fingerprint`, if it was computed in the same pass."""
 
 
 class Values:
-    """What all values have in common, gathered block by block."""
+    """Range, totals and kind of all values, gathered block by block."""
 
     def __init__(self) -> None:
         self.n_profiles = 0
@@ -42,7 +42,7 @@ class Values:
         self._totals: list[np.ndarray] = []
 
     def add(self, block: sparse.csr_matrix) -> None:
-        """The next rows, canonical."""
+        """Include the next rows, in canonical form."""
         self.n_profiles += block.shape[0]
         self._lengths.append(np.diff(block.indptr).astype(np.int32))
         self._totals.append(_row_sums(block))
@@ -59,16 +59,17 @@ class Values:
         return "scaled" if self.lowest < 0 else "counts" if self.are_whole else "log_normalised"
 
     def scan(self, digest: "Fingerprint | None") -> Scan:
-        """All of it, with the fingerprint where it was taken."""
+        """Result for all rows so far, with the fingerprint if a digest is given."""
         lengths, totals = np.concatenate(self._lengths), np.concatenate(self._totals)
         return Scan(self.state, lengths, totals, self.highest, None if digest is None else digest.finish())
 
     def check_float32(self, where: str) -> None:
+        """Raise `InputError` for counts above 2^24 or values beyond the range of float32."""
         largest = max(self.highest, -self.lowest)
         if self.state == "counts" and largest > LARGEST_WHOLE:
             raise InputError(
                 f"{where}: counts must be at most {LARGEST_WHOLE:,} to be exact in float32; found {largest:,.0f}. "
-                "Check that these are molecules, not intensities; intensities can be log1p'd first."
+                "Check that these are molecules; if they are intensities, apply log1p first."
             )
         if largest > float(np.finfo(np.float32).max):
             raise InputError(
@@ -77,7 +78,7 @@ class Values:
 
 
 def _row_sums(block: sparse.csr_matrix) -> np.ndarray:
-    """(n_rows,) in float64."""
+    """(n_rows,) float64 row sums."""
     filled = np.diff(block.indptr) > 0
     sums = np.zeros(block.shape[0])
     if filled.any():
@@ -86,7 +87,7 @@ def _row_sums(block: sparse.csr_matrix) -> np.ndarray:
 
 
 class Fingerprint:
-    """SHA-256 of profiles that come block by block, on its own thread; how they are divided makes no difference."""
+    """SHA-256 of profiles, computed block by block on its own thread; the sizes of the blocks make no difference."""
 
     def __init__(self, names: pd.Index, genes: pd.Index) -> None:
         self._head = hashlib.sha256(f"{len(names)} {len(genes)}".encode())
@@ -97,12 +98,12 @@ class Fingerprint:
         self._coming = self._pool.submit(int)  # nothing to wait for yet
 
     def add(self, block: sparse.csr_matrix) -> None:
-        """The next rows; they are looked at when those before are done, while the caller goes on."""
+        """Include the next rows: wait for the previous block, then hash these in the background."""
         self._coming.result()
         self._coming = self._pool.submit(self._update, block)
 
     def _update(self, block: sparse.csr_matrix) -> int:
-        """Number of the values that were added."""
+        """Hash a block and return its number of values."""
         block = canonical(block)
         arrays = (np.diff(block.indptr).astype("<i4"), block.indices, block.data)
         for digest, array, dtype in zip(self._parts, arrays, ("<i4", "<i4", "<f4"), strict=True):
@@ -111,7 +112,7 @@ class Fingerprint:
         return int(block.nnz)
 
     def finish(self) -> str:
-        """In hexadecimal."""
+        """Hexadecimal digest of all rows added; ends the thread."""
         self._coming.result()
         self._pool.shutdown()
         for digest in self._parts:

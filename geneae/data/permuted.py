@@ -1,4 +1,4 @@
-"""The same profiles with nothing left to learn in them: what a fit gives on them, it gives without any signal."""
+"""Permuted controls: profiles without anything to learn; scores that a fit reaches on them need no signal."""
 
 import numpy as np
 from scipy import sparse
@@ -10,14 +10,14 @@ NULLS = {
     GENE_PERMUTED: "genes permuted in each profile",
     PAIR_PERMUTED: "targets permuted between profiles",
 }
-"""Titles by name. Gene-permuted: every profile keeps its values, each at another gene of the model, drawn anew for each
-profile, so that no two profiles share anything but their depth. Pair-permuted: a profile is to be predicted from
-another one, so that targets are distributed as they were and inputs say nothing of them."""
-NULL_STREAM = 11  # keeps these permutations apart from other random numbers of the same seed
+"""Titles by name. Gene-permuted: every profile keeps its values, but at random genes of the model, drawn separately for
+each profile, so that profiles share nothing but their depth. Pair-permuted: the target of a profile is another profile,
+so that targets keep their distribution and inputs are not informative about them."""
+NULL_STREAM = 11  # separates these permutations from other random numbers of the same seed
 
 
 def permute_genes(expression: Expression, seed: int) -> Expression:
-    """The values of every profile at random genes, each profile by a permutation of its own; totals stay."""
+    """Profiles with their values at random genes, by a separate permutation for each profile; totals are kept."""
     rng = np.random.default_rng((seed, NULL_STREAM))
     matrix = expression.rows
     parts = [rng.choice(matrix.shape[1], size, replace=False) for size in np.diff(matrix.indptr)]
@@ -28,9 +28,9 @@ def permute_genes(expression: Expression, seed: int) -> Expression:
 
 
 def partners(split: np.ndarray, seed: int) -> np.ndarray:
-    """(n_profiles,) position of the profile whose target each is given, from the same split.
+    """(n_profiles,) position of the profile, in the same split, whose target each profile is given.
 
-    The profiles of a split form one random cycle, so that none keeps its own target; one alone has to.
+    The profiles of a split form one random cycle, so that none keeps its own target, unless it is the only one.
     """
     rng = np.random.default_rng((seed, NULL_STREAM))
     found = np.arange(len(split))
@@ -41,13 +41,13 @@ def partners(split: np.ndarray, seed: int) -> np.ndarray:
 
 
 def among(partner: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """Partners of some profiles as positions among these; None without partners.
+    """Partners of selected profiles, as positions among the selected ones; None if `partner` is None.
 
     Parameters
     ----------
     partner
-        (n_profiles,) what `partners` gives.
+        (n_profiles,) result of `partners`, or None.
     rows
-        Positions in increasing order; partners of these are among them.
+        Positions of the selected profiles in increasing order; they must include all of their partners.
     """
     return None if partner is None else np.searchsorted(rows, partner[rows])

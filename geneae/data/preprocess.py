@@ -1,4 +1,4 @@
-"""Normalisation, logarithm, gene choice and scaling: a frozen record, fitted once and applied again on new data."""
+"""Normalisation, logarithm, gene selection and scaling: a frozen record, fitted once and applied again to new data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from geneae.data.backed import StoredMatrix, chunks, select_columns
 from geneae.data.profiles import Profiles
 from geneae.settings.errors import InputError
 
-MIN_PROFILES = 3  # a gene seen in fewer training profiles says nothing about the others
-CHUNK = 1024  # profiles of a file looked at in one go
-SAMPLE_STREAM = 13  # keeps the sample of profiles apart from other random numbers of the same seed
-WHOLE = 0.05  # molecules that a recovered count may be away from a whole number; chance would give up to 0.5
-MIN_OVERLAP = 0.5  # of the model's genes; below it most of what the model reads is missing
+MIN_PROFILES = 3  # a gene detected in fewer training profiles carries no information about other profiles
+CHUNK = 1024  # profiles of a file processed at a time
+SAMPLE_STREAM = 13  # separates the sample of profiles from other random numbers of the same seed
+WHOLE = 0.05  # largest distance of a recovered count from a whole number; by chance it would be up to 0.5
+MIN_OVERLAP = 0.5  # share of the model's genes; below it most of the model's input is missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,18 +24,18 @@ class Expression:
     """Profiles in the genes of a model, before normalisation."""
 
     matrix: sparse.csr_matrix | StoredMatrix
-    """(n_profiles, n_genes): counts, or values as they were read."""
+    """(n_profiles, n_genes) counts, or values as they were read."""
     totals: np.ndarray
-    """(n_profiles,) molecules over all genes of the source, chosen or not."""
+    """(n_profiles,) sums over all genes of the source, selected or not: molecules, for counts."""
 
     @property
     def n_profiles(self) -> int:
-        """Rows."""
+        """Number of profiles."""
         return int(self.matrix.shape[0])
 
     @property
     def n_values(self) -> int:
-        """Values that are not zero; of profiles in a file, over all its genes."""
+        """Number of non-zero values; for profiles in a file, over all of its genes."""
         return int(self.matrix.nnz)
 
     @property
@@ -45,16 +45,16 @@ class Expression:
 
     @property
     def rows(self) -> sparse.csr_matrix:
-        """The matrix of profiles in memory; those in a file have to be read first, by `load` or `chunks`."""
+        """The matrix in memory; profiles in a file must first be read with `load` or `chunks`."""
         assert not isinstance(self.matrix, StoredMatrix)
         return self.matrix
 
     def take(self, rows: np.ndarray | slice) -> "Expression":
-        """Some of the profiles, by position; those in a file stay there."""
+        """Selected profiles, by position; those in a file stay there."""
         return Expression(self.matrix[rows], self.totals[rows])
 
     def load(self) -> "Expression":
-        """The same in memory."""
+        """The same profiles in memory."""
         return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, StoredMatrix) else self
 
     def chunks(self, size: int) -> Iterator[tuple[slice, "Expression"]]:
@@ -63,9 +63,9 @@ class Expression:
             yield rows, Expression(matrix, self.totals[rows])
 
     def sample(self, n_values: int, n_profiles: int, seed: int) -> "Expression":
-        """In memory: random profiles, at most `n_profiles` with about `n_values` values; all where these are no more.
+        """Random profiles in memory: at most `n_profiles`, with about `n_values` values; all, if there are no more.
 
-        Profiles in memory already are given as they are.
+        Profiles that are in memory already are returned unchanged.
         """
         if not self.is_streamed:
             return self
@@ -77,27 +77,28 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Preprocess:
-    """What is done to every profile before a network sees it."""
+    """Preprocessing of every profile before it enters a network."""
 
     state: str
-    """Of the profiles it was fitted on: `counts` are normalised and log1p'd, all others used as they are."""
+    """State of the profiles it was fitted on: `counts` are normalised and log1p'd, other values used as they are."""
     genes: pd.Index
-    """Genes of the model, in its order."""
+    """Genes of the model, in the order of its columns."""
     scale: np.ndarray
-    """(n_genes,) deviation that each gene is divided by; ones where genes are not scaled."""
+    """(n_genes,) standard deviation by which each gene is divided; all ones if genes are not scaled."""
     target_sum: float = 1e4
     """Molecules per profile after normalisation."""
 
     @property
     def space(self) -> str:
-        """Name of the space of the result: `log1p_cp10k`, `log_normalised` or `scaled`."""
+        """Space of the result: `log1p_cp10k`, `log_normalised` or `scaled`, with a note if genes are scaled."""
         name = "log1p_cp10k" if self.state == "counts" else self.state
         return name if (self.scale == 1).all() else f"{name}, genes divided by their deviation"
 
     def match(self, profiles: Profiles, min_overlap: float = MIN_OVERLAP) -> tuple[Expression, int]:
-        """The profiles in the genes of the model, aligned by name, and how many genes were found.
+        """Profiles in the genes of the model, aligned by name, and the number of its genes that were found.
 
-        Genes that are missing count as zero; below `min_overlap` (a share of the model's genes) they are refused.
+        Missing genes are set to zero. Raises `InputError` if the share of the model's genes found is below
+        `min_overlap`, or if only one of model and profiles is of counts.
         """
         if (profiles.state == "counts") != (self.state == "counts"):
             raise InputError(
@@ -118,7 +119,7 @@ class Preprocess:
         return Expression(chosen, profiles.totals), n_matched
 
     def apply(self, expression: Expression) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) float32 in `space`; as sparse as what was given, which has to be in memory."""
+        """(n_profiles, n_genes) float32 values in `space`, as sparse as the input, which must be in memory."""
         matrix = expression.rows
         if self.state == "counts":
             matrix = normalize(matrix, expression.totals, self.target_sum)
@@ -128,14 +129,14 @@ class Preprocess:
 
 
 def first_names(names: pd.Index) -> str:
-    """Three of them, for a message."""
+    """The first three names, for a message."""
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float = 1e4) -> sparse.csr_matrix:
-    """log1p(target_sum * counts / totals), float32.
+    """log1p(target_sum * counts / totals), float32; zeros where the total is 0.
 
-    A random half of the molecules takes half the totals of the whole profile, so that two halves are comparable.
+    For a random half of the molecules pass half the totals of the complete profile, so that two halves are comparable.
     """
     factor = np.divide(target_sum, totals, out=np.zeros_like(totals, dtype=np.float64), where=totals > 0)
     by_value = torch.from_numpy(np.repeat(factor.astype(np.float32), np.diff(counts.indptr)))
@@ -153,7 +154,7 @@ def fit_preprocess(
     n_top_genes: int | None = None,
     scale: bool = False,
 ) -> Preprocess:
-    """Choose genes, and their scale, on training profiles alone.
+    """Select genes, and their scale, from training profiles only.
 
     Parameters
     ----------
@@ -162,11 +163,11 @@ def fit_preprocess(
     train
         Positions of the training profiles.
     n_top_genes
-        Keep so many genes of largest variance in the space the network sees (after log1p, for counts): the variance
-        of a gene is its share of the squared error of the mean profile. None keeps every gene that is seen in at
-        least three training profiles.
+        Number of highly variable genes to keep, by variance in the space that the network sees (after log1p, for
+        counts): the variance of a gene is its share of the squared error of the mean profile. None keeps every gene
+        detected in at least three training profiles.
     scale
-        Divide every gene by its deviation.
+        Divide every gene by its standard deviation over training profiles.
     """
     if n_top_genes is not None and n_top_genes < 1:
         raise InputError(f"at least one gene must be kept; n_top_genes is {n_top_genes}.")
@@ -195,19 +196,19 @@ def fit_preprocess(
 
 
 class ColumnMoments:
-    """Means and variances of genes, from profiles that come block by block; in float64."""
+    """Means and variances of genes over profiles that are added block by block; in float64."""
 
     def __init__(self, n_genes: int) -> None:
         self.n_profiles, self._sum, self._squares = 0, np.zeros(n_genes), np.zeros(n_genes)
 
     def add(self, matrix: sparse.csr_matrix) -> None:
-        """The next profiles."""
+        """Include the next profiles."""
         self.n_profiles += matrix.shape[0]
         self._sum += _column_sum(matrix)
         self._squares += _column_sum(_with_values(matrix, np.square(matrix.data, dtype=np.float64)))
 
     def mean(self) -> np.ndarray:
-        """(n_genes,)"""
+        """(n_genes,) means."""
         return self._sum / max(1, self.n_profiles)
 
     def variance(self) -> np.ndarray:
@@ -233,14 +234,15 @@ def _column_sum(matrix: sparse.csr_matrix) -> np.ndarray:
 
 
 def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
-    """Counts behind log1p(10,000 counts / total) values, where they are exactly recoverable, and what was found.
+    """Counts behind log1p(10,000 counts / total) values, if they can be recovered exactly, and the reason if not.
 
-    The smallest value of a profile is taken for one molecule; then every value of every profile must be a whole number
-    of molecules, up to rounding. Totals follow from the unit, so that genes left out are still counted.
+    The smallest non-zero value of a profile is assumed to be one molecule; then every value of every profile must be a
+    whole number of molecules, up to rounding. Totals follow from this unit, so that they include genes that were
+    removed from the data.
 
     Returns
     -------
-    The counts, or None; and a sentence that says why.
+    The counts, or None; and a sentence with the result or the reason.
     """
     if profiles.state != "log_normalised":
         return None, f"values are {profiles.state.replace('_', '-')}, not log-normalised counts"
@@ -249,16 +251,16 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     matrix = profiles.matrix
     assert not isinstance(matrix, StoredMatrix)
     if np.diff(matrix.indptr).min() == 0:
-        return None, "some profiles have no value"
+        return None, "some profiles have no non-zero value"
     values = np.expm1(matrix.data.astype(np.float64))
     unit = np.minimum.reduceat(values, matrix.indptr[:-1])
     lengths = np.diff(matrix.indptr)
-    for _ in range(2):  # the first guess of the unit has the rounding of a single value, the second that of all
+    for _ in range(2):  # the first unit has the rounding error of one value, the second averages over all
         whole = np.rint(values / np.repeat(unit, lengths))
         unit = np.add.reduceat(values * whole, matrix.indptr[:-1]) / np.add.reduceat(whole**2, matrix.indptr[:-1])
     n_odd = int((np.abs(values / np.repeat(unit, lengths) - whole) > WHOLE).sum())
     if n_odd:
-        return None, f"{n_odd:,} of {len(values):,} values are no whole number of molecules after expm1"
+        return None, f"{n_odd:,} of {len(values):,} values are not a whole number of molecules after expm1"
     found = _with_values(matrix, whole.astype(np.float32))
     return Expression(
         found, 1e4 / unit

@@ -1,4 +1,4 @@
-"""Rows of expression, from AnnData in memory, files written by anndata, arrays and tables."""
+"""The record of profiles that were read: matrix, names, annotation, and what was found about the values."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +12,10 @@ from geneae.data.backed import StoredMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
 from geneae.settings.errors import InputError
 
-CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are looked at in one go
+CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
 
 
-LARGEST_LOG = 30.0  # log2 of a billion: no logarithm of an expression value is larger
+LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
 
 
 STATES = {
@@ -27,46 +27,46 @@ STATES = {
 
 @dataclass(frozen=True, eq=False)
 class Profiles:
-    """Rows of expression, held sparse, or left in their file."""
+    """Expression profiles with names and annotation; the matrix is sparse in memory, or stays in its file."""
 
     matrix: sparse.csr_matrix | StoredMatrix
-    """(n_profiles, n_genes), float32: sorted, without duplicates or stored zeros. It is not to be changed in place."""
+    """(n_profiles, n_genes) float32 CSR, sorted, without duplicates or stored zeros. Do not change it in place."""
     names: pd.Index
     """Profile names, unique."""
     genes: pd.Index
     """Gene names, unique."""
     obs: pd.DataFrame
-    """Annotation of the profiles, by name."""
+    """Annotation of the profiles, indexed by name."""
     scan: Scan
-    """What all values have in common."""
+    """Result of the pass over all values."""
     source: str
-    """Path, `AnnData in memory`, `array in memory` or `table in memory`."""
+    """Path, or `AnnData in memory`, `array in memory` or `table in memory`."""
     location: str
     """`X`, `layers['NAME']` or `raw`."""
 
     @property
     def n_profiles(self) -> int:
-        """Rows."""
+        """Number of profiles."""
         return int(self.matrix.shape[0])
 
     @property
     def n_genes(self) -> int:
-        """Columns."""
+        """Number of genes."""
         return int(self.matrix.shape[1])
 
     @property
     def state(self) -> str:
-        """`counts`, `log_normalised` or `scaled`, found by looking at every value."""
+        """`counts`, `log_normalised` or `scaled`, determined from every value."""
         return self.scan.state
 
     @property
     def totals(self) -> np.ndarray:
-        """(n_profiles,) sums over all genes: the molecules, where these are counts."""
+        """(n_profiles,) sums over all genes: numbers of molecules, if the values are counts."""
         return self.scan.totals
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shape, names and matrix: equal for equal profiles, however they were stored or read."""
+        """SHA-256 of shape, names and matrix: equal for equal profiles, however they are stored or read."""
         if self.scan.fingerprint is not None:
             return self.scan.fingerprint
         digest = Fingerprint(self.names, self.genes)
@@ -81,7 +81,7 @@ class Profiles:
 
     @property
     def density(self) -> float:
-        """Share of values that are not zero, 0 to 1."""
+        """Share of non-zero values, 0 to 1."""
         return float(self.scan.lengths.sum(dtype=np.int64) / max(1, self.n_profiles * self.n_genes))
 
     @property
@@ -90,7 +90,7 @@ class Profiles:
         return megabytes(int(self.scan.lengths.sum(dtype=np.int64)), self.n_profiles)
 
     def describe(self) -> str:
-        """What was found and what follows from it, in one line."""
+        """One line about source, kind of values, what will be done with them, size and depth."""
         parts = [
             f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
             f"{100 * (1 - self.density):.1f} % zero",
@@ -99,11 +99,11 @@ class Profiles:
         if self.state == "counts":
             parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
         if self.state == "log_normalised" and self.scan.highest > LARGEST_LOG:
-            parts.append(f"but values up to {self.scan.highest:,.0f} look as if no logarithm was taken")
+            parts.append(f"but values up to {self.scan.highest:,.0f} suggest that no logarithm was taken")
         return f"{self.source}, {self.location}: {STATES[self.state]}; {', '.join(parts)}"
 
     def take(self, rows: Any) -> "Profiles":
-        """Some of the profiles, by position or mask, in that order, in memory; the state stays that of the whole."""
+        """Selected profiles in memory, by positions (in that order) or mask; the state of all profiles is kept."""
         rows = np.asarray(rows)
         if rows.dtype == bool and len(rows) != self.n_profiles:
             raise InputError(f"a mask must have one value for each of {self.n_profiles} profiles; found {len(rows)}.")

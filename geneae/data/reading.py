@@ -1,4 +1,4 @@
-"""Profiles from wherever they are: AnnData in memory or in a file, arrays and tables."""
+"""Reading of profiles from AnnData in memory or in a file, from arrays and from tables."""
 
 import contextlib
 import os
@@ -21,41 +21,41 @@ from geneae.data.profiles import CHUNK_ROWS, Profiles, megabytes
 from geneae.settings.errors import InputError, did_you_mean, listed, unknown
 from geneae.settings.settings import STREAMS
 
-CHUNK = 2**22  # values looked at in one go: 16 MB as float32, and some 100 MB of temporaries for a dense block
+CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 
 
-FIT_SIZE = 8  # memory of a fit over that of its matrix: copies, halves, their transposes
+FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
 
 
 def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
-    """Profiles from wherever they are, after a look at every value.
+    """Profiles from a file, AnnData, array or table, after a check of every value.
 
-    Of a file only the matrix asked for and the annotation are read. A matrix in memory that is float32 CSR already is
-    shared, not copied.
+    Only the requested matrix and the annotation are read from a file. A float32 CSR matrix in memory is shared, not
+    copied. Input that cannot be used raises `InputError`.
 
     Parameters
     ----------
     data
-        Path of an `.h5ad` file or `.zarr` folder, AnnData (backed too), numpy or scipy array, or DataFrame with genes
-        as columns. What has no names is named "0", "1", ...
+        Path of an `.h5ad` file or `.zarr` folder, AnnData (in memory or backed), numpy or scipy array, or DataFrame
+        with genes as columns. Profiles and genes without names are named "0", "1", ...
     layer
-        Name of a layer to read in place of `X`.
+        Name of a layer to read instead of `X`.
     use_raw
-        Read `raw` in place of `X`.
+        Read `raw` instead of `X`.
     stream
-        `yes` leaves the matrix in its file, from which rows are read whenever they are needed; `no` reads it into
-        memory; `auto` streams where a fit in memory would take more than half of what is free.
+        `yes` leaves the matrix in its file and reads rows when they are needed; `no` reads it into memory; `auto`
+        streams if a fit in memory would need more than half of the free memory.
     """
     if stream not in STREAMS:
         raise unknown("stream", stream, STREAMS)
     if layer is not None and use_raw:
-        raise InputError(f"either a layer or raw can be read; both layer '{layer}' and raw were asked for. Drop one.")
+        raise InputError(f"either a layer or raw can be read; both layer '{layer}' and raw were requested. Drop one.")
     if isinstance(data, str | os.PathLike):
         return _read_path(Path(data), layer, use_raw, stream)
     if isinstance(data, anndata.AnnData):
         return _read_anndata(data, layer, use_raw, "AnnData in memory", stream)
     if stream == "yes":
-        raise InputError(f"only a file can be streamed; found {type(data).__name__}. Give a path, or leave out stream.")
+        raise InputError(f"only files can be streamed; found {type(data).__name__}. Give a path, or leave out stream.")
     if layer is not None or use_raw:
         raise InputError(f"only AnnData has layers and raw; found {type(data).__name__}. Leave out layer and raw.")
     if isinstance(data, pd.DataFrame):
@@ -64,7 +64,7 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, st
     if not _is_array(data):
         raise InputError(
             "profiles can be read from a path, AnnData, a numpy or scipy array, or a DataFrame; found "
-            f"{type(data).__name__}. Put it into one of these."
+            f"{type(data).__name__}. Convert it to one of these."
         )
     if data.ndim != 2:
         raise InputError(f"an array of profiles x genes must have two dimensions; its shape is {data.shape}.")
@@ -77,11 +77,11 @@ def _is_array(data: Any) -> bool:
 
 
 def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Profiles:
-    """Profiles from a file; what the storage libraries say of damaged bytes becomes one clear error."""
+    """Profiles from a file; errors of the storage libraries about damaged files become one clear error."""
     _check_path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old formats and repeated names: told by our own errors where they matter
+            warnings.simplefilter("ignore")  # old formats, repeated names: our own errors report what matters
             with contextlib.ExitStack() as stack:
                 group = stack.enter_context(_open(path))
                 if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
@@ -92,11 +92,11 @@ def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Pro
                 return profiles
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # HDF5, zarr, each codec and anndata have errors of their own, with no common class
+    except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path} should be a whole AnnData file, but reading it failed: {reason}. "
-            "Files cut short by an interrupted copy or download look like this; fetch or write it again."
+            f"{path} should be a complete AnnData file, but reading it failed: {reason}. "
+            "An interrupted copy or download is a common cause; copy, download or write it again."
         ) from error
 
 
@@ -109,19 +109,19 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         if not any((path / name).exists() for name in (".zgroup", "zarr.json")):
             raise InputError(
-                f"{path} is a folder, but not a .zarr written by anndata. Give an .h5ad file; a 10x folder becomes "
-                "one by scanpy.read_10x_mtx(folder).write_h5ad('data.h5ad')."
+                f"{path} is a folder, but not a .zarr written by anndata. Give an .h5ad file; convert a 10x folder "
+                "with scanpy.read_10x_mtx(folder).write_h5ad('data.h5ad')."
             )
     elif not h5py.is_hdf5(path):
         raise InputError(
-            f"{path} should be an .h5ad (HDF5) file, but its content is not HDF5. A table of profiles x genes becomes "
-            "one by anndata.io.read_csv('table.csv').write_h5ad('data.h5ad'); a damaged .h5ad must be fetched again."
+            f"{path} should be an .h5ad (HDF5) file, but its content is not HDF5. Convert a table of profiles x genes "
+            "with anndata.io.read_csv('table.csv').write_h5ad('data.h5ad'); download or copy a damaged .h5ad again."
         )
 
 
 def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
     if path.is_dir():
-        import zarr  # slow to load, and most files are .h5ad
+        import zarr  # slow to import, and most files are .h5ad
 
         return contextlib.nullcontext(zarr.open_group(path, mode="r"))
     file: contextlib.AbstractContextManager[Any] = h5py.File(path, "r")
@@ -132,13 +132,14 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
     """Profiles from the root of an HDF5 file or zarr folder."""
     if "obs" not in group or "var" not in group:
         raise InputError(
-            f"{source} holds {listed(group)}, but AnnData has obs and var. A 10x .h5 file becomes an .h5ad by "
-            "scanpy.read_10x_h5(file).write_h5ad('data.h5ad'), a loom file by anndata.io.read_loom(file)."
+            f"{source} holds {listed(group)}, but AnnData has obs and var. Convert a 10x .h5 file with "
+            "scanpy.read_10x_h5(file).write_h5ad('data.h5ad'), a loom file with "
+            "anndata.io.read_loom(file).write_h5ad('data.h5ad')."
         )
     if "mod" in group:
         raise InputError(
-            f"{source} is MuData with the modalities {listed(group['mod'])}; one AnnData was expected. Write the one "
-            "with gene expression to a file of its own, for example mdata['rna'].write_h5ad('data.h5ad')."
+            f"{source} is MuData with the modalities {listed(group['mod'])}; one AnnData was expected. Write the "
+            "modality with gene expression to its own file, for example mdata['rna'].write_h5ad('data.h5ad')."
         )
     layers = list(group["layers"]) if "layers" in group else []
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
@@ -155,7 +156,7 @@ def _is_there(group: Any, key: str) -> bool:
 
 def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
     layers, has_raw = list(adata.layers), adata.raw is not None
-    x = adata.X if layer is None and not use_raw else None  # of a view this is a copy: made once, and only if needed
+    x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
     location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
     if not (_is_array(matrix) or _is_stored(matrix)):
@@ -166,24 +167,24 @@ def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, sour
 
 
 def _is_stored(matrix: Any) -> bool:
-    """Whether a matrix lies in a file: sparse by anndata, or dense in HDF5 or zarr."""
+    """Whether a matrix is in a file: sparse as written by anndata, or dense in HDF5 or zarr."""
     return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
 
 
 def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
-    """Name of the matrix asked for; never another one."""
+    """Name of the requested matrix; an error if it does not exist, never another matrix."""
     if use_raw and not has_raw:
         raise InputError(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
     if layer is not None and layer not in layers:
         raise unknown("layer", layer, layers)
     if layer is None and not use_raw and not has_x:
         there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
-        raise InputError(f"{source} has no X. Say which other matrix to read ({there}).")
+        raise InputError(f"{source} has no X. Choose another matrix ({there}).")
     return f"layers['{layer}']" if layer is not None else "raw" if use_raw else "X"
 
 
 def _as_array(table: Any) -> Any:
-    """Values of a DataFrame; pandas' own missing value becomes NaN."""
+    """Values of a DataFrame; the missing value of pandas becomes NaN."""
     for name, dtype in table.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype):
             raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
@@ -194,7 +195,7 @@ def _as_array(table: Any) -> Any:
 
 
 def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, location: str, stream: str = "no") -> Profiles:
-    """Profiles from a matrix of any kind, once it and its names are found sound."""
+    """Profiles from a matrix of any kind, after checks of its shape, names, type and values."""
     where = f"{source}, {location}"
     names, genes = _as_names(obs.index), _as_names(genes)
     if tuple(matrix.shape) != (len(names), len(genes)):
@@ -219,7 +220,7 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, genes)
-        with np.errstate(over="ignore"):  # told by check_float32
+        with np.errstate(over="ignore"):  # reported by check_float32
             block = block.astype(np.float32, copy=False)
         if digest is None:
             parts.append(block)
@@ -236,17 +237,17 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
 
 
 def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
-    """Whether the matrix is to stay in its file."""
+    """Whether the matrix should stay in its file."""
     is_by_rows = _is_stored(matrix) and not isinstance(matrix, CSCDataset)
     if stream == "yes" and not is_by_rows:
         if isinstance(matrix, CSCDataset):
             size = megabytes(int(matrix.group["data"].shape[0]), matrix.shape[1])
             raise InputError(
-                f"{where} is stored gene by gene (CSC), from which single profiles cannot be read. Convert it once, "
+                f"{where} is stored gene by gene (CSC), which does not allow reading single profiles. Convert it once, "
                 f"which takes about {2 * size:,.0f} MB of memory: adata = anndata.read_h5ad(FILE); "
                 "adata.X = adata.X.tocsr(); adata.write_h5ad(NEW)."
             )
-        raise InputError(f"{where} is in memory, and only a file can be streamed. Give a path, or leave out stream.")
+        raise InputError(f"{where} is in memory, and only files can be streamed. Give a path, or leave out stream.")
     if stream != "auto" or not is_by_rows:
         return stream == "yes"
     is_sparse = isinstance(matrix, CSRDataset)
@@ -255,7 +256,7 @@ def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
 
 
 def _free_megabytes() -> float:
-    """Memory that is free now, in 10^6 bytes; without end where the system does not say."""
+    """Free memory in 10^6 bytes; infinite if the system does not report it."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (ValueError, OSError, AttributeError):
@@ -263,7 +264,7 @@ def _free_megabytes() -> float:
 
 
 def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: pd.Index, genes: pd.Index) -> None:
-    """Add the next rows to what is known of all; the first value that is no number is named."""
+    """Add the next rows to `values`; raise `InputError` that names the first NaN or infinite value."""
     bad = np.flatnonzero(~np.isfinite(block.data))
     if len(bad):
         name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
@@ -288,8 +289,8 @@ def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
-    """Canonical rows: of a sparse matrix in memory all, of any other some at a time."""
-    is_sparse = sparse.issparse(matrix)  # a name of its own: mypy would narrow the type to one without methods
+    """Blocks of canonical rows: all at once for a sparse matrix in memory, some at a time for any other."""
+    is_sparse = sparse.issparse(matrix)  # a separate name, because mypy would narrow the type to one without methods
     if is_sparse:
         if matrix.format in ("csr", "csc"):
             matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
@@ -302,7 +303,7 @@ def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
             yield canonical(sparse.csr_matrix(block))
         return
     n_rows = max(1, CHUNK // matrix.shape[1])
-    # scipy has neither float16, longdouble nor foreign byte order
+    # SciPy supports neither float16 and longdouble nor foreign byte orders
     is_odd = matrix.dtype.kind == "f" and matrix.dtype.itemsize not in (4, 8)
     dtype = np.dtype(np.float64) if is_odd else matrix.dtype.newbyteorder("=")
     for start in range(0, matrix.shape[0], n_rows):

@@ -1,4 +1,4 @@
-"""Train, validation and test: which profile is used for what."""
+"""Splits: assignment of profiles to training, validation and test."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ from geneae.settings.errors import InputError, unknown
 SPLITS = ("train", "validation", "test")
 EXCLUDED = "excluded"
 TRAIN, VALIDATION, TEST = range(3)
-DRAWS = 10  # orders of the groups tried; with many more, few donors would get the same split from every seed
-STRATIFIED_DRAWS = 100  # proportions asked for come before variety between seeds
+DRAWS = 10  # random orders of the groups; with many more, every seed would give the same split of few donors
+STRATIFIED_DRAWS = 100  # requested proportions matter more than variety between seeds
 
 
 def split_profiles(
@@ -21,31 +21,31 @@ def split_profiles(
     seed: int = 0,
     exclude: np.ndarray | None = None,
 ) -> pd.Series:
-    """Assign every profile to train, validation or test.
+    """Split of every profile: train, validation or test.
 
-    Sizes are `fraction * n` rounded to the nearest whole number, halves up, and at least one; training gets the rest.
-    `n` counts profiles, or the values of `group` where it is given.
+    Sizes are `fraction * n` rounded to the nearest whole number, halves up, and at least one; training gets the
+    remainder. `n` is the number of profiles or, with `group`, the number of its distinct values.
 
     Parameters
     ----------
     obs
         Annotation, one row per profile.
     validation, test
-        Fractions. `test=0` makes no test split; validation is never empty.
+        Fractions. `test=0` gives no test split; validation is never empty.
     group
-        Column of `obs` (a donor, say) whose equal values stay together. Out of 10 random orders (100 with `stratify`)
-        the one is taken whose splits hold nearest to the fractions of profiles.
+        Column of `obs`, such as the donor; profiles with equal values stay in one split. Of 10 random orders of the
+        values (100 with `stratify`), the one whose splits come closest to the fractions of profiles is used.
     stratify
-        Column of `obs` whose values keep their proportions: without `group` to within two profiles in each split, and
-        a value with fewer profiles than there are splits stays in training and is not counted in `n`.
+        Column of `obs` whose values keep their proportions in each split: without `group`, to within two profiles; a
+        value with fewer profiles than there are splits stays in training and is not counted in `n`.
     seed
         The same seed gives the same split, whatever the type of the columns.
     exclude
-        Mask of profiles to keep out; they are marked `excluded`.
+        Boolean mask of profiles to leave out; they are marked `excluded`.
 
     Returns
     -------
-    `train`, `validation`, `test` or `excluded`, in the order of `obs`; the series is named `split`.
+    Series `split` of `train`, `validation`, `test` or `excluded`, in the order of `obs`.
     """
     if not 0 < validation < 1 or not 0 <= test < 1 or not validation + test < 1:
         raise InputError(
@@ -71,7 +71,7 @@ def split_profiles(
 
 
 def _codes(obs: pd.DataFrame, key: str) -> np.ndarray:
-    """Numbers in order of first appearance, so that neither type nor spelling of the values matters."""
+    """Integer codes of a column in order of first appearance, so that type and spelling of its values do not matter."""
     if key not in obs.columns:
         raise unknown("obs column", key, obs.columns)
     missing = obs[key].isna().to_numpy()
@@ -84,8 +84,8 @@ def _codes(obs: pd.DataFrame, key: str) -> np.ndarray:
 
 
 def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:
-    """How many of `n` go to validation and to test."""
-    # 1e-9: 0.29 * 50 is just below 14.5 in binary and is still meant to be a half
+    """Numbers of the `n` things that go to validation and to test."""
+    # 1e-9: 0.29 * 50 is just below 14.5 in floating point but should be rounded as 14.5
     validation, test = (max(1, int(np.floor(f * n + 0.5 + 1e-9))) if f else 0 for f in fractions[1:])
     needed = int(np.count_nonzero(fractions))
     if n < needed:
@@ -97,13 +97,13 @@ def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:
     if validation + test >= n:
         raise InputError(
             f"validation {fractions[VALIDATION]:g} and test {fractions[TEST]:g} of {n} {things} leave none for "
-            "training. Ask for smaller fractions."
+            "training. Give smaller fractions."
         )
     return validation, test
 
 
 def _cut(order: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
-    """Split of each position when validation and test are taken from the start of `order`."""
+    """Split of each position; validation and test are taken from the start of `order`."""
     parts = np.full(len(order), TRAIN)
     parts[order[: sizes[0]]] = VALIDATION
     parts[order[sizes[0] : sum(sizes)]] = TEST
@@ -117,7 +117,10 @@ def _split_groups(
     key: str,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The nearest to the fractions, summed over strata, of several random assignments of whole groups."""
+    """Split of each profile: the best of several random assignments of groups, by distance to the wanted sizes.
+
+    The distance is summed over strata.
+    """
     n_groups = len(np.unique(groups))
     sizes = _sizes(n_groups, fractions, f"different values of '{key}'")
     draws = DRAWS if strata is None else STRATIFIED_DRAWS
@@ -133,14 +136,14 @@ def _split_groups(
 
 
 def _split_strata(strata: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every stratum by itself; sizes by largest remainder, so that the totals are exact."""
+    """Split of each profile, separately for every stratum; sizes by largest remainder, so that totals are exact."""
     counts = np.bincount(strata)
     counts[counts < np.count_nonzero(fractions)] = 0
     sizes = _sizes(int(counts.sum()), fractions, "profiles in strata large enough to be divided")
     validation = _shares(counts, sizes[0], rng)
     test = _shares(counts - validation, sizes[1], rng)
     order = rng.permutation(len(strata))
-    order = order[np.argsort(strata[order], kind="stable")]  # stratum by stratum, at random within each
+    order = order[np.argsort(strata[order], kind="stable")]  # by stratum, in random order within each
     starts = np.searchsorted(strata[order], np.arange(len(counts)))
     rank = np.arange(len(order)) - starts[strata[order]]
     first, last = validation[strata[order]], (validation + test)[strata[order]]
@@ -150,7 +153,7 @@ def _split_strata(strata: np.ndarray, fractions: np.ndarray, rng: np.random.Gene
 
 
 def _shares(counts: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
-    """`total` in proportion to `counts`, in whole numbers; ties between remainders fall by chance."""
+    """`total` divided into whole numbers in proportion to `counts`; ties between remainders are broken at random."""
     exact = counts * total / counts.sum()
     shares: np.ndarray = np.floor(exact).astype(int)
     order = np.lexsort((rng.random(len(counts)), shares - exact))

@@ -1,10 +1,11 @@
-"""The figures: each draws tables of run folders, on the axes it is given or on new ones.
+"""Figures of the tables in run folders, drawn on given axes or on new ones.
 
-Arms are given by name, in the order in which they are shown. A table of an arm holds the rows of all its seeds, one
-after another; per-profile numbers are averaged over seeds before they are drawn.
+Tables are passed by name of the configuration (column `arm`), in the order in which configurations are shown. A table
+holds the rows of all seeds of a configuration, one seed after another; numbers per profile are averaged over seeds
+before they are drawn.
 
-Each gives the axes back. `show=True` shows the figure, as `pyplot.show` does; `save="figure.png"` writes it, and the
-ending says as what (`.png`, `.pdf`, `.svg`).
+Each function returns the axes. `show=True` shows the figure with `pyplot.show`; `save="figure.png"` writes it to a file
+whose extension gives the format (`.png`, `.pdf`, `.svg`).
 """
 
 from geneae.pl.differences import difference_by_label, paired_differences

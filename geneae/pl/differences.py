@@ -1,4 +1,4 @@
-"""Figures of differences to the first arm."""
+"""Figures of differences from the first configuration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +25,13 @@ def difference_by_label(
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Difference of each arm to the first by label of the profiles (cell type, say), with 95 % intervals over profiles.
+    """Difference from the first configuration by label of the profiles, such as the cell type, with 95 % intervals.
 
-    Needs two arms and a column `label`. The 20 most frequent labels are drawn.
+    Intervals are over profiles. The 20 most frequent labels are drawn. `ValueError` unless there are at least two
+    configurations and all tables have a column `label`.
     """
     if len(profiles) < 2 or not all("label" in table for table in profiles.values()):
-        raise ValueError("a difference by label needs at least two arms, and tables with a column 'label'.")
+        raise ValueError("a difference by label needs at least two configurations, and tables with a column 'label'.")
     metric, split = metric or main_metric(profiles), shown_split(profiles, split)
     table = label_differences(profiles, metric, split)
     labels = list(dict.fromkeys(table["label"]))[:MOST_LABELS]
@@ -53,7 +54,7 @@ def difference_by_label(
         ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     better = "← left is better" if metric_facts(metric).better == "lower" else "right is better →"
-    ax.set_xlabel(f"difference in {title_of(metric)} to {shown(reference)} ({better})")
+    ax.set_xlabel(f"difference in {title_of(metric)} from {shown(reference)} ({better})")
     markers = [
         Line2D([], [], color=arm_style(n + 1)["color"], marker=MARKERS[(n + 1) // len(PALETTE) % 3], label=shown(arm))
         for n, arm in enumerate(arms)
@@ -63,7 +64,7 @@ def difference_by_label(
 
 
 def _dodge(number: int, n_arms: int) -> float:
-    """Offset of an arm within its row, so that intervals do not hide each other."""
+    """Vertical offset of a configuration within its row, so that intervals do not hide each other."""
     return 0.0 if n_arms == 1 else 0.6 * (number / (n_arms - 1) - 0.5)
 
 
@@ -76,22 +77,25 @@ def paired_differences(
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Difference of every arm to the reference on one metric, with its interval; colour and marker give the verdict.
+    """Difference of every configuration from the reference in one metric; colour and marker give the verdict.
 
     Parameters
     ----------
     paired
-        `paired.csv`.
+        `paired.csv` of a comparison.
     ax
-        To draw on.
+        Axes to draw on.
     metric, split
-        By default the held-out cosine where it is there, else the centred cosine; test, where there are test profiles.
+        By default the held-out cosine if available, otherwise the centred cosine; test profiles if there are any.
+        `ValueError` if there is no such row.
     """
     metric = metric or (HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS)
     split = split or shown_split({"": paired})
     rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
     if rows.empty:
-        raise ValueError(f"there is no difference in {metric} on {split} profiles.")
+        raise ValueError(
+            f"paired.csv has no difference in {metric} on {split} profiles. Choose another metric or split."
+        )
     ax = one_axes(ax, rows_size(len(rows)))
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     kinds = {
@@ -112,9 +116,9 @@ def paired_differences(
     reach = reach if reach > 0 else 1e-3
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table beside it has no powers of ten either
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table next to it has no powers of ten either
     better = "← left is better" if (rows["better"] == "lower").any() else "right is better →"
-    ax.set_xlabel(f"difference in {title_of(metric)} to {shown(rows['reference'].iloc[0])} ({better})")
+    ax.set_xlabel(f"difference in {title_of(metric)} from {shown(rows['reference'].iloc[0])} ({better})")
     add_legend(
         [ax],
         [

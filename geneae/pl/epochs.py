@@ -1,4 +1,4 @@
-"""Figures of training: metrics and norms by epoch."""
+"""Figures of training: metrics, norms and gradients by epoch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_s
 from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style
 from geneae.pl.values import mean_curve
 
-LEAST_NORM_RANGE = 0.1  # of norm ratios along the axis: smaller changes should look small
+LEAST_NORM_RANGE = 0.1  # smallest range of norm ratios on the axis, so that small changes look small
 
 
 def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], column: str) -> None:
@@ -48,9 +48,9 @@ def training_curves(
     Parameters
     ----------
     histories
-        `history.csv` of every seed, by arm.
+        `history.csv` of every seed, by configuration.
     axes
-        Two, to draw on.
+        Two axes to draw on.
     """
     found = several_axes(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
@@ -68,14 +68,14 @@ def encoder_curves(
     show: bool = False,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Cosine of two views, share of opposite ones, and k-NN accuracy where there are labels, by epoch.
+    """Cosine of two views, share of views with negative cosine and, with labels, 20-NN accuracy, by epoch.
 
     Parameters
     ----------
     histories
-        `history.csv` of every seed, by arm; each learns by views.
+        `history.csv` of every seed, by configuration, from training on views.
     axes
-        Two or, with labels, three to draw on.
+        Two axes to draw on or, with labels, three.
     """
     titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
     if all("validation_knn_20" in history for several in histories.values() for history in several):
@@ -84,7 +84,7 @@ def encoder_curves(
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)
         ax.set_ylabel(title)
-    found[list(titles).index("opposite_halves")].set_ylim(-0.03, 1.03)  # a share, with room for the line at its ends
+    found[list(titles).index("opposite_halves")].set_ylim(-0.03, 1.03)  # a share, with room for lines at 0 and 1
     add_legend(found, arm_handles(list(histories)))
     return finish(found, show, save)
 
@@ -96,9 +96,10 @@ def norm_by_epoch(
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Median over validation profiles of norm of prediction over norm of target, by epoch; 1 means equal lengths.
+    """Norm of the prediction divided by norm of the target, median over validation profiles, by epoch.
 
-    A prediction of noisy molecules has the least squared error where this ratio equals the cosine, below 1.
+    A ratio of 1 means equal lengths. With noisy targets, the squared error is smallest where the ratio equals the
+    cosine, below 1.
     """
     ax = one_axes(ax, panels_size(1, len(histories)))
     _draw_curves(ax, histories, "norm_ratio")
@@ -121,16 +122,16 @@ def dynamics_by_epoch(
     show: bool = False,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Norms, gradients, latents or the metric by epoch: the mean over seeds, and a thin line for each seed.
+    """Norms, gradients, effective rank or other columns by epoch: mean over seeds, and a thin line for each seed.
 
     Parameters
     ----------
     histories
-        `history.csv` of every seed, by arm.
+        `history.csv` of every seed, by configuration.
     columns
-        Of it.
+        Columns of `history.csv` to draw.
     axes
-        To draw on, one a column.
+        Axes to draw on, one for each column.
     """
     found = several_axes(axes, len(columns), len(histories))
     for ax, column in zip(found, columns, strict=True):

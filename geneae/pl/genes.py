@@ -1,4 +1,4 @@
-"""The figure of single genes."""
+"""Figure of the correlation of single genes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +16,16 @@ from geneae.pl.values import by_gene, running_median
 def gene_correlation(
     genes: Mapping[str, pd.DataFrame], ax: Axes | None = None, *, show: bool = False, save: str | Path | None = None
 ) -> Axes:
-    """Correlation over profiles of a gene with its prediction, against its mean expression.
+    """Correlation over profiles between a gene and its prediction, against the mean expression of the gene.
 
-    Lines are medians in bins of equally many genes; the genes themselves are dots where there is one arm.
+    Lines are medians in bins of equally many genes. With a single configuration, each gene is also drawn as a dot.
 
     Parameters
     ----------
     genes
-        `genewise.csv` by arm.
+        `genewise.csv` by configuration.
     ax
-        To draw on.
+        Axes to draw on.
     """
     ax = one_axes(ax, panels_size(1, len(genes)))
     tables = [by_gene(table).dropna() for table in genes.values()]
@@ -36,7 +36,7 @@ def gene_correlation(
         medians = running_median(table)
         if len(medians):
             color = {"color": "#000000"} if len(tables) == 1 else {}
-            width = 2.0 + 3.0 * (len(tables) - 1 - number) / len(tables)  # of equal lines, the lower ones stay visible
+            width = 2.0 + 3.0 * (len(tables) - 1 - number) / len(tables)  # so that equal lines stay visible
             ax.plot(medians["mean"], medians["correlation"], **(arm_style(number) | color), linewidth=width)
     means = np.concatenate([table["mean"].to_numpy(float) for table in tables])
     if len(means) and means.min() > 0:

@@ -1,4 +1,4 @@
-"""The figure of latents."""
+"""Figure of the latents."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,18 +21,19 @@ def umap(
     show: bool = False,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """UMAP of the latent of each arm side by side, coloured by label: the 20 most frequent, others in grey.
+    """UMAP of the latents of each configuration, in panels, coloured by `label`: the 20 most frequent, others in grey.
 
-    More than 20 different numbers are drawn on a continuous scale. Distances between groups mean little in a UMAP.
+    Numerical labels with more than 20 values get a continuous colour scale. Distances between groups mean little in a
+    UMAP.
 
     Parameters
     ----------
     tables
-        `umap.csv` by arm.
+        `umap.csv` by configuration.
     axes
-        To draw on, one for each arm.
+        Axes to draw on, one for each configuration.
     title
-        What the labels are: the name of a column of `obs`.
+        Title of the legend: the column of `obs` that the labels come from.
     """
     found = several_axes(axes, len(tables))
     labels = pd.concat([table["label"] for table in tables.values()]).astype(str)
@@ -58,7 +59,7 @@ def umap(
     ]
     if len(kinds) > MOST_LABELS:
         left = len(kinds) - MOST_LABELS
-        handles.append(Line2D([], [], linestyle="none", color=GREY, marker=".", label=f"{left} rarer ones"))
+        handles.append(Line2D([], [], linestyle="none", color=GREY, marker=".", label=f"{left} rarer labels"))
     add_legend(found, handles, shown(title))
     return finish(found, show, save)
 
@@ -68,7 +69,7 @@ def _kind_style(number: int) -> tuple[str, str]:
 
 
 def _draw_kinds(ax: Axes, table: pd.DataFrame, kinds: list[str], size: float) -> None:
-    """One layer of dots for each marker; rarer kinds in grey below all others."""
+    """Draw one layer of dots for each marker, with rarer labels in grey below all others."""
     places = {kind: place for place, kind in enumerate(kinds)}
     order = table["label"].astype(str).map(places).to_numpy()
     is_named = order < MOST_LABELS

@@ -1,4 +1,4 @@
-"""Axes and what stands around them: sizes, panels, legends, ticks."""
+"""Layout of figures: sizes, panels, legends and ticks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ Drawn = TypeVar("Drawn", Axes, list[Axes])
 
 
 def rows_size(n_rows: int) -> tuple[float, float]:
-    """Width and height, in inches, of a figure with a row for each arm."""
+    """Width and height, in inches, of a figure with a row for each configuration."""
     return 9.0, 1.7 + 0.36 * n_rows
 
 
 def panels_shape(n_panels: int) -> tuple[int, int]:
-    """Rows and columns of small multiples."""
+    """Numbers of rows and columns of a grid of panels."""
     n_columns = 3 if n_panels in (5, 6) else min(n_panels, 4)
     return -(-n_panels // n_columns), n_columns
 
 
 def panels_size(n_panels: int, n_names: int = 1) -> tuple[float, float]:
-    """Width and height, in inches, of small multiples, with room for a legend of so many names."""
+    """Width and height, in inches, of a grid of panels, with room for a legend of `n_names` names."""
     n_rows, n_columns = panels_shape(n_panels)
     width = {1: 6.5, 2: 9.0}.get(n_columns, 10.5)
     return width, n_rows * min(3.6, 0.9 * width / n_columns) + 0.9 + 0.09 * n_names
@@ -39,7 +39,7 @@ def label_size(n_labels: int, n_arms: int) -> tuple[float, float]:
 
 
 def new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
-    """On a new figure of pyplot, so that a notebook shows it."""
+    """Axes on a new pyplot figure, which a notebook shows."""
     from matplotlib import pyplot as plt  # chooses a backend
 
     figure = plt.figure(figsize=size, layout="constrained")
@@ -47,22 +47,24 @@ def new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list
 
 
 def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The axes given, or new ones."""
+    """The given axes, or new ones."""
     return new_axes(size)[0] if ax is None else ax
 
 
 def several_axes(axes: Sequence[Axes] | None, n_panels: int, n_names: int = 1) -> list[Axes]:
-    """One of the axes for each panel; those left over are hidden."""
+    """Axes for the panels, given or new; the remaining given ones are hidden. `ValueError` if too few are given."""
     found = new_axes(panels_size(n_panels, n_names), panels_shape(n_panels)) if axes is None else list(axes)
     if len(found) < n_panels:
-        raise ValueError(f"{n_panels} panels need as many axes; found {len(found)}.")
+        raise ValueError(
+            f"{n_panels} panels need {n_panels} axes; found {len(found)}. Pass more axes, or none to make new ones."
+        )
     for ax in found[n_panels:]:
         ax.set_visible(False)
     return found[:n_panels]
 
 
 def finish(drawn: Drawn, show: bool, save: str | Path | None) -> Drawn:
-    """The axes of a figure that is drawn, after it was written to a file and shown, where that is asked for."""
+    """Return the axes of a finished figure, after saving and showing it if requested."""
     figure = (drawn if isinstance(drawn, Axes) else drawn[0]).get_figure(root=True)
     if save is not None and figure is not None:
         figure.savefig(save, dpi=150, bbox_inches="tight")
@@ -74,10 +76,10 @@ def finish(drawn: Drawn, show: bool, save: str | Path | None) -> Drawn:
 
 
 def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = None) -> None:
-    """Below everything where the layout makes room for that, else inside the last axes."""
+    """Add a legend below the figure if its layout engine makes room for it, otherwise inside the last axes."""
     figure = axes[0].figure
     widest = max((len(str(handle.get_label())) for handle in handles), default=1)
-    per_row = int(13 * figure.bbox.width / figure.dpi / (widest + 8))  # about 13 characters to an inch
+    per_row = int(13 * figure.bbox.width / figure.dpi / (widest + 8))  # about 13 characters per inch
     columns = max(1, min(len(handles), per_row))
     if figure.get_layout_engine() is not None:
         figure.legend(
@@ -88,7 +90,7 @@ def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = 
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Names at the rows, the first at the top."""
+    """Label the rows with names, the first at the top."""
     ax.set_yticks(range(len(names)), [shown(name) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -96,13 +98,13 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 
 def set_title(ax: Axes, name: str, n_panels: int) -> None:
-    """Short enough not to run into the title of the next panel."""
+    """Set a title, shortened so that it does not run into the title of the next panel."""
     is_narrow = panels_shape(n_panels)[1] > 2
     ax.set_title(shown(name, 24 if is_narrow else LONGEST_NAME), fontsize="small" if is_narrow else "medium", y=1.0)
 
 
 def lies_in_grid(axes: Sequence[Axes]) -> bool:
-    """Whether axes lie as `panels_shape` would have them, so that inner ones need no numbers of their own."""
+    """Whether axes form the grid of `panels_shape`, so that inner panels need no tick labels."""
     specs = [ax.get_subplotspec() for ax in axes]
     n_columns = panels_shape(len(axes))[1]
     return all(
@@ -112,7 +114,7 @@ def lies_in_grid(axes: Sequence[Axes]) -> bool:
 
 
 def use_plain_log(axis: Axis, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as plain numbers that do not run into each other."""
+    """Show ticks of a logarithmic axis as plain numbers that do not run into each other."""
     decades = np.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
@@ -120,10 +122,10 @@ def use_plain_log(axis: Axis, low: float, high: float) -> None:
 
 
 def dot_size(n_dots: int) -> float:
-    """Area of a dot in square points: smaller where there are more, never too small to be seen."""
+    """Area of a dot in square points, 3 to 24: smaller for more dots, but always visible."""
     return float(np.clip(6000 / max(n_dots, 1), 3, 24))
 
 
 def arm_handles(names: Sequence[str]) -> list[Line2D]:
-    """A line of the legend for each arm."""
+    """Legend entry of each configuration."""
     return [Line2D([], [], **arm_style(n), linewidth=2, label=shown(name)) for n, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""Figures of single profiles: distribution of the cosine, cosine against MSE, parts of the error."""
+"""Figures of numbers per profile: distribution of the cosine, cosine against MSE, parts of the error."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from geneae.pl.style import FEW, GREY, PALETTE, WIDE, axis_label
 from geneae.pl.values import baseline_values, by_profile, main_metric, shown_split
 
 LINES = DRAWN | {"ceiling": CEILING}
-"""Facts about the lines of a figure."""
+"""Titles and line styles of the baselines and the noise ceiling."""
 
 
 def cosine_distribution(
@@ -43,23 +43,23 @@ def cosine_distribution(
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Distribution over profiles of the cosine, a row for each arm, with lines for baselines and noise ceiling.
+    """Distribution of the cosine over profiles, a row for each configuration, and lines for baselines and ceiling.
 
-    A bar goes from the 5th to the 95th percentile, a dot marks the median, a diamond the mean. Lines are means, and are
-    to be compared with the diamonds.
+    The bar spans the 5th to the 95th percentile, the dot marks the median, the diamond the mean. Lines are means:
+    compare them with the diamonds.
 
     Parameters
     ----------
     profiles
-        `profiles.csv` by arm.
+        `profiles.csv` by configuration.
     metrics
         `metrics.csv`, for the lines.
     ax
-        To draw on.
+        Axes to draw on.
     metric
-        A column of `profiles`; by default the held-out cosine where it is there, else the centred cosine.
+        Column of `profiles`; by default the held-out cosine if available, otherwise the centred cosine.
     split
-        By default test, where there are test profiles.
+        By default test, if there are test profiles.
     """
     ax = one_axes(ax, rows_size(len(profiles)))
     metric, split = metric or main_metric(profiles), shown_split(profiles, split)
@@ -87,10 +87,10 @@ def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> No
 
 
 def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
-    """A line through each row; equal ones join to one line.
+    """Draw a vertical line through each row for every baseline; equal values join into one line.
 
-    Names stand above: those of the lower half to the left and rising, those of the upper half to the right and falling,
-    so that no name is crossed by what leads to another.
+    Names are above the axes: those of the lower half to the left, in ascending rows, those of the upper half to the
+    right, in descending rows, so that no leader line crosses a name.
     """
     order = sorted(lines, key=lambda name: np.nanmean(lines[name]))
     values = {name: next(value for value in lines[name] if not np.isnan(value)) for name in order}
@@ -109,7 +109,7 @@ def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
         title = LINES[name].title
         is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
         ax.annotate(
-            f"{title} {values[name]:.4f}" if is_one else f"{title} (differs by arm)",
+            f"{title} {values[name]:.4f}" if is_one else f"{title} (varies)",
             (values[name], 1.0),
             (-4 if is_left else 4, 5 + 12 * height),
             xycoords=("data", "axes fraction"),
@@ -129,9 +129,10 @@ def cosine_against_mse(
     show: bool = False,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Cosine with the own input against MSE, a dot for each profile and a panel for each arm, all on the same scales.
+    """Cosine of reconstruction and input against MSE: a dot for each profile, a panel for each configuration.
 
-    Colour is the number of molecules, on a logarithmic scale, where the tables have a column `molecules`.
+    All panels have the same scales. Colour is the number of molecules, on a logarithmic scale, if all tables have a
+    column `molecules`.
     """
     found = several_axes(axes, len(profiles))
     split = shown_split(profiles, split)
@@ -157,7 +158,7 @@ def cosine_against_mse(
         bar = found[0].figure.colorbar(
             ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=slimness
         )
-        bar.ax.yaxis.labelpad = 8  # numbers of five digits are wide
+        bar.ax.yaxis.labelpad = 8  # five-digit numbers are wide
         use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
     return finish(found, show, save)
 
@@ -174,7 +175,7 @@ def _molecules_norm(tables: list[pd.DataFrame]) -> Normalize | None:
 
 
 def _set_range(ax: Axes, errors: np.ndarray, cosines: np.ndarray) -> None:
-    """The same range for all panels, with a margin; logarithmic where the errors of arms are of different magnitude."""
+    """Set the range of a panel, the same for all, with a margin; log scale if the MSEs span orders of magnitude."""
     if len(errors) and errors.min() > 0 and errors.max() / errors.min() > WIDE:
         ax.set_xscale("log")
         ax.set_xlim(errors.min() / 1.2, errors.max() * 1.2)
@@ -197,20 +198,20 @@ def error_parts(
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Mean MSE of each arm as its two parts, direction and magnitude, stacked; the number is their sum.
+    """Mean MSE of each configuration as stacked bars of its two parts, direction and magnitude, with their sum.
 
-    A bar that is far longer than the others is cut at the edge, as happens to losses that do not see magnitude.
+    A bar that is far longer than the others is cut at the edge; this happens with losses that ignore magnitude.
 
     Parameters
     ----------
     profiles
-        `profiles.csv` by arm.
+        `profiles.csv` by configuration.
     metrics
-        `metrics.csv`; adds the baselines, those beside the first arm.
+        `metrics.csv`; adds the baselines of the first configuration.
     ax
-        To draw on.
+        Axes to draw on.
     split
-        By default test, where there are test profiles.
+        By default test, if there are test profiles.
     """
     split = shown_split(profiles, split)
     parts = ("direction_error", "magnitude_error")
@@ -236,8 +237,8 @@ def error_parts(
 
 
 def _write_totals(ax: Axes, totals: np.ndarray) -> None:
-    """The length of every bar as a number at its end; a bar that is far longer than others is cut at the edge."""
-    known = totals[~np.isnan(totals)]  # none where no profile has a direction
+    """Write the length of every bar at its end; a bar that is far longer than the others is cut at the edge."""
+    known = totals[~np.isnan(totals)]  # empty if no profile has a direction
     edge = (1.18 * min(known.max(), 4 * known.min()) if len(known) else 0.0) or 1.0
     for place, total in enumerate(totals):
         is_cut = total > edge / 1.18 * 1.001

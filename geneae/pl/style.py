@@ -1,7 +1,7 @@
-"""Words, colours and signs that all figures share.
+"""Labels, colours and markers shared by all figures.
 
-Colours are those of Okabe and Ito, told apart by colour-blind people; beyond seven, line styles and markers differ too.
-Names come from strangers' files: they are shown as they are, shortened, and never read as formulas.
+The colours of Okabe and Ito can be distinguished by colour-blind people; beyond seven, line styles and markers differ,
+too. Names come from arbitrary files: they are shown as they are, shortened, and never interpreted as formulas.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINE_STYLES = ("-", "--", ":")
 MARKERS = ("o", "^", "s")
 GREY = "#8a8a8a"
-FEW = 10  # values from which a smooth outline of their distribution can be drawn
-MOST_LABELS = 20  # labels told apart in a figure; the rarer ones are left out, or drawn in grey
+FEW = 10  # smallest number of values for a smooth outline of their distribution, or for a curve without markers
+MOST_LABELS = 20  # labels distinguished in a figure; rarer ones are left out or drawn in grey
 LONGEST_NAME = 32  # characters
-WIDE = 100.0  # ratio of largest to smallest value from which an axis is logarithmic
+WIDE = 100.0  # ratio of largest to smallest value above which an axis is logarithmic
 
 DYNAMICS = {
     "reconstruction_norm": "norm of prediction\n(median)",
@@ -23,11 +23,11 @@ DYNAMICS = {
     "gradient_times_norm": "gradient x norm\n(cosine: mean sine)",
     "effective_rank": "effective rank\nof the latent",
 }
-"""Columns of the history that say how a training went, and their titles, short enough for panels side by side."""
+"""Columns of `history.csv` that describe the course of training, and titles short enough for adjacent panels."""
 
 
 def shown(name: object, longest: int = LONGEST_NAME) -> str:
-    """A name as text of a figure: printable, in one line, shortened in the middle, `$` escaped."""
+    """A name as text in a figure: printable, on one line, shortened in the middle, `$` escaped."""
     text = "".join(sign if sign.isprintable() else " " for sign in str(name)).strip() or "(no name)"
     if len(text) > longest:
         text = f"{text[: longest // 2]}…{text[-(longest - longest // 2 - 1) :]}"
@@ -35,14 +35,14 @@ def shown(name: object, longest: int = LONGEST_NAME) -> str:
 
 
 def axis_label(metric: str) -> str:
-    """A metric in words, with its unit, and which way is better: the arrow points along the axis."""
+    """Title of a metric with its unit and the better direction; the arrow points along the axis."""
     facts = metric_facts(metric)
     title = f"{facts.title}, {facts.unit}" if facts.unit else facts.title
     return title + {"lower": " (← lower is better)", "higher": " (higher is better →)"}.get(facts.better, "")
 
 
 def arm_style(number: int) -> dict[str, Any]:
-    """Colour and line style of the arm of that number; 21 differ."""
+    """Colour and line style of configuration `number`; 21 combinations, then they repeat."""
     return {
         "color": PALETTE[number % len(PALETTE)],
         "linestyle": LINE_STYLES[number // len(PALETTE) % len(LINE_STYLES)],

@@ -1,4 +1,4 @@
-"""The report: run folders as one HTML file that needs nothing else and shows what their tables hold."""
+"""Reports: one self-contained HTML file that shows the tables of one or more run folders."""
 
 from geneae.folders.run import Run, read_run
 from geneae.report.page import render_report, write_report

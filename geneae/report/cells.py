@@ -1,4 +1,4 @@
-"""Cells and tables of the report, and numbers as it shows them."""
+"""Cells and tables of the report, and the format of its numbers."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from geneae.evaluation.table import title_of, with_arrow
 
-NOTHING = 1e-12  # smaller numbers are rounding
+NOTHING = 1e-12  # smaller numbers are rounding errors
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Cell:
     """One cell of a table."""
 
     text: str
-    """As shown."""
+    """Text as shown."""
     value: str = ""
-    """What it is sorted by where that is not the text: a number in full."""
+    """Sort key, a number with all digits; empty if the cell is sorted by its text."""
     kind: str = ""
-    """Class of its style."""
+    """CSS class."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Table:
     """A table of the report."""
 
     title: str
-    """Its caption."""
+    """Caption."""
     headers: tuple[str, ...]
-    """Of the columns; the first names the rows."""
+    """Column headings; the first column names the rows."""
     rows: list[list[Cell]]
-    """Cells of every row."""
+    """Cells of each row."""
     note: str = ""
-    """Below it."""
+    """Explanation below the table."""
 
 
 def number(value: float) -> str:
-    """Four decimals, or three digits where these say too little; `–` where there is none."""
+    """Text of a number: four decimals, scientific notation below 0.001, no decimals from 1,000; `–` if not finite."""
     if not np.isfinite(value):
         return "–"
     size = abs(value)
@@ -48,29 +48,29 @@ def number(value: float) -> str:
 
 
 def number_cell(value: float, text: str | None = None) -> Cell:
-    """A number, sorted by all of its digits; `text` where it is not to be shown as `number` does."""
+    """Cell of a number, sorted by all of its digits; `text` replaces the format of `number`."""
     is_known = bool(np.isfinite(value))
     text = number(value) if text is None or not is_known else text
     return Cell(text, repr(float(value)) if is_known else "", "number")
 
 
 def count_cell(value: float) -> Cell:
-    """A whole number."""
+    """Cell of a whole number."""
     return number_cell(value, f"{value:,.0f}")
 
 
 def show_range(low: float, high: float) -> str:
-    """`low to high`, or one of them where they are equal."""
+    """`low to high`, or a single number if both are equal."""
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def metric_header(metric: str, better: str) -> str:
-    """A metric in words, and which way is better (`higher`, `lower` or empty), as the tables of the runs say."""
+    """Title of a metric with an arrow for the better direction: `higher`, `lower` or empty."""
     return with_arrow(title_of(metric), better, space="\N{NO-BREAK SPACE}")
 
 
 def mean_cell(values: list[float]) -> Cell:
-    """Mean over runs, ± their standard deviation."""
+    """Cell of the mean over runs, ± their standard deviation if there are several."""
     known = np.array([value for value in values if np.isfinite(value)])
     if not len(known):
         return number_cell(float("nan"))
@@ -79,15 +79,15 @@ def mean_cell(values: list[float]) -> Cell:
         return number_cell(mean)
     spread = float(known.std(ddof=1))
     shown = f"{spread:.4f}"
-    if NOTHING < abs(mean) < 0.001:  # four decimals say too little
+    if NOTHING < abs(mean) < 0.001:  # too small for four decimals
         shown = f"{spread:.2e}"
-    elif abs(mean) >= 1000:  # and too much
+    elif abs(mean) >= 1000:  # too large for decimals
         shown = f"{spread:,.0f}"
     return number_cell(mean, f"{number(mean)} ± {shown}")
 
 
 def signed(value: float) -> str:
-    """Five decimals with a sign, none from 1,000 on; no sign where all of them are zero."""
+    """Number with sign and five decimals, without decimals from 1,000, without sign if it rounds to zero."""
     if not np.isfinite(value):
         return "–"
     if abs(value) >= 1000:

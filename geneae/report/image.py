@@ -1,4 +1,4 @@
-"""Figures as images inside a page."""
+"""Figures as images embedded in the page."""
 
 import base64
 import io
@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from PIL import Image  # what matplotlib itself writes PNGs with
+from PIL import Image  # matplotlib writes PNGs with it, too
 
 from geneae.pl.layout import panels_shape, panels_size
 
-MOST_VECTOR_DOTS = 2000  # above it, a figure is smaller as PNG than as SVG
-DPI = 110  # of a PNG
-CSS_DPI = 96  # of a browser: an inch has so many of its pixels
+MOST_VECTOR_DOTS = 2000  # with more dots, a figure is smaller as PNG than as SVG
+DPI = 110  # resolution of a PNG
+CSS_DPI = 96  # CSS pixels per inch in every browser
 
 
 @dataclass(frozen=True)
@@ -25,45 +25,45 @@ class Picture:
     """A figure of the report."""
 
     title: str
-    """In a few words."""
+    """Title of a few words."""
     caption: str
-    """What is seen and how to read it."""
+    """Content of the figure, and how to read it."""
     alternative: str
-    """The main numbers, for those who do not see it."""
+    """Main numbers in words, for readers who cannot see the figure."""
     source: str
-    """The image as a `data:` address."""
+    """Image as a `data:` URL."""
     width: int
-    """In pixels."""
+    """Width in CSS pixels."""
     height: int
-    """In pixels."""
+    """Height in CSS pixels."""
 
 
 def canvas(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
-    """Axes on a figure that pyplot does not know of."""
+    """Axes on a new figure that is not registered with pyplot; `size` is in inches."""
     figure = Figure(figsize=size, layout="constrained")
     axes = [figure.add_subplot(*shape, place + 1) for place in range(shape[0] * shape[1])]
     for spine in [spine for ax in axes for spine in ax.spines.values()]:
-        spine.set_in_layout(False)  # they lie within the axes, and to ask each for its size takes half of the time
+        spine.set_in_layout(False)  # inside the axes anyway, and measuring each takes half of the time
     return axes
 
 
 def panels(n_panels: int, n_names: int = 1) -> list[Axes]:
-    """Axes for small multiples."""
+    """Axes for a grid of panels."""
     return canvas(panels_size(n_panels, n_names), panels_shape(n_panels))
 
 
 def draw_picture(title: str, caption: str, alternative: str, draw: Callable[[], Axes | Sequence[Axes]]) -> Picture:
-    """Draw and embed: as SVG, or as PNG where there are many dots. The user's settings of matplotlib play no part."""
+    """Draw and embed a figure: as SVG, or as PNG if it has many dots. The user's matplotlib settings are ignored."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "geneae", "font.size": 10})
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # browsers find other fonts; a PNG shows a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # browsers use another font; a PNG shows a box
         drawn = draw()
         figure = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
         assert isinstance(figure, Figure)
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
-            figure.set_layout_engine("none")  # else it is drawn once more, only to be laid out
+            figure.set_layout_engine("none")  # otherwise it is drawn a second time, only for its layout
         kind = "png" if _n_dots(figure) > MOST_VECTOR_DOTS else "svg"
         file = io.BytesIO()
         without = {"Date": None, "Creator": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
@@ -76,7 +76,7 @@ def draw_picture(title: str, caption: str, alternative: str, draw: Callable[[], 
 
 
 def _few_colors(file: io.BytesIO) -> bytes:
-    """A PNG in 255 colours, a third of the size: what 20 arms with 5,000 dots each need to stay below 3 MB."""
+    """PNG with 255 colours, a third of the size: 20 configurations with 5,000 dots each stay below 3 MB."""
     smaller = io.BytesIO()
     with Image.open(file) as image:
         image.convert("RGB").quantize(255).save(smaller, "png", optimize=True)

@@ -1,4 +1,4 @@
-"""How the runs were made."""
+"""Section of the report on data, settings and resources of the runs."""
 
 from geneae.folders.run import Run
 from geneae.report.across_runs import distinct, of_config
@@ -6,7 +6,7 @@ from geneae.report.cells import Cell, Table, number_cell, show_range
 
 
 def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """How the runs were made: what they have in common, and where they differ all of it."""
+    """Titles and values: data, command, seeds, time and memory; all distinct values where runs differ."""
     seconds = [float(found) for run in runs if (found := of_config(run, "seconds")) is not None]
     memory = [float(found) for run in runs if (found := of_config(run, "peak_memory_mb")) is not None]
     speed = [float(found) for run in runs if (found := of_config(run, "profiles_per_second")) is not None]
@@ -30,11 +30,11 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
             )
         ]),
         ("Space", distinct(runs, "space")),
-        ("Fingerprint of the metric of the loss", distinct(runs, "metric", "fingerprint")),
+        ("Fingerprint of the learned metric of the loss", distinct(runs, "metric", "fingerprint")),
         ("Profiles by split", [", ".join(of_split)] if of_split else []),
         ("Seed", [", ".join(distinct(runs, "seed"))]),
         ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),
-        ("Time", [f"{sum(seconds):,.1f} seconds in all runs together"] if seconds else []),
+        ("Time", [f"{sum(seconds):,.1f} seconds for all runs together"] if seconds else []),
         ("Training", [f"{show_range(round(min(speed)), round(max(speed)))} profiles per second"] if speed else []),
         ("Best epoch", [f"after at most {max(to_best):,.1f} seconds of training"] if to_best else []),
         ("Peak memory", [f"{max(memory):,.0f} MB in the largest run"] if memory else []),
@@ -44,7 +44,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
 
 
 def runs_table(runs: list[Run]) -> Table:
-    """A row for each run."""
+    """Table of the runs, a row for each."""
     rows = []
     for run in runs:
         row = [Cell(run.name), Cell(run.configuration)]
@@ -54,11 +54,11 @@ def runs_table(runs: list[Run]) -> Table:
             row.append(number_cell(value, f"{value:,.1f}" if key == "seconds" else f"{value:,.0f}"))
         rows.append(row)
     headers = ("run", "arm", "seed", "best epoch", "epochs run", "seconds", "peak memory, MB")
-    return Table("Runs", headers, rows, "A best epoch of 0 means that no epoch was better than the start.")
+    return Table("Runs", headers, rows, "A best epoch of 0 means that no epoch of training was better than the start.")
 
 
 def settings_table(runs: list[Run]) -> Table:
-    """Every setting, with all values that it has among the runs."""
+    """Table of all settings, each with its distinct values among the runs."""
     names = {str(name): None for run in runs for name in (of_config(run, "settings") or {})}
     rows = [[Cell(name), Cell(", ".join(distinct(runs, "settings", name)) or "none")] for name in names]
     return Table("Settings", ("setting", "value"), rows)

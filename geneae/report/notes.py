@@ -1,4 +1,4 @@
-"""What the report says in words."""
+"""Title, summary and notes of the report."""
 
 from geneae.evaluation.judges import JUDGES
 from geneae.folders.run import Run
@@ -9,17 +9,18 @@ from geneae.settings.errors import InputError
 
 
 def title_of_report(runs: list[Run]) -> str:
-    """Arms and data."""
+    """Title: configurations and data."""
     arms = list(by_configuration(runs))
     data = ", ".join(distinct(runs, "data", "source")) or "unknown data"
-    return f"{len(arms)} arms compared on {data}" if len(arms) > 1 else f"{arms[0]} on {data}"
+    return f"{len(arms)} configurations compared on {data}" if len(arms) > 1 else f"{arms[0]} on {data}"
 
 
 def facts_of(runs: list[Run]) -> str:
-    """How many arms, seeds, profiles and genes."""
+    """Numbers of configurations (column `arm`), seeds, runs, profiles and genes, in one line."""
     n_arms, n_seeds = len(by_configuration(runs)), len({run.config.get("seed") for run in runs})
     said = [
-        f"{n_arms} arm{'s' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, {len(runs)} run{'s' * (len(runs) > 1)}"
+        f"{n_arms} configuration{'s (column arm)' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, "
+        f"{len(runs)} run{'s' * (len(runs) > 1)}"
     ]
     sizes = {
         name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in ("train", *SPLITS[::-1])
@@ -36,7 +37,7 @@ def facts_of(runs: list[Run]) -> str:
 
 
 def notes_of(runs: list[Run]) -> list[str]:
-    """What a reader of the table has to know."""
+    """Notes that a reader of the table of results needs."""
     said = _of_latents(runs)
     if not all(run.is_encoder for run in runs):
         said += [*_of_cosines(runs), *_of_errors(runs), *_of_choice(runs)]
@@ -44,7 +45,7 @@ def notes_of(runs: list[Run]) -> list[str]:
 
 
 def _of_latents(runs: list[Run]) -> list[str]:
-    """What judges of latents say of their numbers, and what was done with a metric and views."""
+    """Notes on scores of latents, on a learned metric in the loss, and on training without a decoder."""
     said = []
     for judge in JUDGES:
         judged = [run for run in runs if judge.is_in(run.metrics)]
@@ -52,30 +53,30 @@ def _of_latents(runs: list[Run]) -> list[str]:
             said.append(note)
     if any(of_config(run, "metric") is not None for run in runs):
         said.append(
-            "A loss under a fixed metric compares profiles by a cosine that was learned from labels before. Its value "
-            "by epoch, and the norms, gradients and opposite halves of training, are those under the metric; all else "
-            "is plain."
+            "A loss under a learned metric compares profiles by a cosine that was learned from labels beforehand and "
+            "stays fixed. The loss by epoch and its cosine, norms, gradients and opposite halves are computed under "
+            "that metric, all other numbers without it."
         )
     if any(run.is_encoder for run in runs):
         said.append(
-            "An encoder that learns by agreement of views reconstructs nothing: it has no cosine with a profile and no "
-            "squared error. Its last epoch is taken, as labels choose nothing."
+            "An encoder trained on agreement of views has no decoder, and so no cosine and no squared error of "
+            "reconstructions. Its last epoch is used, because labels are not used to choose an epoch."
         )
     return said
 
 
 def _of_cosines(runs: list[Run]) -> list[str]:
-    """Which cosines there are, and what they were compared with."""
+    """Notes on the cosines in the tables, and on their baselines."""
     said = []
     if has_held_out(runs):
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
-            "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the other "
-            "half: noise cannot be copied, and the noise ceiling is what a perfect reconstruction would reach."
+            "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the held-out "
+            "half, so that copying noise does not raise it; a perfect reconstruction would reach the noise ceiling."
         )
         said.append(
-            "The ceiling takes noise for Poisson, as that of molecules counted one by one is; other technical noise, "
-            "which the two halves share, makes it too high."
+            "The ceiling assumes Poisson noise, the sampling noise of counted molecules; other technical noise, which "
+            "the two halves share, makes it too high."
         )
         said.append(
             "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
@@ -85,10 +86,10 @@ def _of_cosines(runs: list[Run]) -> list[str]:
     else:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
-            "Without counts, its molecules cannot be divided into halves: there is no held-out cosine, which would not "
-            "reward that, no noise ceiling, and no shrunken PCA."
+            "Without counts, its molecules cannot be divided into halves: there is no held-out cosine, which does not "
+            "reward copied noise, no noise ceiling, and no shrunken PCA."
         )
-    said.append("Centred cosine is taken after the gene means are subtracted: the mean profile is at 0.")
+    said.append("Centred cosine is the cosine after subtracting the gene means: the mean profile has 0.")
     fitted = "PCA and shrunken PCA are" if has_held_out(runs) else "PCA is"
     said.append(
         f"{fitted} fitted to the training profiles. Validation profiles choose the epoch; test profiles choose nothing."
@@ -97,14 +98,14 @@ def _of_cosines(runs: list[Run]) -> list[str]:
 
 
 def _of_errors(runs: list[Run]) -> list[str]:
-    """Of which arms the errors are to be read with care."""
+    """Notes on configurations whose errors must be read with care."""
     said = []
     free = [arm for arm, several in by_configuration(runs).items() if _is_scale_free(several[0])]
     if free:
         said.append(
-            f"The loss of {', '.join(free)} does not see the length of a reconstruction, so that its raw MSE says "
-            "nothing about the loss and is not to be compared with others. Rescaled MSE is taken after all "
-            "reconstructions of a model were multiplied by the one factor that suits the validation profiles best."
+            f"The loss of {', '.join(free)} ignores the length of a reconstruction, so that its raw MSE says nothing "
+            "about the fit and cannot be compared with others. Rescaled MSE is computed after multiplying all "
+            "reconstructions of a model by one factor, the best one for the validation profiles."
         )
     centred = [
         f"{arm} ({center})"
@@ -113,14 +114,14 @@ def _of_errors(runs: list[Run]) -> list[str]:
     ]
     if centred:
         said.append(
-            f"Rescaled MSE is taken after the centring of the loss: {', '.join(centred)} has one of its own, and is to "
-            "be compared with the baselines beside it."
+            f"Rescaled MSE is computed after the centring of the loss, if it has one: compare that of "
+            f"{', '.join(centred)} only with the baselines of the same configuration."
         )
     return said
 
 
 def _of_choice(runs: list[Run]) -> list[str]:
-    """Which epochs were taken, and how many seeds there were."""
+    """Notes on runs that kept their start, and on missing seeds."""
     said = []
     kept = {
         arm: sum(of_config(run, "best_epoch") == 0 for run in several)
@@ -128,27 +129,29 @@ def _of_choice(runs: list[Run]) -> list[str]:
     }
     if any(kept.values()):
         arms = ", ".join(f"{arm} ({n} of {len(by_configuration(runs)[arm])} runs)" for arm, n in kept.items() if n)
-        said.append(f"The start was kept, as no epoch of training was better on the validation profiles: {arms}.")
+        said.append(f"The start was kept, because no epoch of training was better on the validation profiles: {arms}.")
     if len(runs) == len(by_configuration(runs)):
-        said.append("One seed says nothing about the spread between seeds.")
+        said.append("A single seed says nothing about the variation between seeds.")
     return said
 
 
 def _is_scale_free(run: Run) -> bool:
     try:
         return find_loss(str(of_config(run, "settings", "loss"))).is_scale_free
-    except InputError:  # a run of another version
+    except InputError:  # a run of another version of geneae
         return False
 
 
 def missing_from(runs: list[Run]) -> list[str]:
-    """What a reader would look for in vain."""
+    """Notes on parts that are missing from the report, and why."""
     said = []
     if split_judged(runs) != "test":
-        said.append("No test profiles were set aside: the numbers are of validation profiles, which chose the epoch.")
+        said.append(
+            "No test profiles were set aside: the numbers are for the validation profiles, which chose the epoch."
+        )
     if not any("label" in run.profiles or run.umap is not None for run in runs):
         said.append(
-            "Without --color KEY, a column of obs such as the cell type, there is no UMAP and, between arms, no "
-            "difference by label."
+            "Without --color KEY, a column of obs such as the cell type, there is no UMAP and no difference between "
+            "configurations by label."
         )
     return said

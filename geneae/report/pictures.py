@@ -1,4 +1,4 @@
-"""The figures of the report, each with caption and text alternative."""
+"""Figures of the report, each with a caption and a text alternative."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ from geneae.report.image import Picture, canvas, draw_picture, panels
 
 
 def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
-    """Differences to the first arm in the metrics that count."""
+    """Figures of differences from the first configuration in up to three main metrics."""
     found = []
     split = shown_split({"": paired})
     main = HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
@@ -41,17 +41,17 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
             for row in rows.to_dict("records")
         )
         sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
-        title = f"Difference in {title_of(metric)} to {rows['reference'].iloc[0]}"
+        title = f"Difference in {title_of(metric)} from {rows['reference'].iloc[0]}"
 
         def draw(metric: str = metric, size: tuple[float, float] = rows_size(len(rows))) -> Axes:
             return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split)
 
-        found.append(draw_picture(title, f"Mean over {sample} with its 95 % interval.", f"{title}: {said}.", draw))
+        found.append(draw_picture(title, f"Mean over {sample}, with 95 % interval.", f"{title}: {said}.", draw))
     return found
 
 
 def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
-    """The figures whose numbers are there."""
+    """All figures for which the runs have numbers."""
     by_views = by_configuration(run for run in runs if "view_cosine" in run.history)
     found = []
     if by_views:
@@ -76,7 +76,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
         ]
         if all(column in history for several in histories.values() for history in several for column in DYNAMICS):
             found.append(_dynamics_picture(histories, _of_validation(runs)))
-    is_one_key = len(distinct(runs, "color")) < 2  # values of different columns cannot stand in one legend
+    is_one_key = len(distinct(runs, "color")) < 2  # values of different columns do not fit into one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, color_name(runs)))
     genes = genes_by_configuration(runs)
@@ -88,7 +88,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
 
 
 def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
-    """How many profiles and seeds a figure is of."""
+    """Numbers of profiles and seeds in a figure, as text."""
     profiles, seeds = list(n_profiles), list(n_seeds)
     noun = "seed" if max(seeds) == 1 else "seeds"
     return (
@@ -97,14 +97,14 @@ def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str
 
 
 def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
-    """How many profiles and seeds have a value."""
+    """Numbers of profiles and seeds with a value of the metric, as text."""
     by_arm = [table[table["split"] == split].dropna(subset=[metric]) for table in profiles.values()]
     seeds = [int(table["profile"].value_counts().max()) if len(table) else 0 for table in by_arm]
     return _sizes([table["profile"].nunique() for table in by_arm], seeds, split)
 
 
 def _of_validation(runs: list[Run]) -> str:
-    """How many profiles and seeds the histories are of."""
+    """Numbers of validation profiles and seeds behind the histories, as text."""
     seeds = [len(several) for several in by_configuration(runs).values()]
     return _sizes([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
 
@@ -124,9 +124,9 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
     ]
     return draw_picture(
         f"Distribution of the {title_of(metric)}",
-        f"Of {_sample(profiles, split, metric)}. The bar goes from the 5th to the 95th percentile; the dot is "
-        "the median, the white diamond the mean. Lines are means of the baselines, to be compared with the diamond.",
-        f"{title_of(metric)} with 5th to 95th percentile. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
+        f"{_sample(profiles, split, metric)}. The bar spans the 5th to the 95th percentile; the dot is the median, the "
+        "white diamond the mean. Lines are means of the baselines: compare them with the diamond.",
+        f"{title_of(metric)} with 5th to 95th percentiles. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
         lambda: pl.cosine_distribution(profiles, metrics, canvas(rows_size(len(profiles)))[0], split=split),
     )
 
@@ -139,11 +139,10 @@ def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Pictu
     ]
     coloured = all("molecules" in table for table in tables.values())
     caption = (
-        f"Of {_sample(profiles, split, 'cosine')}. A dot is a profile; cosine and MSE are those of its "
-        "own reconstruction."
+        f"{_sample(profiles, split, 'cosine')}. Each dot is a profile, with cosine and MSE of its own reconstruction."
     )
     if coloured:
-        caption += " Colour is the number of molecules: profiles of few molecules are noisier, and reach less."
+        caption += " Colour is the number of molecules: profiles with few molecules are noisier and score lower."
     return draw_picture(
         "Cosine against MSE",
         caption,
@@ -153,7 +152,7 @@ def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Pictu
 
 
 def _rank_correlation(table: pd.DataFrame) -> float:
-    """Spearman; NaN where one of the two does not vary."""
+    """Spearman correlation of MSE and cosine; NaN if one of them does not vary."""
     ranks = table[["mse", "cosine"]].dropna().rank()
     if len(ranks) < 2 or (ranks.std() == 0).any():
         return float("nan")
@@ -170,10 +169,9 @@ def _parts_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, spl
     size = rows_size(len(profiles) + n_baselines)
     return draw_picture(
         "Parts of the error",
-        f"Mean over {_sample(profiles, split, 'mse')}. MSE is the sum of two parts: reconstructions that "
-        "point in another direction, and reconstructions that are "
-        "too long or too short. A cosine loss sees the first part only."
-        + (" Baselines are those beside the first arm." if n_baselines and len(profiles) > 1 else ""),
+        f"Mean over {_sample(profiles, split, 'mse')}. MSE is the sum of two parts: the error of the direction of a "
+        "reconstruction, and that of its length. A cosine loss sees the first part only."
+        + (" Baselines are those of the first configuration." if n_baselines and len(profiles) > 1 else ""),
         f"Mean over {split} profiles of the two parts of the MSE. {'; '.join(said)}.",
         lambda: pl.error_parts(profiles, metrics, canvas(size)[0], split=split),
     )
@@ -192,8 +190,8 @@ def _curve_ends(histories: dict[str, list[pd.DataFrame]], column: str) -> str:
 def _curves_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Training curves",
-        f"What training saw of {sample}, epoch by epoch; epoch 0 is the start. With count splits these "
-        "are numbers of halves against halves. Thick lines are means over seeds, thin lines single seeds.",
+        f"Values during training on {sample}, by epoch; epoch 0 is the start. With count splitting, one half of "
+        "the molecules is compared with the other. Thick lines are means over seeds, thin lines single seeds.",
         f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
         f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
         lambda: pl.training_curves(histories, panels(2, len(histories))),
@@ -207,8 +205,8 @@ def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
         said.append(f"20-NN accuracy: {_curve_ends(histories, 'validation_knn_20')}")
     return draw_picture(
         "Agreement of views",
-        "Validation profiles, epoch by epoch; epoch 0 is the start. Views of a profile that point in opposite "
-        "directions are many at the start of some methods and should be few at the end. Thick lines are means.",
+        "Validation profiles, by epoch; epoch 0 is the start. Some methods start with many pairs of views whose "
+        "cosine is negative; there should be few at the end. Thick lines are means over seeds.",
         f"{'. '.join(said)}.",
         lambda: pl.encoder_curves(histories, panels(2 + has_labels, len(histories))),
     )
@@ -217,9 +215,8 @@ def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
 def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Norm of the reconstruction",
-        f"Of {sample}. Median over profiles of the length of the reconstruction over that of its target. "
-        "The MSE is least "
-        "where this ratio equals the cosine; a cosine loss leaves it free.",
+        f"{sample}. Median over profiles of the length of the reconstruction divided by that of its target. The MSE "
+        "is smallest where this ratio equals the cosine; a cosine loss leaves the ratio free.",
         f"Norm ratio by epoch: {_curve_ends(histories, 'norm_ratio')}.",
         lambda: pl.norm_by_epoch(histories, panels(1, len(histories))[0]),
     )
@@ -228,9 +225,10 @@ def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Pict
 def _dynamics_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Norms, gradients and latents",
-        f"Of {sample}, with the centring of the loss. The gradient of a cosine with respect to the reconstruction is "
-        "the sine of their angle over its norm: where the norm grows, the gradient shrinks, and their product is the "
-        "mean sine. An effective rank near 1 is a latent that has collapsed.",
+        f"{sample}, with the centring of the loss. For a cosine, the gradient with respect to the reconstruction has a "
+        "length equal to the sine of the angle to the target divided by the norm of the reconstruction: as the norm "
+        "grows, the gradient shrinks, and their product is the mean sine. An effective rank near 1 means that the "
+        "latent has collapsed.",
         f"Norm of the reconstruction by epoch: {_curve_ends(histories, 'reconstruction_norm')}. "
         f"Gradient: {_curve_ends(histories, 'gradient_norm')}.",
         lambda: pl.dynamics_by_epoch(histories, axes=panels(len(DYNAMICS), len(histories))),
@@ -246,12 +244,12 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
         for row in table.head(40).to_dict("records")
     ]
     return draw_picture(
-        f"Difference to {reference} by {name}",
-        f"Of {_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles "
-        f"of each {name}, with its 95 % interval "
-        "over profiles; number of profiles in brackets. Intervals are not corrected for their number."
+        f"Difference from {reference} by {name}",
+        f"{_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles of each "
+        f"{name}, with 95 % interval over profiles; numbers of profiles in brackets. Intervals are not corrected for "
+        "multiple comparisons."
         + (f" The {MOST_LABELS} most frequent are shown." if table["label"].nunique() > MOST_LABELS else ""),
-        f"Difference in {title_of(metric)} to {reference}. {'; '.join(said)}.",
+        f"Difference in {title_of(metric)} from {reference}. {'; '.join(said)}.",
         lambda: pl.difference_by_label(profiles, canvas(size)[0], split=split),
     )
 
@@ -263,8 +261,8 @@ def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
         said.append(f"{arm}: median {found.median():.4f} over {len(found):,} genes")
     return draw_picture(
         "Correlation by gene",
-        f"Pearson correlation over {sample} between a gene and its reconstruction, against the mean expression "
-        "of the gene. Lines are medians of equally many genes. Rare genes are nearly all noise.",
+        f"Pearson correlation between a gene and its reconstruction over {sample}, against the mean expression of the "
+        "gene. Lines are medians in bins of equally many genes. Rarely expressed genes are almost entirely noise.",
         f"Correlation of genes with their reconstruction. {'; '.join(said)}.",
         lambda: pl.gene_correlation(genes, panels(1, len(genes))[0]),
     )
@@ -275,7 +273,7 @@ def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
     said = [f"{arm}: {len(table):,} profiles, {table['label'].nunique():,} labels" for arm, table in tables.items()]
     return draw_picture(
         f"UMAP of the latents by {name}",
-        f"Of the first seed of each arm, {show_range(min(sizes), max(sizes))} profiles of all splits. "
+        f"First seed of each configuration, {show_range(min(sizes), max(sizes))} profiles of all splits. "
         "Distances between groups mean little in a UMAP.",
         f"UMAP of the latents coloured by {name}. {'; '.join(said)}.",
         lambda: pl.umap(tables, panels(len(tables)), title=name),

@@ -1,4 +1,4 @@
-"""The table of results: arms, baselines and the ceiling."""
+"""Table of results: configurations, baselines and the noise ceiling."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_heade
 
 @dataclass(frozen=True)
 class Scores:
-    """A row of the table of results: an arm, a baseline or the ceiling."""
+    """Row of the table of results: a configuration, a baseline or the noise ceiling."""
 
     title: str
-    """As shown."""
+    """Name shown in the row."""
     kind: str
     """`arm`, `baseline` or `ceiling`."""
     means: dict[str, list[float]]
-    """By metric, one mean over profiles for every run."""
+    """Means over profiles by metric, one for each run."""
     n_profiles: dict[str, list[int]]
-    """By metric, the number of profiles of every run."""
+    """Numbers of profiles by metric, one for each run."""
     n_runs: int
-    """Seeds."""
+    """Number of seeds."""
 
 
 def score_rows(runs: list[Run], split: str) -> list[Scores]:
-    """Arms, then baselines, then the ceiling. A baseline that is the same beside several arms is one row."""
+    """Rows of configurations, baselines and the ceiling; equal baselines of several configurations are one row."""
     arms = by_configuration(runs)
     rows = [_scores(arm, "arm", several, split, "model") for arm, several in arms.items()]
     merged: list[tuple[Scores, list[str]]] = []
@@ -47,13 +47,13 @@ def score_rows(runs: list[Run], split: str) -> list[Scores]:
     for scores, beside in merged:
         again = scores.title in titles
         titles.add(scores.title)
-        title = f"{scores.title} (beside {', '.join(beside)})" if again else scores.title
+        title = f"{scores.title} (for {', '.join(beside)})" if again else scores.title
         found.append(Scores(title, scores.kind, scores.means, scores.n_profiles, scores.n_runs))
     return [*rows, *sorted(found, key=lambda scores: scores.kind == "ceiling")]
 
 
 def _is_same(one: Scores, other: Scores) -> bool:
-    """Whether two rows are equal to the digits shown; fits on machines with other work differ in the last bits."""
+    """Whether two rows are equal to the digits shown; repeated fits on a busy machine can differ in the last bits."""
     return (one.kind, one.title, one.n_profiles) == (other.kind, other.title, other.n_profiles) and all(
         np.allclose(values, other.means.get(metric, np.nan), rtol=SAME, atol=1e-6, equal_nan=True)
         for metric, values in one.means.items()
@@ -61,7 +61,7 @@ def _is_same(one: Scores, other: Scores) -> bool:
 
 
 def _baselines(runs: list[Run], split: str) -> list[Scores]:
-    """Of one arm, from the strongest kind to the weakest; the ceiling last."""
+    """Rows of the baselines of one configuration, from the strongest kind to the weakest, then of the ceiling."""
     size = of_config(runs[0], "settings", "n_latent")
     sized = "" if size is None else f", size {size}"
     titles = {name: facts.title + sized * facts.is_sized for name, facts in MODEL_FACTS.items() if name != "model"}
@@ -95,18 +95,20 @@ def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metr
 
 
 def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: Mapping[str, str]) -> Table:
-    """Mean over profiles and seeds ± deviation over seeds; how many these are in the caption, or where they differ.
+    """Table of means over profiles and seeds ± standard deviation over seeds.
+
+    Numbers of profiles and seeds are in the caption, or in headings and cells where they differ.
 
     Parameters
     ----------
     rows
-        Of `score_rows`.
+        Result of `score_rows`.
     split
-        Named in the caption.
+        Split to name in the caption.
     metrics
-        To show, where a row has them.
+        Metrics to show, if any row has them.
     better
-        Directions by metric.
+        Better direction by metric: `higher`, `lower` or empty.
     """
     shown = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
     rows = [scores for scores in rows if any(metric in scores.means for metric in shown)]

@@ -1,4 +1,4 @@
-"""The other tables: differences, diagnostics, nulls, worst profiles, genes."""
+"""Other tables of the report: differences, diagnostics, permuted controls, worst profiles, genes."""
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,18 @@ from geneae.report.across_runs import by_configuration, color_name, directions, 
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
-N_WORST = 20  # profiles named
-N_GENES = 10  # named at either end
+N_WORST = 20  # worst profiles listed
+N_GENES = 10  # genes listed at either end
 
 
 def paired_tables(paired: pd.DataFrame) -> list[Table]:
-    """Paired differences in the metrics that count, and in the others."""
+    """Tables of paired differences: first the main metrics, then the others."""
     counts = paired["metric"].isin(PAIRED_METRICS)
     return [_paired_table(table) for table in (paired[counts], paired[~counts]) if len(table)]
 
 
 def _paired_table(paired: pd.DataFrame) -> Table:
-    """A row for each metric and arm."""
+    """Table with a row for each metric and configuration."""
     order = [*PAIRED_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in PAIRED_METRICS)]
     rows = []
     for row in sorted(paired.to_dict("records"), key=lambda row: order.index(str(row["metric"]))):
@@ -47,19 +47,22 @@ def _paired_table(paired: pd.DataFrame) -> Table:
     split = ", ".join(dict.fromkeys(map(str, paired["split"])))
     headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict", "profiles", "seeds")
     return Table(
-        f"Difference of each arm to {reference}, {split} profiles",
+        f"Difference of each configuration from {reference}, {split} profiles",
         headers,
         rows,
-        "Differences are taken profile by profile and seed by seed; the interval, by bootstrap, holds for other "
-        "profiles and other seeds alike, and is not corrected for the number of intervals. p values are corrected for "
-        "the number of comparisons in all metrics (Holm 1979); the verdict follows from them, and a difference below "
-        "the last digit of a table is none. Errors of a loss that leaves the length of reconstructions free are "
-        "compared after rescaling alone: before it, they tell of that length.",
+        "Differences are paired by profile and seed. The bootstrap interval covers variation over both profiles and "
+        "seeds and is not corrected for multiple comparisons. p values are corrected for the number of comparisons "
+        "in all metrics (Holm 1979); the verdict follows from them, and a difference below the last digit of a table "
+        "counts as no difference. Errors of a loss that leaves the length of reconstructions free are compared only "
+        "after rescaling, because before that they mainly reflect the length.",
     )
 
 
 def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
-    """What fires, as message and the arms that it is said of; and a table of all diagnostics."""
+    """Messages of the diagnostics that fire, each with its configurations; and a table of all diagnostics.
+
+    None if no run has diagnostics.
+    """
     tables = [run.diagnostics.assign(arm=run.configuration) for run in runs if run.diagnostics is not None]
     if not tables:
         return None
@@ -79,7 +82,7 @@ def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | Non
 
 
 def nulls_of(runs: list[Run], split: str) -> Table | None:
-    """Every fit with nulls beside them."""
+    """Table of each fit next to its permuted controls; None if there are none."""
     rows: list[list[Cell]] = []
     headers: list[str] = []
     better = directions(runs)
@@ -97,16 +100,16 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
         f"The same training where there is nothing to learn: means over {n_profiles} {split} profiles",
         ("fit", *headers),
         rows,
-        "Genes permuted: each profile keeps its values at random genes, so that profiles share nothing but their "
-        "depth. Targets permuted: each profile is to predict another one. A gain over the mean profile that is left "
-        "there needs no signal; a fit that gains no more has learned nothing.",
+        "Genes permuted: each profile keeps its values, but at random genes, so that profiles share nothing but their "
+        "depth. Targets permuted: the model must predict another profile. Any gain over the mean profile that remains "
+        "there needs no signal; a fit that does not gain more has learned nothing.",
     )
 
 
 def worst_profiles(runs: list[Run], split: str) -> Table | None:
-    """The twenty profiles of least cosine, mean over arms and seeds."""
+    """Table of the twenty profiles of lowest cosine, by mean over configurations and seeds; None for encoders alone."""
     arms = by_configuration(run for run in runs if not run.is_encoder)
-    if not arms:  # nothing is reconstructed
+    if not arms:  # no run has reconstructions
         return None
     profiles = {arm: by_profile(pd.concat([run.profiles for run in several]), split) for arm, several in arms.items()}
     metric = main_metric({arm: table.reset_index() for arm, table in profiles.items()})
@@ -124,7 +127,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
     headers = {"label": color_name(runs), "molecules": "molecules"}
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
-    mean = "mean over arms and seeds" if len(runs) > 1 else "this run"
+    mean = "mean over configurations and seeds" if len(runs) > 1 else "this run"
     return Table(
         f"The {len(rows)} {split} profiles of lowest {title_of(metric)} ({mean})",
         ("profile", *(headers[name] for name in extra), *columns),
@@ -133,7 +136,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
 
 
 def genes_of(runs: list[Run], split: str) -> Table | None:
-    """The genes of highest and of lowest correlation among the better expressed half."""
+    """Table of the genes of highest and lowest correlation, among the half of genes with higher mean expression."""
     genes = {arm: by_gene(table) for arm, table in genes_by_configuration(runs).items()}
     if not genes:
         return None
@@ -147,8 +150,8 @@ def genes_of(runs: list[Run], split: str) -> Table | None:
     ]
     columns = list(genes) if len(genes) > 1 else ["correlation ↑"]
     return Table(
-        f"Genes of highest and of lowest correlation with their reconstruction, {split} profiles",
+        f"Genes of highest and lowest correlation with their reconstruction, {split} profiles",
         ("gene", "mean expression", *columns),
         rows,
-        "Among the half of the genes that is expressed more, as rare genes are nearly all noise.",
+        "Among the half of the genes with higher mean expression; rarely expressed ones are almost entirely noise.",
     )

@@ -1,43 +1,43 @@
-"""The one error for input that cannot be used."""
+"""Error classes for unusable input and interruptions, and the wording of their messages."""
 
 import difflib
 from collections.abc import Iterable
 
-SHOWN = 20  # a table of annotation may have hundreds of columns; an error of more names is not read
+SHOWN = 20  # an annotation table may have hundreds of columns, and nobody reads so many names in an error
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what was expected, what was found and what to do.
+    """The input of the user cannot be used; the message says what was expected, what was found and what to do.
 
-    The command prints the message without a traceback and exits with 2.
+    The command line prints the message without a traceback and exits with status 2.
     """
 
 
 def did_you_mean(name: object, options: Iterable[object]) -> str:
-    """`"; did you mean 'cosine'?"`, or nothing where no option is near; upper and lower case count as equal."""
+    """The hint `"; did you mean 'cosine'?"`, or an empty string if no option is similar; case is ignored."""
     by_lower = {str(option).lower(): str(option) for option in options}
     near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
 def listed(options: Iterable[object]) -> str:
-    """Names in a row for a message: the first 20, then how many more; `none` where there are none."""
+    """Comma-separated names for a message: the first 20, then the number of the others; `none` for an empty list."""
     names = [str(option) for option in options]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) or "none") + more
 
 
 def unknown(kind: str, name: object, options: Iterable[object]) -> InputError:
-    """The error for a name that is not among the options: the nearest one, then what there is."""
+    """Error for a name that is not among the options; it suggests the most similar one and lists those available."""
     options = list(options)
     hint = did_you_mean(name, options) or "."
     return InputError(f"unknown {kind} '{name}'{hint} Available: {listed(options)}")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked to stop; the message says how to go on.
+    """A signal has asked the program to stop; the message says how to resume.
 
-    The command prints the message without a traceback and exits with 128 plus the number of the signal.
+    The command line prints the message without a traceback and exits with status 128 plus the number of the signal.
     """
 
     def __init__(self, number: int, message: str = "") -> None:

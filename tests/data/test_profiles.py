@@ -64,7 +64,7 @@ def test_take_by_position_and_by_mask() -> None:
             "AnnData in memory, X: log-normalised: values used as they are, no held-out half without counts; "
             "5 profiles x 4 genes, 60.0 % zero, 0.0 MB",
         ),
-        (FIVE * 12.25, "60.0 % zero, 0.0 MB, but values up to 110 look as if no logarithm was taken"),
+        (FIVE * 12.25, "60.0 % zero, 0.0 MB, but values up to 110 suggest that no logarithm was taken"),
         (FIVE - 1, "X: scaled, with negative values: used as they are, no held-out half without counts; 5 profiles"),
     ],
 )

@@ -154,7 +154,7 @@ def test_only_the_matrix_asked_for_is_read(tmp_path: Path) -> None:
         del file["layers/huge/indices"], file["uns"]
         file["uns"] = "cannot be read"
     assert_same_profiles(read_profiles(path), read_profiles(five_profiles()))
-    with pytest.raises(InputError, match="should be a whole AnnData file, but reading it failed"):
+    with pytest.raises(InputError, match="should be a complete AnnData file, but reading it failed"):
         read_profiles(path, layer="huge")
 
 
@@ -214,15 +214,15 @@ def test_truncated_files(tmp_path: Path, kept: float) -> None:
     path = write_h5ad(five_profiles(), tmp_path / "a.h5ad")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    assert_refused("a.h5ad should be a whole AnnData file, but reading it failed: ", path)
-    assert_refused("interrupted copy or download look like this; fetch or write it again.", path)
+    assert_refused("a.h5ad should be a complete AnnData file, but reading it failed: ", path)
+    assert_refused("interrupted copy or download is a common cause; copy, download or write it again.", path)
 
 
 def test_damaged_matrices(tmp_path: Path) -> None:
     path = write_h5ad(five_profiles(sparse.csr_matrix(FIVE)), tmp_path / "a.h5ad")
     with h5py.File(path, "r+") as file:
         file["X/indices"][0] = 1000
-    assert_refused("should be a whole AnnData file, but reading it failed: ", path)
+    assert_refused("should be a complete AnnData file, but reading it failed: ", path)
     path = write_h5ad(five_profiles(), tmp_path / "b.h5ad")
     with h5py.File(path, "r+") as file:
         del file["X"]
@@ -244,7 +244,7 @@ def test_no_other_matrix_is_read_in_place_of_the_one_asked_for(tmp_path: Path, i
     assert_refused(
         "has no raw. Leave raw out; its layers: counts, spliced.", stored(five_profiles(layers=layers)), use_raw=True
     )
-    message = "has no X. Say which other matrix to read (layers: counts, spliced; raw: no)."
+    message = "has no X. Choose another matrix (layers: counts, spliced; raw: no)."
     assert_refused(message, stored(five_profiles(None, layers=layers)))
     assert_refused(
         "both layer 'counts' and raw were asked for. Drop one.", stored(five_profiles()), layer="counts", use_raw=True
@@ -288,9 +288,9 @@ def test_streaming_is_chosen_by_the_memory_that_is_free(tmp_path: Path, monkeypa
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     five_profiles(sparse.csc_matrix(FIVE)).write_h5ad(tmp_path / "x.h5ad")
-    assert_refused("stored gene by gene (CSC), from which single profiles", tmp_path / "x.h5ad", stream="yes")
-    assert_refused("X is in memory, and only a file can be streamed", five_profiles(), stream="yes")
-    assert_refused("only a file can be streamed; found ndarray", FIVE, stream="yes")
+    assert_refused("stored gene by gene (CSC), which does not allow reading", tmp_path / "x.h5ad", stream="yes")
+    assert_refused("X is in memory, and only files can be streamed", five_profiles(), stream="yes")
+    assert_refused("only files can be streamed; found ndarray", FIVE, stream="yes")
     assert_refused("unknown stream 'maybe'", FIVE, stream="maybe")
 
 
@@ -354,8 +354,8 @@ def test_unsupported_types() -> None:
     assert_refused("values must be real numbers; found type complex128. Convert", np.ones((2, 2), complex))
     assert_refused("values must be real numbers; found type object. Convert", np.ones((2, 2), object))
     assert_refused("values must be real numbers; found type <U1. Convert", np.array([["a"]]))
-    assert_refused("or a DataFrame; found list. Put it into one of these.", [[1, 2]])
-    assert_refused("found MaskedArray. Put it", np.ma.masked_array(FIVE, FIVE > 2))
+    assert_refused("or a DataFrame; found list. Convert it to one of these.", [[1, 2]])
+    assert_refused("found MaskedArray. Convert it", np.ma.masked_array(FIVE, FIVE > 2))
     assert_refused("an array of profiles x genes must have two dimensions; its shape is (4,).", FIVE[0])
     assert_refused(
         "must be a gene with numbers; column 'kind' holds object.",

@@ -152,7 +152,7 @@ def test_fractions_out_of_range(validation: float, test: float) -> None:
         (
             table(10),
             {"validation": 0.49, "test": 0.49},
-            "validation 0.49 and test 0.49 of 10 profiles leave none for training. Ask for smaller fractions.",
+            "validation 0.49 and test 0.49 of 10 profiles leave none for training. Give smaller fractions.",
         ),
         (
             table(4, donor=["a", "b", "a", "b"]),

@@ -111,7 +111,7 @@ def test_without_counts_there_is_no_ceiling_and_the_reason_is_given() -> None:
     found = inspect_profiles(read_profiles(values))
     assert found.ceiling_half is None
     assert found.ceiling_full is None
-    assert "no whole number of molecules" in found.reasons["ceiling_half"]
+    assert "not a whole number of molecules" in found.reasons["ceiling_half"]
     assert "no noise ceiling" in found.verdict
     assert "The plain cosine hardly distinguishes these profiles: read the one after gene-centring." in found.verdict
 
@@ -144,4 +144,4 @@ def test_imputed_values_are_not_taken_for_counts() -> None:
     logged = np.log1p(np.random.default_rng(0).gamma(1.0, 2.0, (20, 30)))
     found, reason = recover_counts(read_profiles(logged))
     assert found is None
-    assert "no whole number" in reason
+    assert "not a whole number" in reason

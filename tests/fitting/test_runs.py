@@ -212,7 +212,7 @@ def titles(folder: Path) -> list[str]:
     return re.findall("<h3>(.*?)</h3>", (folder / "report.html").read_text())
 
 
-COLOURED = ["Difference to mse by kind", "UMAP of the latents by kind"]
+COLOURED = ["Difference from mse by kind", "UMAP of the latents by kind"]
 
 
 @pytest.mark.slow
