@@ -315,7 +315,7 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
 def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     runs, _, html = compared
     table = Page(html).table("The 20 test profiles of lowest held-out cosine (mean over configurations and seeds)")
-    every = pd.concat([run.profiles.assign(arm=run.arm) for run in runs]).query("split == 'test'")
+    every = pd.concat([run.profiles.assign(arm=run.configuration) for run in runs]).query("split == 'test'")
     by_arm = every.pivot_table(HELD_OUT, "profile", "arm")
     expected = by_arm[list(LOSS_SHIFT)].mean(axis=1).sort_values().index[:20]
     assert list(table.index) == list(expected)

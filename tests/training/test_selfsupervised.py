@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
+from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import knn_is_right, labelled
 from geneae.evaluation.latents import encode
 from geneae.fitting.fit import Fitted, fit
@@ -293,7 +294,9 @@ def test_each_method_learns_what_tells_kinds_apart(profiles: Profiles, name: str
         assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]
     assert history["latent_spread"].iloc[-1] > 0.1  # it has not collapsed
     assert fitted.model.config["best_epoch"] == 20  # the last one
-    known = labelled(preprocess.match(profiles)[0], preprocess, profiles.obs, fitted.split, "kind", 0)
+    expression, _ = preprocess.match(profiles)
+    data = JudgingData(settings, profiles.obs, fitted.split, expression, preprocess, has_decoder=False)
+    known = labelled(data, "kind")
     right = knn_is_right(known, encode(fitted.model.network, known.matrix), "test", 20)
     assert right.mean() > 0.5  # of four kinds
 
