@@ -1,1 +1,1 @@
-"""One number per profile."""
+"""Losses and metrics: one number per profile."""

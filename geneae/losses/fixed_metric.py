@@ -1,17 +1,19 @@
-"""A cosine that was learned before, inside a reconstruction loss: inner products under a metric that stays as it is.
+"""Reconstruction losses under a learned metric: inner products under a cosine that was learned before and stays fixed.
 
 Under A = M'M + epsilon I, <x, y>_A = (M x) . (M y) + epsilon <x, y>. With predicted = W h + b, M predicted is
-(M W) h + M b, so that all of it again is a few numbers per profile, exact, without an array of profiles x genes:
+(M W) h + M b. This again takes a few numbers per profile, is exact, and needs no array of profiles x genes:
 
     <x, predicted>_A = (M x) . ((M W) h + M b) + epsilon <x, predicted>
 
-Centring by gene takes M center off M x and M predicted, centring by profile the mean over genes times M 1.
+Centring by gene subtracts M center from M x and M predicted; centring by profile subtracts from each its mean over
+genes times M 1.
 
-**Why M does not learn with the autoencoder.** A loss of cosines is the lower, the less M tells profiles apart. Profiles
-share a large part, their mean: let M have a single row along it, and M x points the same way for every x, so that every
-reconstruction that shares this part, the mean profile itself for one, has cosine 1. An M that learned from the
-reconstruction loss could go there whatever the network does, and nothing in the loss would hold it back; of a squared
-error M = 0 is the same end. So M comes from labels, which say what it has to tell apart, and is a constant here.
+**Why M is not trained with the autoencoder.** A cosine loss falls as M becomes worse at telling profiles apart. All
+profiles share a large component, their mean. If M has a single row along it, M x points the same way for every x, and
+every reconstruction that shares this component, such as the mean profile itself, has cosine 1. An M trained on the
+reconstruction loss could end there whatever the network does, and nothing in the loss would prevent it; for a squared
+error, M = 0 is the same end. Therefore M is learned from labels, which say what it has to tell apart, and is constant
+here.
 """
 
 from dataclasses import replace
@@ -26,9 +28,9 @@ from geneae.losses.sparse_rows import SparseRows, row_sums, sparse_product, spar
 
 
 class FixedMetric(nn.Module):
-    """M and epsilon of A = M'M + epsilon I: a module without parameters, which goes where its objective goes.
+    """M and epsilon of A = M'M + epsilon I, as a module without parameters that moves to the device of its objective.
 
-    It is in no saved state: what was trained under a metric is used without it.
+    It is not part of any saved state: a model trained under a metric is used without it.
 
     Parameters
     ----------
@@ -49,11 +51,11 @@ class FixedMetric(nn.Module):
 
     @property
     def n_components(self) -> int:
-        """Rows of M."""
+        """Number of rows of M."""
         return int(self.columns.shape[1])
 
     def project(self, rows: SparseRows) -> Tensor:
-        """(n_profiles, n_components) M x, as the rows know it, or by one sparse product."""
+        """(n_profiles, n_components) M x: the values stored with the rows, otherwise one sparse product."""
         if rows.sums is not None and rows.sums.mapped is not None:
             return rows.sums.mapped
         return sparse_product(rows.to(self.columns.device), self.columns)
@@ -66,9 +68,9 @@ class FixedMetric(nn.Module):
         Parameters
         ----------
         target
-            The target profiles, with `mapped`.
+            Products of the target profiles, with `mapped`.
         output, hidden, center
-            As in `geneae.losses.inner_products.inner_products`.
+            See `geneae.losses.inner_products.inner_products`.
         """
         assert target.mapped is not None
         weight, offset, mean = self._map_output(output)
@@ -77,12 +79,13 @@ class FixedMetric(nn.Module):
         return x, self._centred(hidden @ weight + offset, mean, total, center)
 
     def under(self, plain: InnerProducts, x: Tensor, y: Tensor) -> InnerProducts:
-        """Inner products under A, from the plain ones.
+        """Inner products under A, computed from the plain ones.
 
         Parameters
         ----------
         plain
-            With the centring of `x` and `y`; of all pairs of a batch, too, where the loss compares profiles.
+            Inner products with the centring of `x` and `y`; including those of all pairs of the mini-batch where the
+            loss compares profiles.
         x, y
             (n_profiles, n_components) M target and M predicted.
         """
@@ -99,14 +102,14 @@ class FixedMetric(nn.Module):
         )
 
     def map_rows(self, matrix: sparse.csr_matrix, mean: np.ndarray | None, center: str) -> np.ndarray:
-        """(n_profiles, n_components) M x of centred profiles, where `mean` is the gene mean."""
+        """(n_profiles, n_components) M x of centred profiles; only centring by gene needs the gene mean `mean`."""
         rows, nothing = sparse_rows(matrix), torch.zeros_like(self.columns[:, 0])
         of_mean = self.of_ones * 0 if mean is None else torch.from_numpy(mean).to(self.columns) @ self.columns
         mapped = self._centred(self.project(rows), of_mean, row_sums(rows, nothing).total, center)
         return np.asarray(mapped.cpu().numpy())
 
     def _map_output(self, output: LinearOutput) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, n_components) of M W, (n_components,) M b and M center; kept while a last layer is not learned."""
+        """(n, n_components) transpose of M W, (n_components,) M b and M center; cached if the layer is not learned."""
         if self._last is None or self._last[0] is not output:
             mapped = output.weight.T @ self.columns, output.offset @ self.columns, output.center @ self.columns
             if output.weight.requires_grad:

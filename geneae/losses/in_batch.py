@@ -1,8 +1,9 @@
-"""Losses that compare each profile with the others of its batch: one number per profile, from a matrix of cosines.
+"""Losses that compare each profile with the others of its mini-batch: one number per profile, from cosines.
 
-Notation: s_ij cosine of prediction i and target j, t_ij cosine of the targets i and j. The other profiles of a batch
-are the negatives; there is no list of pairs with a label y: y is +1 for a prediction and its own target, -1 for a
-prediction and the target of another profile. To add a loss, write its function and its line in `IN_BATCH_LOSSES`.
+Notation: s_ij is the cosine of prediction i and target j, t_ij the cosine of targets i and j. The other profiles of a
+mini-batch are the negatives. No labelled pairs are needed: the label y of a pair is +1 for a prediction and its own
+target, -1 for a prediction and the target of another profile. To add a loss, write its function and its line in
+`IN_BATCH_LOSSES`.
 """
 
 import math
@@ -16,28 +17,28 @@ from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import Loss, LossSettings, has_direction, norm_floor
 from geneae.settings.errors import InputError
 
-FAR = -1e4  # a score that never counts: finite, so that its gradient is zero and not undefined
+FAR = -1e4  # score of a pair that must not count: finite, so that its gradient is zero and not undefined
 
 
-TRIPLET_MARGIN = 0.2  # of unit vectors (Schroff, Kalenichenko and Philbin 2015, arXiv 1503.03832)
+TRIPLET_MARGIN = 0.2  # proposed for unit vectors (Schroff, Kalenichenko and Philbin 2015, arXiv 1503.03832)
 
 
 @dataclass(frozen=True)
 class Cosines:
-    """What a loss with negatives sees of a batch."""
+    """Input of a loss with negatives: cosines, latents and labels of a mini-batch."""
 
     scores: Tensor
     """(n_profiles, n_profiles) s_ij"""
     targets: Tensor | None
-    """(n_profiles, n_profiles) t_ij, where they are known."""
+    """(n_profiles, n_profiles) t_ij; None where they are not known."""
     is_negative: Tensor
-    """(n_profiles, n_profiles) bool: whether j is another profile than i and has a direction."""
+    """(n_profiles, n_profiles) bool: whether j is a profile other than i and has a direction."""
     latent: Tensor
     """(n_profiles, n_latent)"""
     labels: Tensor | None
     """(n_profiles,), see `BatchContext`."""
     progress: float
-    """Share of the training that is over, 0 to 1."""
+    """Completed share of the training, 0 to 1."""
 
     @property
     def own(self) -> Tensor:
@@ -45,14 +46,14 @@ class Cosines:
         return self.scores.diagonal()
 
     def known_targets(self) -> Tensor:
-        """t_ij, which a margin by pair is made of."""
+        """t_ij, from which the margin of each pair is computed."""
         if self.targets is None:
-            raise ValueError("a margin by pair needs the inner products of the targets (BatchContext.targets)")
+            raise ValueError("a margin for each pair needs the inner products of the targets (BatchContext.targets)")
         return self.targets
 
 
 def cosines(products: InnerProducts, settings: LossSettings) -> Cosines:
-    """All cosines of a batch, with the smooth norms of `losses.cosine_similarity`."""
+    """All cosines of a mini-batch, with the smooth norms of `geneae.losses.reconstruction.cosine_similarity`."""
     if products.batch is None:
         raise ValueError("a loss with negatives needs the inner products of all pairs (InnerProducts.batch)")
     batch, square = products.batch, norm_floor(settings) ** 2
@@ -67,20 +68,21 @@ def cosines(products: InnerProducts, settings: LossSettings) -> Cosines:
 def hinge(
     own: Tensor, scores: Tensor, margin: Tensor | float, is_negative: Tensor, negatives: str, temperature: float = 0.1
 ) -> Tensor:
-    """(n,) max(0, margin + s_ij - s_ii): its mean over the negatives j, its maximum, or a soft maximum.
+    """(n,) mean, maximum or soft maximum of max(0, margin + s_ij - s_ii) over the negatives j.
 
     Parameters
     ----------
     own, scores
         (n,) and (n, n_negatives); any real numbers.
     margin
-        By which the own score is to be above the others.
+        Amount by which the own score must exceed the others: one number, or (n, n_negatives).
     is_negative
-        (n, n_negatives) which scores count.
+        (n, n_negatives) bool: whether a score counts.
     negatives
-        `mean`; `hardest`; or `annealed`: T log mean exp(. / T), the mean for a large T and the maximum for a small one.
+        `mean`; `hardest`, the maximum; or `annealed`, T log mean exp(. / T), which is close to the mean for a large T
+        and to the maximum for a small one.
     temperature
-        T.
+        T of `annealed`.
     """
     excess = margin + scores - own[:, None]
     if negatives == "mean":
@@ -93,25 +95,26 @@ def hinge(
 
 
 def contrast(own: Tensor, scores: Tensor, is_negative: Tensor, temperature: float) -> Tensor:
-    """(n,) -log of the share of the own score in a softmax over it and the negatives; at least 0."""
+    """(n,) minus the log of the own score's share in a softmax over it and the negatives; at least 0."""
     logits = torch.cat([own[:, None], scores.masked_fill(~is_negative, FAR)], 1) / temperature
     return torch.logsumexp(logits, 1) - logits[:, 0]
 
 
 def cosine_embedding(batch: Cosines, settings: LossSettings) -> Tensor:
-    """1 - s_ii + mean over j of max(0, s_ij - margin): torch's CosineEmbeddingLoss, y = 1 for the own target, else -1.
+    """1 - s_ii + mean over j of max(0, s_ij - margin): torch's CosineEmbeddingLoss, with y = 1 for the own target only.
 
     By default the margin of a pair is t_ij, so that the loss is zero at a perfect reconstruction; with a fixed margin
-    it is not, as profiles resemble each other.
+    it is not, because profiles resemble each other.
     """
     margin = batch.known_targets() if settings.margin is None else settings.margin
     return 1 - batch.own + _mean(torch.relu(batch.scores - margin), batch.is_negative)
 
 
 def ranking(batch: Cosines, settings: LossSettings) -> Tensor:
-    """Max-margin: the own target is to score above others by a margin, by default 1 - t_ij; see `hinge`.
+    """Max-margin: the own target must score above the others by a margin, by default 1 - t_ij; see `hinge`.
 
-    With the hardest of many negatives and a fixed margin it can slide to "every score equal", where it is the margin.
+    With the hardest of many negatives and a fixed margin, training can collapse: all scores become equal, and the loss
+    equals the margin.
     """
     margin = 1 - batch.known_targets() if settings.margin is None else settings.margin
     temperature = _annealed(settings, batch.progress)
@@ -121,23 +124,24 @@ def ranking(batch: Cosines, settings: LossSettings) -> Tensor:
 def softmax(batch: Cosines, settings: LossSettings) -> Tensor:
     """-log softmax_j (s_ij / temperature) of the own target (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748).
 
-    Not zero at a perfect reconstruction: profiles of one kind are each other's negatives.
+    Not zero at a perfect reconstruction, because profiles of the same kind are each other's negatives.
     """
     return contrast(batch.own, batch.scores, batch.is_negative, settings.temperature)
 
 
 def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
-    """Mean over semi-hard triplets of max(0, d(anchor, same) - d(anchor, other) + margin) on latents, by label.
+    """Mean over an anchor's semi-hard triplets of max(0, d(anchor, same) - d(anchor, other) + margin) between latents.
 
-    d is Euclidean. Semi-hard: the other one is farther than the same, but not by the margin (Schroff et al. 2015).
-    Mined by pytorch-metric-learning. 0 for profiles without a triplet or a label.
+    d is Euclidean; "same" and "other" refer to the label. Semi-hard: the other is farther away than the same, but by
+    less than the margin (Schroff et al. 2015). Triplets are mined by pytorch-metric-learning. 0 for profiles without a
+    triplet or a label.
     """
     try:
         from pytorch_metric_learning.distances import LpDistance
         from pytorch_metric_learning.miners import TripletMarginMiner
     except ImportError:
         raise InputError(
-            "the loss triplet mines with pytorch-metric-learning, which is not installed. "
+            "the loss triplet needs pytorch-metric-learning, which is not installed. "
             "Install it with: pip install 'geneae[triplet]'"
         ) from None
     labels = batch.labels
@@ -147,7 +151,7 @@ def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
     known = torch.nonzero(labels >= 0)[:, 0]
     miner = TripletMarginMiner(margin, "semihard", distance=LpDistance(normalize_embeddings=False))
     anchor, same, other = (known[index] for index in miner(batch.latent[known].detach(), labels[known]))
-    # the gradient of plain indexing adds on several threads in any order, that of index_select in one
+    # several threads sum the gradient of plain indexing in any order, that of index_select in a fixed one
     first, *others = (batch.latent.index_select(0, index) for index in (anchor, same, other))
     near, far = ((first - second).norm(dim=1) for second in others)
     total = batch.latent.new_zeros(len(labels)).index_add(0, anchor, torch.relu(near - far + margin))
@@ -159,7 +163,7 @@ def _mean(values: Tensor, is_negative: Tensor) -> Tensor:
 
 
 def _annealed(settings: LossSettings, progress: float) -> float:
-    """From 1, where a soft maximum of cosines is nearly their mean, to the temperature of the settings."""
+    """Temperature between 1, where a soft maximum of cosines is nearly their mean, and that of the settings."""
     return float(settings.temperature**progress)
 
 
@@ -186,16 +190,18 @@ IN_BATCH_LOSSES = {
 
 
 def at_perfection(loss: Loss, products: InnerProducts, settings: LossSettings) -> float:
-    """Mean of a loss of cosines where every prediction is its target; above 0 for a loss that asks for more than that.
+    """Mean of a cosine loss at a perfect reconstruction; above 0 for a loss that asks for more than that.
+
+    NaN where no profile has a direction.
 
     Parameters
     ----------
     loss
-        To be judged.
+        Loss to evaluate.
     products
-        Of a batch with the inner products of its targets; the predictions in it do not matter.
+        Inner products of a mini-batch, including those among its targets; its predictions do not matter.
     settings
-        Of the loss.
+        Settings of the loss.
     """
     assert products.batch is not None
     assert products.batch.targets is not None
@@ -206,7 +212,7 @@ def at_perfection(loss: Loss, products: InnerProducts, settings: LossSettings) -
 
 
 def indifference(products: InnerProducts, settings: LossSettings) -> tuple[float, float, float]:
-    """Mean of the loss `ranking`, what it is where all scores are equal, and the deviation of the scores."""
+    """Mean of the loss `ranking`, its value if all scores were equal, and the standard deviation of the scores."""
     batch = cosines(products, settings)
     equal = replace(batch, scores=torch.zeros_like(batch.scores))
     counts = batch.is_negative | torch.eye(len(batch.own), dtype=torch.bool, device=batch.own.device)

@@ -1,11 +1,11 @@
-"""The three inner products that every loss and metric is made of, exact and sparse.
+"""The three inner products that every loss and metric is computed from, exact and sparse.
 
-With a linear last layer, predicted = W h + b, no dense profiles x genes array is needed:
+With a linear last layer, predicted = W h + b, no dense array of profiles x genes is needed:
 
     <x, predicted>   = (x W) . h + <x, b>
     |predicted|^2    = h' (W'W) h + 2 h' (W'b) + |b|^2
 
-and centring, by gene or by profile, adds terms of rank one.
+Centring, by gene or by profile, adds terms of rank one.
 """
 
 from dataclasses import dataclass, replace
@@ -31,23 +31,23 @@ from geneae.settings.settings import CENTERS
 
 @dataclass(frozen=True)
 class BatchContext:
-    """What a loss that compares the profiles of a batch sees of all of them together."""
+    """Additional input of a loss that compares the profiles of a mini-batch: values of all of them together."""
 
     cross: Tensor
     """(n_profiles, n_profiles) <predicted_i, target_j>"""
     targets: Tensor | None
-    """(n_profiles, n_profiles) <target_i, target_j>; None where it is not known."""
+    """(n_profiles, n_profiles) <target_i, target_j>; None where they are not known."""
     latent: Tensor
     """(n_profiles, n_latent)"""
     labels: Tensor | None = None
-    """(n_profiles,) int64, the same for the same label; below 0 for none."""
+    """(n_profiles,) int64 code of the label of each profile; below 0 for none."""
     progress: float = 1.0
-    """Share of the training that is over, 0 to 1."""
+    """Completed share of the training, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class InnerProducts:
-    """What a loss or metric sees of profiles and their reconstructions; all tensors are (n_profiles,)."""
+    """Inner products of profiles and their reconstructions: input of losses and metrics; tensors are (n_profiles,)."""
 
     cross: Tensor
     """<target, predicted>"""
@@ -56,16 +56,16 @@ class InnerProducts:
     predicted: Tensor
     """|predicted|^2, at least 0"""
     n_genes: int
-    """Length of the vectors."""
+    """Number of genes."""
     batch: BatchContext | None = None
-    """The same of all pairs, where a loss asks for them."""
+    """Inner products of all pairs, where a loss needs them."""
 
 
 @dataclass(frozen=True)
 class LinearOutput:
-    """What is needed of predicted = weight h + offset, independently of the batch.
+    """The last layer, predicted = weight h + offset, and its products that do not depend on the mini-batch.
 
-    What only a centring needs is made when it is first asked for.
+    Products that only a centring needs are computed on first use.
     """
 
     weight: Tensor
@@ -83,7 +83,7 @@ class LinearOutput:
 
     @property
     def n_genes(self) -> int:
-        """Rows of weight."""
+        """Number of genes, the rows of `weight`."""
         return int(self.weight.shape[0])
 
     @cached_property
@@ -113,7 +113,7 @@ class LinearOutput:
 
 
 def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: bool = False) -> LinearOutput:
-    """Prepare a last layer for `inner_products`; once per step where it is learned, else once.
+    """Prepare a last layer for `inner_products`: once per step if it is learned, otherwise once.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def linear_output(weight: Tensor, offset: Tensor, center: Tensor, orthonormal: b
 
 @dataclass(frozen=True)
 class TargetProducts(ByProfile):
-    """What is needed of target profiles: their products with the last layer, and their own sums."""
+    """Products of target profiles with the last layer, and sums of the profiles themselves."""
 
     weight: Tensor
     """(n_profiles, n) x weight"""
@@ -147,7 +147,7 @@ class TargetProducts(ByProfile):
 def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> TargetProducts:
     """Products of target profiles with a last layer; differentiable in `weight` and `offset`.
 
-    Where `offset` and `center` are the same tensor, as in a fixed basis, all products are taken in one pass.
+    If `offset` and `center` are the same tensor, as in a fixed basis, and the rows carry no sums, one pass gives all.
     """
     if rows.sums is None and center is offset:
         squared = row_squares(rows, center)
@@ -161,9 +161,9 @@ def project(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) ->
 
 
 class _LastLayer(torch.autograd.Function):
-    """x weight, <x, offset>, weight' weight, weight' offset and |offset|^2, with their gradients in one go.
+    """x weight, <x, offset>, weight' weight, weight' offset and |offset|^2, with a common gradient.
 
-    Autograd would make five arrays of the size of `weight` and add them up; here one takes all parts in place.
+    Autograd would make five arrays of the size of `weight` and add them up; here all parts are added to one, in place.
     """
 
     @staticmethod
@@ -186,7 +186,7 @@ class _LastLayer(torch.autograd.Function):
 
 
 def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor) -> tuple[TargetProducts, LinearOutput]:
-    """`project` and `linear_output` of a learned last layer, with a gradient that costs one array of its size."""
+    """`project` and `linear_output` of a learned last layer, with a gradient that takes one array of its size."""
     parts = _LastLayer.apply(weight, offset, rows)  # type: ignore[no-untyped-call]
     product, by_offset, gram, weight_offset, squared = parts
     sums = rows.sums or row_sums(rows, center)
@@ -195,7 +195,7 @@ def last_layer(rows: SparseRows, weight: Tensor, offset: Tensor, center: Tensor)
 
 
 def inner_products(target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str = "none") -> InnerProducts:
-    """The three inner products of each target profile and its reconstruction weight h + offset.
+    """The three inner products of each target profile and its reconstruction, weight h + offset.
 
     Parameters
     ----------
@@ -206,8 +206,8 @@ def inner_products(target: TargetProducts, output: LinearOutput, hidden: Tensor,
     hidden
         h, (n_profiles, n).
     center
-        `none`; `gene`: the gene mean `center` is subtracted from both; `profile`: from each its own mean over genes,
-        which makes the cosine Pearson's correlation.
+        `none`; `gene`: the gene mean `center` is subtracted from both; `profile`: its own mean over genes is subtracted
+        from each, which makes the cosine Pearson's correlation.
     """
     cross = (target.weight * hidden).sum(1) + target.offset
     squared = target.squared
@@ -231,16 +231,16 @@ def inner_products(target: TargetProducts, output: LinearOutput, hidden: Tensor,
 def pair_products(
     target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str, gram: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The inner products of every reconstruction of a batch with every target, and of every two targets.
+    """Inner products of every reconstruction of a mini-batch with every target, and of every two targets.
 
-    Exact, and no larger than profiles x profiles: (x_j weight) . h_i + <x_j, offset>.
+    Exact, and no array is larger than profiles x profiles: (x_j weight) . h_i + <x_j, offset>.
 
     Parameters
     ----------
     target, output, hidden, center
-        As in `inner_products`.
+        See `inner_products`.
     gram
-        (n_profiles, n_profiles) <x_i, x_j> without centring, where it is known.
+        (n_profiles, n_profiles) <x_i, x_j> without centring; None where they are not known.
     """
     cross = hidden @ target.weight.T + target.offset
     if center == "gene":
@@ -257,7 +257,7 @@ def pair_products(
 
 
 def gram_of(matrix: sparse.csr_matrix) -> Tensor:
-    """(n_profiles, n_profiles) <x_i, x_j> of sparse profiles; what is stored is multiplied and nothing else."""
+    """(n_profiles, n_profiles) <x_i, x_j> of sparse profiles; only stored values are multiplied."""
     product = (matrix @ matrix.T).tocoo()
     gram = torch.zeros(product.shape, dtype=to_tensor(product.data).dtype)
     gram[to_tensor(product.row).long(), to_tensor(product.col).long()] = to_tensor(product.data)
@@ -277,11 +277,11 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def scale_gradient(products: InnerProducts, power: float) -> InnerProducts:
-    """The same products, whose gradient in each prediction is multiplied by the norm of that prediction to a power.
+    """The same products, with the gradient in each prediction multiplied by the norm of that prediction to a power.
 
-    A prediction is seen through its inner products alone, so that the factor can be put on their gradients. As the
-    gradient of a cosine is the sine of the angle over the norm, 1 removes the norm from it; the angle of a step of
-    gradient descent still is divided by the norm, and 2 removes it from there, too (Draganov et al. 2025, arXiv
+    A loss depends on a prediction only through its inner products, so the factor can be applied to their gradients. The
+    gradient of a cosine is the sine of the angle over the norm: power 1 removes the norm from it. The angle of a step
+    of gradient descent is still divided by the norm: power 2 removes it there, too (Draganov et al. 2025, arXiv
     2502.09252, use 1).
     """
     if not power:

@@ -1,4 +1,4 @@
-"""Per-profile metrics, from the inner products that the losses are made of."""
+"""Metrics: one number per profile, computed from the same inner products as the losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from geneae.losses.reconstruction import LossSettings, cosine_similarity, mse, r
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how to read it. Products come in float64."""
+    """A metric and how to read it; its inner products are in float64."""
 
     function: Callable[[InnerProducts], Tensor]
     """One number per profile; NaN where the profile has no direction."""
     title: str
-    """In words."""
+    """Name in words."""
     better: str
-    """`higher`, `lower`, or empty where neither is."""
+    """`higher`, `lower`, or empty where neither is better."""
     unit: str = ""
-    """For the axis of a figure."""
+    """Unit on the axis of a figure."""
     center: str = "none"
-    """Centring of the inner products that it is taken from."""
+    """Centring of the inner products that the metric is computed from."""
     sees_length: bool = False
     """Whether it depends on the length of the reconstruction."""
     is_main: bool = False
-    """Whether it stands in the first table of a report."""
+    """Whether the first table of a report shows it."""
 
 
 def cosine(products: InnerProducts) -> Tensor:
@@ -37,12 +37,12 @@ def cosine(products: InnerProducts) -> Tensor:
 
 
 def norm_ratio(products: InnerProducts) -> Tensor:
-    """|y| / |x|; the squared error is least where it equals the cosine."""
+    """|y| / |x|; for a given direction, the squared error is smallest where this ratio equals the cosine."""
     return torch.sqrt(products.predicted / products.target)
 
 
 def direction_error(products: InnerProducts) -> Tensor:
-    """2 |x| |y| (1 - c) / n_genes; with `magnitude_error` it adds up to the mse exactly."""
+    """2 |x| |y| (1 - c) / n_genes; together with `magnitude_error` it adds up exactly to the MSE."""
     return 2 * (torch.sqrt(products.target * products.predicted) - products.cross).clamp(min=0) / products.n_genes
 
 
@@ -52,18 +52,18 @@ def magnitude_error(products: InnerProducts) -> Tensor:
 
 
 def best_scale(products: InnerProducts) -> float:
-    """The one factor of all predictions of least squared error: sum <x, y> / sum |y|^2; 1 where all are 0."""
+    """Common factor of all predictions with the least squared error: sum <x, y> / sum |y|^2; 1 if all are zero."""
     total = float(products.predicted.sum())
     return float(products.cross.sum()) / total if total > 0 else 1.0
 
 
 def rescaled_mse(products: InnerProducts, scale: float) -> Tensor:
-    """The mse of `scale` times the prediction; the scale comes from the validation profiles, never from those shown."""
+    """MSE of `scale` times the prediction; the scale comes from validation profiles, never from the evaluated ones."""
     scaled = replace(products, cross=products.cross * scale, predicted=products.predicted * scale**2)
     return mse(scaled, EXACT)
 
 
-EXACT = LossSettings(median_norm=0.0)  # a loss keeps its gradient finite; a metric needs no such floor
+EXACT = LossSettings(median_norm=0.0)  # a loss needs a norm floor to keep its gradient finite; a metric does not
 
 BY_GENE = "mean over genes"
 
@@ -79,9 +79,9 @@ METRICS = {
 
 
 def measure(metric: Metric, products: InnerProducts) -> Tensor:
-    """The metric for every profile, in [-1, 1] for a cosine.
+    """(n_profiles,) the metric, in [-1, 1] for a cosine.
 
-    NaN for a profile without any value, which has no direction and whose error is no success; a prediction without
-    direction has cosine 0.
+    NaN for a profile that is zero after centring: it has no direction, and its small error is no success. A prediction
+    of zeros has cosine 0.
     """
     return torch.where(products.target > 0, metric.function(products), torch.nan)

@@ -1,4 +1,4 @@
-"""Losses by name, alias or weighted sum."""
+"""Lookup of losses by name, alias or weighted sum of names."""
 
 from functools import partial
 
@@ -13,9 +13,10 @@ from geneae.settings.settings import loss_terms
 
 
 def find_loss(name: str) -> Loss:
-    """The loss of that name or alias, or a weighted sum such as `cosine+0.1*softmax`.
+    """The loss with that name or alias, or a weighted sum such as `cosine+0.1*softmax`.
 
-    An unknown name is answered with the nearest; losses with different centrings of their own are no sum.
+    A sum takes over the centring that one of its losses is defined with. The error for an unknown name suggests the
+    nearest one.
     """
     known = LOSSES | IN_BATCH_LOSSES
     terms = [(weight, ALIASES.get(term, term)) for weight, term in loss_terms(name)]

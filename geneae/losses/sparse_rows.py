@@ -1,4 +1,4 @@
-"""Sparse batches of profiles, and their exact products with gene-sized matrices."""
+"""Sparse mini-batches of profiles, and their exact products with gene-sized matrices."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -10,28 +10,28 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-COLUMN_BYTES = 256  # of a large matrix at a time: 20,000 genes x 64 float32 stay in the cache
-SMALL_BYTES = 2**21  # of a matrix that stays in the cache whole
-PANEL = 4096  # genes of a batch at a time, so that their rows of a matrix stay in the cache
-FREQUENT = 1 / 3  # of the profiles; a gene seen in more of them is quicker as a dense column, and hardly larger
+COLUMN_BYTES = 256  # bytes per row of a large matrix at a time: 20,000 genes x 64 float32 stay in the cache
+SMALL_BYTES = 2**21  # size up to which a matrix stays in the cache undivided
+PANEL = 4096  # genes of a mini-batch at a time, so that their rows of a matrix stay in the cache
+FREQUENT = 1 / 3  # share of the profiles; a gene present in more of them is faster as a dense column, hardly larger
 
 
 class ByProfile:
-    """Tensors with a row for each profile, for data classes of them; only the last may be missing."""
+    """Base of data classes of tensors with one row per profile; only the last tensor may be missing."""
 
     def tensors(self) -> list[Tensor]:
-        """Those that are there, in their order."""
+        """Tensors that are present, in the order of the fields."""
         found: list[Tensor | None] = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
         return [tensor for tensor in found if tensor is not None]
 
     def take(self, rows: Tensor) -> Self:
-        """Of some of the profiles."""
+        """The same for some of the profiles."""
         make: Any = type(self)
         taken: Self = make(*(tensor[rows] for tensor in self.tensors()))
         return taken
 
     def to(self, device: torch.device | str) -> Self:
-        """The same elsewhere."""
+        """The same on another device."""
         make: Any = type(self)
         moved: Self = make(*(tensor.to(device) for tensor in self.tensors()))
         return moved
@@ -39,7 +39,7 @@ class ByProfile:
 
 @dataclass(frozen=True)
 class RowSums(ByProfile):
-    """What does not change in training about target profiles; (n_profiles,) unless it says otherwise."""
+    """Sums of target profiles that stay the same during training; (n_profiles,) unless noted otherwise."""
 
     center: Tensor
     """<x, center>"""
@@ -53,39 +53,39 @@ class RowSums(ByProfile):
 
 @dataclass(frozen=True)
 class FrequentGenes:
-    """Genes that most profiles have, kept out of the sparse rows: their products are those of dense matrices."""
+    """Genes present in many profiles, kept out of the sparse rows and multiplied as a dense matrix."""
 
     genes: Tensor
-    """(n_frequent,) int64 columns."""
+    """(n_frequent,) int64 column of each gene."""
     values: Tensor
-    """(n_profiles, n_frequent)"""
+    """(n_profiles, n_frequent) values."""
 
     def take(self, rows: Tensor) -> "FrequentGenes":
-        """Of some of the profiles."""
+        """The same for some of the profiles."""
         return FrequentGenes(self.genes, self.values[rows])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FrequentGenes":
-        """The same elsewhere, in another precision."""
+        """The same on another device and in another precision."""
         return FrequentGenes(self.genes.to(device), self.values.to(device, dtype or self.values.dtype))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Values of neighbouring genes of a batch (CSR)."""
+    """Values of neighbouring genes of a mini-batch (CSR)."""
 
     indptr: Tensor
-    """(n_rows + 1,) int64 or int32: where each row starts."""
+    """(n_rows + 1,) int64 or int32 start of each row."""
     indices: Tensor
-    """(n_values,) columns, counted from the first of the panel, the same type."""
+    """(n_values,) column of each value, counted from the first of the panel; same type as `indptr`."""
     values: Tensor
     """(n_values,) float."""
     n_columns: int
-    """Of the panel."""
+    """Number of columns of the panel."""
     transpose: "Panel | None" = None
     """The same values gene by gene; needed for the gradient of a gene-sized matrix."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Panel":
-        """The same elsewhere, in another precision."""
+        """The same on another device and in another precision."""
         transpose = None if self.transpose is None else self.transpose.to(device, dtype)
         values = self.values.to(device, dtype or self.values.dtype)
         return Panel(self.indptr.to(device), self.indices.to(device), values, self.n_columns, transpose)
@@ -93,21 +93,21 @@ class Panel:
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A sparse batch of profiles."""
+    """A sparse mini-batch of profiles."""
 
     panels: tuple[Panel, ...]
-    """Side by side; all genes together."""
+    """Panels from the first to the last gene."""
     n_profiles: int
-    """Rows."""
+    """Number of rows."""
     n_genes: int
-    """Columns."""
+    """Number of columns."""
     frequent: FrequentGenes | None = None
-    """Genes that the panels leave out."""
+    """Genes whose values the panels leave out."""
     sums: RowSums | None = None
-    """Where they are known already."""
+    """Sums of the rows, where they are known already."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "SparseRows":
-        """The same rows elsewhere, in another precision."""
+        """The same rows on another device and in another precision."""
         return replace(
             self,
             panels=tuple(panel.to(device, dtype) for panel in self.panels),
@@ -124,7 +124,7 @@ def sparse_rows(matrix: sparse.csr_matrix, transpose: bool = False) -> SparseRow
     matrix
         CSR.
     transpose
-        Also lay the values out gene by gene, which the gradient of `sparse_product` needs.
+        Whether to lay out the values gene by gene as well, which the gradient of `sparse_product` needs.
     """
     return SparseRows((_panel(matrix, transpose),), *matrix.shape)
 
@@ -136,7 +136,7 @@ def _panel(matrix: sparse.csr_matrix | sparse.csc_matrix, transpose: bool = Fals
 
 
 class RowStore:
-    """Profiles that batches are taken of: frequent genes as a dense matrix, the others as panels."""
+    """Profiles from which mini-batches are taken: frequent genes as a dense matrix, the others as panels."""
 
     def __init__(self, matrix: sparse.csr_matrix) -> None:
         n_profiles, self._n_genes = matrix.shape
@@ -145,7 +145,7 @@ class RowStore:
         chosen = matrix[:, genes].tocoo()
         values = torch.zeros(
             chosen.shape, dtype=to_tensor(matrix.data).dtype
-        )  # a third of them at least will not be zero
+        )  # at least a third of the values are not zero
         values[to_tensor(chosen.row).long(), to_tensor(chosen.col).long()] = to_tensor(chosen.data)
         self._frequent = FrequentGenes(torch.from_numpy(genes), values)
         is_kept = ~is_frequent[matrix.indices]
@@ -156,15 +156,15 @@ class RowStore:
         self._pool = ThreadPoolExecutor(torch.get_num_threads())
 
     def take(self, rows: Tensor) -> SparseRows:
-        """Some of the profiles, with their transpose; SciPy lets other threads run."""
+        """Some of the profiles, with their transpose; panels in parallel, because SciPy lets other threads run."""
         panels = self._pool.map(lambda panel: _panel(panel[rows.numpy()], transpose=True), self._panels)
-        frequent = self._frequent.take(rows)  # meanwhile
+        frequent = self._frequent.take(rows)  # while the panels are being taken
         return SparseRows(tuple(panels), len(rows), self._n_genes, frequent)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Sharing its memory, unless that is read-only."""
-    if not array.flags.writeable:  # torch warns of memory that it could be asked to write to
+    """Tensor that shares the memory of the array, or a copy if that is read-only."""
+    if not array.flags.writeable:  # torch warns about read-only memory, because it does not prevent writing
         array = array.copy()
     return torch.from_numpy(array)
 
@@ -181,7 +181,7 @@ def plain_product(rows: SparseRows, weight: Tensor) -> Tensor:
 
 
 def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
-    """(n_genes, n) `x' @ by_row` from (n_profiles, n), without a gradient; the rows have to know their transpose."""
+    """(n_genes, n) `x' @ by_row` from (n_profiles, n), without a gradient; the rows must carry their transpose."""
     transposes = [panel.transpose for panel in rows.panels if panel.transpose is not None]
     if len(transposes) < len(rows.panels):
         raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
@@ -193,7 +193,7 @@ def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
 
 
 def _bags(panel: Panel, weight: Tensor) -> Tensor:
-    """Per row, the sum of value * weight[column]: several times faster than the sparse matrix product of torch."""
+    """Sum of value * weight[column] in each row: several times faster than torch's sparse matrix product."""
     if not len(panel.values):  # embedding_bag refuses an empty list
         return weight.new_zeros(len(panel.indptr) - 1, weight.shape[1])
     values = panel.values.to(weight.dtype)
@@ -217,7 +217,7 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: SparseRows) -> Tensor:
         ctx.rows = rows
-        return plain_product(rows, weight.detach())  # else embedding_bag prepares for a gradient of its own
+        return plain_product(rows, weight.detach())  # otherwise embedding_bag prepares its own gradient
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -236,7 +236,7 @@ def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
 
     Returns
     -------
-    (n_profiles, n) or (n_profiles,). Time and memory grow with the stored values, not with the genes.
+    (n_profiles, n) or (n_profiles,). Time and memory grow with the number of stored values, not of genes.
     """
     if weight.dim() == 1:
         return sparse_product(rows, weight[:, None])[:, 0]
@@ -245,14 +245,14 @@ def sparse_product(rows: SparseRows, weight: Tensor) -> Tensor:
 
 
 def row_sums(rows: SparseRows, center: Tensor) -> RowSums:
-    """Of profiles, without a gradient."""
+    """`RowSums` of profiles, without a gradient."""
     rows = rows.to(center.device, center.dtype)
     by_center, total = plain_product(rows, torch.column_stack([center, torch.ones_like(center)])).unbind(1)
     return RowSums(by_center, row_squares(rows, center), total)
 
 
 def row_squares(rows: SparseRows, like: Tensor) -> Tensor:
-    """(n_profiles,) |x|^2, where and as `like` is."""
+    """(n_profiles,) |x|^2, on the device and in the precision of `like`."""
     rows = rows.to(like.device, like.dtype)
     squares = replace(rows, panels=tuple(replace(panel, values=panel.values**2) for panel in rows.panels))
     if rows.frequent is not None:

@@ -1,1 +1,1 @@
-"""What is fitted."""
+"""Models: gene bases, encoders and decoders, baselines, and the noise ceiling."""

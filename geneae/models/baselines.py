@@ -1,4 +1,4 @@
-"""What a network has to beat: the mean profile, PCA and shrunken PCA, as linear predictions in one gene basis."""
+"""Baselines that a network has to beat: mean profile, PCA and shrunken PCA, as linear predictions in one gene basis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from geneae.models.pca import Basis
 
 LineStyle = Literal["-", "--", "-.", ":", ""]
 
-PCA_SIZES = (4, 8, 16, 32)  # reported beside the size of the latent: the best PCA is often smaller
+PCA_SIZES = (4, 8, 16, 32)  # reported next to the size of the latent: the best PCA is often smaller
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A basis at the gene mean of the profiles in question, ready for inner products."""
+    """A basis centred at the gene mean of the profiles to be predicted, ready for inner products."""
 
     components: Tensor
     """(n_genes, rank)"""
@@ -26,21 +26,21 @@ class Frame:
     """(n_genes,)"""
 
     def decoder(self) -> LinearDecoder:
-        """mean + components h"""
+        """Decoder that predicts mean + components h."""
         return LinearDecoder(self.components, self.mean, self.mean, is_orthonormal=True)
 
     def predict(self, inputs: TargetProducts, factors: Tensor) -> Tensor:
-        """(n_profiles, rank) scores times factors."""
+        """(n_profiles, rank) scores times factors: h of the decoder."""
         return (inputs.weight - self.mean @ self.components) * factors.to(self.mean.dtype)
 
 
 def frame(basis: Basis, mean: Tensor, dtype: torch.dtype = torch.float64) -> Frame:
-    """The basis around another mean, in float64 unless said otherwise."""
+    """The basis centred at another mean, in float64 unless another type is given."""
     return Frame(basis.components.to(dtype), mean.to(dtype))
 
 
 def mean_profile(rank: int) -> Tensor:
-    """(rank,) factors that leave the mean profile alone: zeros."""
+    """(rank,) factors with which only the mean profile is predicted: zeros."""
     return torch.zeros(rank, dtype=torch.float64)
 
 
@@ -56,19 +56,19 @@ def shrunken_pca(factors: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Bases of the training profiles."""
+    """Bases fitted to the training profiles."""
 
     whole: Basis
     """PCA of the profiles with all their molecules."""
     half: Basis | None
-    """PCA of their random halves; None without counts."""
+    """PCA of random halves of the same profiles; None without counts."""
     factors: Tensor | None
     """(rank of `half`,) Wiener factors; None without counts."""
     size: int
-    """Components of the baselines that have the size of the latent."""
+    """Number of components of the baselines that have the size of the latent."""
 
     def own_input(self) -> dict[str, tuple[Frame, Tensor]]:
-        """Frame and factors by name, for profiles with all their molecules."""
+        """Frame and factors of each baseline by name, for profiles with all their molecules."""
         whole = frame(self.whole, self.whole.mean)
         half = None if self.half is None else frame(self.half, self.whole.mean)
         at = {name: half if kind.needs_counts else whole for name, kind in BASELINES.items()}
@@ -79,7 +79,10 @@ class Baselines:
         }
 
     def held_out(self, dtype: torch.dtype = torch.float64) -> dict[str, tuple[Frame, Tensor]]:
-        """Frame and factors by name, for halves predicting halves, and PCA of other sizes; empty without counts."""
+        """Frame and factors of each baseline and of PCA of other sizes by name, for predicting one half from the other.
+
+        Empty without counts.
+        """
         if self.half is None:
             return {}
         half, rank = frame(self.half, self.half.mean, dtype), self.half.rank
@@ -94,13 +97,13 @@ class Baseline:
     factors: Callable[[Baselines, int], Tensor]
     """(rank,) factors of the scores, from the bases and the rank."""
     title: str
-    """In words."""
+    """Name in words."""
     line: LineStyle
     """Line style in figures, as matplotlib names it."""
     is_sized: bool = True
-    """Whether it has as many components as the latent has numbers."""
+    """Whether it has as many components as the latent has dimensions."""
     needs_counts: bool = False
-    """Whether it is fitted on halves of molecules."""
+    """Whether it is fitted to halves of the molecules."""
 
 
 def _shrunken(bases: Baselines, rank: int) -> Tensor:
@@ -113,4 +116,4 @@ BASELINES = {
     "pca": Baseline(lambda bases, rank: pca(rank, bases.size), "PCA", "--"),
     "shrunken_pca": Baseline(_shrunken, "shrunken PCA", "-.", needs_counts=True),
 }
-"""By name, the weakest first."""
+"""Baselines by name, the weakest first."""

@@ -1,4 +1,4 @@
-"""The noise ceiling: how well a perfect reconstruction could agree with noisy molecules."""
+"""The noise ceiling: how well a perfect reconstruction could agree with noisy molecule counts."""
 
 import numpy as np
 from scipy import sparse
@@ -6,7 +6,7 @@ from scipy import sparse
 from geneae.data.preprocess import Expression
 from geneae.losses.fixed_metric import FixedMetric
 
-MIN_MOLECULES = 20  # in either half; below it the direction of a half is nearly all noise
+MIN_MOLECULES = 20  # in each half; with fewer, the direction of a half is nearly all noise
 
 
 def cosine_of_halves(
@@ -23,11 +23,11 @@ def cosine_of_halves(
     first, second
         Halves of the same profiles, normalised.
     mean
-        Gene mean of halves, for `center="gene"`.
+        Gene mean of halves; needed for `center="gene"`.
     center
         `none`, `gene` or `profile`.
     metric
-        Take the cosine under it, not the plain one.
+        Learned metric under which the cosine is taken; None: the plain cosine.
     """
     cross, one, two = (_dot(a, b) for a, b in ((first, second), (first, first), (second, second)))
     if center == "gene":
@@ -53,11 +53,11 @@ def _dot(first: sparse.csr_matrix, second: sparse.csr_matrix) -> np.ndarray:
 
 
 def half_ceiling(cosines: np.ndarray) -> float:
-    """sqrt(mean cos(z', z'')): the cosine of a half with its own expectation, and so the most that a reconstruction
-    from one half can reach against the other. 0 where the halves do not agree at all, NaN where there are none.
+    """sqrt(mean cos(z', z'')): the cosine of a half with its own expectation, which is the highest cosine that a
+    reconstruction from one half can reach with the other. 0 if the halves do not agree at all, NaN without halves.
 
-    By symmetry of the halves, exact for any transformation of Poisson counts; technical noise beyond Poisson is
-    shared by the halves and makes it too high.
+    By the symmetry of the halves it is exact for any transformation of Poisson counts; technical noise beyond Poisson
+    is shared by the halves and makes it too high.
     """
     cosines = cosines[~np.isnan(cosines)]
     return float(np.sqrt(max(0.0, cosines.mean()))) if len(cosines) else float("nan")
@@ -65,10 +65,11 @@ def half_ceiling(cosines: np.ndarray) -> float:
 
 def disattenuated_cosine(held_out: np.ndarray, of_halves: np.ndarray) -> float:
     """mean cos(x'(z'), z'') / sqrt(mean cos(z', z'')): cosine of reconstructions with the expectation of the profile
-    instead of its noisy half. Higher is better; about 1 at most, and NaN where there is no ceiling.
+    instead of its noisy half. Higher is better; at most about 1, and NaN if the ceiling is 0 or unknown.
 
-    Spearman's correction for attenuation (1904), as a ratio of means over profiles: single ratios are too noisy. Within
-    0.01 for log-normalised Poisson counts from 500 molecules on; technical noise beyond Poisson makes it too low.
+    Spearman's correction for attenuation (1904), as a ratio of means over profiles, because ratios of single profiles
+    are too noisy. Accurate within 0.01 for log-normalised Poisson counts with at least 500 molecules; technical noise
+    beyond Poisson makes it too low.
 
     Parameters
     ----------
@@ -83,17 +84,17 @@ def disattenuated_cosine(held_out: np.ndarray, of_halves: np.ndarray) -> float:
 
 
 def has_molecules(first: Expression, second: Expression) -> np.ndarray:
-    """Mask of the profiles with enough molecules in both halves to be judged."""
+    """(n_profiles,) bool: whether both halves have enough molecules to be evaluated."""
     counts = [np.asarray(half.rows.sum(1), dtype=np.float64).ravel() for half in (first, second)]
     mask: np.ndarray = np.minimum(*counts) >= MIN_MOLECULES
     return mask
 
 
 def counts_ceiling(counts: sparse.csr_matrix) -> np.ndarray:
-    """(n_profiles,) sqrt(sum x(x-1) / sum x^2): cosine of raw counts with their Poisson expectation, within 0.005 from
-    500 molecules on; NaN for empty profiles.
+    """(n_profiles,) sqrt(sum x(x-1) / sum x^2): cosine of raw counts with their Poisson expectation, within 0.005 for
+    at least 500 molecules; NaN for empty profiles.
 
-    E x(x-1) is the square of a Poisson mean, so that the numerator estimates its squared length without noise.
+    E x(x-1) is the square of a Poisson mean, so the numerator estimates the squared length of the mean without bias.
     """
     values = counts.data.astype(np.float64)
     squares = _row_sums(counts, values**2)
@@ -108,20 +109,20 @@ def _row_sums(like: sparse.csr_matrix, values: np.ndarray) -> np.ndarray:
 
 
 def full_depth_ceiling(agreements: dict[float, float]) -> tuple[float, float]:
-    """Interval for the cosine of whole log-normalised profiles with their expectation.
+    """Interval for the cosine of log-normalised profiles, with all their molecules, with their expectation.
 
-    The cosine R(q) of two disjoint fractions q of the molecules is known for q = 1/2, 1/4, 1/8. Its logit is carried on
-    to q = 1 by the line through the first two and by the parabola through all three; the ceiling is sqrt(R(1)).
-    Spearman-Brown's formula, right for raw counts, is wrong after the logarithm.
+    The cosine R(q) of two disjoint fractions q of the molecules is known for q = 1/2, 1/4, 1/8. Its logit is
+    extrapolated over log q to q = 1, by the line through the first two and by the parabola through all three; the
+    ceiling is sqrt(R(1)). The Spearman-Brown formula, right for raw counts, is wrong after the logarithm.
 
     Parameters
     ----------
     agreements
-        R by q; `{0.5: ..., 0.25: ..., 0.125: ...}`.
+        R for each q: `{0.5: ..., 0.25: ..., 0.125: ...}`.
 
     Returns
     -------
-    Lower and upper end; NaN where an agreement is not between 0 and 1.
+    Lower and upper end; both NaN if an agreement is not between 0 and 1.
     """
     fractions = np.array(sorted(agreements, reverse=True))
     agreement = np.array([agreements[q] for q in fractions])

@@ -1,23 +1,23 @@
-"""Encoder and decoder between the first and the last matrix of a network."""
+"""Cores: encoder and decoder between the first and the last matrix of a network."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL_START = 0.01  # of the last layer of an MLP beside a linear path: the fit starts at the linear path
+SMALL_START = 0.01  # scale of an MLP's last layer next to a linear path: the fit starts close to the linear path
 
 
-LATENT_FLOOR = 1e-6  # shorter latents are not brought to unit norm, which bounds the gradient
+LATENT_FLOOR = 1e-6  # shorter latents are not scaled to unit norm, which bounds the gradient
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask costs a random 64-bit word for four values: on a processor ten times as fast as torch's own.
+    """Dropout whose mask takes one random 64-bit word for four values: on a CPU ten times as fast as torch's own.
 
-    The share that is dropped is `p` to the nearest 1/65,536, and what is kept is scaled by exactly that.
+    The dropped share is `p` to the nearest 1/65,536, and kept values are divided by exactly the kept share.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Some values set to zero in training, the others scaled up; the input itself otherwise."""
+        """In training, the input with some values set to zero and the others scaled up; otherwise the input itself."""
         if not self.training or not self.p or input.device.type != "cpu":
             return super().forward(input)
         dropped = round(self.p * 2**16)
@@ -33,7 +33,7 @@ def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Seque
 class SkipCore(nn.Module):
     """Linear path plus MLP on both sides: z = E s + MLP(s), s' = D z + MLP(z).
 
-    It starts as the first components times `factors`: PCA, or shrunken PCA where they are Wiener factors.
+    The linear path starts as the first components times `factors`: PCA, or shrunken PCA with Wiener factors.
     """
 
     def __init__(self, factors: Tensor, n_latent: int, hidden: int, dropout: float) -> None:
@@ -61,29 +61,28 @@ class SkipCore(nn.Module):
         return scores
 
     def silence_mlps(self) -> None:
-        """Leave the linear path alone: the exact start, PCA or shrunken PCA."""
+        """Set the MLPs to zero, so that only the linear path remains: at the start, exactly PCA or shrunken PCA."""
         with torch.no_grad():
             for mlp in (self.encoder_mlp, self.decoder_mlp):
                 last_layer_of(mlp).weight.zero_()
                 last_layer_of(mlp).bias.zero_()
 
     def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
-        """Layers of a side along its deep path, and those that bridge the whole of it."""
+        """Layers of a side along its deep path, and the linear layers that bridge that path."""
         mlp, bridge = (
             (self.encoder_mlp, self.encoder_linear) if side == "encoder" else (self.decoder_mlp, self.decoder_linear)
         )
         return [layer for layer in mlp if isinstance(layer, nn.Linear)], [bridge]
 
     def drop_decoder(self) -> None:
-        """Leave the encoder alone."""
+        """Remove the decoder."""
         del self.decoder_linear, self.decoder_mlp
 
 
 class PlainCore(nn.Module):
     """The plain autoencoder between a first and a last matrix: z = W relu(s), h = relu(W z).
 
-    With `has_unit_latents`, z is divided by its norm, which leaves a profile no way out of a comparison but its
-    direction.
+    With `has_unit_latents`, z is divided by its norm, so that profiles can differ in direction only.
     """
 
     def __init__(self, n_scores: int, n_latent: int, dropout: float, has_unit_latents: bool = False) -> None:
@@ -103,15 +102,15 @@ class PlainCore(nn.Module):
         return hidden
 
     def silence_mlps(self) -> None:
-        """Nothing: a random start has no linear path to fall back on."""
+        """Do nothing: a random start has no linear path to fall back on."""
 
     def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
-        """Layers of a side along its deep path, and those that bridge it (none)."""
+        """Layers of a side along its deep path, and the linear layers that bridge that path (none)."""
         stack = self.encoder if side == "encoder" else self.decoder
         return [layer for layer in stack if isinstance(layer, nn.Linear)], []
 
     def drop_decoder(self) -> None:
-        """Leave the encoder alone."""
+        """Remove the decoder."""
         del self.decoder
 
 

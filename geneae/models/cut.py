@@ -25,22 +25,22 @@ def cut_initialize(
     network
         Freshly initialised.
     factor
-        c > 1 makes the start smaller, c < 1 larger, 1 leaves the weights alone.
+        c > 1 makes the initial weights smaller, c < 1 larger; 1 does not change them.
     where
-        `encoder`, `decoder` (whose output is what a cosine loss normalises) or `all`. The gene matrices of a random
-        start belong to their sides; a PCA basis is left alone, as is the mean profile it adds.
+        `encoder`, `decoder` (whose output a cosine loss normalises) or `all`. The gene matrices of a random start
+        belong to their sides; a PCA basis and the mean profile that it adds are not changed.
     bias
         `homogeneous`: the l-th bias along a path is divided by factor^l, and a linear path that bridges L layers by
-        factor^L; as ReLU is homogeneous, every output keeps its direction and is factor^-L times as long. `zero`:
-        biases start at zero. `scale`: every parameter is divided by the factor alone, as in the code of the paper
-        (which divides normalisation layers, too; there are none here); biases then outweigh the cut weights below
-        them, and profiles start almost alike.
+        factor^L; because ReLU is homogeneous, every output keeps its direction and is factor^-L times as long. `zero`:
+        biases start at zero. `scale`: every parameter is divided by the factor itself, as in the code of the paper
+        (which also divides normalisation layers; there are none here); biases then outweigh the cut weights below
+        them, and all profiles start with almost the same output.
     target_norm
-        After that, scale the last layer such that this is the median norm of its output over `inputs`: of the
-        reconstruction (in a PCA basis, of its distance from the mean profile), or of the latent where only the encoder
-        is cut. Directions stay exactly.
+        If given, the last layer is then scaled so that its outputs over `inputs` have this median norm: the
+        reconstruction (in a PCA basis, its difference from the mean profile), or the latent if only the encoder is
+        cut. Directions do not change.
     inputs
-        A batch for `target_norm`, as `Network.forward` takes it.
+        Mini-batch for `target_norm`, as `Network.forward` takes it.
     """
     if not factor > 0:
         raise InputError(f"the cut must be a number above 0; found {factor:g}. 1 means no cut.")
@@ -58,7 +58,7 @@ def cut_initialize(
 
 
 def _side(network: Network, side: str) -> tuple[list[tuple[Tensor, Tensor | None]], list[nn.Linear]]:
-    """Weights and biases of a side along its deep path, and the linear layers that bridge it."""
+    """Weights and biases of a side along its deep path, and the linear layers that bridge that path."""
     layers, bridges = network.core.blocks(side)
     weights: list[tuple[Tensor, Tensor | None]] = [(layer.weight, layer.bias) for layer in layers]
     is_plain_free = network.is_free and not bridges
@@ -70,7 +70,7 @@ def _side(network: Network, side: str) -> tuple[list[tuple[Tensor, Tensor | None
 
 
 def _cut_side(network: Network, side: str, factor: float, bias: str, depth: int) -> int:
-    """Cut one side; `depth` counts the layers cut below it, which its biases have to make up for."""
+    """Cut one side; `depth` is the number of layers cut before it, for which its biases have to make up."""
     weights, bridges = _side(network, side)
     for below, (weight, offset) in enumerate(weights, start=1):
         weight.div_(factor)
@@ -84,9 +84,9 @@ def _cut_side(network: Network, side: str, factor: float, bias: str, depth: int)
 
 
 def _calibrate(network: Network, side: str, target_norm: float, inputs: Tensor | SparseRows | None) -> None:
-    """Scale the last layer of a side such that its outputs have this median norm."""
+    """Scale the last layer of a side so that its outputs have this median norm."""
     if inputs is None:
-        raise InputError("a target norm is reached on a batch; found none. Pass inputs.")
+        raise InputError("a target norm needs a mini-batch to measure norms on; found none. Pass inputs.")
     if not 0 < target_norm < float("inf"):
         raise InputError(f"the target norm must be a number above 0; found {target_norm:g}.")
     was_training = network.training
@@ -94,7 +94,7 @@ def _calibrate(network: Network, side: str, target_norm: float, inputs: Tensor |
     found = float(network.output_norms(inputs, side).median())
     network.train(was_training)
     if not found > 0:
-        raise InputError("the target norm cannot be reached: every output of the start is zero. Use another --cut.")
+        raise InputError("the target norm cannot be reached: all initial outputs are zero. Use another --cut.")
     weights, bridges = _side(network, side)
     last, offset = weights[-1]
     for tensor in (last, offset, *(bridge.weight for bridge in bridges)):

@@ -1,7 +1,7 @@
-"""From hidden to genes: what a network predicts, and the inner products of that with target profiles.
+"""Decoders: predictions of gene values from hidden, and their inner products with target profiles.
 
-A decoder answers by two verbs. `products` gives the three inner products of targets and predictions, which losses and
-metrics are made of; `expectation` gives the predictions themselves, dense.
+A decoder has two methods. `products` gives the three inner products of targets and predictions, from which losses and
+metrics are computed; `expectation` gives the predictions themselves, dense.
 """
 
 from collections.abc import Iterable
@@ -27,11 +27,11 @@ from geneae.losses.sparse_rows import SparseRows
 
 
 class Decoder(Protocol):
-    """What evaluation asks of whatever predicts profiles."""
+    """Methods that evaluation needs of anything that predicts profiles."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of its numbers."""
+        """Precision of its values."""
 
     def products(self, hidden: Tensor, target: TargetProducts, centers: Iterable[str]) -> dict[str, InnerProducts]:
         """Inner products of each target profile and its prediction, by centring."""
@@ -42,7 +42,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LinearDecoder:
-    """predicted = weight h + offset: its inner products are exact, and no array of profiles x genes is needed."""
+    """predicted = weight h + offset: its inner products are exact and need no array of profiles x genes."""
 
     weight: Tensor
     """(n_genes, n)"""
@@ -53,16 +53,16 @@ class LinearDecoder:
     is_orthonormal: bool = False
     """Whether the columns of `weight` are orthonormal."""
     known: LinearOutput | None = None
-    """The layer with the products of these tensors, where it was made before."""
+    """The layer with the products of these tensors, if it was computed before."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of its numbers."""
+        """Precision of its values."""
         return self.weight.dtype
 
     @cached_property
     def layer(self) -> LinearOutput:
-        """The tensors and their products with each other, made when first asked for."""
+        """The tensors and their products with each other, computed on first use."""
         if self.known is not None:
             return self.known
         return linear_output(self.weight, self.offset, self.center, self.is_orthonormal)
@@ -70,17 +70,17 @@ class LinearDecoder:
     def facing(
         self, target: TargetProducts | SparseRows, metric: FixedMetric | None = None
     ) -> tuple["LinearDecoder", TargetProducts]:
-        """The decoder and the products of target profiles with it, ready for the other verbs.
+        """The decoder and the products of target profiles with it, ready for the other methods.
 
-        Where the weight is learned and the targets are profiles, both are made in one pass, with a gradient that costs
+        If the weight is learned and the targets are profiles, both are computed in one pass, with a gradient that takes
         one array of the size of the weight.
 
         Parameters
         ----------
         target
-            The profiles, or their products with this decoder.
+            Profiles, or their products with this decoder.
         metric
-            That a loss compares them under, if any.
+            Learned metric under which a loss compares them, if any.
         """
         if isinstance(target, TargetProducts):
             return self, target
@@ -99,24 +99,25 @@ class LinearDecoder:
         Parameters
         ----------
         hidden
-            (n_profiles, n)
+            (n_profiles, n) h.
         target
-            See `project`.
+            Products of the target profiles, see `project`.
         centers
-            `none`, `gene`, `profile`.
+            Centrings: `none`, `gene`, `profile`.
         """
         return {center: inner_products(target, self.layer, hidden, center) for center in centers}
 
     def pairs(
         self, hidden: Tensor, target: TargetProducts, center: str, gram: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(n_profiles, n_profiles) products of all predictions and targets of a batch, and of all its targets."""
+        """(n_profiles, n_profiles) inner products of all predictions of a mini-batch with all its targets, and of its
+        targets with each other; see `pair_products`."""
         return pair_products(target, self.layer, hidden, center, gram)
 
     def under(
         self, metric: FixedMetric, plain: InnerProducts, hidden: Tensor, target: TargetProducts, center: str
     ) -> InnerProducts:
-        """Inner products under a metric, from the plain ones of that centring."""
+        """Inner products under a learned metric, computed from the plain ones with the same centring."""
         return metric.under(plain, *metric.map_pair(target, self.layer, hidden, center))
 
     def expectation(self, hidden: Tensor) -> Tensor:

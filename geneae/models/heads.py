@@ -1,4 +1,4 @@
-"""What stands on an encoder while it learns from views, and is thrown away: projectors, predictors, prototypes."""
+"""Heads on an encoder while it learns from views, discarded after training: projectors, predictors, prototypes."""
 
 from itertools import pairwise
 
@@ -16,11 +16,11 @@ def layers(sizes: tuple[int, ...], is_normalized: bool, is_last_normalized: bool
     Parameters
     ----------
     sizes
-        Of input, hidden layers and output.
+        Sizes of input, hidden layers and output.
     is_normalized
-        BatchNorm before each ReLU; such a layer needs no bias.
+        Whether BatchNorm precedes each ReLU; such a layer needs no bias.
     is_last_normalized
-        BatchNorm after the last layer, without scale and shift, as these would be undone by what follows.
+        Whether BatchNorm follows the last layer, without scale and shift, because the next step would undo these.
     """
     parts: list[nn.Module] = []
     for n_inputs, n_outputs in pairwise(sizes[:-1]):
@@ -33,7 +33,7 @@ def layers(sizes: tuple[int, ...], is_normalized: bool, is_last_normalized: bool
 
 
 class Prototypes(nn.Module):
-    """Cosines of an embedding with learned directions: the last layer of DINO, whose weights have length one."""
+    """Cosines of an embedding with learned directions: the last layer of DINO, whose weight vectors have length one."""
 
     def __init__(self, embedding: nn.Module, n_embedding: int, n_prototypes: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Prototypes(nn.Module):
 
 
 class Branch(nn.Module):
-    """Encoder and projector, as one thing that a teacher can follow."""
+    """Encoder and projector as one module, which a teacher can follow."""
 
     def __init__(self, network: Network, projector: nn.Module) -> None:
         super().__init__()
@@ -54,16 +54,16 @@ class Branch(nn.Module):
         self.projector = projector
 
     def forward(self, rows: SparseRows, shift: Tensor | None = None) -> Tensor:
-        """(n_profiles, n) projection of profiles; `shift` as in `Network.scores`."""
+        """(n_profiles, n) projections of profiles; see `Network.scores` for `shift`."""
         projection: Tensor = self.projector(self.network.encode(self.network.scores(rows, shift)))
         return projection
 
 
 def cut_plainly(module: nn.Module, factor: float) -> None:
-    """Divide every parameter by `factor`, in place: weights, biases, and those of BatchNorm.
+    """Divide every parameter by `factor`, in place: weights, biases and the parameters of BatchNorm.
 
-    "Cut-initialisation" as Draganov, Vadgama and Bekkers 2024 (arXiv 2406.16468) describe it. `cut_initialize` keeps
-    directions; this does not.
+    "Cut-initialisation" as described by Draganov, Vadgama and Bekkers 2024 (arXiv 2406.16468). Unlike `cut_initialize`,
+    it changes the directions of outputs.
     """
     with torch.no_grad():
         for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""What a latent means: its loadings, and the genes that move along it."""
+"""Interpretation of latents: their loadings, and the genes that change along them."""
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from geneae.settings.errors import InputError
 def loadings(model: Model) -> pd.DataFrame:
     """Genes x latents: what one unit of each latent adds to the reconstruction, in the units of the model's space.
 
-    Of a network with a linear path (every start at PCA) it is that path alone, the same at every profile: the loadings
-    of the PCA that the fit started from, as training has changed them. A network without one has the slope of its
-    reconstruction at the mean training profile.
+    For a network with a linear path (every start at PCA) this is the linear path alone, the same for every profile: the
+    loadings of the initial PCA as changed by training. For any other network it is the slope of the reconstruction at
+    the mean training profile.
     """
     network = model.network
     if isinstance(network.core, SkipCore):
@@ -33,26 +33,26 @@ def mean_latent(model: Model) -> Tensor:
     network = model.network
     if not network.is_free:
         return network.encode(torch.zeros(1, len(network.deviation)))[0]
-    mean = network.mean  # of what the network knows: the shift is taken off the input again
+    mean = network.mean  # of the profiles that the network was trained on; a shift would be subtracted from the input
     return network.encode((mean[None] @ network.encoder_weight + network.encoder_bias) / network.deviation)[0]
 
 
 def genes_along(model: Model, latent: int, latents: np.ndarray | None = None) -> pd.DataFrame:
-    """Genes by how far their reconstruction moves along one latent, the largest movement first.
+    """Genes sorted by how much their reconstruction changes along one latent, the largest change first.
 
-    The reconstruction is taken one step below and one step above the centre, the other latents held at the centre;
-    half the difference is the change per step. The decoder is not linear, so that a step is as wide as profiles are.
+    The reconstruction is computed one step below and one step above the centre, with the other latents at the centre;
+    half the difference is the change per step. The decoder is not linear, so the step follows the spread of profiles.
 
     Parameters
     ----------
     model
-        Fitted.
+        Fitted model.
     latent
-        Its number, from 0.
+        Number of the latent, from 0.
     latents
-        (n_profiles, n_latent) of the profiles to look at: the centre is their mean, the step the standard deviation of
-        the latent among them. Without any, the centre is the latent of the mean training profile and the step is one
-        unit.
+        (n_profiles, n_latent) latents of the profiles of interest: the centre is their mean, the step the standard
+        deviation of the latent among them. If None, the centre is the latent of the mean training profile and the step
+        is one unit.
 
     Returns
     -------

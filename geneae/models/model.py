@@ -13,24 +13,24 @@ from geneae.models.baselines import Baselines
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
 
-FORMAT = 1  # of the model folder
-CHUNK_VALUES = 2**23  # read and projected in one go: a gene matrix larger than the cache is gone through once for all
+FORMAT = 1  # version of the format of a model folder
+CHUNK_VALUES = 2**23  # values per chunk: one pass over a gene matrix larger than the cache serves them all
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Everything needed to use a fit on new profiles."""
+    """Everything needed to apply a fit to new profiles."""
 
     network: Network
-    """On the CPU, with the weights of the best epoch."""
+    """Network on the CPU, with the weights of the best epoch."""
     preprocess: Preprocess
-    """Genes, normalisation, scale."""
+    """Genes, normalisation and scale."""
     baselines: Baselines
     """PCA of the same training profiles."""
     scales: dict[str, float]
-    """By model and baseline, the factor of least squared error on validation profiles (`metrics.best_scale`)."""
+    """Factor of least squared error on validation profiles (`metrics.best_scale`), by name of model or baseline."""
     config: dict[str, Any]
-    """Settings, space, seed, versions, data: what `config.json` holds."""
+    """Contents of `config.json`: settings, space, seed, versions, data."""
 
     @property
     def center(self) -> str:
@@ -39,28 +39,28 @@ class Model:
 
     @property
     def n_latent(self) -> int:
-        """Length of the latent."""
+        """Number of latents."""
         return int(self.config["settings"]["n_latent"])
 
     @property
     def can_hold_out(self) -> bool:
-        """Whether profiles can be judged on held-out molecules: they were counts."""
+        """Whether profiles can be evaluated on held-out molecules, because training profiles were counts."""
         return self.baselines.half is not None
 
     def check_decoder(self) -> None:
-        """Refuse what needs a reconstruction where nothing was trained to reconstruct."""
+        """Raise InputError if no decoder was trained, so that there is no reconstruction."""
         if not self.network.has_decoder:
             objective = self.config["settings"]["objective"]
             raise InputError(
-                f"a model of objective {objective} has latents alone: no decoder was trained, and nothing can be "
-                f"reconstructed or compared with a profile. Fit with --objective {objective}+reconstruction for both."
+                f"a model of objective {objective} has latents only: no decoder was trained, so nothing can be "
+                f"reconstructed or compared with profiles. For both, fit with --objective {objective}+reconstruction."
             )
 
     def shift(self, is_half: bool) -> Tensor | None:
-        """(n_genes,) by which the mean of halves or whole profiles lies above the mean the network knows.
+        """(n_genes,) mean of halves or complete profiles, minus the mean of the network; None if they are equal.
 
-        The logarithm makes the mean of halves differ from the mean of whole profiles, so that a network trained on
-        one and used on the other needs its centre moved.
+        The logarithm makes the mean of halves differ from the mean of complete profiles, so a network trained on one
+        and used on the other needs a shifted centre.
         """
         basis = self.baselines.half if is_half else self.baselines.whole
         assert basis is not None
@@ -68,7 +68,7 @@ class Model:
         return shift if bool(shift.any()) else None
 
     def latent(self, expression: Expression) -> np.ndarray:
-        """(n_profiles, n_latent) float32 of whole profiles."""
+        """(n_profiles, n_latent) float32 latents of complete profiles."""
         shift = self.shift(is_half=False)
         latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
         size = max(1, CHUNK_VALUES * expression.n_profiles // max(1, expression.n_values))
@@ -79,7 +79,7 @@ class Model:
         return latent
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
-        """(n_profiles, n_genes) float32 predicted from latents, in `preprocess.space`."""
+        """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`."""
         self.check_decoder()
         shift = self.shift(is_half=False)
         with torch.no_grad():
@@ -89,5 +89,5 @@ class Model:
 
 
 def latent_names(n_latent: int) -> list[str]:
-    """`latent_0`, `latent_1`, ...: the columns of latents in every table."""
+    """Column names of latents in every table: `latent_0`, `latent_1`, ..."""
     return [f"latent_{index}" for index in range(n_latent)]

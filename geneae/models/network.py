@@ -1,4 +1,4 @@
-"""The autoencoder: a gene basis, fixed or learned, around a core that works on its scores."""
+"""The autoencoder: a gene basis, fixed or learned, around a core that works on scores in that basis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,34 +15,34 @@ from geneae.models.pca import Basis
 
 @dataclass(frozen=True)
 class Activations:
-    """What a network makes of profiles."""
+    """Intermediate values of a network for some profiles."""
 
     latent: Tensor
     """(n_profiles, n_latent)"""
     hidden: Tensor
-    """(n_profiles, n_scores) input of its decoder."""
+    """(n_profiles, n_scores) input h of the last layer."""
 
 
 class Network(nn.Module):
     """Autoencoder x -> scores -> latent -> hidden -> weight h + offset, on sparse profiles.
 
     `mean` is the gene mean of the profiles that it is trained on. Profiles of another depth have another mean; their
-    shift from it is taken off the input and put onto the output again.
+    shift from it is subtracted from the input and added to the output.
 
     Parameters
     ----------
     core
-        What lies between the first and the last matrix.
+        Encoder and decoder between the first and the last matrix.
     encoder_weight, decoder_weight
         (n_genes, n_scores); the same tensor in a fixed basis.
     mean
         (n_genes,)
     deviation
-        (n_scores,) unit of the scores; ones where they are not whitened.
+        (n_scores,) unit of the scores; ones if they are not whitened.
     is_free
         Whether the gene-sized matrices are learned.
     encoder_bias, decoder_bias
-        (n_scores,) and (n_genes,); by default such that the mean profile has scores and hidden zero.
+        (n_scores,) and (n_genes,); by default, the mean profile has scores 0, and h = 0 gives the mean profile.
     """
 
     def __init__(
@@ -78,28 +78,28 @@ class Network(nn.Module):
 
     @property
     def n_genes(self) -> int:
-        """Genes."""
+        """Number of genes."""
         return len(self.mean)
 
     def shape(self) -> dict[str, str | bool | int]:
-        """What is needed beside the settings to build it again."""
+        """Facts needed in addition to the settings to build the network again."""
         core = "skip" if isinstance(self.core, SkipCore) else "plain"
         sizes = {"n_scores": len(self.deviation), "n_genes": self.n_genes}
         return {"core": core, "is_free": self.is_free, "has_decoder": self.has_decoder, **sizes}
 
     def drop_decoder(self) -> None:
-        """Leave the encoder alone, for objectives that train nothing else."""
+        """Remove the decoder, for objectives that train the encoder only."""
         self.core.drop_decoder()
         if self.is_free:
             del self.decoder_weight, self.decoder_bias
         self.has_decoder = False
 
     def output_weight(self) -> Tensor:
-        """(n_genes, n_scores) last matrix."""
+        """(n_genes, n_scores) weight of the last layer."""
         return self.decoder_weight if self.is_free else self.components
 
     def scores(self, rows: SparseRows, shift: Tensor | None = None) -> Tensor:
-        """(n_profiles, n_scores) input of the core, from profiles whose gene mean lies `shift` above `mean`."""
+        """(n_profiles, n_scores) input of the core, for profiles whose gene mean is `mean` + `shift`."""
         if self.is_free:
             product = sparse_product(rows, self.encoder_weight) + self.encoder_bias
             return (product if shift is None else product - shift @ self.encoder_weight) / self.deviation
@@ -107,24 +107,24 @@ class Network(nn.Module):
         return (sparse_product(rows, self.components) - mean @ self.components) / self.deviation
 
     def scores_of(self, projection: TargetProducts) -> Tensor:
-        """The same in a fixed basis, from products that are at hand already."""
+        """(n_profiles, n_scores) input of the core in a fixed basis, from products that were computed before."""
         return (projection.weight - self.mean @ self.components) / self.deviation
 
     def encode(self, scores: Tensor) -> Tensor:
-        """(n_profiles, n_latent)"""
+        """(n_profiles, n_latent) latents."""
         return self.core.encode(scores)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(n_profiles, n_scores) hidden h of the last layer."""
+        """(n_profiles, n_scores) input h of the last layer."""
         return self.core.decode(latent) * self.deviation
 
     def offset(self, shift: Tensor | None = None) -> Tensor:
-        """(n_genes,) of predicted = weight h + offset."""
+        """(n_genes,) offset of the last layer, predicted = weight h + offset."""
         offset = self.decoder_bias if self.is_free else self.mean
         return offset if shift is None else offset + shift
 
     def decoder(self, shift: Tensor | None = None) -> LinearDecoder:
-        """The last layer, for profiles whose gene mean lies `shift` above `mean`."""
+        """The last layer, for profiles whose gene mean is `mean` + `shift`."""
         if self.is_free:
             center = self.mean if shift is None else self.mean + shift
             return LinearDecoder(self.decoder_weight, self.offset(shift), center)
@@ -139,13 +139,13 @@ class Network(nn.Module):
         return LinearDecoder(self.components, center, center, is_orthonormal=True)
 
     def forward(self, inputs: Tensor | SparseRows) -> Activations:
-        """Latent and hidden of profiles; in a fixed basis also from their scores."""
+        """Latent and hidden, from profiles or from their scores."""
         latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
         return Activations(latent, self.decode(latent))
 
     def output_norms(self, inputs: Tensor | SparseRows, side: str) -> Tensor:
-        """(n_profiles,) norms of the latents (`encoder`) or reconstructions (`decoder`); in a network with linear
-        paths, of the distances of these from the mean profile."""
+        """(n_profiles,) norms of the latents (`encoder`) or of the reconstructions (`decoder`); in a network with
+        linear paths, of the differences between reconstructions and mean profile."""
         latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
         if side == "encoder":
             norms: Tensor = latent.norm(dim=1)
@@ -158,7 +158,7 @@ class Network(nn.Module):
         return squared.clamp(min=0).sqrt()
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the linear paths: they start at the right place and move slowly."""
+        """Parameters of the linear paths, which start at PCA and are trained with a smaller learning rate."""
         if isinstance(self.core, SkipCore):
             yield from self.core.encoder_linear.parameters()
             if self.is_free:
@@ -172,15 +172,15 @@ class Network(nn.Module):
 def network_in_basis(
     basis: Basis, factors: Tensor, n_latent: int, hidden: int, dropout: float, is_free: bool
 ) -> Network:
-    """A network that starts at PCA times `factors`, in a fixed basis or in one that is learned from there."""
-    largest = float(basis.deviation.max()) or 1.0  # 0 where no profile differs from another
-    deviation = basis.deviation.clamp(min=1e-6 * largest)  # directions without variance
+    """A network that starts at PCA times `factors`, in a fixed basis or in one that is learned from there on."""
+    largest = float(basis.deviation.max()) or 1.0  # 0 if all profiles are the same
+    deviation = basis.deviation.clamp(min=1e-6 * largest)  # some directions may have no variance
     core = SkipCore(factors, n_latent, hidden, dropout)
     return Network(core, basis.components, basis.components, basis.mean, deviation, is_free)
 
 
 def random_network(mean: Tensor, n_latent: int, hidden: int, dropout: float, has_unit_latents: bool = False) -> Network:
-    """The plain autoencoder: genes -> hidden -> latent -> hidden -> genes, every matrix learned from random."""
+    """The plain autoencoder: genes -> hidden -> latent -> hidden -> genes, every matrix learned from a random start."""
     n_genes = len(mean)
     first, last = nn.Linear(n_genes, hidden), nn.Linear(hidden, n_genes)
     return Network(

@@ -1,4 +1,4 @@
-"""Gene bases: PCA of sparse profiles, and the Wiener factors that shrink it."""
+"""Gene bases: PCA of sparse profiles, and the Wiener factors that shrink its scores."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch import Tensor
 from geneae.data.preprocess import column_mean
 from geneae.losses.sparse_rows import SparseRows, sparse_product, sparse_rows, transposed_product
 
-OVERSAMPLING = 16  # directions beyond the rank asked for; they take up the error of the randomised range
-ITERATIONS = 4  # subspace iterations; the spectra of expression fall slowly
-FOLDS = 5  # of the cross-fit of the Wiener factors
-FOLD_ITERATIONS = 2  # are enough for factors; the basis itself gains from more
+OVERSAMPLING = 16  # directions beyond the requested rank; they absorb the error of the randomised range
+ITERATIONS = 4  # subspace iterations; the spectra of expression data fall slowly
+FOLDS = 5  # folds of the cross-fit of the Wiener factors
+FOLD_ITERATIONS = 2  # enough for factors; the basis itself gains from more
 CHUNK = 2048  # profiles multiplied at a time; their scores stay in the cache
-ENOUGH = 1500  # profiles that factors are estimated on; folds beyond are left out
+ENOUGH = 1500  # profiles on which factors are estimated; further folds are skipped
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Basis:
     """Principal components of training profiles."""
 
     components: Tensor
-    """(n_genes, rank) float32, orthonormal, by falling variance."""
+    """(n_genes, rank) float32, orthonormal, sorted by decreasing variance."""
     mean: Tensor
     """(n_genes,) float32: the mean training profile."""
     deviation: Tensor
@@ -36,12 +36,12 @@ class Basis:
         return int(self.components.shape[1])
 
     def scores(self, rows: SparseRows) -> Tensor:
-        """(n_profiles, rank) coordinates of profiles around the mean, not whitened."""
+        """(n_profiles, rank) coordinates of profiles relative to the mean, not whitened."""
         return sparse_product(rows, self.components) - self.mean @ self.components
 
 
 def largest_rank(n_profiles: int, n_genes: int) -> int:
-    """How many components centred profiles can have."""
+    """Largest number of components that centred profiles can have."""
     return max(1, min(n_profiles - 1, n_genes))
 
 
@@ -54,28 +54,28 @@ def fit_basis(
 ) -> Basis:
     """PCA of the rows of all blocks together, by randomised subspace iteration on exact sparse products.
 
-    Centring is implicit, so nothing is densified. The mean is that of all rows. Halko, Martinsson and Tropp 2011,
-    SIAM Review 53(2), arXiv 0909.4061.
+    Centring, by the mean of all rows, is implicit, so nothing is densified. Halko, Martinsson and Tropp 2011, SIAM
+    Review 53(2), arXiv 0909.4061.
 
     Parameters
     ----------
     blocks
         CSR matrices with the same genes.
     rank
-        Number of components; at most one less than the rows, and no more than genes.
+        Number of components; reduced to `largest_rank` if that is smaller.
     seed
-        Of the random start.
+        Seed of the random start.
     iterations
-        Of the subspace.
+        Number of subspace iterations.
     start
-        (n_genes, n) directions near the components, such as those of the same profiles at another depth: with them two
-        iterations do as much as four. What they lack is filled up at random.
+        (n_genes, n) directions close to the components, such as those of the same profiles at another depth: with them,
+        two iterations achieve as much as four. Missing directions are drawn at random.
     """
     n_rows = sum(block.shape[0] for block in blocks)
     n_genes = blocks[0].shape[1]
     rank = min(rank, largest_rank(n_rows, n_genes))
     mean = sum(column_mean(block) * (block.shape[0] / n_rows) for block in blocks)
-    # a copy: NumPy's memory starts anywhere, and the last bit of a product by MKL depends on where
+    # a copy, because the last bit of a product by MKL depends on where memory starts, and NumPy's starts anywhere
     centre = torch.tensor(np.asarray(mean, dtype=np.float32))
     chunks = [block[start : start + CHUNK] for block in blocks for start in range(0, block.shape[0], CHUNK)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy transposes on one core
@@ -88,7 +88,7 @@ def fit_basis(
     for left in reversed(range(iterations)):
         directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
     scores = _forth(rows, centre, directions).double()
-    # the last bit of MKL's decompositions depends on what was computed before; in float64 it is none that is kept
+    # the last bit of MKL's decompositions depends on what was computed before; float32 does not keep that of float64
     squared, rotation = torch.linalg.eigh(scores.T @ scores)
     components = (directions.double() @ rotation.flip(1)[:, :rank]).float()
     sign = components.gather(0, components.abs().argmax(0, keepdim=True)).sign()  # largest loading is positive
@@ -97,9 +97,9 @@ def fit_basis(
 
 
 def _orthonormal(columns: Tensor, rounds: int) -> Tensor:
-    """An orthonormal basis of the columns: Cholesky in float64, a third of the time of Householder; else QR.
+    """An orthonormal basis of the columns, by Cholesky in float64 in a third of the time of QR; by QR where that fails.
 
-    A second round takes up the rounding of the first; directions on their way need one only.
+    A second round removes the rounding error of the first; intermediate directions need only one.
     """
     columns = columns.double()
     for _ in range(rounds):
@@ -125,8 +125,8 @@ def _back(rows: list[SparseRows], mean: Tensor, scores: Tensor) -> Tensor:
 
 
 def score_moments(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """(rank,) sums over profiles of the products of the scores of two halves, and of their mean square, around their
-    means; both arguments are (n_profiles, rank)."""
+    """(rank,) sums over profiles, with centred scores: of the product of both halves' scores, and of the mean of their
+    squares. Both arguments are (n_profiles, rank)."""
     first, second = first - first.mean(0), second - second.mean(0)
     return (first * second).sum(0), (first.square().sum(0) + second.square().sum(0)) / 2
 
@@ -134,26 +134,26 @@ def score_moments(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def wiener_factors(common: Tensor, variance: Tensor) -> Tensor:
     """(rank,) share of a score's variance that both halves have in common: cov(s', s'') / var(s'), within 0 and 1.
 
-    A score of one half times this factor is the best linear guess of the other half's (Wiener 1949). The arguments are
-    `score_moments`.
+    A score of one half times its factor is the best linear prediction of the other half's score (Wiener 1949). The
+    arguments are the results of `score_moments`.
     """
     return (common / variance.clamp(min=torch.finfo(variance.dtype).tiny)).clamp(0, 1)
 
 
 def fit_wiener(first: sparse.csr_matrix, second: sparse.csr_matrix, rank: int, seed: int) -> Tensor:
-    """Wiener factors by component, estimated on profiles that took no part in its basis.
+    """(rank,) Wiener factors, each fold's moments taken on profiles that were not used to fit its basis.
 
-    The moments of all folds are added up before the factors are taken: a factor clipped fold by fold would be too high
-    where there is nothing but noise.
+    The moments of all folds are added before the factors are computed: factors clipped fold by fold would be too high
+    for components that hold only noise.
 
     Parameters
     ----------
     first, second
-        The halves of the same training profiles.
+        Halves of the same training profiles.
     rank
-        Number of components; those that a fold is too small for get 0.
+        Number of components; components beyond the rank that a fold allows get factor 0.
     seed
-        Of folds and bases.
+        Seed of the folds and the bases.
     """
     n_profiles = first.shape[0]
     folds = min(FOLDS, n_profiles // 2)

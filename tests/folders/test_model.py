@@ -552,7 +552,7 @@ def test_an_encoder_read_back_gives_the_same_latents_and_reconstructs_nothing(
     np.testing.assert_array_equal(after.transform(adata), before.transform(adata))
     assert not any("decoder" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
     assert after.get_params() == before.get_params()
-    message = "a model of objective byol has latents alone: no decoder was trained"
+    message = "a model of objective byol has latents only: no decoder was trained"
     for use in (after.inverse_transform, before.inverse_transform):
         with pytest.raises(InputError, match=message):
             use(before.transform(adata))

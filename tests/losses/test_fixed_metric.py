@@ -44,7 +44,7 @@ LEARNS = Settings(loss="cosine", **QUICK | {"epochs": 12, "patience": 12, "learn
 
 
 def block(seed: int = 0) -> sparse.csr_matrix:
-    """Profiles of which half the values are zero, in single precision as everywhere."""
+    """Profiles with half of the values zero, in single precision as everywhere."""
     rng = np.random.default_rng(seed)
     return sparse.csr_matrix(np.maximum(rng.normal(0.2, 1.0, (N, N_GENES)), 0).astype(np.float32))
 
@@ -73,7 +73,7 @@ def seen_under(metric: FixedMetric, network: Network, center: str, index: Tensor
 
 
 def under(x: Tensor, y: Tensor, m: Tensor, center: str, mean: Tensor) -> tuple[InnerProducts, Tensor]:
-    """Inner products by A itself, genes x genes; and those of each y with every x."""
+    """Inner products computed with A itself, genes x genes; and those of each y with every x."""
     x, y = centred(x, center, mean), centred(y, center, mean)
     root = torch.linalg.cholesky(m @ m.T + EPSILON * torch.eye(N_GENES, dtype=torch.float64))  # |root' x|^2 = x'Ax
     return dense_products(x @ root, y @ root), (y @ root) @ (x @ root).T
@@ -149,7 +149,7 @@ def test_constants_of_a_loss_are_those_under_its_metric(center: str) -> None:
 
 
 def test_a_metric_along_the_mean_makes_the_mean_profile_perfect() -> None:
-    """Where a metric that learned together with the network could go: no loss, and nothing learned."""
+    """A metric trained together with the network could end here: no loss, and nothing learned."""
     profiles = read_profiles(simulate(200, 50))
     preprocess = fit_preprocess(profiles, np.arange(200))
     matrix = preprocess.apply(preprocess.match(profiles)[0])
@@ -207,7 +207,7 @@ def test_a_fit_lowers_its_loss_under_the_metric(profiles: Profiles, metric_folde
 
 
 def test_the_validation_loss_is_that_by_the_metric_itself(profiles: Profiles, metric_folder: Path) -> None:
-    """Of a network without any start of its own: its dense reconstructions, compared by CosineMetric."""
+    """The dense reconstructions of the network, compared by CosineMetric, give the same loss."""
     settings = replace(LEARNS, metric=str(metric_folder), target="self", epochs=1)
     fitted = fit(profiles, settings)
     model, metric = fitted.model, CosineMetric.load(metric_folder)

@@ -21,7 +21,7 @@ EXACT = LossSettings(median_norm=0.0)
 
 
 def draw(n: int = 7, n_genes: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random float64 targets and predictions, all in the positive half of space so that cosines are of use."""
+    """Random float64 targets and predictions, all positive so that cosines are far from zero."""
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.rand(2, n, n_genes, generator=generator, dtype=torch.float64)
     return x, y + 0.5 * x
@@ -320,9 +320,9 @@ def test_below_this_separation_shrinking_all_scores_descends(n_negatives: int, s
 def train_scores(
     loss: Callable[[Tensor, Tensor], Tensor], has_unit_norm: bool = False, bias: bool = False
 ) -> tuple[float, float]:
-    """Loss and deviation of the scores after training an embedding to tell the own candidate of a query from 64 others.
+    """Loss and deviation of the scores after training an embedding to tell a query's own candidate from 64 others.
 
-    Candidates are noise, the own one 1.2 deviations away from it in the direction of the query; the score is the inner
+    Candidates are noise, the own one shifted by 1.2 deviations in the direction of the query; the score is the inner
     product of the embeddings, or their cosine.
     """
     torch.manual_seed(0)

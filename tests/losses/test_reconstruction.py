@@ -86,7 +86,7 @@ def data(scale: bool) -> np.ndarray:
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float, absolute: float = 0.0) -> bool:
-    """Whether the difference is small beside the expected tensor as a whole."""
+    """Whether the norm of the difference is small relative to that of the expected tensor."""
     found, expected = found.detach().double(), expected.detach()
     return float((found - expected).norm()) <= tolerance * float(expected.norm()) + absolute
 
@@ -107,8 +107,8 @@ def test_every_loss_and_gradient_equals_the_dense_one_in_both_bases(
 ) -> None:
     """Every pair of loss, centring, basis, scaling of genes and precision.
 
-    Pairs are enough: a loss sees inner products alone, and these are compared with dense ones for every centring, basis
-    and precision in `test_inner_products.py`.
+    Pairs are enough: a loss depends on inner products alone, and `test_inner_products.py` compares these with dense
+    ones for every centring, basis and precision.
     """
     matrix = data(scale)
     network = build(kind, matrix).double()

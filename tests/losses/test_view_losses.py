@@ -1,4 +1,4 @@
-"""Losses of agreement against slow NumPy definitions, their gradients against closed forms."""
+"""View losses against slow NumPy definitions, their gradients against closed forms."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ from geneae.models.ceiling import (
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """One profile after the other."""
+    """Cosine of each pair of rows, one after the other."""
     return np.array([x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(a, b, strict=True)])
 
 
@@ -70,7 +70,7 @@ N_TRAIN, N_JUDGED, N_DRAWS = 450, 150, 100
 
 
 class World:
-    """Profiles of rank six whose noise-free values are known, as two halves normalised like whole ones.
+    """Profiles of rank six whose noise-free values are known, as two halves normalised like complete profiles.
 
     `dispersion` multiplies the rate of every molecule count by a gamma number of mean 1 and that inverse variance, as
     technical noise beyond Poisson would: the counts are negative binomial, and both halves share it.
@@ -87,18 +87,18 @@ class World:
             self.expectation += np.add(*self.draw(self.rates[N_TRAIN:])) / (2 * N_DRAWS)
 
     def draw(self, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log1p of two halves per 10,000 molecules of the whole."""
+        """log1p of two halves, each scaled by 20,000 over the molecules of the complete profile."""
         noise = 1.0 if self.dispersion is None else self.rng.gamma(self.dispersion, 1 / self.dispersion, rates.shape)
         first, second = self.rng.poisson(rates * noise / 2), self.rng.poisson(rates * noise / 2)
         scale = 2e4 / (first + second).sum(1, keepdims=True)
         return np.log1p(scale * first), np.log1p(scale * second)
 
     def of_halves(self) -> np.ndarray:
-        """Cosine between the halves of the judged profiles."""
+        """Cosine between the halves of the evaluated profiles."""
         return cosine_of_halves(*(csr(half, np.float64) for half in self.judged))
 
     def pca(self, rank: int) -> np.ndarray:
-        """Of the first halves of the judged profiles, by a basis of all halves of training profiles."""
+        """PCA reconstruction of the first halves of the evaluated profiles, in a basis of all training halves."""
         mean = np.concatenate(self.train).mean(0)
         axes = np.linalg.svd(np.concatenate(self.train) - mean, full_matrices=False)[2][:rank]
         return np.asarray(mean + (self.judged[0] - mean) @ axes.T @ axes)

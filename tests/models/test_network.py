@@ -213,7 +213,7 @@ def test_silencing_a_plain_network_changes_nothing() -> None:
 
 
 def check_cut(before: Tensor, after: Tensor, ratio: float) -> None:
-    """Directions are kept and norms are `ratio` times as large."""
+    """Check that directions are kept and that norms are `ratio` times as large."""
     assert before.norm() > 0
     cosine = torch.nn.functional.cosine_similarity(before, after)
     torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-6, rtol=0)
@@ -296,7 +296,7 @@ def test_impossible_cuts_are_refused_before_anything_is_cut(factor: float, where
 
 
 def cosine_step(network: Network) -> Callable[[Tensor], float]:
-    """Take gradients of the cosine loss; what comes back is <gradient, parameter> over their norms."""
+    """Take gradients of the cosine loss; return a function that gives |<gradient, parameter>| over both norms."""
     rows = sparse_rows(csr(profiles()), transpose=True).to("cpu", torch.float64)
     products = reconstruct(network, rows, rows)[0]["none"]
     mean_loss(LOSSES["cosine"].function, products, LossSettings(median_norm=1e-9)).backward()
@@ -386,7 +386,7 @@ def test_a_target_norm_is_reached_without_turning_anything(kind: str, where: str
     ("choices", "message"),
     [
         ({"bias": "half"}, "the biases of a cut must be one of homogeneous, zero, scale; found 'half'."),
-        ({"target_norm": 1.0}, "a target norm is reached on a batch; found none. Pass inputs."),
+        ({"target_norm": 1.0}, "a target norm needs a mini-batch to measure norms on; found none. Pass inputs."),
         ({"target_norm": -1.0, "inputs": torch.zeros(2, 6)}, "the target norm must be a number above 0; found -1."),
     ],
 )
@@ -399,7 +399,7 @@ def test_a_target_norm_of_outputs_that_are_all_zero_is_refused() -> None:
     network = build("free-random")
     for parameter in network.parameters():
         parameter.data.zero_()
-    with pytest.raises(InputError, match=r"every output of the start is zero\. Use another --cut\."):
+    with pytest.raises(InputError, match=r"all initial outputs are zero\. Use another --cut\."):
         cut_initialize(network, target_norm=1.0, inputs=sparse_rows(csr(profiles())))
 
 
