@@ -225,7 +225,7 @@ def attempt(case: Case, folder: Path) -> str:
 
 def _promised(message: str) -> set[Path]:
     """What an error says that it leaves: of a loss that ran away the checkpoint before, in its folder."""
-    named = re.search(r"The weights before are in (.+\.safetensors)\.$", message)
+    named = re.search(r"Earlier weights are in (.+\.safetensors)\.$", message)
     path = Path(named[1]) if named else None
     return set() if path is None else {path, *path.parents}
 

@@ -1,1 +1,1 @@
-"""Training: steps, epochs, checkpoints."""
+"""Training: mini-batches, objectives, the loop over epochs, and checkpoints."""

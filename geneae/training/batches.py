@@ -1,4 +1,4 @@
-"""What a network reads and what it is to predict: a profile itself, or one half of its molecules the other."""
+"""Inputs and targets: a profile is its own target, or one half of its molecules predicts the other half."""
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -20,63 +20,63 @@ from geneae.models.decoders import LinearDecoder
 from geneae.models.network import Network
 
 CHUNK = 2048  # profiles projected at a time
-CACHE_BYTES = 2**31  # of count splits kept between epochs; others are drawn again from their seed
+CACHE_BYTES = 2**31  # memory for count splits kept between epochs; others are drawn again from their seed
 
-TRAINING_STREAM, VALIDATION_STREAM = 0, 1  # keep the count splits of both apart, whatever the seed
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1  # give both different random numbers for every seed
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some profiles: what a network reads of them, and what it is to predict."""
+    """Mini-batch: the inputs and targets of some profiles."""
 
     inputs: Tensor | SparseRows
-    """(n_profiles, n_scores) scores in a fixed basis, profiles in a free one."""
+    """(n_profiles, n_scores) scores in a fixed basis, sparse profiles in a free one."""
     target: TargetProducts | SparseRows
-    """Products with the decoder in a fixed basis, profiles in a free one."""
+    """Inner products with the decoder in a fixed basis, sparse profiles in a free one."""
     gram: Tensor | None = None
-    """(n_profiles, n_profiles) inner products of the targets, for a loss that asks for them."""
+    """(n_profiles, n_profiles) inner products of the targets with each other, if the loss needs them."""
     labels: Tensor | None = None
-    """(n_profiles,) int64 for a loss that learns by them, the same for the same label; below 0 for none."""
+    """(n_profiles,) int64 label codes, if the loss uses labels; below 0 for profiles without a label."""
     progress: float = 1.0
-    """Share of the training that is over, 0 to 1."""
+    """Completed share of the training, 0 to 1."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same elsewhere."""
+        """The same mini-batch on another device."""
         gram, labels = (None if tensor is None else tensor.to(device) for tensor in (self.gram, self.labels))
         return Batch(self.inputs.to(device), self.target.to(device), gram, labels, self.progress)
 
 
 @dataclass(frozen=True, eq=False)
 class PairNeeds:
-    """What a loss asks of pairs beyond inputs and targets."""
+    """Needs of a loss in addition to inputs and targets."""
 
     gram: bool = False
-    """The inner products of targets with each other: they need the profiles themselves, as no basis of fewer
-    dimensions than genes holds them."""
+    """Whether inner products of targets with each other are needed. They require the profiles themselves, because a
+    basis with fewer dimensions than genes loses them."""
     labels: Tensor | None = None
-    """(n_profiles,) int64, below 0 for none."""
+    """(n_profiles,) int64 label codes, below 0 for profiles without a label."""
     metric: FixedMetric | None = None
-    """The map of targets under a metric."""
+    """Learned metric whose map of the targets is needed."""
 
 
 NO_NEEDS = PairNeeds()
 
 
 class Pairs:
-    """Inputs and targets: each row its own target, or each half of a profile the other half.
+    """Inputs and targets: each profile predicts itself, or each half of its molecules predicts the other half.
 
-    In a fixed basis everything that training needs of a profile is a handful of numbers, projected once; in a free
-    basis the profiles themselves are kept, sparse.
+    In a fixed basis, training needs only a few numbers per profile, which are computed once; in a free basis, the
+    profiles themselves are kept, sparse.
 
     Parameters
     ----------
     network
-        For which basis they are made.
+        Network whose basis the pairs are made for.
     blocks
-        The profiles, or their two halves; in a fixed basis also their products with the decoder, half after half, with
-        the number of halves.
+        The profiles, or their two halves. In a fixed basis alternatively their inner products with the decoder, all
+        first halves before all second halves, and the number of halves.
     needs
-        What the loss asks for.
+        Further needs of the loss.
     """
 
     def __init__(
@@ -116,14 +116,15 @@ class Pairs:
         return self.n_pairs
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """(n_profiles,) pairs of an epoch: every profile once, in random order; which half is the input is drawn."""
+        """(n_profiles,) indices of the pairs of an epoch: every profile once, in random order, with either half as
+        input at random."""
         profiles = torch.randperm(self.n_profiles, generator=generator)
         if not self._swap:
             return profiles
         return profiles + self._swap * torch.randint(0, 2, profiles.shape, generator=generator)
 
     def take(self, index: Tensor, progress: float = 1.0) -> Batch:
-        """Some pairs, when that share of the training is over."""
+        """Mini-batch of some pairs; `progress` is the completed share of the training."""
         partner = (index + self._swap) % self.n_pairs
         gram = None if self._matrix is None else gram_of(self._matrix[partner.numpy()])
         labels = None if self._labels is None else self._labels[index % self.n_profiles]
@@ -144,7 +145,7 @@ def _stack(blocks: list[sparse.csr_matrix]) -> sparse.csr_matrix:
 def project_blocks(
     network: Network, blocks: list[sparse.csr_matrix], metric: FixedMetric | None = None
 ) -> TargetProducts:
-    """Products of the profiles of all blocks with a decoder in a fixed basis, block after block."""
+    """Inner products of the profiles of all blocks with the decoder of a fixed basis, block after block."""
     device, decoder = network.mean.device, network.decoder()
     parts = [
         decoder.project(sparse_rows(block[start : start + CHUNK]).to(device), metric)
@@ -157,59 +158,59 @@ def project_blocks(
 def draw_blocks(
     expression: Expression, preprocess: Preprocess, splitter: Splitter | None, seed: tuple[int, ...]
 ) -> list[sparse.csr_matrix]:
-    """Two random halves of the profiles by their splitter, or without one the profiles themselves; normalised."""
+    """Two random halves of the profiles, or without a splitter the profiles themselves; preprocessed."""
     if splitter is None:
         return [preprocess.apply(expression)]
     return [preprocess.apply(half) for half in draw_halves(splitter, expression.totals, np.random.default_rng(seed))]
 
 
 def mismatch(blocks: list[sparse.csr_matrix], partner: np.ndarray | None) -> list[sparse.csr_matrix]:
-    """Two blocks whose rows belong together, of which the second belongs to the partners; all as it is without any.
+    """Inputs and targets, in which each profile gets the target of its partner; without partners the same blocks.
 
     Parameters
     ----------
     blocks
         The profiles, or their two halves.
     partner
-        (n_profiles,) row by row.
+        (n_profiles,) row of the partner of each profile.
     """
     return blocks if partner is None else [blocks[0], blocks[-1][partner]]
 
 
 @dataclass(frozen=True)
 class CountSplits:
-    """How often molecules are divided anew, and by which seed."""
+    """Number and seed of the count splits of a training."""
 
     is_split: bool
-    """Whether halves predict halves; else every profile is its own target."""
+    """Whether halves predict halves; otherwise every profile is its own target."""
     number: int
-    """Count splits that the epochs take in turn, where there are any."""
+    """Number of count splits that the epochs use in turn; ignored without splitting."""
     seed: int
-    """Seed that the count splits are drawn from."""
+    """Seed of the count splits."""
 
     @property
     def in_turn(self) -> int:
-        """Sets of pairs that the epochs take in turn: one for each count split, or the profiles as they are."""
+        """Number of sets of pairs that the epochs use in turn: one per count split, or 1 without splitting."""
         return self.number if self.is_split else 1
 
 
 class PairSource:
-    """Pairs of every epoch: some count splits in turn, which train as well as a fresh one each time.
+    """Pairs of every epoch. The epochs use a few count splits in turn, which train as well as a new one each time.
 
     Parameters
     ----------
     network
-        For which basis they are made.
+        Network whose basis the pairs are made for.
     expression, preprocess
-        The training profiles.
+        Training profiles and their preprocessing.
     splits
-        How their molecules are divided.
+        Count splits of their molecules.
     first
-        The blocks of the first split, where they were drawn before.
+        Blocks of the first split, if they were drawn before.
     partner
-        (n_profiles,) profile whose target each is given, see `mismatch`; its own without it.
+        (n_profiles,) profile whose target each profile gets, see `mismatch`; None for its own.
     needs
-        What the loss asks for.
+        Further needs of the loss.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class PairSource:
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 
     def epoch(self, epoch: int) -> Pairs:
-        """Pairs of an epoch, counted from 1; drawn when first asked for."""
+        """Pairs of an epoch, counted from 1; drawn when first needed."""
         return self._draw((epoch - 1) % self.n_splits)
 
 
@@ -248,7 +249,7 @@ def loss_constants(
     settings: LossSettings,
     metric: FixedMetric | None = None,
 ) -> LossSettings:
-    """Fill in what the training profiles say: the mean profile's errors, the median norm, the norm ratio to ask for.
+    """Fill in the constants of the training profiles: errors of the mean profile, median norm, target norm ratio.
 
     Parameters
     ----------
@@ -259,9 +260,9 @@ def loss_constants(
     center
         Centring of the loss.
     settings
-        Weights of the user; a `norm_ratio` other than 1 is kept.
+        Weights set by the user; a `norm_ratio` other than 1 is kept.
     metric
-        Of the loss; lengths, errors and cosines are those under it.
+        Learned metric of the loss, under which norms, errors and cosines are then computed.
     """
     metric = None if metric is None else deepcopy(metric).to("cpu", torch.float64)
     products = [_mean_profile_products(block, mean, center, metric) for block in blocks]

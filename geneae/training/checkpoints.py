@@ -1,4 +1,4 @@
-"""All that a training needs to go on as if it had never stopped, in one file that is whole or not there."""
+"""Checkpoints: all that an interrupted training needs to resume, in one file, written completely or not at all."""
 
 import contextlib
 import hashlib
@@ -27,56 +27,56 @@ from geneae.training.devices import Processes
 from geneae.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = 1  # of the file
-SPARE = 100  # a write has to be so many times shorter than the training since the last one: that is 1 % of the time
+FORMAT = 1  # version of the file format
+SPARE = 100  # training between two writes takes this many times as long as a write, which thus costs 1 % of the time
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
 class Progress:
-    """Where a training is. What is left of it follows from this, the data and the settings."""
+    """State of a training, which together with the data and the settings determines all remaining steps."""
 
     network: Network
-    """With the weights of the last step."""
+    """Network with the weights of the last step."""
     objective: Objective
-    """With what has followed the network, and heads."""
+    """Objective with its heads, teacher and queue, if it has any."""
     optimizer: torch.optim.Optimizer
-    """With its moments."""
+    """Optimiser with its moments."""
     order: Tensor
-    """State of the generator of orders before it made that of the current epoch."""
+    """State of the random generator before it drew the order of the current epoch."""
     at_start: Tensor
-    """(n_profiles,) validation losses of the start."""
+    """(n_profiles,) validation losses before training."""
     rows: list[dict[str, float]]
-    """The history."""
+    """Rows of the history."""
     best: int
-    """Epoch of least validation loss."""
+    """Epoch whose weights are kept, see `geneae.training.loop.train`."""
     best_state: dict[str, Tensor]
-    """The weights it had."""
+    """Weights of that epoch."""
     epoch: int = 1
-    """That is being trained."""
+    """Current epoch, counted from 1."""
     step: int = 0
-    """Steps of it that are done."""
+    """Completed steps of this epoch."""
     total: float = 0.0
-    """Sum over the profiles of these steps of their losses."""
+    """Sum of the losses of all profiles in these steps."""
     train_seconds: float = 0.0
-    """That these steps took."""
+    """Duration of these steps in seconds."""
     update: float = math.nan
-    """Length of the change of all parameters in the last step of the epoch, over what their length was."""
+    """Length of the change of all parameters in the last step of the epoch, relative to their length; NaN before."""
 
 
 class Checkpoint:
-    """A file that a training can go on from: JSON in the header, tensors in the body.
+    """File from which a training can resume: JSON in the header, tensors in the body.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     identity
-        What must be equal to go on, by name. One dict may be inside, `settings`.
+        Values, by name, that must be equal in order to resume; `settings` is a dict of its own.
     resume
-        Whether to go on from the file, if it is there.
+        Whether to resume from the file if it exists.
     begin
-        `time.perf_counter()` when the fit began.
+        `time.perf_counter()` at the beginning of the fit.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], resume: bool, begin: float) -> None:
@@ -93,18 +93,18 @@ class Checkpoint:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether the training resumes from an earlier state."""
         return bool(self._state)
 
     @property
     def seconds(self) -> float:
-        """Of the training so far, when the file was written."""
+        """Seconds of training until the file was written; 0 if the training does not resume."""
         return float(self._state.get("seconds", 0.0))
 
     def spent(self) -> dict[str, float]:
-        """seconds and peak_memory_mb of the fit so far, over all its parts, and how many these are.
+        """`seconds` and `peak_memory_mb` of the fit so far, over all its parts, and their number.
 
-        What a part did after its last checkpoint is done again and counts once.
+        The work of a part after its last checkpoint is repeated and counts once.
         """
         return {
             "seconds": self._before["seconds"] + time.perf_counter() - self._begin,
@@ -113,13 +113,13 @@ class Checkpoint:
         }
 
     def is_due(self) -> bool:
-        """Whether to write again: as often as costs 1 % of the time."""
+        """Whether to write again: as often as 1 % of the time allows."""
         return time.perf_counter() - self._written >= SPARE * self._cost
 
     def write(self, progress: Progress, seconds: float, processes: Processes) -> None:
-        """Replace the file by another; every process has to call it, the first one writes.
+        """Replace the file; every process has to call this, and the first one writes.
 
-        Weights that are no numbers are not written: who went on from them would only meet them again.
+        Weights that are not finite are not written, because a run that resumed from them would fail again.
         """
         begin = time.perf_counter()
         parameters = *progress.network.parameters(), *progress.objective.learned()
@@ -142,7 +142,7 @@ class Checkpoint:
         order: torch.Generator,
         rank: int,
     ) -> Progress:
-        """Put network, objective, optimiser and generators back into their state, and give where the training is."""
+        """Restore network, objective, optimiser and random generators, and return the state of the training."""
         tensors = self._tensors
         network.load_state_dict(_below("network", tensors))
         objective.set_state(_below("objective", tensors))
@@ -161,45 +161,45 @@ class Checkpoint:
         return Progress(network, objective, optimizer, *done, **position)
 
     def _check(self) -> None:
-        """Refuse to go on with something else, and say what differs."""
+        """Refuse to resume a different run, and list the differences."""
         there, now = (_flat(identity) for identity in (self._state["identity"], self._identity))
         different = [
-            f"{name} ({_short(there.get(name))} there, {_short(now.get(name))} now)"
+            f"{name} ({_short(there.get(name))} in the checkpoint, {_short(now.get(name))} now)"
             for name in now | there
             if there.get(name) != now.get(name)
         ]
         if different:
             raise InputError(
-                f"{self.path} is the checkpoint of a run with other {', '.join(different)}. Go on with the data and "
-                "settings it has, or add --overwrite to start anew, or choose another output."
+                f"{self.path} is the checkpoint of a run with different {', '.join(different)}. Resume with the data "
+                "and settings of that run, add --overwrite to start again, or choose another output."
             )
 
 
 def checkpoint_name(null: str | None = None) -> str:
-    """Name of the file; each null of a fit has its own."""
+    """File name of a checkpoint; each permuted control (`--null`) of a fit has its own."""
     return CHECKPOINT if null is None else CHECKPOINT.replace(".", f"-{null}.")
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds checkpoints of a run that has not ended."""
+    """Whether a folder holds checkpoints of an unfinished run."""
     return any(folder.glob("checkpoint*.safetensors"))
 
 
 def is_partial(file: Path) -> bool:
-    """Whether a file is a checkpoint that is being written, or was when the process was killed."""
+    """Whether a file is an incomplete checkpoint, of a running process or of one that was killed while writing."""
     return file.match(".checkpoint*.partial")
 
 
 def digest(values: np.ndarray) -> str:
-    """SHA-256 of some text values, in order."""
+    """SHA-256 of text values in their order, as hexadecimal digits."""
     return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def stops_wait() -> Iterator[Callable[[], int]]:
-    """SIGINT and SIGTERM wait inside; gives a function that says which has come, 0 for none.
+    """Defer SIGINT and SIGTERM inside this context; yields a function that returns the signal received, or 0.
 
-    The same signal a second time does what it did outside. Only the main thread of a process can have it so.
+    The same signal a second time has its usual effect. Outside the main thread, signals are not deferred.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -221,13 +221,13 @@ def stops_wait() -> Iterator[Callable[[], int]]:
 
 
 def peak_memory() -> float:
-    """Largest memory of this process so far, in 10^6 bytes."""
+    """Peak memory of this process so far, in MB (10^6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk, so that they outlive the machine."""
+    """Flush a file, or the names in a folder, to disk, so that they survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -247,7 +247,7 @@ def _pack(progress: Progress, random: Tensor) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write beside a file and take its name when all is on the disk: whenever that ends, one of both is whole."""
+    """Write a new file next to the old one and rename it once it is on disk, so that one is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     save_file(tensors, partial, {"state": json.dumps(state)})
@@ -264,7 +264,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} should be a checkpoint of geneae, but cannot be read ({type(error).__name__}: {error}). "
-            "Add --overwrite to start anew."
+            "Add --overwrite to start again."
         ) from error
     return tensors, state
 
@@ -279,19 +279,19 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """A value for a message; of a fingerprint the beginning."""
+    """Text of a value for a message; only the beginning of a fingerprint."""
     text = "none" if value is None else str(value)
     return text if len(text) <= 20 else f"{text[:8]}..."
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """State of torch's own generator, which dropout draws from, and on CUDA of that of the device."""
+    """State of torch's default random generator, used by dropout, and on CUDA of the generator of the device."""
     state = torch.get_rng_state()
     return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
 def _set_random_state(state: Tensor, device: torch.device) -> None:
     size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size].clone())  # a view will not do: torch reads from the start of its storage
+    torch.set_rng_state(state[:size].clone())  # a copy, because torch would read a view from the start of its storage
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[size:].clone(), device)

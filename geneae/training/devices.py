@@ -1,4 +1,4 @@
-"""Where a fit computes: the device, its precision, and the processes that share a training."""
+"""Device, precision and processes of a training."""
 
 import contextlib
 import logging
@@ -16,18 +16,18 @@ from geneae.settings.settings import Settings
 
 
 class Processes:
-    """This process among those that train together, each on its part of every batch.
+    """This process among those that train together, each on its part of every mini-batch.
 
     Parameters
     ----------
     rank, size
-        Number of this process, from 0, and how many there are.
+        Number of this process, from 0, and number of processes.
     device
-        Of this process.
+        Device of this process.
     autocast
-        Context of forward passes in the precision asked for.
+        Context manager for forward passes in the requested precision.
     all_sum
-        Sum of a tensor over all processes, which may be made in place; every process has to call it.
+        Function that sums a tensor over all processes, possibly in place; every process has to call it.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Processes:
         self._all_sum = all_sum
 
     def part(self, index: Tensor) -> Tensor:
-        """What this process takes of the profiles of a batch. One without any takes the first, see `has_part`."""
+        """Profiles of a mini-batch for this process. If there are none, it takes the first one, see `has_part`."""
         return index[self.rank :: self.size] if self.has_part(index) else index[:1]
 
     def has_part(self, index: Tensor) -> bool:
-        """Whether a batch has a profile for this process; if not, what it computes has to weigh nothing."""
+        """Whether a mini-batch has a profile for this process; if not, its result must get weight 0."""
         return self.rank < len(index)
 
     def total(self, value: float) -> float:
@@ -56,19 +56,19 @@ class Processes:
         return float(self._all_sum(torch.tensor(value, dtype=torch.float32, device=self.device)))
 
     def average(self, network: nn.Module, loss: Tensor, weight: float) -> float:
-        """Mean loss, and in place mean gradients, over all processes.
+        """Mean loss over all processes; gradients are replaced by their means in place.
 
-        By hand rather than by DistributedDataParallel, which averages over processes: weighted by the profiles that
-        each has, two halves of a batch give the gradient of the whole batch.
+        Unlike in DistributedDataParallel, the mean is weighted by the number of profiles of each process, so that the
+        parts of a mini-batch give the gradient of the complete mini-batch.
 
         Parameters
         ----------
         network
-            With the gradients of `loss`.
+            Network with the gradients of `loss`.
         loss
             Mean over the profiles of this process.
         weight
-            How many they are.
+            Number of these profiles.
         """
         if self.size == 1:
             return float(loss.detach())
@@ -82,7 +82,10 @@ class Processes:
         return float(mean[-1])
 
     def join(self, values: Tensor, where: Tensor, n_values: int) -> Tensor:
-        """(n_values,) numbers of all processes, each of which has those at some places; one that two have is one."""
+        """(n_values,) numbers from all processes, each of which has those at the positions `where`.
+
+        Positions that several processes have get the mean of their numbers.
+        """
         if self.size == 1:
             return values
         joined = torch.zeros(2, n_values, dtype=values.dtype, device=values.device)
@@ -92,13 +95,13 @@ class Processes:
         return mean
 
     def gather(self, values: Tensor) -> Tensor:
-        """(size, n) of (n,) whole numbers below 256 in each process."""
+        """(size, n) uint8 values of all processes, from (n,) integers of 0 to 255 in each."""
         rows = torch.zeros(self.size, len(values), dtype=torch.int32, device=self.device)
         rows[self.rank] = values.to(rows)
         return (rows if self.size == 1 else self._all_sum(rows)).to("cpu", torch.uint8)
 
     def equalise(self, network: nn.Module) -> None:
-        """Give all processes the tensors of the first: machines of different make differ in the last bits."""
+        """Copy the tensors of the first process to all, because different hardware rounds differently."""
         if self.size == 1:
             return
         with torch.no_grad():
@@ -107,16 +110,16 @@ class Processes:
 
 
 def open_processes(settings: Settings) -> Processes:
-    """The device asked for, its precision and the processes that share it, by Lightning Fabric.
+    """Set up the requested device, precision and processes with Lightning Fabric.
 
-    Several processes are started here unless `torchrun` or SLURM have started them; each runs the same command.
+    Several processes are started here unless `torchrun` or SLURM has started them; each runs the same command.
     """
     from lightning_fabric import Fabric  # slow to load
 
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but torch finds no CUDA device. Use --device cpu or auto.")
+        raise InputError("device cuda was requested, but torch finds no CUDA device. Use --device cpu or auto.")
     if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device mps was asked for, but torch finds no Apple GPU. Use --device cpu or auto.")
+        raise InputError("device mps was requested, but torch finds no Apple GPU. Use --device cpu or auto.")
     n_processes = settings.devices * settings.nodes
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else n_processes
     if started != n_processes:
@@ -125,7 +128,7 @@ def open_processes(settings: Settings) -> Processes:
             f"{n_processes}. Set --devices to its --nproc-per-node and --nodes to its --nnodes."
         )
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if settings.precision == "bf16" else "32-true"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its processes
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would announce its processes
     try:
         fabric = Fabric(
             accelerator=settings.device,
@@ -136,13 +139,14 @@ def open_processes(settings: Settings) -> Processes:
         )
         if n_processes > 1:
             fabric.launch()
-    except ValueError as error:  # of Fabric: what the cluster has is not what was asked for
+    except ValueError as error:  # from Fabric, if the request does not match the machine or the cluster
         raise InputError(
-            f"{settings.devices} devices on {settings.nodes} nodes cannot be had ({error}). Ask for what is there."
+            f"{settings.devices} devices on {settings.nodes} nodes are not available ({error}). Set --devices and "
+            "--nodes to what is available."
         ) from error
 
     def all_sum(tensor: Tensor) -> Tensor:
-        torch.distributed.all_reduce(tensor)  # Fabric's own has all processes wait for each other once more
+        torch.distributed.all_reduce(tensor)  # Fabric's own function would add a barrier
         return tensor
 
     return Processes(fabric.global_rank, fabric.world_size, fabric.device, fabric.autocast, all_sum)
@@ -150,7 +154,7 @@ def open_processes(settings: Settings) -> Processes:
 
 @contextlib.contextmanager
 def loading_fabric() -> Iterator[None]:
-    """Load Lightning Fabric, which takes seconds, while other code runs inside; it is loaded at the end."""
+    """Load Lightning Fabric, which takes seconds, in a thread; it is loaded when this context ends."""
     loading = Thread(target=import_module, args=("lightning_fabric",))
     loading.start()
     try:
@@ -160,13 +164,13 @@ def loading_fabric() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks: the only one, or the first of several."""
+    """Whether this process writes files and messages: the only process, or the first of several."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads of torch inside, and as many as before after it, whatever was done to them in between."""
+    """Set the number of torch's threads inside this context, and restore the earlier number when it ends."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

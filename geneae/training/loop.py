@@ -1,4 +1,4 @@
-"""The training loop: an optimiser over batches, and the best epoch by validation."""
+"""Training loop: optimiser steps over mini-batches, and the best epoch by validation."""
 
 import contextlib
 import copy
@@ -26,68 +26,56 @@ from geneae.training.objectives import Objective, Reconstruction
 from geneae.training.schedule import schedule
 from geneae.training.validation import Validate
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-KEPT_BYTES = 2**28
-
-
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of glibc's malloc.h
+KEPT_BYTES = 2**28  # value of both thresholds, well above the size of a gradient
 SHOWN = 3  # profiles named in a message
-
-
-STOP = 2**10  # tells the wish to stop from wishes to write, in their sum over processes
-
-
-RANK_STRIDE = 2**40  # between the seeds of processes, which draw their own dropout: no user has so large a seed
-
-
-SGD_MOMENTUM = 0.9  # of `sgd-momentum`, as in the papers on self-supervised learning that use it
-
-
-LINEAR_RATE = 0.1  # learning rate of the linear paths over that of the MLPs; they start at the right place
+STOP = 2**10  # distinguishes requests to stop from requests to write, in their sum over processes
+RANK_STRIDE = 2**40  # between the dropout seeds of processes, larger than any seed that a user would choose
+SGD_MOMENTUM = 0.9  # momentum of `sgd-momentum`, as in the papers on self-supervised learning that use it
+LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at the right place, relative to that of the MLPs
 
 
 class Batches(Protocol):
-    """The steps of an epoch, as the loop sees them."""
+    """Mini-batches of an epoch, as the loop uses them."""
 
     n_profiles: int
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Numbers of what is trained on, each profile once, in random order."""
+        """Indices of training pairs or views, each profile once, in random order."""
 
     def take(self, index: Tensor, progress: float = 1.0) -> Any:
-        """Some of it, as a record with `inputs` and `to(device)`, when that share of the training is over."""
+        """Mini-batch with `inputs` and `to(device)`; `progress` is the completed share of the training."""
 
 
 class Source(Protocol):
-    """Where the batches of an epoch come from."""
+    """Source of the mini-batches of every epoch."""
 
     def epoch(self, epoch: int) -> Batches:
-        """Of an epoch, counted from 1."""
+        """Mini-batches of an epoch, counted from 1."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What training leaves behind; the network it was given holds the weights of the best epoch."""
+    """Result of a training; the network itself holds the weights of the best epoch."""
 
     history: pd.DataFrame
     """One row per epoch; epoch 0 is the start."""
     best_epoch: int
-    """0 where no epoch was better on validation than the start."""
+    """Epoch whose weights are kept; 0 if no epoch was better on validation than the start."""
     collapse: str | None = None
-    """Name in `geneae.training.monitor.COLLAPSES` of what was there at the end, if anything."""
+    """Collapse at the end, by its name in `geneae.training.monitor.COLLAPSES`; None without one."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a network is trained on, and for what."""
+    """Data and objective of a training."""
 
     source: Source
-    """Training pairs, or views."""
+    """Source of training pairs or views."""
     validate: Validate
-    """Gives the validation losses, which choose the epoch and nothing else, and columns of the history."""
+    """Function that computes the validation losses, used only to choose the epoch, and columns of the history."""
     objective: Objective
-    """What is minimised."""
+    """Objective to minimise."""
     names: pd.Index | None = None
     """Names of the training profiles, for messages."""
 
@@ -99,16 +87,16 @@ def train(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Training:
-    """Train a network in place and leave it with the weights of the epoch of least validation loss.
+    """Train a network in place and leave it with the weights of the epoch of lowest validation loss.
 
-    Where the validation loss of an objective does not choose (see `Objective.chooses_epoch`), the last epoch is taken.
+    If the validation loss does not choose the epoch (see `Objective.chooses_epoch`), the last one is taken.
 
-    Among the candidates is the exact start (PCA, or shrunken PCA, in a PCA basis). An epoch takes its place only if
-    its validation loss is lower by more than two standard errors of the paired difference over profiles: with few
-    profiles, the best of many epochs is often no better on others, and the simpler model is kept (after the rule of
-    Breiman et al. 1984, which asks for one).
+    The exact start (PCA, or shrunken PCA, in a PCA basis) is a candidate, too. An epoch replaces it only if its
+    validation loss is lower by more than two standard errors of the paired difference over profiles: with few
+    profiles, the best of many epochs is often no better on other profiles, and the simpler model is kept (after the
+    rule of Breiman et al. 1984, which requires one standard error).
 
-    With several devices every process calls it with the same arguments and ends with the same weights.
+    With several devices, every process calls this function with the same arguments and ends with the same weights.
 
     Parameters
     ----------
@@ -117,13 +105,13 @@ def train(
     plan
         Profiles and objective.
     settings
-        Epochs, steps, rates, devices. A random start is cut before it is recorded; one at PCA after that, as PCA stays
-        what the fit can fall back on.
+        Epochs, batch size, learning rate, devices. A random start is cut before it is recorded as epoch 0; a PCA start
+        after that, so that the fit can fall back on PCA itself.
     on_epoch
-        Called with each row of the history.
+        Function called with each row of the history.
     checkpoint
-        To resume, if there is something, and to write now and then. With it, SIGINT and SIGTERM wait for the end of a
-        step, have it written and raise `Interrupted`.
+        File to resume from, if it holds a state, and to write from time to time. With a checkpoint, SIGINT and SIGTERM
+        are deferred to the end of the step; then the checkpoint is written and `Interrupted` raised.
     """
     processes = open_processes(settings)
     if network.is_free:
@@ -148,7 +136,7 @@ def train(
 
 
 class TrainingLoop:
-    """A training on its way from epoch to epoch. Either `begin` or `resume` comes first."""
+    """State and steps of a training. Call either `begin` or `resume` first."""
 
     progress: Progress
     schedule: LambdaLR
@@ -169,16 +157,16 @@ class TrainingLoop:
         self.stopped_by: Callable[[], int] = lambda: 0
         self._validate, self._on_epoch = plan.validate, on_epoch
         self._order = torch.Generator().manual_seed(settings.seed)
-        # the small steps of a fixed basis are quickest on one: several threads would wait for each other, on a busy
-        # machine ten times as long as they compute
+        # the small steps of a fixed basis are fastest on one thread: several threads would wait for each other, on a
+        # busy machine ten times as long as they compute
         self._n_threads = torch.get_num_threads() if network.is_free else 1
         self._begin = time.perf_counter() - (checkpoint.seconds if checkpoint is not None else 0.0)
         self._monitor: CollapseMonitor | None = None
 
     def begin(self) -> None:
-        """Cut the network, record its start, and be ready for the first step."""
+        """Cut the network, record its start, and prepare the first step."""
         network, settings = self.network, self.settings
-        starts_at_pca = settings.init == "pca"  # which is no cut network, but what a fit can fall back on
+        starts_at_pca = settings.init == "pca"  # a fit can fall back on PCA itself, not on a cut network
         if not starts_at_pca:
             _cut(network, self.source, settings)
         initial = copy.deepcopy(network.state_dict())
@@ -197,7 +185,7 @@ class TrainingLoop:
         self._start_monitor()
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """From where a checkpoint was written, telling the epochs before it again."""
+        """Resume from a checkpoint, and report the rows of its epochs again."""
         optimizer, n_steps = self._ready()
         rank = self.processes.rank
         self.progress = checkpoint.restore(self.network, self.objective, optimizer, self._order, rank)
@@ -210,13 +198,13 @@ class TrainingLoop:
         self._start_monitor()
 
     def has_more(self) -> bool:
-        """Whether another epoch is wanted, by number, patience and collapse."""
+        """Whether another epoch follows, by the number of epochs, patience and collapse."""
         n_waited = self.progress.epoch - 1 - self.progress.best
         is_wanted = self.progress.epoch <= self.settings.epochs and n_waited < self.settings.patience
         return is_wanted and self.collapse not in STOPPING
 
     def run_epoch(self) -> None:
-        """What is left of an epoch: its steps, then a look at validation, which may make it the best."""
+        """Run the remaining steps of an epoch, then validate it, which may make it the best."""
         progress = self.progress
         start = time.perf_counter() - progress.train_seconds
         pairs = self.source.epoch(progress.epoch)
@@ -233,25 +221,26 @@ class TrainingLoop:
         progress.order = self._order.get_state()
 
     def save(self, is_asked: bool = False) -> None:
-        """Write the checkpoint if it is asked for, or if it is time to, or if all is to stop after this step."""
+        """Write the checkpoint if asked to, if a write is due, or if a signal has come, and then stop."""
         if self.checkpoint is None:
             return
         is_wanted = is_asked or (self.processes.rank == 0 and self.checkpoint.is_due())
-        wishes = self.processes.total(STOP * bool(self.stopped_by()) + is_wanted)  # of all, so that all do the same
+        # the sum over processes, so that all do the same
+        wishes = self.processes.total(STOP * bool(self.stopped_by()) + is_wanted)
         if wishes:
             self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.processes)
         if wishes >= STOP:
             raise Interrupted(self.stopped_by() or signal.SIGTERM)
 
     def _ready(self) -> tuple[torch.optim.Optimizer, int]:
-        """The objective at its first step, an optimiser for it, and how many steps there are."""
+        """Prepare the objective; returns an optimiser for it and the number of steps."""
         settings, n_steps = self.settings, _n_steps(self.source, self.settings)
         cut = settings.cut if settings.cut_where == "all" else 1.0
         self.objective.begin(self.network, n_steps, cut)
         return _optimizer(self.network, self.objective, settings), n_steps
 
     def _start_monitor(self) -> None:
-        """Look for a collapse from the start on, through the epochs that were before."""
+        """Start to look for collapses, beginning with the epochs recorded so far."""
         if isinstance(self.objective, Reconstruction):
             self._monitor = CollapseMonitor(self.objective, self.rows[0])
         for row in self.rows[1:]:
@@ -265,7 +254,7 @@ class TrainingLoop:
             self._on_epoch(row)
 
     def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
-        """A row of the history; the losses by validation profile."""
+        """Validate and append a row to the history; returns (n_profiles,) validation losses."""
         with threads(self._n_threads):
             losses, means = self._validate(self.network, self.processes)
         row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
@@ -275,7 +264,7 @@ class TrainingLoop:
         return losses
 
     def _run_steps(self, pairs: Batches, start: float) -> float:
-        """What is left of one pass over all profiles, begun at `start`; the mean loss of its steps, by profiles."""
+        """Run the remaining steps of an epoch that began at `start`; returns the mean loss over its profiles."""
         progress, settings, processes = self.progress, self.settings, self.processes
         network, objective, optimizer = self.network, self.objective, progress.optimizer
         network.train()
@@ -304,7 +293,7 @@ class TrainingLoop:
         return progress.total / sum(map(len, batches))
 
     def _runaway(self, loss: float, rows: Tensor) -> InputError:
-        """What is wrong with a loss that is no number any more, with the profiles it was found on."""
+        """Error for a loss that is not finite, with the first profiles of the mini-batch."""
         first = [f"'{self.names[row]}'" if self.names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
         more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
         said = (
@@ -312,14 +301,12 @@ class TrainingLoop:
             f"{', '.join(first)}{more}. Lower the learning rate ({self.settings.learning_rate:g}), or look for extreme "
             "values in these profiles."
         )
-        return InputError(
-            said if self.checkpoint is None else f"{said} The weights before are in {self.checkpoint.path}."
-        )
+        return InputError(said if self.checkpoint is None else f"{said} Earlier weights are in {self.checkpoint.path}.")
 
 
 def _keep_memory() -> None:
-    """Let glibc keep freed memory: gradients of 10 MB, given back to the system and asked for again at every step, cost
-    a third of its time in page faults. Elsewhere nothing is done."""
+    """Let glibc keep freed memory: gradients of 10 MB, returned to the system and requested again at every step, cost a
+    third of the time of a step in page faults. No effect without glibc."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
@@ -327,7 +314,7 @@ def _keep_memory() -> None:
 
 
 def _cut(network: Network, source: Source, settings: Settings) -> None:
-    """Make the start smaller as the settings say; a target norm is reached on a random batch."""
+    """Cut the initial weights according to the settings; a target norm is reached on a random mini-batch."""
     inputs = None
     if settings.target_norm is not None:
         pairs = source.epoch(1)
@@ -338,7 +325,7 @@ def _cut(network: Network, source: Source, settings: Settings) -> None:
 
 
 def _is_gain(gains: Tensor) -> bool:
-    """Whether the mean of paired gains is above two standard errors of it."""
+    """Whether the mean of paired gains is above two of its standard errors."""
     error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     return float(gains.mean()) > 2 * error
 
@@ -361,6 +348,6 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
 
 
 def _n_steps(source: Source, settings: Settings) -> int:
-    """Steps of all epochs."""
+    """Number of steps in all epochs."""
     order = source.epoch(1).order(torch.Generator())
     return settings.epochs * len(order.split(settings.batch_size))

@@ -1,29 +1,28 @@
-"""The cosine under a learned metric: its gradients in closed form, and the map that makes equal labels agree.
+"""Learned metric of a cosine: gradients in closed form, and a map M under which profiles of equal label are similar.
 
 Notation: profiles x and y, v = M x, w = M y; A = M'M + epsilon I; l = x'Ay, n = x'Ax, m = y'Ay; c = l / sqrt(n m).
 
-**In M.** dl = w'dM x + v'dM y, dn = 2 v'dM x, dm = 2 w'dM y, so that
+**Gradient in M.** dl = w'dM x + v'dM y, dn = 2 v'dM x, dm = 2 w'dM y, so that
 
     dc/dM = (w / sqrt(n m) - c v / n) x' + (v / sqrt(n m) - c w / m) y'
 
 which for epsilon = 0 is ((w^ - c v^) / |v|) x' + ((v^ - c w^) / |w|) y' with unit vectors v^, w^: no power of n m above
 1/2, hence safe in float32.
 
-**In A.** With every entry on its own, dl/dA_ij = x_i y_j, dn/dA_ij = x_i x_j, dm/dA_ij = y_i y_j, and the quotient rule
-on l (n m)^(-1/2) gives
+**Gradient in A.** If all entries are independent, dl/dA_ij = x_i y_j, dn/dA_ij = x_i x_j, dm/dA_ij = y_i y_j, and the
+quotient rule on l (n m)^(-1/2) gives
 
     g_ij = x_i y_j / sqrt(n m) - l (m x_i x_j + n y_i y_j) / (2 (n m)^(3/2))
 
-The derivation that this follows has 2 n m as the second denominator in one of its lines. That line is wrong, and the
-next one is right again: the power 3/2 is the n m of the quotient rule times the root in the derivative of the root.
+The power 3/2 is the n m of the quotient rule times the root in the derivative of the root.
 
-g is not symmetric: one step along it, and A is no metric any more. The gradient among symmetric matrices is
+g is not symmetric: after one step along it, A would not be a metric. The gradient among symmetric matrices is
 S = (g + g') / 2, with x~ = x / sqrt(n) and y~ = y / sqrt(m)
 
     S = (x~ y~' + y~ x~' - c (x~ x~' + y~ y~')) / 2
 
-dc/dM = 2 M S. A cosine knows no scale: <S, A> = 0, and for epsilon = 0 <dc/dM, M> = 0. A free symmetric A is never
-learned, as n and m have to stay positive; M is learned, and A is positive semi-definite whatever M is.
+dc/dM = 2 M S. A cosine does not depend on the scale of A: <S, A> = 0, and for epsilon = 0 <dc/dM, M> = 0. A itself is
+never learned, because n and m have to stay positive; M is learned, and A is positive semi-definite for every M.
 """
 
 from collections.abc import Iterator
@@ -37,12 +36,12 @@ from scipy import sparse
 from geneae.training.schedule import schedule
 
 Rows = Any
-"""(n_rows, n_features) NumPy array or SciPy CSR matrix, which is never made dense; SciPy's types say less than that."""
+"""(n_rows, n_features) NumPy array or SciPy CSR matrix, never made dense; SciPy's types cannot express this."""
 
 
 def row_products(x: Rows, y: Rows) -> np.ndarray:
     """(n_rows,) <x_i, y_i>."""
-    is_sparse = sparse.issparse(x)  # a name of its own: mypy would narrow the type to one without methods
+    is_sparse = sparse.issparse(x)  # a variable of its own: mypy would narrow the type to one without methods
     products = x.multiply(y) if is_sparse else x * y
     return np.asarray(products.sum(axis=1)).ravel()
 
@@ -54,10 +53,10 @@ def batch_cosines(latent: np.ndarray) -> np.ndarray:
 
 
 def batch_map_gradient(map_: np.ndarray, x: Rows, slopes: np.ndarray) -> np.ndarray:
-    """Gradient in M of the sum over all pairs of a batch of slopes_ij cos(M x_i, M x_j), (n_components, n_features).
+    """(n_components, n_features) gradient in M of the sum over all pairs of rows of slopes_ij cos(M x_i, M x_j).
 
-    dc/dM summed over pairs: with W_ij = slopes_ij / (|v_i| |v_j|) it is V'(W + W' - D) x, where the diagonal D
-    holds what all cosines of a row lose by its length. Rows without length under M have no part in it.
+    Summed over pairs, dc/dM is V'(W + W' - D) x with W_ij = slopes_ij / (|v_i| |v_j|), where the diagonal matrix D
+    accounts for the dependence on the length of each row. Rows of length 0 under M do not contribute.
     """
     latent = x @ map_.T
     inverse = _inverse_norm(latent)
@@ -74,25 +73,25 @@ def _inverse_norm(latent: np.ndarray) -> np.ndarray:
 
 
 def neighbor_loss(cosines: np.ndarray, labels: np.ndarray, temperature: float) -> tuple[float, np.ndarray]:
-    """How far the neighbours of a profile are from having its label, and the slope of that in each cosine.
+    """Loss of neighbours with different labels, and its derivatives with respect to the cosines.
 
-    Each profile draws another one of the batch with probability p_ij ~ exp(c_ij / temperature); the loss is the mean of
-    -log(probability of one with the same label). It is the objective of neighbourhood components analysis (Goldberger
-    et al. 2004) with cosines in place of distances and the logarithm of the probability, which does not fade
-    for profiles that are far from their like. Lower is better, 0 at best.
+    Each profile draws another one of the mini-batch with probability p_ij ~ exp(c_ij / temperature); the loss is the
+    mean of -log(probability of one with the same label). It is the objective of neighbourhood components analysis
+    (Goldberger et al. 2004) with cosines in place of distances and the logarithm of the probability, whose gradient
+    does not vanish for profiles that are far from all others of their label. Lower is better, 0 at best.
 
     Parameters
     ----------
     cosines
-        (n_rows, n_rows)
+        (n_rows, n_rows) cosines of all pairs of profiles.
     labels
-        (n_rows,) codes. A profile whose label no other one has does not count.
+        (n_rows,) label codes. A profile does not count if no other one has its label.
     temperature
-        Above 0.
+        Temperature of the probabilities, above 0.
 
     Returns
     -------
-    The loss, 0 where no profile counts; and (n_rows, n_rows) slopes.
+    The loss, 0 if no profile counts; and its (n_rows, n_rows) derivatives.
     """
     same = labels[:, None] == labels[None, :]
     np.fill_diagonal(same, False)
@@ -112,35 +111,36 @@ def neighbor_loss(cosines: np.ndarray, labels: np.ndarray, temperature: float) -
 
 @dataclass(frozen=True)
 class Learning:
-    """How a map is learned."""
+    """Settings of learning a map."""
 
     epochs: int
     """Passes over all rows."""
     batch_size: int
-    """Rows a step, at most; pairs are formed within."""
+    """Maximum number of rows per step; pairs are formed within a step."""
     learning_rate: float
-    """Of Adam, falling linearly to zero over the second half of the steps."""
+    """Learning rate of Adam, falling linearly to zero over the second half of the steps."""
     temperature: float
-    """Of the probabilities of neighbours, in units of a cosine."""
+    """Temperature of the probabilities of neighbours, in units of a cosine."""
     seed: int
-    """Of the order of the rows."""
+    """Seed of the order of the rows."""
 
 
 def learn_map(
     rows: Rows, labels: np.ndarray, start: np.ndarray, learning: Learning
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """The map before the first epoch and after each, with the mean loss per step (NaN before the first).
+    """Mean loss per step (NaN before the first epoch) and the map, before the first epoch and after each.
 
     Parameters
     ----------
     rows
-        (n_rows, n_features) scores or latents, of a size about 1: the learning rate is in units of the map's entries.
+        (n_rows, n_features) scores or latents, scaled to a size of about 1, because the learning rate is in units of
+        the map's entries.
     labels
-        (n_rows,) codes.
+        (n_rows,) label codes.
     start
-        (n_components, n_features)
+        (n_components, n_features) initial map.
     learning
-        Choices.
+        Settings.
     """
     rng = np.random.default_rng(learning.seed)
     weight = torch.from_numpy(start.astype(np.float64))

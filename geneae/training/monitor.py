@@ -1,4 +1,4 @@
-"""What happens to norms, gradients and latents while a network is trained, and the collapses that can be seen in it."""
+"""Norms, gradients and latents during training, and the collapses that they reveal."""
 
 import math
 from collections.abc import Callable
@@ -13,25 +13,29 @@ from geneae.losses.reconstruction import cosine_similarity, has_direction
 from geneae.training.objectives import Reconstruction
 
 NEAR_ANTIPODAL = -0.9  # cosine below which a prediction points away from its target
-PERSISTENCE = 3  # epochs in a row after which a collapse is one
-STOPPING = ("hinge",)  # collapses that end a training; a frozen cosine creeps on, and is said if it lasts to the end
-LEVEL_WIDTH, SPREAD = 0.05, 0.1  # of a collapsed hinge: distance from its level, spread of scores over the level
-TOO_LONG, GRADIENT_FALL = 10.0, 0.1  # of a frozen cosine: norm over that of the target, gradient over the first
-AT_MEAN = 0.005  # cosine above that of the mean profile which still is that of the mean profile
+PERSISTENCE = 3  # consecutive epochs after which a collapse is reported
+# collapses that end a training; a frozen cosine may still rise, and is reported if it lasts to the end
+STOPPING = ("hinge",)
+LEVEL_WIDTH, SPREAD = 0.05, 0.1  # collapsed hinge: distance of loss from level, spread of scores relative to the level
+TOO_LONG, GRADIENT_FALL = 10.0, 0.1  # frozen cosine: norm relative to the target, gradient relative to the first
+AT_MEAN = 0.005  # excess over the cosine of the mean profile up to which a cosine counts as equal to it
 
 COLLAPSES = {
-    "hinge": "Training was stopped, as every score is the same: the ranking loss has stayed at what it is then, its "
-    "margin. Use --loss softmax instead of a hinge, --negatives mean, fewer negatives (a smaller --batch-size), or a "
-    "smaller initial norm (--target-norm); --latent-norm alone is not enough where biases can make all latents one.",
-    "frozen": "The cosine is frozen: reconstructions have become long, the gradient, which is divided by their norm, "
-    "has vanished, and the cosine is that of the mean profile. Lower --learning-rate, start with a smaller norm "
-    "(--target-norm), or use --grad-scale 2.",
+    "hinge": "Training stopped: the ranking loss has collapsed. All scores are equal, so the loss equals its margin. "
+    "Use --loss softmax instead of a hinge, --negatives mean, fewer negatives (a smaller --batch-size), or a smaller "
+    "initial norm (--target-norm); --latent-norm alone is not enough if biases can make all latents equal.",
+    "frozen": "The cosine is frozen: reconstructions have become so long that the gradient, which is divided by their "
+    "norm, has vanished, while the cosine is still that of the mean profile. Lower --learning-rate, start with a "
+    "smaller norm (--target-norm), or use --grad-scale 2.",
 }
-"""What each collapse is, and its remedies."""
+"""Message for each collapse, with its remedies."""
 
 
 def effective_rank(latent: Tensor) -> float:
-    """exp of the entropy of the normalised eigenvalues of the covariance: 1 to n_latent (Roy and Vetterli 2007)."""
+    """exp of the entropy of the normalised eigenvalues of the covariance, 1 to n_latent (Roy and Vetterli 2007).
+
+    NaN for fewer than two profiles.
+    """
     if len(latent) < 2:
         return float("nan")
     eigenvalues = torch.linalg.eigvalsh(torch.cov(latent.double().T).reshape(latent.shape[1], -1)).clamp(min=0)
@@ -39,7 +43,7 @@ def effective_rank(latent: Tensor) -> float:
 
 
 def perplexity(amounts: Tensor) -> float:
-    """exp of the entropy of shares: how many equal shares would be as even."""
+    """exp of the entropy of the shares of `amounts`: the number of equal shares that have the same entropy."""
     share = amounts.double() / amounts.double().sum()
     return float(torch.exp(-torch.special.xlogy(share, share).sum()))
 
@@ -48,8 +52,8 @@ def gradient_norms(objective: Reconstruction, products: InnerProducts) -> Tensor
     """(n_profiles,) norm of the gradient of each profile's loss with respect to its (centred) prediction.
 
     The gradient is a x + 2 b y + sum_j D_j x_j, where a, b and D are the derivatives with respect to <x, y>, |y|^2 and
-    the <y, x_j> of a batch; its norm follows from inner products alone. For the cosine loss it is sin(angle) / |y|.
-    Without `grad_scale`. NaN where other targets take part and their inner products are not known.
+    the <y, x_j> of a mini-batch; its norm follows from inner products alone. For the cosine loss it is
+    sin(angle) / |y|. `grad_scale` is not applied. NaN if the loss uses other targets whose inner products are unknown.
     """
     products = _double(products)
     batch = products.batch
@@ -74,7 +78,7 @@ def gradient_norms(objective: Reconstruction, products: InnerProducts) -> Tensor
 
 
 def _double(products: InnerProducts) -> InnerProducts:
-    """A copy without a gradient, in which differences of nearly equal squares keep their digits."""
+    """Detached copy in float64, which keeps the digits of differences between nearly equal squares."""
     cross, target, predicted = (
         tensor.detach().double().clone() for tensor in (products.cross, products.target, products.predicted)
     )
@@ -88,23 +92,23 @@ def _double(products: InnerProducts) -> InnerProducts:
 
 @dataclass
 class EpochStatistics:
-    """Collects, batch by batch, what a row of the history says of norms, gradients and latents."""
+    """Columns of the history about norms, gradients and latents, collected over mini-batches."""
 
     objective: Reconstruction
-    """Whose centring and loss the norms and gradients are of."""
+    """Objective whose centring and loss are used."""
     norms: list[Tensor] = field(default_factory=list)
-    """Of the (centred) reconstructions."""
+    """Norms of the (centred) reconstructions."""
     latents: list[Tensor] = field(default_factory=list)
-    """Of the profiles."""
+    """Latents of the profiles."""
     gradients: list[Tensor] = field(default_factory=list)
-    """Norms with respect to the reconstructions."""
+    """Norms of the gradients with respect to the reconstructions."""
     cosines: list[Tensor] = field(default_factory=list)
-    """Of (centred) reconstructions and targets; NaN without a direction."""
+    """Cosines of (centred) reconstructions and targets; NaN for a target without a direction."""
     hinges: list[tuple[float, float, float]] = field(default_factory=list)
-    """By batch: `geneae.losses.in_batch.indifference`."""
+    """Results of `geneae.losses.in_batch.indifference`, one per mini-batch."""
 
     def add(self, products: InnerProducts, latent: Tensor) -> None:
-        """A batch, as the loss sees it."""
+        """Add a mini-batch, as the loss sees it."""
         has_norm = has_direction(products, self.objective.settings)
         self.norms.append(products.predicted.double().sqrt())
         self.latents.append(latent.float())
@@ -116,14 +120,14 @@ class EpochStatistics:
             self.hinges.append(indifference(products, self.objective.settings))
 
     def means(self, join: Callable[[list[Tensor]], Tensor] = torch.cat) -> dict[str, float]:
-        """Columns of the history; `join` makes the numbers of all batches, and processes, one.
+        """Columns of the history; `join` concatenates the numbers of all mini-batches and processes.
 
-        Norms are medians, with their coefficient of variation. `gradient_norm` is the mean over profiles of that with
-        respect to the reconstruction, `gradient_times_norm` of its product with the norm: for the cosine loss, the mean
-        sine of the angle. `opposite_halves` is the share of reconstructions with a cosine below 0 (1/2 for independent
-        isotropic pairs in every dimension), `near_antipodal` that below -0.9. `loss_cosine` has the centring of the
-        loss; `masked_targets` are those without a direction. Where the loss has a metric, lengths and cosines are those
-        under it, but for the latents.
+        Norms are medians, with their coefficient of variation. `gradient_norm` is the mean over profiles of the norm of
+        the gradient with respect to the reconstruction, `gradient_times_norm` the mean of its product with the norm of
+        the reconstruction: for the cosine loss, the mean sine of the angle. `opposite_halves` is the share of
+        reconstructions with a cosine below 0 (1/2 for independent isotropic pairs in every dimension), `near_antipodal`
+        the share below -0.9. `loss_cosine` has the centring of the loss; `masked_targets` counts targets without a
+        direction. If the loss has a learned metric, it applies to lengths and cosines, except those of latents.
         """
         norms, gradients, cosines = (join(found) for found in (self.norms, self.gradients, self.cosines))
         columns = zip(*(latent.unbind(1) for latent in self.latents), strict=True)
@@ -150,13 +154,13 @@ class EpochStatistics:
 
 
 def _variation(norms: Tensor) -> float:
-    """Standard deviation over mean; 0 where all are zero."""
+    """Standard deviation divided by the mean; 0 if all are zero."""
     mean = float(norms.mean())
     return float(norms.std(correction=0)) / mean if mean > 0 else 0.0
 
 
 def relative_update(network: nn.Module, before: list[Tensor]) -> float:
-    """Length of the change of all parameters over what their length was."""
+    """Length of the change of all parameters, relative to their length before; NaN if that was 0."""
     with torch.no_grad():
         change = sum(float((new - old).square().sum()) for new, old in zip(network.parameters(), before, strict=True))
     length = sum(float(old.square().sum()) for old in before)
@@ -169,31 +173,31 @@ def snapshot(network: nn.Module) -> list[Tensor]:
 
 
 def is_hinge_collapsed(loss: float, level: float, deviation: float) -> bool:
-    """Whether a ranking loss has slid to "every score equal": near its level there, and scores without spread.
+    """Whether a ranking loss has collapsed: it is near its level for equal scores, and the scores hardly vary.
 
     Parameters
     ----------
     loss
-        Mean.
+        Mean ranking loss.
     level
-        What it is where all scores are equal: the margin.
+        Loss if all scores are equal: the margin.
     deviation
-        Of the scores.
+        Standard deviation of the scores.
     """
     return abs(loss - level) < LEVEL_WIDTH and deviation < SPREAD * level
 
 
 def is_frozen(row: dict[str, float], first: dict[str, float], mean_profile_cosine: float) -> bool:
-    """Whether a cosine has frozen: long predictions, a gradient that has gone with that, the cosine of the mean.
+    """Whether a cosine has frozen: long predictions, a vanished gradient, and the cosine of the mean profile.
 
-    A fit that begins passes the mean profile too, but with predictions no longer than profiles.
+    A normal fit passes the mean profile at its beginning, too, but with predictions no longer than profiles.
 
     Parameters
     ----------
     row, first
-        Of the history: now, and before.
+        Rows of the history: the current one, and the first one.
     mean_profile_cosine
-        Of the mean training profile with profiles, centred as the loss.
+        Mean cosine between the mean training profile and the profiles, with the centring of the loss.
     """
     return (
         row["norm_ratio"] > TOO_LONG
@@ -204,17 +208,17 @@ def is_frozen(row: dict[str, float], first: dict[str, float], mean_profile_cosin
 
 @dataclass
 class CollapseMonitor:
-    """Looks at every epoch for a collapse that persists."""
+    """Checks every epoch for a collapse that persists."""
 
     objective: Reconstruction
-    """What is trained."""
+    """Objective of the training."""
     first: dict[str, float] | None = None
-    """The row of the history that others are compared with."""
+    """Row of the history that others are compared with; None for the first one that is checked."""
     counts: dict[str, int] = field(default_factory=dict)
-    """By collapse, the epochs in a row that it has been seen in."""
+    """Number of latest consecutive epochs with each collapse."""
 
     def check(self, row: dict[str, float]) -> str | None:
-        """The name in `COLLAPSES` of what is there, and has been for three epochs in a row, if anything."""
+        """Name in `COLLAPSES` of a collapse seen in the last three epochs or more; None without one."""
         if self.first is None:
             self.first = row
         seen = {

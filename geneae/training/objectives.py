@@ -1,4 +1,4 @@
-"""What a training step minimises."""
+"""Objectives: what a training step minimises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,50 +17,50 @@ from geneae.training.view_batches import JointBatch
 
 
 class Objective(Protocol):
-    """What the training loop asks of whatever a step minimises."""
+    """Interface between the training loop and an objective."""
 
     @property
     def chooses_epoch(self) -> bool:
-        """Whether its validation loss chooses the epoch; else the last one is taken."""
+        """Whether its validation loss chooses the epoch; otherwise the last one is taken."""
 
     def to(self, device: torch.device) -> Any:
-        """Move what it holds to where the network is."""
+        """Move its tensors to the device of the network."""
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
-        """Before the first of so many steps, when the network has been cut; what it learns itself is cut, too."""
+        """Prepare for `n_steps` steps, after the network has been cut; its own parameters are divided by `cut`."""
 
     def learned(self) -> Sequence[nn.Parameter]:
-        """Parameters beside those of the network."""
+        """Trainable parameters in addition to those of the network."""
 
     def see(self, network: Network, batch: Any) -> Any:
-        """What the loss is taken of, in the precision of the forward pass."""
+        """Input of the loss, computed from a mini-batch in the precision of the forward pass."""
 
     def __call__(self, seen: Any, /) -> Tensor:
-        """The loss, a mean over profiles."""
+        """Loss, a mean over profiles."""
 
     def n_counted(self, seen: Any) -> Tensor:
-        """How many profiles that mean is over."""
+        """Number of profiles in that mean."""
 
     def after_step(self, network: Network, seen: Any) -> None:
-        """What follows the network: teachers, queues."""
+        """Update what follows the network: teachers, queues."""
 
     def state(self) -> dict[str, Tensor]:
-        """All of it that steps change, by name, for a checkpoint."""
+        """All tensors that steps change, by name, for a checkpoint."""
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from there, after `begin`."""
+        """Restore such a state, after `begin`."""
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What is known of the reconstructions of a batch."""
+    """Latents and reconstructions of a mini-batch, the latter as inner products."""
 
     latent: Tensor
     """(n_profiles, n_latent)"""
     for_loss: InnerProducts
-    """With the centring of the loss, under its metric, and of all pairs, as the loss asks for."""
+    """Inner products with the centring and the learned metric of the loss, and those of all pairs if it needs them."""
     plain: dict[str, InnerProducts]
-    """Without metric and pairs, by centring."""
+    """Inner products without learned metric and pairs, by centring."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,32 @@ class Reconstruction:
     settings: LossSettings
     """Weights, and constants of the training profiles."""
     grad_scale: float = 0.0
-    """Power of the norm of a prediction that its gradient is multiplied by."""
+    """Power of the norm of a prediction by which its gradient is multiplied."""
     metric: FixedMetric | None = None
-    """Metric that profiles are compared under; None for plain inner products. The pairs are made with the same one."""
+    """Learned metric of the loss; None for plain inner products. The pairs must be made with the same one."""
     chooses_epoch: ClassVar[bool] = True
 
     def to(self, device: torch.device) -> "Reconstruction":
-        """The metric goes to where the network is."""
+        """Move the learned metric to the device of the network."""
         if self.metric is not None:
             self.metric.to(device)
         return self
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
-        """Nothing: it learns nothing itself."""
+        """No effect, because it has no parameters of its own."""
 
     def learned(self) -> Sequence[nn.Parameter]:
-        """None."""
+        """Empty, because it has no parameters of its own."""
         return ()
 
     def see(self, network: Network, batch: Batch) -> InnerProducts:
-        """Inner products of the targets of a batch and their predictions."""
+        """Inner products of the predictions and targets of a mini-batch, for the loss."""
         return self.reconstruct(network, batch).for_loss
 
     def reconstruct(self, network: Network, batch: Batch, centers: tuple[str, ...] = ()) -> Reconstructed:
-        """What the loss sees of a batch, and plain inner products with other centrings."""
+        """Latents and inner products of a mini-batch, plain ones also with other centrings."""
         found = network(batch.inputs)
-        with torch.autocast(found.hidden.device.type, enabled=False):  # sums over genes need 32 bits
+        with torch.autocast(found.hidden.device.type, enabled=False):  # sums over genes need float32
             decoder, target = network.decoder().facing(batch.target, self.metric)
             hidden = found.hidden.to(target.squared.dtype)
             plain = decoder.products(hidden, target, dict.fromkeys((self.center, *centers)))
@@ -113,31 +113,31 @@ class Reconstruction:
         return Reconstructed(found.latent, for_loss, plain)
 
     def after_step(self, network: Network, seen: InnerProducts) -> None:
-        """Nothing follows."""
+        """No effect, because nothing follows the network."""
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: steps change the network alone."""
+        """Empty, because steps change only the network."""
         return {}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Nothing."""
+        """No effect, because there is no state."""
 
     def by_profile(self, products: InnerProducts) -> Tensor:
-        """(n_profiles,) losses; 0 where the target has no direction."""
+        """(n_profiles,) losses; 0 for a target without a direction."""
         return masked_loss(self.loss.function, products, self.settings)[0]
 
     def __call__(self, products: InnerProducts) -> Tensor:
-        """The mean over the profiles that have a direction."""
+        """Mean over the profiles whose target has a direction."""
         return mean_loss(self.loss.function, scale_gradient(products, self.grad_scale), self.settings)
 
     def n_counted(self, products: InnerProducts) -> Tensor:
-        """How many profiles that mean is over, to take it over the batches of several processes."""
+        """Number of profiles in that mean, the weight of a process when several train together."""
         return masked_loss(self.loss.function, products, self.settings)[1].sum()
 
 
 @dataclass(frozen=True)
 class JointlySeen:
-    """What a joint loss is taken of."""
+    """Input of a joint loss."""
 
     views: Embeddings
     """Embeddings of two views."""
@@ -147,51 +147,51 @@ class JointlySeen:
 
 @dataclass(frozen=True)
 class Joint:
-    """Agreement of views and reconstruction, through one encoder."""
+    """Agreement of views plus reconstruction, with a shared encoder."""
 
     views: SelfSupervised
     """Objective of the views."""
     reconstruction: Reconstruction
     """Objective of the reconstruction: of profiles, or of halves by halves."""
     weight: float
-    """Weight of the agreement; that of the reconstruction is 1."""
+    """Weight of the agreement of views; the reconstruction has weight 1."""
     chooses_epoch: ClassVar[bool] = False
 
     def to(self, device: torch.device) -> "Joint":
-        """Both go to where the network is."""
+        """Move both objectives to the device of the network."""
         self.views.to(device)
         self.reconstruction.to(device)
         return self
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
-        """Before the first step."""
+        """Prepare the objective of the views; the reconstruction needs no preparation."""
         self.views.begin(network, n_steps, cut)
 
     def learned(self) -> list[nn.Parameter]:
-        """Parameters beside those of the network."""
+        """Parameters of the objective of the views."""
         return self.views.learned()
 
     def see(self, network: Network, batch: JointBatch) -> JointlySeen:
-        """Views embedded, and the other profiles of the batch reconstructed."""
+        """Embed the views and reconstruct the profiles of a mini-batch."""
         return JointlySeen(self.views.see(network, batch.views), self.reconstruction.see(network, batch.pairs))
 
     def __call__(self, seen: JointlySeen) -> Tensor:
-        """The sum of both means."""
+        """Weighted sum of both means."""
         total: Tensor = self.weight * self.views(seen.views) + self.reconstruction(seen.products)
         return total
 
     def n_counted(self, seen: JointlySeen) -> Tensor:
-        """How many profiles the reconstruction is a mean over."""
+        """Number of profiles in the mean of the reconstruction."""
         return self.reconstruction.n_counted(seen.products)
 
     def after_step(self, network: Network, seen: JointlySeen) -> None:
-        """Teachers and queues follow."""
+        """Update teachers and queues."""
         self.views.after_step(network, seen.views)
 
     def state(self) -> dict[str, Tensor]:
-        """That of the views."""
+        """State of the objective of the views."""
         return self.views.state()
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from there, after `begin`."""
+        """Restore such a state, after `begin`."""
         self.views.set_state(state)

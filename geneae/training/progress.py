@@ -1,4 +1,4 @@
-"""How far a fit is: a bar in a terminal or a notebook, and its history as CSV or for TensorBoard. `LOGS`."""
+"""Progress of a fit: a bar in a terminal or a notebook, and logs of the history as CSV or for TensorBoard (`LOGS`)."""
 
 import contextlib
 import csv
@@ -16,7 +16,6 @@ OnEpoch = Callable[[dict[str, float]], None]
 CSV = "history.csv"
 BAR_WIDTH = 24  # characters
 
-
 WATCHED = {
     "validation_cosine": "validation cosine {:.4f}",
     "validation_mse": "MSE {:.4g}",
@@ -27,8 +26,8 @@ WATCHED = {
 
 @contextlib.contextmanager
 def progress_bar(epochs: int, is_quiet: bool) -> Iterator[OnEpoch | None]:
-    """A bar that takes rows of the history: on standard error where that is a terminal, below the cell of a notebook,
-    and nowhere else or if `is_quiet`."""
+    """Progress bar, as a function of rows of the history: on standard error if that is a terminal, or below the cell of
+    a notebook; None elsewhere or if `is_quiet`."""
     console = Console(stderr=True)
     if console.is_jupyter and not is_quiet:
         yield _notebook_bar(epochs)
@@ -50,11 +49,11 @@ def progress_bar(epochs: int, is_quiet: bool) -> Iterator[OnEpoch | None]:
 
 
 def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
-    """What is said of each row of the history, which must come in order."""
+    """Function that describes each row of the history; the rows must come in order."""
     best = {"epoch": 0.0, "validation_loss": float("inf")}
 
     def say(row: dict[str, float]) -> str:
-        is_start = row["epoch"] == 0  # of this fit or of the next, with --null
+        is_start = row["epoch"] == 0  # start of this fit, or with --null of the next one
         best.update(row if is_start or row["validation_loss"] < best["validation_loss"] else {})
         shown = [said.format(row[name]) for name, said in WATCHED.items() if name in row]
         return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *shown, f"lowest loss in epoch {best['epoch']:.0f}"])
@@ -63,9 +62,9 @@ def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
 
 
 def _notebook_bar(epochs: int) -> OnEpoch:
-    """A line of text below the cell, replaced by each row. The bars of rich and tqdm want ipywidgets: without it rich
+    """Line of text below the cell, replaced by each row. The bars of rich and tqdm need ipywidgets: without it, rich
     shows nothing, and tqdm warns."""
-    from IPython.display import display  # there wherever a notebook runs
+    from IPython.display import display  # available wherever a notebook runs
 
     say = _how_far(epochs)
     shown = display({"text/plain": "splitting molecules, fitting PCA"}, raw=True, display_id=True)
@@ -78,7 +77,7 @@ def _notebook_bar(epochs: int) -> OnEpoch:
 
 
 def both(*takers: OnEpoch | None) -> OnEpoch:
-    """Gives each row of the history to all that take one."""
+    """Function that passes each row of the history to all given functions; None is skipped."""
 
     def give(row: dict[str, float]) -> None:
         for take in takers:
@@ -90,16 +89,16 @@ def both(*takers: OnEpoch | None) -> OnEpoch:
 
 @contextlib.contextmanager
 def csv_log(folder: Path) -> Iterator[OnEpoch]:
-    """Takes rows of the history into `history.csv`; each is in the file when its epoch is over."""
+    """Write rows of the history to `history.csv` in a folder, each at the end of its epoch."""
     with contextlib.ExitStack() as stack:
         writers: list[tuple[csv.DictWriter[str], Callable[[], None]]] = []
 
         def note(row: dict[str, float]) -> None:
-            if not writers:  # a fit that is refused leaves no file
+            if not writers:  # a refused fit leaves no file
                 folder.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((folder / CSV).open("a", encoding="utf-8", newline=""))
                 writers.append((csv.DictWriter(file, list(row)), file.flush))
-                if not file.tell():  # a resumed fit goes on where its log ends
+                if not file.tell():  # a resumed fit appends to its log
                     writers[0][0].writeheader()
             writer, flush = writers[0]
             writer.writerow(row)
@@ -110,7 +109,7 @@ def csv_log(folder: Path) -> Iterator[OnEpoch]:
 
 @contextlib.contextmanager
 def tensorboard_log(folder: Path) -> Iterator[OnEpoch]:
-    """Takes rows of the history for `tensorboard --logdir FOLDER`: a curve for each column, by epoch."""
+    """Write rows of the history for `tensorboard --logdir FOLDER`: a curve for each column, by epoch."""
     with contextlib.ExitStack() as stack:
         from torch.utils.tensorboard import SummaryWriter  # slow to load, and optional
 
@@ -133,9 +132,9 @@ LOGS: dict[str, Callable[[Path], AbstractContextManager[OnEpoch]]] = {"csv": csv
 
 @contextlib.contextmanager
 def open_log(name: str | None, folder: Path) -> Iterator[OnEpoch | None]:
-    """Takes rows of the history into a folder that is made with the first; nothing where `name` is None.
+    """Write rows of the history to a folder that the first row creates; None if `name` is None.
 
-    Of a fit with nulls, whose epochs begin at 0 again, only the fit itself is logged.
+    Permuted controls (`--null`), whose epochs begin at 0 again, are not logged.
     """
     if name is None:
         yield None
@@ -154,18 +153,18 @@ def open_log(name: str | None, folder: Path) -> Iterator[OnEpoch | None]:
 
 
 def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = False) -> None:
-    """Refuse a log that cannot be written; with `overwrite`, an earlier log makes room; with `resume` it goes on."""
+    """Refuse a log that cannot be written; `overwrite` deletes an earlier log, `resume` appends to it."""
     if name is None:
         return
     if name == "tensorboard" and find_spec("tensorboard") is None:
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed. "
-            "Install it by: pip install 'geneae[tensorboard]', or use --log csv."
+            "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
         )
     if not folder.exists() or (resume and folder.is_dir()):
         return
     ours = [folder / CSV, *folder.glob("events.out.tfevents.*")] if folder.is_dir() else []
     if not overwrite or not folder.is_dir():
-        raise InputError(f"the log {folder} is there. Choose another output, or add --overwrite to replace it.")
+        raise InputError(f"the log {folder} already exists. Choose another output, or add --overwrite to replace it.")
     for file in ours:
         file.unlink(missing_ok=True)

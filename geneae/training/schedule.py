@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a training."""
+"""Learning-rate schedule of a training."""
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -10,15 +10,16 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 
 def schedule(optimizer: torch.optim.Optimizer, n_steps: int, n_done: int = 0) -> LambdaLR:
-    """Sets the rates of an optimiser by `rate_factor`, before the next step and after each `step()` of its own.
+    """Schedule that sets the learning rates of an optimiser by `rate_factor`, at once and at each `step()` of its own.
 
     Parameters
     ----------
     optimizer
-        Its groups hold the rates of the first step, as `lr`; `n_done` above 0 wants them as `initial_lr`, too.
+        Optimiser whose groups hold the learning rates of the first step as `lr`, for `n_done` above 0 also as
+        `initial_lr`.
     n_steps
-        Steps of the training.
+        Number of steps of the training.
     n_done
-        Steps that are over.
+        Number of completed steps.
     """
     return LambdaLR(optimizer, lambda step: rate_factor(step, n_steps), last_epoch=n_done - 1)

@@ -1,8 +1,8 @@
-"""Encoders that learn from the agreement of two views of a profile: SimCLR, MoCo v2 and v3, SimSiam, BYOL, DINO.
+"""Self-supervised learning from the agreement of two views of a profile: SimCLR, MoCo v2 and v3, SimSiam, BYOL, DINO.
 
-Each method is a `SelfSupervised`: heads on the encoder, perhaps a teacher that follows it, and a loss. Sizes are those
-of profiles, not of images: heads as wide as the hidden layers, teachers that follow faster, queues that hold at most
-half of the profiles. What the papers do beyond two views (small crops, long warm-ups) is left out.
+Each method is a `SelfSupervised`: heads on the encoder, in some methods a teacher that follows it, and a loss. Sizes
+suit profiles, not images: heads are as wide as the hidden layers, teachers follow faster, and queues hold at most half
+of the profiles. Small crops and long warm-ups, which some of the papers use, are left out.
 """
 
 import math
@@ -30,41 +30,41 @@ from geneae.training.view_batches import TwoViews
 
 N_PROJECTED = 64  # length of a projection; the papers take 128 to 2,048 for images
 N_PROTOTYPES = 256
-MOMENTUM = 0.99  # of teachers; the papers' 0.996 and 0.999 suit a hundred times as many steps
-QUEUE = 1024  # keys at most
+MOMENTUM = 0.99  # momentum of teachers; the papers' 0.996 and 0.999 suit a hundred times as many steps
+QUEUE = 1024  # maximum number of keys
 CENTER_MOMENTUM = 0.9
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What heads and queues are made for."""
+    """Sizes that heads and queues depend on."""
 
     n_latent: int
     """Length of the latent."""
     hidden: int
     """Width of hidden layers."""
     n_profiles: int
-    """Of training."""
+    """Number of training profiles."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a loss sees of two views, each (n_profiles, n)."""
+    """Embeddings of two views, each (n_profiles, n): the input of a loss."""
 
     latent: tuple[Tensor, Tensor]
-    """Of the encoder."""
+    """Latents of the encoder."""
     online: tuple[Tensor, Tensor]
-    """With a gradient: projections, or predictions where there is a predictor."""
+    """Projections with a gradient, or predictions if there is a predictor."""
     target: tuple[Tensor, Tensor]
-    """Without a gradient: of the teacher, or the projections themselves where there is none."""
+    """Projections without a gradient: those of the teacher, or the same projections if there is no teacher."""
 
 
 class SelfSupervised(nn.Module, ABC):
     """Heads, teacher and loss of one method."""
 
     chooses_epoch = False
-    """A loss of agreement says little about an encoder, and labels take no part: the last epoch is taken."""
+    """False: a loss of agreement says little about an encoder, and labels are not used; the last epoch is taken."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class SelfSupervised(nn.Module, ABC):
         momentum: tuple[float, float] | None = None,
         shift: Tensor | None = None,
     ) -> None:
-        """Heads; the momentum of a teacher at start and end, between which it goes along half a cosine; and by how
-        much the gene mean of the views lies above that which the network knows, (n_genes,)."""
+        """Heads; the momentum of a teacher at start and end, with half a cosine in between; and the (n_genes,)
+        difference of the gene mean of the views from that of the network."""
         super().__init__()
         self.projector = projector
         self.predictor = predictor
@@ -89,7 +89,7 @@ class SelfSupervised(nn.Module, ABC):
         """(n_profiles,) losses."""
 
     def begin(self, network: Network, n_steps: int, cut: float = 1.0) -> None:
-        """Cut the heads plainly, and let the teacher start as a copy of the encoder; before the first step."""
+        """Cut the heads, and make the teacher a copy of the encoder; call this before the first step."""
         self.to(network.mean.device)
         self._step, self._n_steps = 0, n_steps
         cut_plainly(self, cut)
@@ -97,27 +97,27 @@ class SelfSupervised(nn.Module, ABC):
             branch = Branch(network, self.projector)
             self._teacher = AveragedModel(branch, multi_avg_fn=get_ema_multi_avg_fn(self._momentum[0]))
             self._teacher.requires_grad_(False)
-            self._teacher.update_parameters(branch)  # the first call copies; from the second on it averages
-            self._teacher.train()  # whatever the encoder was doing when it was copied
+            self._teacher.update_parameters(branch)  # the first call copies, later ones average
+            self._teacher.train()  # the copied encoder may have been in evaluation mode
 
     def state(self) -> dict[str, Tensor]:
-        """Heads, teacher, queue or centre, and how many steps are done."""
+        """Heads, teacher, queue or centre, and the number of completed steps."""
         return self.state_dict()
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from there, after `begin`."""
+        """Restore such a state, after `begin`."""
         self.load_state_dict(state)
 
     def get_extra_state(self) -> Tensor:
-        """How many steps are done; with it torch saves and loads them beside the weights."""
+        """Number of completed steps, which torch saves and loads with the weights."""
         return torch.tensor(self._step)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """So many steps are done."""
+        """Set the number of completed steps."""
         self._step = int(state)
 
     def learned(self) -> list[nn.Parameter]:
-        """Parameters of the heads that steps change; the teacher's follow."""
+        """Trainable parameters of the heads, without those of the teacher, which follow."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("_teacher")]
 
     def see(self, network: Network, batch: TwoViews) -> Embeddings:
@@ -134,15 +134,15 @@ class SelfSupervised(nn.Module, ABC):
         return Embeddings(*((one, other) for one, other in (latent, online, target)))
 
     def __call__(self, seen: Embeddings) -> Tensor:
-        """The mean over profiles."""
+        """Mean loss over profiles."""
         return self.by_profile(seen).mean()
 
     def n_counted(self, seen: Embeddings) -> Tensor:
-        """How many profiles that mean is over: all."""
+        """Number of profiles in that mean: all of the mini-batch."""
         return torch.tensor(len(seen.latent[0]))
 
     def after_step(self, network: Network, seen: Embeddings) -> None:
-        """Let the teacher follow, by a momentum that rises to its end."""
+        """Let the teacher follow, with a momentum that rises to its final value."""
         self._step += 1
         if self._teacher is not None and self._momentum is not None:
             momentum = cosine_ramp(*self._momentum, self._step / self._n_steps)
@@ -150,19 +150,19 @@ class SelfSupervised(nn.Module, ABC):
             self._teacher.update_parameters(Branch(network, self.projector))
 
     def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
-        """The vector of the first view that the loss normalises, and what it is to agree with."""
+        """Vectors of the first view that the loss normalises, and the vectors with which they are to agree."""
         return seen.online[0], seen.target[1]
 
     @torch.no_grad()
     def validate(self, network: Network, batches: list[TwoViews]) -> tuple[Tensor, dict[str, float]]:
-        """(n_profiles,) losses of validation views, and what their vectors look like.
+        """(n_profiles,) losses of validation views, and columns of the history.
 
         Returns
         -------
-        And `view_cosine`, mean cosine of the two views; `opposite_halves`, share below 0; `embedding_norm`, median
-        length before normalisation; `effective_gradient`, mean of sin / length, the gradient of a cosine;
-        `latent_norm`, median; `latent_spread`, deviation of the direction of the latent over that of random ones, 0
-        where all are equal.
+        The losses; and `view_cosine`, mean cosine of the two views; `opposite_halves`, share of cosines below 0;
+        `embedding_norm`, median length before normalisation; `effective_gradient`, mean of sin / length, the norm of
+        the gradient of a cosine; `latent_norm`, median length of the latents; `latent_spread`, standard deviation of
+        the directions of latents relative to random directions, 0 if all are equal.
         """
         network.eval()
         self.eval()
@@ -191,12 +191,12 @@ class SelfSupervised(nn.Module, ABC):
 
 
 def cosine_ramp(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` along half a cosine, as progress goes from 0 to 1."""
+    """Value between `start` and `end`, along half a cosine, at a progress from 0 to 1."""
     return end - (end - start) * (math.cos(math.pi * min(1.0, progress)) + 1) / 2
 
 
 class SimCLR(SelfSupervised):
-    """Both views against all others of the batch."""
+    """Each view against all other views of the mini-batch."""
 
     temperature = 0.5
 
@@ -208,19 +208,19 @@ class SimCLR(SelfSupervised):
         return nt_xent(*seen.online, self.temperature)
 
     def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
-        """Both are projections with a gradient."""
+        """Projections of both views, both with a gradient."""
         return seen.online
 
 
 class MoCoV2(SelfSupervised):
-    """Both views against the teacher's key of the other and a queue of earlier keys."""
+    """Each view against the teacher's key of the other view and a queue of earlier keys."""
 
     temperature = 0.2
 
     def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
         projector = layers((sizes.n_latent, sizes.hidden, N_PROJECTED), is_normalized=False)
         super().__init__(projector, momentum=(MOMENTUM, MOMENTUM), shift=shift)
-        # a profile whose own earlier keys are in the queue would be driven away from itself
+        # a profile with its own earlier keys in the queue would be pushed away from itself
         size = max(1, min(QUEUE, sizes.n_profiles // 2))
         self.register_buffer("queue", unit(torch.randn(size, N_PROJECTED)))
         self.queue: Tensor
@@ -234,13 +234,13 @@ class MoCoV2(SelfSupervised):
         return (first + second) / 2
 
     def after_step(self, network: Network, seen: Embeddings) -> None:
-        """The newest keys take the place of the oldest."""
+        """Let the newest keys replace the oldest."""
         super().after_step(network, seen)
         self.queue = torch.cat([unit(seen.target[1]), self.queue])[: len(self.queue)]
 
 
 class MoCoV3(SelfSupervised):
-    """Predictions of both views against the teacher's keys of the batch."""
+    """Predictions of each view against the teacher's keys of the other view in the mini-batch."""
 
     temperature = 0.2
 
@@ -259,9 +259,10 @@ class MoCoV3(SelfSupervised):
 
 
 class SimSiam(SelfSupervised):
-    """Predictions of both views towards the projections of the other, which get no gradient.
+    """Predictions of each view towards the projections of the other, which get no gradient.
 
-    Without stop-gradient and predictor all profiles would soon have one embedding (Chen and He 2021, arXiv 2011.10566).
+    Without the stop-gradient and the predictor, all profiles would soon have the same embedding (Chen and He 2021,
+    arXiv 2011.10566).
     """
 
     def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
@@ -276,7 +277,7 @@ class SimSiam(SelfSupervised):
 
 
 class BYOL(SelfSupervised):
-    """Predictions of both views towards the teacher's projections of the other.
+    """Predictions of each view towards the teacher's projections of the other.
 
     Grill et al. 2020, arXiv 2006.07733.
     """
@@ -293,11 +294,11 @@ class BYOL(SelfSupervised):
 
 
 class DINO(SelfSupervised):
-    """The student's soft prototypes of both views towards the teacher's of the other.
+    """The student's soft prototypes of each view towards the teacher's of the other.
 
-    With BatchNorm in the head, which the authors' code leaves to choice. Without it the biases of the head may outweigh
-    a short latent, so that different profiles start with nearly the same embedding. Centring then takes away nearly all
-    of the teacher's logits, and the student learns from it to prefer no prototype: a collapse.
+    The head has BatchNorm, which is optional in the authors' code. Without it, the biases of the head may outweigh a
+    short latent, so that different profiles start with nearly the same embedding. Centring then removes nearly all of
+    the teacher's logits, and the student learns to prefer no prototype: a collapse.
     """
 
     def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
@@ -315,7 +316,7 @@ class DINO(SelfSupervised):
         return (first + second) / 2
 
     def after_step(self, network: Network, seen: Embeddings) -> None:
-        """The centre follows the mean logits of the teacher."""
+        """Let the centre follow the mean logits of the teacher."""
         super().after_step(network, seen)
         self.center = self.center.lerp(torch.cat(seen.target).float().mean(0), 1 - CENTER_MOMENTUM)
 
@@ -337,7 +338,7 @@ OBJECTIVES: dict[str, Callable[[Sizes, Tensor | None], SelfSupervised]] = {
 
 
 def parse_objective(text: str) -> tuple[str | None, bool]:
-    """The name in `OBJECTIVES`, or None; and whether there is reconstruction: `simclr+reconstruction` has both."""
+    """Name in `OBJECTIVES`, or None; and whether reconstruction is included. `simclr+reconstruction` has both."""
     parts = text.split("+")
     views = [part for part in parts if part != RECONSTRUCTION]
     if len(set(parts)) < len(parts) or len(views) > 1 or not set(views) <= set(OBJECTIVES):

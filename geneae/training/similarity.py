@@ -1,4 +1,4 @@
-"""Cosines of profiles under a learned metric, and labels that nearest profiles vote for."""
+"""Cosines of profiles under a learned metric, and labels by the vote of nearest profiles."""
 
 import numpy as np
 from scipy import sparse
@@ -7,25 +7,21 @@ from geneae.data.preprocess import column_mean
 from geneae.models.pca import fit_basis
 from geneae.training.metric_learning import Rows, row_products
 
-ALONG_MEAN = 1e-6  # length that is left of a unit vector when it was the mean, up to rounding
-
-
-CHUNK = 1024  # profiles whose sparse products are taken at a time
-
-
-NEAR_TIE = 1e-6  # weight of the cosines beside the votes: of labels with as many votes, the nearer one wins
+ALONG_MEAN = 1e-6  # a unit vector with a smaller part orthogonal to the mean is parallel to it, up to rounding
+CHUNK = 1024  # profiles per block of sparse products
+NEAR_TIE = 1e-6  # weight of a cosine relative to a vote: of labels with equally many votes, the nearer one wins
 
 
 def normalize_trace(map_: np.ndarray, epsilon: float) -> np.ndarray:
-    """The map times the factor that gives M'M + epsilon I the trace of the identity; a map of zeros stays."""
+    """The map, scaled so that M'M + epsilon I has the trace of the identity; a map of zeros stays unchanged."""
     length = float(np.linalg.norm(map_))
     return map_ * (np.sqrt((1 - epsilon) * map_.shape[1]) / length if length > 0 else 1.0)
 
 
 def cosines(x: Rows, y: Rows, map_: np.ndarray | None = None, epsilon: float = 1.0) -> np.ndarray:
-    """(n rows of x, n rows of y) cosines under M'M + epsilon I, in [-1, 1]; 0 for rows without length.
+    """(n rows of x, n rows of y) cosines under M'M + epsilon I, in [-1, 1]; 0 for rows of length 0.
 
-    Without a map they are plain ones. Products of sparse rows are summed over what both have.
+    Without a map they are plain cosines. Products of sparse rows are summed over the entries that both rows have.
     """
     found = epsilon * _cross(x, y)
     squares = [epsilon * row_products(rows, rows).astype(np.float64) for rows in (x, y)]
@@ -53,7 +49,7 @@ def _normalized(cross: np.ndarray, x_squared: np.ndarray, y_squared: np.ndarray)
 
 
 def _cross(x: Rows, y: Rows) -> np.ndarray:
-    """(n rows of x, n rows of y) float64 x y': profiles by profiles, where hardly a value is zero."""
+    """(n rows of x, n rows of y) float64 products x y', dense because hardly any is zero."""
     are_sparse = sparse.issparse(x) and sparse.issparse(y)
     if not are_sparse:
         return np.asarray(x @ y.T, np.float64)
@@ -67,16 +63,16 @@ def _cross(x: Rows, y: Rows) -> np.ndarray:
 
 
 def vote(similarity: np.ndarray, codes: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """(n_profiles,) code that most of the nearest neighbours have; of several the one with the higher similarity.
+    """(n_profiles,) most frequent code among the nearest neighbours; among equally frequent ones the nearer one.
 
     Parameters
     ----------
     similarity
-        (n_profiles, n_known), higher is nearer.
+        (n_profiles, n_known) similarities; higher is nearer.
     codes
-        (n_known,) of the neighbours, counted from 0.
+        (n_known,) label codes of the known profiles, from 0.
     n_neighbors
-        That vote; all, where there are fewer.
+        Number of neighbours that vote; all if there are fewer.
     """
     n_neighbors = min(n_neighbors, len(codes))
     nearest = np.argpartition(-similarity, n_neighbors - 1, axis=1)[:, :n_neighbors]
@@ -87,10 +83,11 @@ def vote(similarity: np.ndarray, codes: np.ndarray, n_neighbors: int) -> np.ndar
 
 
 def learned_within(rows: Rows, rank: int, seed: int) -> np.ndarray:
-    """(n_features, n) orthonormal columns that a map is learned within, the leading principal components first.
+    """(n_features, n) orthonormal columns that span the space of a learned map, leading principal components first.
 
-    They are blind to the mean profile, which has by far the largest part in a plain cosine of raw expression and tells
-    no profile from another. Where the components span the space, the mean comes last, so that nothing is out of reach.
+    They are orthogonal to the mean profile, which dominates a plain cosine of raw expression and does not distinguish
+    profiles. If the components span the complete space, or none remains, the mean is the last column, so that no
+    direction is lost.
     """
     block = sparse.csr_matrix(rows, dtype=np.float32)
     components = fit_basis([block], rank, seed).components.numpy().astype(np.float64)

@@ -1,4 +1,4 @@
-"""What an objective is trained on, and what validates each epoch: pairs of profiles, their views, or both."""
+"""Training and validation data of an objective: pairs of profiles, their views, or both."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,31 +33,31 @@ from geneae.training.streaming import StreamedSource
 from geneae.training.validation import Validate, validate
 from geneae.training.view_batches import JointSource, ViewSource, validation_views
 
-MANY = 4096  # training profiles; from here on eight count splits are no better than four
-VALIDATION_PROFILES, VALIDATION_VALUES = 4096, 2**23  # of streamed ones, that choose the epoch
+MANY = 4096  # training profiles from which on eight count splits are no better than four
+VALIDATION_PROFILES, VALIDATION_VALUES = 4096, 2**23  # largest sample of streamed profiles that chooses the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The profiles that a network is trained on, and those that choose the epoch."""
+    """Profiles that a network is trained on, and profiles that choose the epoch."""
 
     parts: tuple[Expression, Expression]
-    """Those of training, and those that choose the epoch."""
+    """Training profiles, and profiles that choose the epoch."""
     names: pd.Index
     """Names of the training profiles."""
     preprocess: Preprocess
-    """What is done to each of them."""
+    """Preprocessing of both parts."""
     is_split: bool
     """Whether one half of the molecules predicts the other."""
     blocks: list[sparse.csr_matrix]
-    """Training profiles, or the halves of their first count split, preprocessed; of streamed ones a sample."""
+    """Preprocessed training profiles, or the halves of their first count split; a sample of streamed profiles."""
     partners: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-    """By part, the profile whose target each is given, see `geneae.training.batches.mismatch`."""
+    """Profile whose target each profile gets, for each part, see `geneae.training.batches.mismatch`."""
     labels: tuple[Tensor | None, Tensor | None] = (None, None)
-    """By part, what a loss learns labels from, see `geneae.training.batches.PairNeeds`."""
+    """Label codes for the loss, for each part, see `geneae.training.batches.PairNeeds`."""
     views: list[tuple[str, float]] = field(default_factory=list)
-    """How views differ from their profile, see `geneae.data.augment.parse_views`."""
+    """Random changes that make views, and their amounts, see `geneae.data.augment.parse_views`."""
 
 
 def sources_of(
@@ -67,20 +67,20 @@ def sources_of(
     settings: Settings,
     saved: Checkpoint | None,
 ) -> tuple[Source, Validate]:
-    """Where an objective gets its batches from, and its validation.
+    """Source of the mini-batches of an objective, and its validation.
 
     Parameters
     ----------
     network
-        For which basis they are made.
+        Network whose basis the mini-batches are made for.
     data
-        The profiles.
+        Training profiles, and profiles that choose the epoch.
     objective
-        What is minimised.
+        Objective to minimise.
     settings
-        Batches, splits and seed.
+        Batch size, count splits and seed.
     saved
-        Its folder has room for what does not fit into memory.
+        Checkpoint whose folder takes the temporary file of a streamed fit; None for the system's folder.
     """
     if isinstance(objective, SelfSupervised):
         return _view_source(network, data, objective, settings)
@@ -95,20 +95,20 @@ def sources_of(
 
 
 def number_of_splits(settings: Settings, n_profiles: int) -> int:
-    """Count splits that training takes in turn: more profiles make up for fewer splits."""
+    """Number of count splits that the epochs use in turn; more profiles make up for fewer splits."""
     return settings.n_splits or (8 if n_profiles < MANY else 4)
 
 
 def _pair_source(
     network: Network, data: TrainingData, objective: Reconstruction, settings: Settings, saved: Checkpoint | None
 ) -> tuple[PairSource | StreamedSource, list[Pairs]]:
-    """Inputs and targets of training, and those of validation."""
+    """Source of the training pairs, and the validation pairs."""
     (own, others), preprocess, metric = data.parts, data.preprocess, objective.metric
     splits = CountSplits(data.is_split, number_of_splits(settings, own.n_profiles), settings.seed)
     has_margin = objective.loss.has_pair_margin and settings.margin is None
     if own.is_streamed and has_margin:
         raise InputError(
-            f"loss {settings.loss} compares targets and needs the profiles in memory. Use --stream no, or a --margin."
+            f"loss {settings.loss} compares targets and needs the profiles in memory. Use --stream no, or set --margin."
         )
     source: PairSource | StreamedSource
     if own.is_streamed:
@@ -122,19 +122,19 @@ def _pair_source(
     n_drawn = VALIDATION_SPLITS if splits.is_split else 1
     seeds = [(settings.seed, VALIDATION_STREAM, number) for number in range(n_drawn)]
     drawn = [mismatch(draw_blocks(choosing, preprocess, splitter, seed), data.partners[1]) for seed in seeds]
-    needs = PairNeeds(objective.loss.needs == "pairs", data.labels[1], metric)  # for the norm of the gradient
+    needs = PairNeeds(objective.loss.needs == "pairs", data.labels[1], metric)  # the gradient norm needs the gram
     return source, [Pairs(network, blocks, needs) for blocks in drawn]
 
 
 def nearest_folder(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
+    """Nearest existing folder above a path."""
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def _view_source(
     network: Network, data: TrainingData, objective: SelfSupervised, settings: Settings
 ) -> tuple[ViewSource, Validate]:
-    """Views of training, and a look at those of validation."""
+    """Source of the training views, and validation by views."""
     own, others = data.parts
     viewer = Viewer(data.views, data.preprocess, np.sqrt(column_variance(data.preprocess.apply(own))))
     source = ViewSource(network, own, viewer, settings.batch_size, settings.seed)
@@ -143,7 +143,7 @@ def _view_source(
 
 
 def _both(of_pairs: Validate, of_views: Validate, weight: float) -> Validate:
-    """A joint loss, and the numbers of both."""
+    """Validation by a joint loss, with the columns of both parts."""
 
     def validate_both(network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
         (by_pair, pair_means), (by_view, view_means) = of_pairs(network, processes), of_views(network, processes)

@@ -1,4 +1,4 @@
-"""Training pairs of profiles that stay in their file: windows of a random order, the next one read ahead."""
+"""Training pairs of profiles that stay in their file: windows of a random order, with the next one read ahead."""
 
 import os
 import tempfile
@@ -19,27 +19,27 @@ from geneae.models.network import Network
 from geneae.training.batches import TRAINING_STREAM, Batch, CountSplits, PairNeeds, Pairs, draw_blocks, project_blocks
 
 BLOCK = 32  # neighbouring profiles that are read together
-WINDOW = 8192  # profiles whose projections are in memory and in random order; blocks of them come from everywhere
-WINDOW_VALUES = 2**22  # values of profiles that are, where there is no projection
-CHUNK = 1024  # profiles projected at a time, all their splits in one go
-SUMS = 3  # numbers of a projection beside the scores
+WINDOW = 8192  # profiles whose projections are in memory and shuffled together; their blocks come from everywhere
+WINDOW_VALUES = 2**22  # stored values in memory at a time in a free basis, which has no projections
+CHUNK = 1024  # profiles projected at a time, with all their count splits
+SUMS = 3  # numbers of a projection in addition to the scores
 
 
 class StreamedPairs:
-    """Pairs that are made window by window; otherwise as `geneae.training.batches.Pairs`.
+    """Pairs that are made window by window; otherwise like `geneae.training.batches.Pairs`.
 
-    Blocks of neighbouring profiles come in random order, and so do the profiles of some hundred blocks, a window, among
-    themselves (as scDataset does it, D'Ascenzo and Cultrera di Montesano 2025, arXiv 2506.01883). The order is known
-    before anything is read, so that an epoch can be entered anywhere.
+    Blocks of neighbouring profiles come in random order, and the profiles of a window, some hundred blocks, are
+    shuffled together (as in scDataset, D'Ascenzo and Cultrera di Montesano 2025, arXiv 2506.01883). The order is known
+    before anything is read, so that an epoch can resume at any step.
 
     Parameters
     ----------
     n_profiles
-        All.
+        Number of training profiles.
     is_split
         Whether halves predict halves.
     read
-        Makes the pairs of some profiles, given in increasing order.
+        Function that makes the pairs of some profiles, given in increasing order.
     window
         Profiles in memory at a time, a multiple of the batch size.
     """
@@ -57,7 +57,8 @@ class StreamedPairs:
         return self.n_pairs
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """(n_profiles,) pairs of an epoch: every profile once, window by window; which half is the input is drawn."""
+        """(n_profiles,) indices of the pairs of an epoch: every profile once, window by window, with either half as
+        input at random."""
         blocks = torch.randperm(-(-self.n_profiles // BLOCK), generator=generator)
         profiles = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
         profiles = profiles[profiles < self.n_profiles]
@@ -71,7 +72,7 @@ class StreamedPairs:
         return order + self.n_profiles * torch.randint(0, halves, order.shape, generator=generator)
 
     def take(self, index: Tensor, progress: float = 1.0) -> Batch:
-        """Some pairs of one window, when that share of the training is over."""
+        """Mini-batch of some pairs of one window; `progress` is the completed share of the training."""
         half, profiles = np.divmod(index.numpy(), self.n_profiles)
         number = int(self._number[profiles[0]])
         here = self._windows[number]
@@ -79,34 +80,34 @@ class StreamedPairs:
         return self._pairs(number).take(found, progress)
 
     def _pairs(self, number: int) -> Pairs:
-        """Those of a window; the next one is read meanwhile, and others are dropped."""
+        """Pairs of a window; the next window is read meanwhile, and others are dropped."""
         near = range(number, min(number + 2, len(self._windows)))
         self._coming = {n: self._coming.get(n) or self._pool.submit(self._read, self._windows[n]) for n in near}
         return self._coming[number].result()
 
 
 class StreamedSource:
-    """Pairs of every epoch from profiles in a file; otherwise as `geneae.training.batches.PairSource`.
+    """Pairs of every epoch from profiles in a file; otherwise like `geneae.training.batches.PairSource`.
 
-    In a fixed basis the file is read once: all count splits of a profile are drawn and projected in one go, and the
-    projections are kept in a second file, which has no name and vanishes with the process. In a free basis the
-    profiles are read again in every epoch, and their halves drawn again.
+    In a fixed basis the file is read once: all count splits of a profile are drawn and projected together, and the
+    projections are kept in an unnamed temporary file, which vanishes with the process. In a free basis the profiles are
+    read, and their halves drawn, again in every epoch.
 
     Parameters
     ----------
     network
-        For which basis they are made.
+        Network whose basis the pairs are made for.
     expression, preprocess
-        The training profiles, in their file.
+        Training profiles, in their file, and their preprocessing.
     splits
-        How their molecules are divided.
+        Count splits of their molecules.
     batch_size
-        Profiles a step.
+        Profiles per step.
     scratch
-        Folder for the projections; None takes the system's for temporary files.
+        Folder for the projections; None for the system's temporary folder.
     metric
-        The metric of the loss, if any; labels and products of targets with each other are not known of profiles in a
-        file.
+        Learned metric of the loss, if any. Labels, and inner products of targets with each other, are not available
+        for profiles in a file.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class StreamedSource:
 
 
 class Projections:
-    """Projections of all profiles for every count split, in a file without a name."""
+    """Projections of all profiles for every count split, in an unnamed temporary file."""
 
     def __init__(
         self, network: Network, n_profiles: int, is_split: bool, folder: Path | None, n_mapped: int = 0
@@ -162,12 +163,14 @@ class Projections:
         self._device = network.mean.device
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
         self._n_mapped = n_mapped
-        self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)  # of a profile, halves side by side
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as it is in use
+        self._bytes = (
+            4 * self._halves * (self._rank + SUMS + self._n_mapped)
+        )  # per profile, with its halves side by side
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  stays open while it is in use
         weakref.finalize(self, self._file.close)
 
     def write(self, split: int, start: int, projection: TargetProducts) -> None:
-        """Of neighbouring profiles from `start` on, half after half."""
+        """Write the projections of consecutive profiles from `start` on, all first halves before all second halves."""
         sums = torch.stack([projection.center, projection.squared, projection.total], 1)
         parts = [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
         records = torch.cat(parts, 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
@@ -175,7 +178,8 @@ class Projections:
         os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
 
     def read(self, split: int, profiles: np.ndarray) -> tuple[TargetProducts, int]:
-        """Of some profiles, in increasing order, half after half; and how many halves."""
+        """Projections of some profiles, in increasing order, all first halves before all second halves; and the number
+        of halves."""
         runs = np.split(profiles, np.flatnonzero(np.diff(profiles) > 1) + 1)
         places = [(split * self._n_profiles + int(run[0])) * self._bytes for run in runs]
         sizes = [len(run) * self._bytes for run in runs]

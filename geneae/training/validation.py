@@ -1,4 +1,4 @@
-"""Validation of a reconstruction: the losses that choose the epoch, and the numbers of the history."""
+"""Validation of a reconstruction: the losses that choose the epoch, and columns of the history."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,7 +15,7 @@ from geneae.training.objectives import Reconstruction
 CHUNK = 4096  # pairs evaluated at a time
 
 Validate = Callable[[Network, Processes], tuple[Tensor, dict[str, float]]]
-"""Gives the losses by validation profile, and what else a row of the history holds; every process calls it."""
+"""Function that returns (n_profiles,) validation losses and further columns of the history; every process calls it."""
 
 
 @torch.no_grad()
@@ -26,11 +26,11 @@ def validate(
     objective: Reconstruction,
     batch_size: int = CHUNK,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss by profile, (n_profiles,), mean over its pairs; and over all pairs mean cosine and mse, norms and gradients.
+    """(n_profiles,) losses, means over the pairs of a profile; and columns of the history, over all pairs.
 
-    Each process computes those of its own part of the pairs and gets those of all. A loss that compares the profiles
-    of a batch sees batches of about the size of those in training, each of different profiles; every process then
-    computes all.
+    Each process computes its part of the pairs and receives the results of all. A loss that compares the profiles of a
+    mini-batch gets mini-batches of about the same size as in training, each of different profiles; every process then
+    computes all of them.
     """
     network.eval()
     losses: list[Tensor] = []
@@ -65,6 +65,6 @@ def validate(
 
 
 def _batches(pairs: Pairs, batch_size: int) -> Iterator[Tensor]:
-    """All pairs in order, in batches of at most that size, of nearly equal size and of different profiles."""
+    """All pairs in order, in mini-batches of nearly equal size, at most `batch_size`, each of different profiles."""
     for profiles in torch.arange(len(pairs)).split(pairs.n_profiles):
         yield from profiles.tensor_split(-(-len(profiles) // batch_size))

@@ -1,4 +1,4 @@
-"""Batches of two views of the same profiles, alone or beside pairs for reconstruction."""
+"""Mini-batches of two views of the same profiles, alone or together with pairs for reconstruction."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from geneae.losses.sparse_rows import SparseRows, sparse_rows
 from geneae.models.network import Network
 from geneae.training.batches import Batch, Pairs, PairSource
 
-VIEW_STREAM, VALIDATION_VIEW_STREAM = 2, 3  # keep views apart from count splits of the same seed
-LEAST = 16  # profiles of a last batch: in smaller ones BatchNorm drives single profiles apart
+VIEW_STREAM, VALIDATION_VIEW_STREAM = 2, 3  # give views other random numbers than count splits of the same seed
+LEAST = 16  # profiles in a last mini-batch: in smaller ones, BatchNorm drives single profiles apart
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class TwoViews:
     """Two views of the same profiles."""
 
     first: SparseRows
-    """One of each profile."""
+    """First view of each profile."""
     second: SparseRows
-    """The other, in the same order."""
+    """Second view of each profile, in the same order."""
 
     @property
     def inputs(self) -> SparseRows:
-        """What an encoder reads, of one view."""
+        """First views, as input of an encoder."""
         return self.first
 
     def to(self, device: torch.device | str) -> "TwoViews":
-        """The same elsewhere."""
+        """The same views on another device."""
         return TwoViews(self.first.to(device), self.second.to(device))
 
 
@@ -46,25 +46,25 @@ class JointBatch:
 
     @property
     def inputs(self) -> Tensor | SparseRows:
-        """What the network reads of the profiles that it reconstructs."""
+        """Inputs of the reconstruction."""
         return self.pairs.inputs
 
     def to(self, device: torch.device | str) -> "JointBatch":
-        """The same elsewhere."""
+        """The same mini-batch on another device."""
         return JointBatch(self.views.to(device), self.pairs.to(device))
 
 
 def draw_views(viewer: Viewer, expression: Expression, rng: np.random.Generator, transpose: bool) -> TwoViews:
-    """Two views of every profile; with their transpose where a gene-sized matrix is to get a gradient."""
+    """Two views of every profile; `transpose` also stores them by gene, for the gradient of a gene-sized matrix."""
     first, second = (sparse_rows(viewer.draw(expression, rng), transpose) for _ in range(2))
     return TwoViews(first, second)
 
 
 class ViewPairs:
-    """Two fresh views of every profile for one epoch.
+    """Two new views of every profile for one epoch.
 
-    The seed and the first profile of a batch, which no other batch of the epoch holds, decide the views of the batch:
-    an epoch that is begun in its middle has the same ones.
+    The seed and the first profile of a mini-batch, which no other mini-batch of the epoch contains, determine its
+    views: an epoch that resumes in the middle has the same ones.
     """
 
     def __init__(
@@ -78,31 +78,31 @@ class ViewPairs:
         self._n_rest = expression.n_profiles % batch_size
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Profiles in random order; a last batch that is too small for agreement is left out."""
+        """Profiles in random order, without a last mini-batch that is too small for a loss of agreement."""
         profiles = torch.randperm(self._expression.n_profiles, generator=generator)
         return full_batches(profiles, self._n_rest)
 
     def take(self, index: Tensor, progress: float = 1.0) -> TwoViews:
-        """Two views of some profiles: the same for the same profiles in the same order, however far the training is."""
+        """Two views of some profiles: the same for the same profiles in the same order, whatever the progress."""
         rng = np.random.default_rng((*self._seed, int(index[0])))
         return draw_views(self._viewer, self._expression.take(index.numpy()), rng, self._transpose)
 
 
 def full_batches(order: Tensor, n_rest: int) -> Tensor:
-    """An order without its last `n_rest`, where these would be a batch that is too small, and not the only one."""
+    """The order without its last `n_rest` profiles, if their mini-batch is too small and not the only one."""
     is_left_out = 0 < n_rest < LEAST and len(order) > n_rest
     return order[: len(order) - n_rest] if is_left_out else order
 
 
 class ViewSource:
-    """Views of every epoch, drawn afresh."""
+    """Views of every epoch, drawn anew each time."""
 
     def __init__(self, network: Network, expression: Expression, viewer: Viewer, batch_size: int, seed: int) -> None:
         self._of = (network, expression, viewer, batch_size)
         self._seed = seed
 
     def epoch(self, epoch: int) -> ViewPairs:
-        """Of an epoch, counted from 1."""
+        """Views of an epoch, counted from 1."""
         return ViewPairs(*self._of, (self._seed, VIEW_STREAM, epoch))
 
 
@@ -115,29 +115,29 @@ class JointPairs:
         self._pairs = pairs
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Pairs of reconstruction in random order, whose profiles are those that views are made of."""
+        """Indices of reconstruction pairs in random order, as many as the views of an epoch."""
         kept = len(self._views.order(torch.Generator()))
         return self._pairs.order(generator)[:kept]
 
     def take(self, index: Tensor, progress: float = 1.0) -> JointBatch:
-        """Views, and input and target, of some of them."""
+        """Views, and inputs and targets, of the profiles of some pairs."""
         return JointBatch(self._views.take(index % self._pairs.n_profiles), self._pairs.take(index, progress))
 
 
 class JointSource:
-    """Both of every epoch."""
+    """Views and reconstruction pairs of every epoch."""
 
     def __init__(self, views: ViewSource, pairs: PairSource) -> None:
         self._views = views
         self._pairs = pairs
 
     def epoch(self, epoch: int) -> JointPairs:
-        """Of an epoch, counted from 1."""
+        """Views and reconstruction pairs of an epoch, counted from 1."""
         return JointPairs(self._views.epoch(epoch), self._pairs.epoch(epoch))
 
 
 def validation_views(viewer: Viewer, expression: Expression, batch_size: int, seed: int) -> list[TwoViews]:
-    """Two views of validation profiles in batches, the same for every epoch."""
+    """Two views of the validation profiles in mini-batches, the same for every epoch."""
     rng = np.random.default_rng((seed, VALIDATION_VIEW_STREAM))
     n_batches = -(-expression.n_profiles // batch_size)
     return [

@@ -144,12 +144,19 @@ def test_what_is_there_is_replaced_without_resume(data: Data, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"epochs": 9}, "other epochs (4 there, 9 now). Go on with the data and settings it has, or add --overwrite"),
-        ({"loss": "cosine", "seed": 3}, "other loss (mse there, cosine now), seed (0 there, 3 now). Go on"),
-        ({"data": "c" * 64}, "other data (aaaaaaaa... there, cccccccc... now). Go on"),
+        (
+            {"epochs": 9},
+            "different epochs (4 in the checkpoint, 9 now). Resume with the data and settings of that run, add "
+            "--overwrite to start again, or choose another output.",
+        ),
+        (
+            {"loss": "cosine", "seed": 3},
+            "different loss (mse in the checkpoint, cosine now), seed (0 in the checkpoint, 3 now). ",
+        ),
+        ({"data": "c" * 64}, "different data (aaaaaaaa... in the checkpoint, cccccccc... now). Resume"),
         (
             {"split": "d" * 64, "null": "gene_permuted"},
-            "other split (bbbbbbbb... there, dddddddd... now), null (none th",
+            "different split (bbbbbbbb... in the checkpoint, dddddddd... now), null (none in",
         ),
     ],
 )
@@ -207,7 +214,7 @@ def test_a_loss_that_runs_away_names_profiles_and_leaves_good_weights(data: Data
     with pytest.raises(InputError) as error:
         train_with(start, tmp_path)
     assert "on the profiles 'cell" in str(error.value)
-    assert str(error.value).endswith(f"The weights before are in {tmp_path / CHECKPOINT}.")
+    assert str(error.value).endswith(f"Earlier weights are in {tmp_path / CHECKPOINT}.")
     tensors, _ = checkpoints._read(tmp_path / CHECKPOINT)
     assert all(tensor.isfinite().all() for name, tensor in tensors.items() if name.startswith(("network", "best")))
 

@@ -119,8 +119,8 @@ def test_parts_are_disjoint_and_whole() -> None:
 @pytest.mark.parametrize(
     ("device", "where", "text"),
     [
-        ("cuda", "torch.cuda.is_available", "device cuda was asked for, but torch finds no CUDA device."),
-        ("mps", "torch.backends.mps.is_available", "device mps was asked for, but torch finds no Apple GPU."),
+        ("cuda", "torch.cuda.is_available", "device cuda was requested, but torch finds no CUDA device."),
+        ("mps", "torch.backends.mps.is_available", "device mps was requested, but torch finds no Apple GPU."),
     ],
 )
 def test_a_device_that_is_not_there_is_said(

@@ -88,7 +88,8 @@ def test_an_earlier_log_is_refused_or_replaced(name: str, tmp_path: Path) -> Non
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError) as error:
         check_log(name, folder, overwrite=False)
-    assert str(error.value) == f"the log {folder} is there. Choose another output, or add --overwrite to replace it."
+    message = f"the log {folder} already exists. Choose another output, or add --overwrite to replace it."
+    assert str(error.value) == message
     check_log(name, folder, overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
@@ -99,7 +100,7 @@ def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.Monke
         check_log("tensorboard", tmp_path / "log", overwrite=False)
     assert str(error.value) == (
         "--log tensorboard needs the package tensorboard, which is not installed. "
-        "Install it by: pip install 'geneae[tensorboard]', or use --log csv."
+        "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
     )
     check_log("csv", tmp_path / "log", overwrite=False)
 

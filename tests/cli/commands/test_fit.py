@@ -160,7 +160,7 @@ def test_a_runaway_loss_is_one_message_and_leaves_the_weights_before(tmp_path: P
     data, folder = write(tmp_path / "data.h5ad", simulate(60, 30)), tmp_path / "run"
     result = geneae("fit", data, "-o", folder, *FLAGS, "--learning-rate", "1e18")
     assert_refused(result, "on the profiles 'cell")
-    assert f"The weights before are in {folder / 'checkpoint.safetensors'}." in result.stderr
+    assert f"Earlier weights are in {folder / 'checkpoint.safetensors'}." in result.stderr
     assert there(folder) == {"checkpoint.safetensors"}
 
 
@@ -191,7 +191,7 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     assert there(tmp_path) == {"run", "run/checkpoint.safetensors"}
     assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of a run that has not ended. Add --resume to go")
     other = geneae(*arguments, "--resume", "--epochs", "5")
-    assert_refused(other, "is the checkpoint of a run with other epochs (3 there, 5 now). Go on with the data and")
+    assert_refused(other, "is the checkpoint of a run with different epochs (3 in the checkpoint, 5 now). Resume with")
     assert geneae(*arguments, "--resume").exit_code == 0
     assert there(folder) == FILES
     for name in ("model.safetensors", "metrics.csv", "profiles.csv"):
