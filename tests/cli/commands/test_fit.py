@@ -187,7 +187,7 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     assert result.exit_code == 143
     assert f"Stopped by SIGTERM. What was trained is in {folder}. Go on with:\ngeneae " in result.stderr
     assert there(tmp_path) == {"run", "run/checkpoint.safetensors"}
-    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of a run that has not ended. Add --resume to go")
+    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of an unfinished run. Add --resume to")
     other = geneae(*arguments, "--resume", "--epochs", "5")
     assert_refused(other, "is the checkpoint of a run with other epochs (3 there, 5 now). Go on with the data and")
     assert geneae(*arguments, "--resume").exit_code == 0
@@ -234,7 +234,9 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     result = geneae("fit", counts_path, "-o", tmp_path / "thesis", "--overwrite", *FLAGS)
-    assert_refused(result, f"{tmp_path / 'thesis'} is there and was not written by geneae. Choose another name for")
+    assert_refused(
+        result, f"{tmp_path / 'thesis'} already exists and was not written by geneae. Choose another name for"
+    )
     assert there(tmp_path) == {"thesis", "thesis/chapter.txt"}
 
 
