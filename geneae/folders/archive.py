@@ -81,8 +81,8 @@ def _entry(name: str) -> zipfile.ZipInfo:
 def opened(path: Path) -> Iterator[Path]:
     """A folder with the files of a model: `path` itself, or a temporary folder with the contents of a zip.
 
-    Everything in a zip is checked before it is used: names, file types, sizes, checksums. No other name or location in
-    a zip is followed. An `InputError` raised inside names the zip instead of the temporary folder.
+    Everything in a zip is checked before it is used: names, file types, sizes, checksums. A zip cannot choose
+    where its files are written. An `InputError` raised inside names the zip instead of the temporary folder.
     """
     if path.is_dir() or not path.is_file():
         yield path
@@ -108,9 +108,7 @@ def unpack(path: Path, folder: Path) -> None:
     except InputError:
         raise
     except OSError as error:
-        if (
-            error.errno != errno.EINVAL
-        ):  # comes from seeking before the start of the file; a full disk is not the fault of the zip
+        if error.errno != errno.EINVAL:  # which a seek to before the start of the zip gives; others are no fault of it
             raise
         raise _refused(path, "its directory points outside the file") from error
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as error:

@@ -25,7 +25,9 @@ def check_format(path: Path, reconstruct: bool) -> None:
     if path.suffix not in FORMATS:
         raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
     if reconstruct and path.suffix != ".h5ad":
-        raise InputError(f"a reconstruction is written as a layer of an .h5ad output; found '{path.name}'.")
+        raise InputError(
+            f"a reconstruction is written as a layer and needs an output ending in .h5ad; found '{path.name}'."
+        )
 
 
 def write_embedding(

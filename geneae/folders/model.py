@@ -57,7 +57,7 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 def load_model(path: Path) -> Model:
     """Read a model folder, or a zip written by `geneae share`.
 
-    Raises an `InputError` for damaged or unknown files and for other formats. Runs no code from the folder.
+    Damaged folders, folders of other programs and other formats raise an `InputError`. No code in a folder is run.
     """
     with opened(path) as folder:
         return _read_model(folder)

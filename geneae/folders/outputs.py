@@ -81,7 +81,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def finish_swap(path: Path) -> None:
     """Repair a write that was killed: afterwards any folder at `path` is complete, and no temporary one remains.
 
-    The old folder is renamed only when the new one is complete, so if the old one is there and `path` is not, the new
+    The old folder is renamed only when the new one is complete, so if the old one exists and `path` does not, the new
     one was about to take its name. A folder that another process is writing now is left alone.
     """
     if has_other_writer(path):
@@ -150,7 +150,7 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
-    """Refuse an output file that exists (unless `overwrite`), cannot be created, or is being written by another."""
+    """Refuse an output file that exists (unless `overwrite`), cannot be created, or is written by another process."""
     check_no_writer(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(

@@ -49,7 +49,7 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
     ("name", "flags", "text"),
     [
         ("out.txt", [], "the output must end in .h5ad, .csv, .parquet, .npy; found 'out.txt'."),
-        ("out.csv", ["--reconstruct"], "a reconstruction is written as a layer of an .h5ad output; found 'out.csv'."),
+        ("out.csv", ["--reconstruct"], "is written as a layer and needs an output ending in .h5ad; found 'out.csv'."),
         ("there.csv", [], "there.csv already exists. Choose another name, or add --overwrite to replace a file."),
     ],
 )
