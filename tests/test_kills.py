@@ -34,7 +34,7 @@ def test_killed_runs_go_on_to_the_same_folder(result: dict[str, Any]) -> None:
 def test_a_signal_ends_with_its_code_and_a_word_how_to_go_on(result: dict[str, Any]) -> None:
     stopped = result["stopped"]["SIGTERM"]
     assert stopped["code"] == 143
-    assert "Stopped by SIGTERM. What was trained is in " in stopped["said"]
+    assert "Stopped by SIGTERM. The training so far is saved in " in stopped["said"]
     assert stopped["said"].splitlines()[-1].endswith("--resume")
     assert "Traceback" not in stopped["said"]
     assert stopped["wrong"] == []

@@ -1,4 +1,4 @@
-"""The flags of the commands: names, units, defaults and what they say of themselves in `--help`.
+"""The flags of the commands: names, units, defaults and help texts.
 
 Flags of a fit are made from the declarations in `geneae.settings.settings`.
 """
@@ -16,13 +16,13 @@ from geneae.settings.settings import RUN_OPTIONS, SETTINGS
 
 @cache
 def option(name: str) -> Callable[[Any], Any]:
-    """The flag of a field of `Settings`, or of `RunOptions`, with its default."""
+    """The flag of a field of `Settings` or `RunOptions`, with its default."""
     one = SETTINGS[name] if name in SETTINGS else RUN_OPTIONS[name]
     text = f"{one.sentence}."
     if one.default is None:
         text += f"  [default: {one.none or 'none'}]"
     if one.kind is bool:
-        if name in SETTINGS:  # a default may be changed by --config, and the command line is to win both ways
+        if name in SETTINGS:  # --config may change the default; the command line overrides both values
             return click.option(
                 f"--{one.flag}/--no-{one.flag}", name, default=one.default, show_default=True, help=text
             )
@@ -32,18 +32,18 @@ def option(name: str) -> Callable[[Any], Any]:
 
 
 def several(name: str, many: str, text: str, default: str = "", **kind: Any) -> Callable[[Any], Any]:
-    """The flag of a field of `Settings` where it may be given several times.
+    """The flag of a field of `Settings` that may be given several times.
 
     Parameters
     ----------
     name
-        Of the field.
+        Name of the field.
     many
-        Name of the argument that gets the tuple of values.
+        Name of the argument that receives the tuple of values.
     text
-        What `--help` says.
+        Help text.
     default
-        What is taken where none is given, in words; that of the field if nothing is said.
+        Default as shown in the help; that of the field if empty.
     kind
         Keywords of `click.option` that differ from those of the field.
     """
@@ -54,13 +54,13 @@ def several(name: str, many: str, text: str, default: str = "", **kind: Any) -> 
 
 
 def _values(one: Setting) -> dict[str, Any]:
-    """Keywords of `click.option` for what a flag takes."""
+    """Keywords of `click.option` for the values of a flag."""
     kind = click.Choice(one.choices) if one.choices else one.kind
     return {"type": kind, "metavar": one.metavar, "shell_complete": _completion(one.family) if one.family else None}
 
 
 def _completion(names: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Names for the shell to offer; another word is refused by our own error, which knows the nearest."""
+    """Names that the shell offers; our own error refuses other names and suggests the nearest one."""
     return lambda _, __, begun: [name for name in names if name.startswith(begun)]
 
 
@@ -72,7 +72,7 @@ COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 
 
 def _use_file(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
-    """Take defaults from a file of flags, so that what stands on the command line wins."""
+    """Take defaults from a file of flags, so that flags on the command line override them."""
     if path is None:
         return
     from geneae.settings.toml import read_flags
@@ -94,21 +94,21 @@ CONFIG = click.option(
     expose_value=False,
     callback=_use_file,
     metavar="FILE.toml",
-    help="File of flags, such as settings.toml of a run folder; flags given here win.  [default: none]",
+    help="File of flags, such as settings.toml of a run folder; the command line overrides it.  [default: none]",
 )
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
 MIN_OVERLAP = click.option(
     "--min-overlap",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Refuse data with a smaller share of the model's genes, 0 to 1.",
+    help="Refuse data that contain a smaller fraction of the model's genes, 0 to 1.",
 )
 
 
 def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options, shown in the order given."""
+    """Decorator that adds several options, shown in the order given."""
 
     def add(command: Any) -> Any:
         for one in reversed(several):

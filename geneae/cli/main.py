@@ -1,6 +1,6 @@
-"""The `geneae` command: it finds its commands by their files, and answers errors and signals.
+"""The `geneae` command: finds its subcommands by their files, and reports errors and signals.
 
-What a command needs is loaded when it runs, so that `--help` answers at once.
+Each command imports what it needs when it runs, so that `--help` is fast.
 """
 
 import contextlib
@@ -19,25 +19,25 @@ from geneae.settings.errors import InputError, Interrupted
 
 
 class Commands(click.Group):
-    """The commands of `geneae.cli.commands`, each loaded when it is asked for.
+    """The commands in `geneae.cli.commands`, each imported when it is needed.
 
-    Input errors are answered with their message alone and exit code 2; SIGINT and SIGTERM end with how to go on, and
-    130 and 143.
+    Input errors print only their message and exit with code 2; SIGINT and SIGTERM print how to resume and exit with
+    codes 130 and 143.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the files, with - for _."""
+        """Names of the files, with - instead of _."""
         return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a file; None where there is no such file."""
+        """The command in a file; None if there is no such file."""
         if cmd_name not in self.list_commands(ctx):
             return None
         found: click.Command = import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}").command
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command and report input errors and signals."""
         try:
             with _stops_raise():
                 return super().invoke(ctx)
@@ -57,7 +57,7 @@ def _complain(message: str) -> None:
 
 @contextlib.contextmanager
 def _stops_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` inside, so that what is half-written is removed."""
+    """Let SIGINT and SIGTERM raise `Interrupted`, so that half-written files are removed."""
 
     def stop(number: int, _: object) -> None:
         raise Interrupted(number)
@@ -73,7 +73,9 @@ def _stops_raise() -> Iterator[None]:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def main() -> None:
-    """Autoencoders of gene-expression profiles, judged against PCA, the mean profile and the noise ceiling.
+    """Train autoencoders on single-cell or bulk gene expression, and see how good their reconstructions really are.
+
+    Every reconstruction is compared with PCA, the mean profile and, for counts, the noise ceiling.
 
     Start with:  geneae fit data.h5ad --loss cosine
     """

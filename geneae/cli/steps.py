@@ -1,4 +1,4 @@
-"""Steps that several commands share. They load what they need when they run, so that `--help` answers at once."""
+"""Steps shared by several commands. They import what they need when they run, so that `--help` is fast."""
 
 import shlex
 import sys
@@ -24,18 +24,18 @@ Say = Callable[[str], None]
 
 
 def say_unless(is_quiet: bool) -> Say:
-    """What prints a line, or nothing."""
+    """A function that prints a line, or does nothing if quiet."""
     return (lambda _: None) if is_quiet else click.echo
 
 
 def command_line() -> str:
-    """The command that is running, as a shell takes it."""
+    """The running command, quoted for a shell."""
     return shlex.join(["geneae", *sys.argv[1:]])
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks, of several that train together."""
-    if "geneae.training.devices" not in sys.modules:  # which loads torch
+    """Whether this is the one process that prints, of several that train together."""
+    if "geneae.training.devices" not in sys.modules:  # importing it loads torch
         return True
     from geneae.training.devices import is_first
 
@@ -43,7 +43,7 @@ def is_first() -> bool:
 
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
-    """Profiles, and the same in the genes of a model; says what was found."""
+    """Read profiles, match them to the genes of a model, and print what was found."""
     profiles = source.read()
     say(profiles.describe())
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
@@ -53,13 +53,13 @@ def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tup
 
 
 def open_grid(base: Settings, jobs: int) -> bool:
-    """Start the processes that share every fit of a grid, and say whether this is the one that writes and speaks."""
+    """Start the processes that share every fit of a grid; return whether this one writes and prints."""
     if base.devices * base.nodes == 1:
         return True
     if jobs > 1:
         raise InputError(
-            f"--jobs {jobs} runs several fits at a time, and --devices or --nodes has several processes share each. "
-            "Give one of them."
+            f"--jobs {jobs} runs several fits at a time, but --devices or --nodes shares each fit between processes. "
+            "Give only one of them."
         )
     from geneae.training.devices import open_processes
 
@@ -68,7 +68,7 @@ def open_grid(base: Settings, jobs: int) -> bool:
 
 
 def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: int, folder: Path, say: Say) -> None:
-    """Run every task that has not been run, saying how far it is."""
+    """Run every task that has not been run yet, and print the progress."""
     from geneae.fitting.checks import check_choices
     from geneae.fitting.grid import run_grid
     from geneae.fitting.runs import writing_alone
@@ -84,8 +84,8 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
             for number, (task, taken) in enumerate(done, start=1):
                 seconds += [taken] if taken else []
                 left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
-                how = f"{taken:.0f} s" if taken else "there already"
+                how = f"{taken:.0f} s" if taken else "already done"
                 name = f"{task.configuration}, seed {task.settings.seed}"
                 say(f"{number}/{len(tasks)}  {name}: {how}; about {left:.0f} s left")
     except Interrupted as stop:
-        raise Interrupted(stop.number, f"Run the same command again to go on:\n{request.command}") from None
+        raise Interrupted(stop.number, f"Run the same command again to resume:\n{request.command}") from None

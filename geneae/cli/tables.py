@@ -1,4 +1,4 @@
-"""What the commands print at the end: tables and sentences."""
+"""Tables that the commands print at the end."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ from geneae.fitting.metric_comparison import WAYS
 SPLITS = ("validation", "test")
 
 
-WIDEST = 10_000  # characters: files and pipes have no edge
+WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
 
 
 def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
-    """Model and baselines x cosine, centred cosine, MSE and held-out cosine; in each cell the mean of every split.
+    """Table of model and baselines x cosine, centred cosine, MSE and held-out cosine, with the mean of every split.
 
-    Nothing for an encoder without a reconstruction.
+    Empty for an encoder without a reconstruction.
     """
     if "cosine" not in evaluation.profiles:
         return ""
@@ -50,13 +50,13 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
 
 
 def latent_tables(evaluation: Evaluation, settings: Mapping[str, Any], splits: tuple[str, ...] = SPLITS) -> list[str]:
-    """A table for each judge of latents that was asked for: latents and controls x its metrics."""
+    """Table of latents and controls x metrics for each judge of latents that was asked for."""
     heads = {judge: judge.head(settings) for judge in JUDGES if judge.is_in(evaluation.metrics)}
     return [_latent_table(evaluation, judge, head, splits) for judge, head in heads.items() if head]
 
 
 def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple[str, ...]) -> str:
-    """In each cell the mean of every split; the head's `{sizes}` are those of the first metric."""
+    """Table with the mean of every split in each cell; `{sizes}` in `head` are filled in from the first metric."""
     metrics = evaluation.metrics
     known = set(metrics["metric"])
     columns = [name for name in judge.columns if name in known]
@@ -71,7 +71,7 @@ def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple
 
 
 def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:
-    """The fit beside the same fit where there is nothing to learn; for a fit with nulls."""
+    """Table of the fit next to the same fit where there is nothing to learn, for a fit with nulls."""
     table = null_table(evaluation.metrics, diagnostics, split)
     rows = [["", *map(header_of, table.columns)]]
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
@@ -81,9 +81,9 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
 
 
 def accuracy_table(table: pd.DataFrame) -> str:
-    """Share of profiles whose neighbours vote for their label, by metric, and what the learned one has over others."""
+    """Table of k-NN accuracy by metric, and of the gain of the learned metric over each of the others."""
     validation, test = (table[table["split"] == split] for split in SPLITS)
-    rows = [["", "accuracy ↑", "learned minus it (95 % interval)"]]
+    rows = [["", "accuracy ↑", "gain of the learned metric (95 % interval)"]]
     for way, first, last, gain, low, high in zip(
         *(validation[name] for name in ("metric", "accuracy")),
         *(test[name] for name in ("accuracy", "learned_minus", "low", "high")),
@@ -92,12 +92,12 @@ def accuracy_table(table: pd.DataFrame) -> str:
         interval = "" if np.isnan(gain) else f"{gain:+.4f} ({low:+.4f} to {high:+.4f})"
         rows.append([WAYS[way], f"{first:.4f} / {last:.4f}", interval])
     sizes = " / ".join(f"{part['n_profiles'].iloc[0]:,} {part['split'].iloc[0]}" for part in (validation, test))
-    head = f"Label that the nearest training profiles vote for, over {sizes} profiles; differences on test"
+    head = f"k-NN accuracy with training profiles as neighbours, over {sizes} profiles; gains on test profiles"
     return "\n".join([head, *_aligned(rows)])
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Lines with the first column to the left, all others to the right; never wrapped, and without colours."""
+    """Lines of a table, first column left-aligned, others right-aligned; never wrapped, and without colours."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="left", no_wrap=True)
     for _ in rows[0][1:]:
@@ -110,7 +110,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def inspection_table(inspection: Inspection) -> str:
-    """Trivial cosines, PCA and ceilings: own-input, own-input after gene-centring, held-out."""
+    """Table of trivial cosines, PCA and ceilings: own input, own input after gene-centring, held-out half."""
     sizes = sorted(inspection.pca_cosine)
 
     def row(title: str, *numbers: float | None) -> list[str]:
@@ -149,7 +149,7 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
     if inspection.ceiling_half is None:
         rows = [cells[:3] for cells in rows]
-    lines = [f"Cosines: means over {inspection.n_test:,} profiles that no basis and no mean has seen", *_aligned(rows)]
+    lines = [f"Cosines: means over {inspection.n_test:,} profiles not used for any basis or mean", *_aligned(rows)]
     reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
     if inspection.ceiling_half is not None and reason:
         reason += f"; median {inspection.molecules_median:,.0f} per profile"

@@ -1,1 +1,1 @@
-"""What is on disk."""
+"""Files and folders on disk: outputs, models, runs, model cards, archives and embeddings."""

@@ -1,4 +1,4 @@
-"""Files of a model in one zip with checksums, and such a zip opened with nothing in it trusted."""
+"""Pack the files of a model into one zip with checksums, and open such a zip without trusting its contents."""
 
 import contextlib
 import errno
@@ -29,25 +29,25 @@ SHAREABLE = (
     "umap.csv",
     "report.html",
 )
-"""What a zip may hold, besides its checksums; anything else is refused."""
-MOST_BYTES = 2**33  # of all files together: a hundred times the largest model of 60,000 genes with its tables
-MOST_EXPANSION = 100  # bytes out of each byte of the zip; tables become 3 to 10, weights hardly any
-FREE_BYTES = 2**26  # that small zips may hold whatever their expansion
+"""Files that a zip may hold in addition to its checksums; anything else is refused."""
+MOST_BYTES = 2**33  # total of all files: a hundred times the largest model of 60,000 genes with its tables
+MOST_EXPANSION = 100  # unpacked bytes per byte of the zip; 3 to 10 for tables, hardly above 1 for weights
+FREE_BYTES = 2**26  # total up to which any expansion is allowed, as in small zips
 PIECE = 2**20  # bytes read at a time
-DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can tell: the same files are the same bytes
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store; fixed, so that equal files give equal bytes
 
 
 def pack(folder: Path, path: Path, replaced: Mapping[str, bytes]) -> list[str]:
-    """Write the files of a model folder that may be shared into a zip; the names of what it holds.
+    """Write the files of a model folder that may be shared into a zip, and return the names of all files in it.
 
     Parameters
     ----------
     folder
         A model folder.
     path
-        Of the zip.
+        The zip to write.
     replaced
-        Contents by name, in place of what the folder holds.
+        Contents by file name, used instead of the files in the folder.
     """
     names = [name for name in SHAREABLE if name in replaced or (folder / name).is_file()]
     sums = []
@@ -79,10 +79,10 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """A folder with the files of a model: `path` itself, or a temporary one with what a zip holds.
+    """A folder with the files of a model: `path` itself, or a temporary folder with the contents of a zip.
 
-    Of a zip everything is checked before it is used: names, kinds, sizes, checksums. No file takes its name or place
-    from the zip. An `InputError` raised inside names the zip in place of the temporary folder.
+    Everything in a zip is checked before it is used: names, file types, sizes, checksums. A zip cannot choose
+    where its files are written. An `InputError` raised inside names the zip instead of the temporary folder.
     """
     if path.is_dir() or not path.is_file():
         yield path
@@ -96,7 +96,7 @@ def opened(path: Path) -> Iterator[Path]:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Write the files of a zip that `pack` has made into a folder; any other zip, or a changed one, is refused."""
+    """Extract a zip that `pack` wrote into a folder; any other zip, or a changed one, is refused."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -108,29 +108,29 @@ def unpack(path: Path, folder: Path) -> None:
     except InputError:
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what seeking before the start of the file gives; a full disk is no damage
+        if error.errno != errno.EINVAL:  # which a seek to before the start of the zip gives; others are no fault of it
             raise
-        raise _refused(path, "its directory points outside of it") from error
+        raise _refused(path, "its directory points outside the file") from error
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise _refused(
-            path, f"it is no whole zip ({str(error).splitlines()[0] if str(error) else 'cut short'})"
+            path, f"it is not a complete zip file ({str(error).splitlines()[0] if str(error) else 'cut short'})"
         ) from error
 
 
 def _refused(path: Path, reason: str) -> InputError:
     return InputError(
-        f"{path} should be a model that geneae share has packed, but {reason}. Fetch it again from whom you trust."
+        f"{path} should be a model packed by geneae share, but {reason}. Get it again from a source that you trust."
     )
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse files that nobody has asked for, links, what would unpack to a multiple of what a model can be."""
+    """Refuse unknown, repeated, special, encrypted or oddly compressed files, and more bytes than a model can have."""
     names = [entry.filename for entry in entries]
     odd = [name for name in names if name not in (*SHAREABLE, SUMS)]
     if odd:
-        raise _refused(path, f"it holds {listed(repr(name) for name in odd)}, which no model has")
+        raise _refused(path, f"it holds {listed(repr(name) for name in odd)}, which cannot be part of a model")
     if len(set(names)) != len(names):
-        raise _refused(path, "it holds a file twice")
+        raise _refused(path, "it holds the same file twice")
     if SUMS not in names:
         raise _refused(path, f"it lacks {SUMS}")
     for entry in entries:
@@ -140,23 +140,23 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         if entry.flag_bits & 1:
             raise _refused(path, f"{entry.filename} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _refused(path, f"{entry.filename} is compressed in another way than deflate")
+            raise _refused(path, f"{entry.filename} is not compressed by deflate")
     size, packed = sum(entry.file_size for entry in entries), path.stat().st_size
     if size > min(MOST_BYTES, max(FREE_BYTES, MOST_EXPANSION * packed)):
         raise _refused(path, f"its {packed:,} bytes would unpack to {size:,}")
 
 
 def _read_sums(path: Path, content: bytes, names: set[str]) -> dict[str, str]:
-    """Checksums by name, one for each file."""
+    """Checksum of each file, by file name."""
     lines = [line.split("  ", 1) for line in content.decode("utf-8", "replace").splitlines()]
     sums = {line[1]: line[0] for line in lines if len(line) == 2}
     if set(sums) != names or len(sums) != len(lines):
-        raise _refused(path, f"{SUMS} does not list its files one by one")
+        raise _refused(path, f"{SUMS} does not list each of its files exactly once")
     return sums
 
 
 def _extract(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path) -> str:
-    """Write one file; its checksum. Never more than was declared."""
+    """Write one file, never more bytes than declared, and return its checksum."""
     digest, left = hashlib.sha256(), entry.file_size
     with archive.open(entry) as source, to.open("xb") as file:
         while piece := source.read(PIECE):

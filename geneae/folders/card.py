@@ -1,4 +1,4 @@
-"""Models for others: the card that tells what a model is, and the one zip that it is given away as."""
+"""Models to share: the model card, and the zip in which a model is shared."""
 
 import json
 import re
@@ -21,9 +21,9 @@ NO_LICENCE = "not stated: ask whoever gave it to you"
 
 
 def share_model(folder: Path, path: Path, licence: str | None = None, overwrite: bool = False) -> list[str]:
-    """Pack a model folder, once it has been read as one, into a zip with checksums; the names of what it holds.
+    """Pack a model folder into a zip with checksums, if it can be loaded, and return the names of all files in the zip.
 
-    Profiles, split and report go with it, where the folder has them: they name profiles.
+    Tables of profiles, the split and the report are included where they exist; these name profiles.
     """
     if path.suffix != ".zip":
         raise InputError(f"the output must end in .zip; found '{path.name}'.")
@@ -36,16 +36,16 @@ def share_model(folder: Path, path: Path, licence: str | None = None, overwrite:
 
 
 def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None = None) -> str:
-    """Markdown: what it was fitted on and how, what it reaches beside baselines and ceiling, how to load it.
+    """Model card in Markdown: data, settings, scores next to baselines and ceiling, and how to load the model.
 
     Parameters
     ----------
     model
-        Fitted.
+        The fitted model.
     metrics
-        Its long table, where there is one.
+        `metrics.csv` of its fit, if available.
     licence
-        Under which it is given away.
+        Licence under which the model is shared.
     """
     config = model.config
     settings, data, genes = config["settings"], config["data"], model.preprocess.genes
@@ -83,24 +83,24 @@ model = Autoencoder.load("MODEL")  # this folder, or the zip that it came in
 latents = model.transform("data.h5ad")
 ```
 
-or `geneae embed MODEL data.h5ad -o latent.h5ad`. Loading runs no code of this folder: it holds JSON, CSV and
-safetensors. `settings.toml` repeats the fit: `geneae fit DATA --config settings.toml`.""".splitlines()
+or `geneae embed MODEL data.h5ad -o latent.h5ad`. Loading runs no code from this folder: it holds JSON, CSV and
+safetensors. To repeat the fit: `geneae fit DATA --config settings.toml`.""".splitlines()
 
 
 def _plain(text: Any) -> str:
-    """Text that cannot break out of its cell: no markup, no line breaks."""
+    """Text without markup and line breaks, which cannot break out of its table cell."""
     return re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip()
 
 
 def _under(metric: dict[str, Any] | None) -> str:
-    """The metric of a loss, for its cell."""
+    """The fixed metric of a loss, as text of a table cell; empty without one."""
     return "" if metric is None else f", under the fixed metric `{_plain(metric['fingerprint'])}`"
 
 
 def _results(metrics: pd.DataFrame | None) -> list[str]:
-    """Means of model, baselines and ceiling over the profiles that chose nothing."""
+    """Lines with the means of model, baselines and ceiling over test profiles, or validation if there are none."""
     if metrics is None or not len(metrics):
-        return ["This folder holds no metrics. Judge the model by: `geneae evaluate MODEL data.h5ad -o judged`."]
+        return ["This folder holds no metrics. Evaluate the model: `geneae evaluate MODEL data.h5ad -o evaluation`."]
     present, present_models = set(metrics["split"]), set(metrics["model"])
     split = next((name for name in ("test", "validation") if name in present), str(metrics["split"].iloc[0]))
     n_profiles = int(metrics.loc[metrics["split"] == split, "n_profiles"].max())
@@ -110,7 +110,7 @@ def _results(metrics: pd.DataFrame | None) -> list[str]:
         return f"| {title} | " + " | ".join("" if cell != cell else f"{cell:.4f}" for cell in cells) + " |"
 
     same = {column: column for column in SHOWN}
-    chose = "which chose nothing" if split == "test" else "which chose the epoch"
+    chose = "not used for any choice" if split == "test" else "used to choose the epoch"
     return [
         f"Means over {n_profiles:,} {split} profiles, {chose}; ↑ higher is better, ↓ lower is better.",
         "",

@@ -1,4 +1,4 @@
-"""Latents in the files that others read: AnnData, CSV, Parquet, NumPy."""
+"""Latents in files that other tools read: AnnData, CSV, Parquet, NumPy."""
 
 import shutil
 import warnings
@@ -21,17 +21,19 @@ CHUNK = 1024  # profiles reconstructed at a time
 
 
 def check_format(path: Path, reconstruct: bool) -> None:
-    """Refuse an output whose ending says nothing that can be written."""
+    """Refuse an output with an unknown ending, or one that cannot hold a reconstruction if one is asked for."""
     if path.suffix not in FORMATS:
         raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
     if reconstruct and path.suffix != ".h5ad":
-        raise InputError(f"a reconstruction is a layer and needs an .h5ad output; found '{path.name}'.")
+        raise InputError(
+            f"a reconstruction is written as a layer and needs an output ending in .h5ad; found '{path.name}'."
+        )
 
 
 def write_embedding(
     path: Path, data: str, model: Model, profiles: Profiles, latent: np.ndarray, key_added: str, reconstruct: bool
 ) -> None:
-    """Write latents in the format of the ending of `path`.
+    """Write latents in the format that the ending of `path` names.
 
     Parameters
     ----------
@@ -40,11 +42,11 @@ def write_embedding(
     data
         The file that the profiles come from; an `.h5ad` output is a copy of it.
     model, profiles, latent
-        (n_profiles, n_latent) latents of these profiles by this model.
+        The model, the profiles, and their (n_profiles, n_latent) latents.
     key_added
-        Key in `obsm`.
+        Key of the latents in `obsm`.
     reconstruct
-        Add the dense reconstruction as a layer; genes that the model does not know are NaN.
+        Add the dense reconstruction as a layer, with NaN for genes that the model does not know.
     """
     if path.suffix == ".npy":
         np.save(path, latent, allow_pickle=False)
@@ -66,7 +68,7 @@ def write_embedding(
 
 
 def _add_to_copy(path: Path, data: Path, model: Model, latent: np.ndarray, key_added: str, reconstruct: bool) -> None:
-    """The same for an .h5ad that does not fit into memory: a copy of the file, to which all is added where it lies."""
+    """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
     shutil.copyfile(data, path)
     with h5py.File(path, "r+") as file:
         write_elem(file, f"obsm/{key_added}", latent)
@@ -86,14 +88,14 @@ def _add_to_copy(path: Path, data: Path, model: Model, latent: np.ndarray, key_a
 
 def _read(data: str) -> anndata.AnnData:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # reading it as profiles has said all that matters
+        warnings.simplefilter("ignore")  # everything that matters was reported when the profiles were read
         return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
 
 
 def describe(model: Model, key_added: str) -> dict[str, Any]:
-    """What `uns["geneae"]` holds: where the latent lies, what made it, the space of a reconstruction.
+    """Contents of `uns["geneae"]`: key of the latents, origin of the model, space of a reconstruction.
 
-    Settings that are None are left out: an .h5ad cannot hold them everywhere.
+    Settings that are None are left out, because an .h5ad cannot store None everywhere.
     """
     config = model.config
     return {
@@ -113,7 +115,7 @@ def describe(model: Model, key_added: str) -> dict[str, Any]:
 
 
 def reconstruction(model: Model, latent: np.ndarray, genes: pd.Index) -> np.ndarray:
-    """(n_profiles, n_genes) float32 in the order of `genes`, dense; NaN for genes that the model does not know."""
+    """Dense float32 (n_profiles, n_genes) reconstruction in the order of `genes`; NaN for unknown genes."""
     columns = model.preprocess.genes.get_indexer(genes)
     result = np.full((len(latent), len(genes)), np.nan, np.float32)
     for rows in np.array_split(np.arange(len(latent)), max(1, len(latent) // CHUNK)):

@@ -1,4 +1,4 @@
-"""One process at a time writes an output."""
+"""Locks that let only one process at a time write an output."""
 
 import contextlib
 import errno
@@ -10,17 +10,17 @@ from filelock import FileLock, Timeout
 from geneae.settings.errors import InputError
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems that know no locks say."""
-PATIENCE = 0.1  # seconds, in which a lock file that its writer is just removing is gone
+"""Error numbers that file systems without locks give."""
+PATIENCE = 0.1  # seconds to wait for a lock, because a writer that ends needs a moment to remove its lock file
 
 
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Inside, no other process writes this file or folder by `only_writer`; where one does already, it is refused.
+    """Keep other processes that use `only_writer` from writing this file or folder; refuse it if one already does.
 
-    The lock is that of the system on a file next to the output, as the output itself is replaced. It ends with the
-    process, however that ends: what a killed one leaves is an empty file that keeps nobody out, and that the next
-    writer removes. Where the file system knows no locks, nobody is kept out. Threads of a process are not kept apart.
+    The operating system locks a file next to the output, because the output itself is replaced. The lock ends with the
+    process, however that ends: a killed process leaves an empty file that blocks nobody and that the next writer
+    removes. On file systems without locks, and between threads of one process, nothing is blocked.
     """
     lock, file = _lock(path), lock_of(path)
     if lock.is_locked:
@@ -33,11 +33,11 @@ def only_writer(path: Path) -> Iterator[None]:
     except Timeout:
         raise _taken(path) from None
     except OSError as error:
-        raise InputError(f"the output {path} cannot be made: {error}. Choose another output.") from error
+        raise InputError(f"the output {path} cannot be created: {error}. Choose another output.") from error
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # first, so that nobody locks a file that is about to go
+        file.unlink(missing_ok=True)  # before the release, so that nobody locks a file that is about to be removed
         lock.release()
         for folder in new:
             with contextlib.suppress(OSError):  # something was written there
@@ -59,24 +59,24 @@ def has_other_writer(path: Path) -> bool:
         _try(lock)
     except Timeout:
         return True
-    file.unlink(missing_ok=True)  # of a killed writer
+    file.unlink(missing_ok=True)  # left by a killed writer
     lock.release()
     return False
 
 
 def lock_of(path: Path) -> Path:
-    """The file next to an output, or to what it links to, whose lock its writer has."""
+    """Path of the lock file: next to the output, or next to the target if the output is a link."""
     path = path.resolve()
     return path.with_name(f".{path.name}.geneae-lock")
 
 
 def _lock(path: Path) -> FileLock:
-    """The one lock that this process has for an output."""
+    """The only lock of this process for an output."""
     return FileLock(lock_of(path), PATIENCE, thread_local=False, is_singleton=True, fallback_to_soft=False)
 
 
 def _try(lock: FileLock) -> None:
-    """Take a lock, which raises `Timeout` where another process has it; where there are no locks, do nothing."""
+    """Take a lock; raise `Timeout` if another process has it, and do nothing on file systems without locks."""
     try:
         lock.acquire(poll_interval=PATIENCE / 10)
     except Timeout:
@@ -88,6 +88,6 @@ def _try(lock: FileLock) -> None:
 
 def _taken(path: Path) -> InputError:
     return InputError(
-        f"the output {path} is being written by another geneae that runs now. Wait until that has ended, or choose "
-        "another output."
+        f"the output {path} is being written by another geneae process. Wait until it has finished, or choose another "
+        "output."
     )

@@ -1,4 +1,4 @@
-"""Model folders: JSON, CSV and safetensors, written whole or not at all. Nothing is pickled."""
+"""Model folders of JSON, CSV and safetensors files. Nothing is pickled."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
-    """Every tensor once: a fixed basis is the network's and a baseline's."""
+    """Every tensor once, although a network and a baseline may share a fixed basis."""
     tensors = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
     known = {tensor.data_ptr() for tensor in tensors.values()}
     bases = {"whole": model.baselines.whole, "half": model.baselines.half}
@@ -55,9 +55,9 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 
 
 def load_model(path: Path) -> Model:
-    """Read a model folder, or a zip that `geneae share` has made of one.
+    """Read a model folder, or a zip written by `geneae share`.
 
-    What is damaged, foreign or of another format is refused. Runs no code from it.
+    Damaged folders, folders of other programs and other formats raise an `InputError`. No code in a folder is run.
     """
     with opened(path) as folder:
         return _read_model(folder)
@@ -94,13 +94,13 @@ def _read_model(folder: Path) -> Model:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         raise InputError(
             f"{folder} should be a model folder, but its files do not fit together ({reason}). "
-            "Copy the whole folder again, or fit again."
+            "Copy the complete folder again, or fit again."
         ) from error
     return Model(network, preprocess, baselines, scales, config)
 
 
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
-    """Split by profile where these are the very profiles that the model was fitted on, else `all` for each."""
+    """Split of each profile if these are exactly the profiles of the fit, otherwise `all` for each."""
     if profiles.fingerprint == model.config["data"]["fingerprint"]:
         with opened(folder) as known:
             path = known / SPLIT
@@ -111,7 +111,7 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` of a model folder holds; a folder that is none, or of another format, is refused."""
+    """Contents of `config.json` of a model folder; any other folder, or another format, is refused."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
     missing = [name for name in (CONFIG, WEIGHTS, GENES) if not (folder / name).is_file()]
@@ -123,7 +123,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
+        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the complete folder again.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise InputError(
@@ -134,7 +134,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_config(config: dict[str, Any]) -> None:
-    """Refuse what using the model would stumble over later."""
+    """Refuse values that would fail later, when the model is used."""
     for name, options in (("state", STATES), ("center", CENTERS)):
         if config[name] not in options:
             raise ValueError(f"{name} must be one of {', '.join(options)}; found {config[name]}")
@@ -156,13 +156,13 @@ def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
 def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
     state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
-    with torch.device("meta"):  # without memory, so that sizes that are not those of the weights cost none
+    with torch.device("meta"):  # needs no memory, so that false sizes in the config cost none
         core = (
             SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
             if shape["core"] == "skip"
             else PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
         )
-    has_decoder = bool(shape.get("has_decoder", True))  # folders that do not say so hold an autoencoder
+    has_decoder = bool(shape.get("has_decoder", True))  # folders without this entry hold an autoencoder
     first = "encoder_weight" if shape["is_free"] else "components"
     last = "decoder_weight" if shape["is_free"] and has_decoder else first
     n_genes = int(shape["n_genes"])

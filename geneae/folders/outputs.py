@@ -1,4 +1,4 @@
-"""Output files and folders that are written whole or not at all."""
+"""Output files and folders that are written completely or not at all."""
 
 import contextlib
 import json
@@ -27,44 +27,44 @@ OURS = (
 
 @dataclass(frozen=True)
 class Output:
-    """A folder to write, and what may be done with one that is there already."""
+    """A folder to write, and what to do if it already exists."""
 
     folder: Path
-    """To write."""
+    """Folder to write."""
     overwrite: bool = False
-    """Replace a folder of ours."""
+    """Replace an existing folder that geneae wrote."""
     resume: bool = False
-    """Resume from the checkpoint that it holds, and replace that."""
+    """Resume from the checkpoint in an existing folder, and replace the folder at the end."""
 
     def check(self) -> None:
-        """Refuse what `check_writable` refuses, once an interrupted write is finished."""
+        """Finish an interrupted write, then refuse what `check_writable` refuses."""
         finish_swap(self.folder)
         check_writable(self.folder, self.overwrite, self.resume)
 
     def new(self) -> contextlib.AbstractContextManager[Path]:
-        """The temporary folder of `new_folder`."""
+        """Temporary folder from `new_folder`."""
         return new_folder(self.folder, self.overwrite or self.resume)
 
 
 @contextlib.contextmanager
 def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its name at the end, or vanishes if anything fails before.
+    """A temporary folder next to `path` that is renamed to `path` at the end, or removed if anything fails before.
 
-    A folder that is there already is refused; with `overwrite` it is replaced, if it is one of ours. One that holds
-    nothing but checkpoints is replaced always. One that another process is writing is refused, too. Where the process
-    is killed, `finish_swap` makes good.
+    An existing folder is refused, or with `overwrite` replaced if geneae wrote it. A folder that holds only checkpoints
+    is always replaced. A folder that another process is writing is refused, too. If the process is killed,
+    `finish_swap` repairs what it left behind.
     """
     check_parent(path)
     with only_writer(path):
         finish_swap(path)
         check_writable(path, overwrite, resume=is_unfinished(path) and not (path / CONFIG).exists())
-        path = path.resolve()  # a link to a folder elsewhere stays one
+        path = path.resolve()  # a link to a folder elsewhere stays a link
         partial, old = _beside(path)
         partial.mkdir(parents=True)
         try:
             yield partial
             for file in partial.iterdir():
-                file.chmod(0o666 & ~_umask())  # safetensors makes its files private
+                file.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
                 sync(file)
             sync(partial)
             if path.exists():
@@ -79,62 +79,64 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def finish_swap(path: Path) -> None:
-    """End what was killed while a folder was written or replaced: there is one whole folder, and nothing beside it.
+    """Repair a write that was killed: afterwards any folder at `path` is complete, and no temporary one remains.
 
-    The old folder gives its name away only when the new one is whole, so that a name without a folder means that the
-    new one was about to take it. What another process is writing now was not killed, and is left alone.
+    The old folder is renamed only when the new one is complete, so if the old one exists and `path` does not, the new
+    one was about to take its name. A folder that another process is writing now is left alone.
     """
     if has_other_writer(path):
         return
     path = path.resolve()
     partial, old = _beside(path)
     if old.is_dir() and not path.exists():
-        with contextlib.suppress(FileNotFoundError):  # another process of the same run may do it, too
+        with contextlib.suppress(FileNotFoundError):  # another process of the same run may have done it
             os.replace(partial if partial.is_dir() else old, path)
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """Names of a folder that is being written and of the one that it replaces; fixed, so that a next run finds them."""
+    """Temporary names of a new folder and of the one that it replaces; fixed, so that a later run finds them."""
     return path.with_name(f".{path.name}.geneae-partial"), path.with_name(f".{path.name}.geneae-old")
 
 
 def check_writable(path: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Refuse an output folder that is there, is no folder of ours, cannot be made, or is being written.
+    """Refuse an output folder that exists, cannot be created, or is being written by another process.
 
-    With `resume` it may be there: with a checkpoint, or finished.
+    With `overwrite` or `resume` it may exist, unfinished or finished, if geneae wrote it.
     """
     check_no_writer(path)
     if path.exists():
         if not _is_ours(path):
-            raise InputError(f"{path} is there and was not written by geneae. Choose another name for the output.")
+            raise InputError(
+                f"{path} already exists and was not written by geneae. Choose another name for the output."
+            )
         if is_unfinished(path) and not overwrite and not resume:
             raise InputError(
-                f"{path} holds the checkpoint of a run that has not ended. Add --resume to go on with it, --overwrite "
-                "to start anew, or choose another output."
+                f"{path} holds the checkpoint of an unfinished run. Add --resume to resume it, --overwrite to start "
+                "again, or choose another output."
             )
         if _names(path) and not overwrite and not resume:
             raise InputError(
-                f"the output folder {path} is there. Choose another one, or add --overwrite to replace it."
+                f"the output folder {path} already exists. Choose another one, or add --overwrite to replace it."
             )
     check_parent(path)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a folder is empty, or holds a checkpoint, a model, a metric or the tables of an evaluation or comparison:
-    others write a `config.json` or a `metrics.csv` too."""
+    """Whether a folder is empty, or holds a checkpoint, a model, a learned metric, or the tables of an evaluation or
+    comparison. One file alone does not tell: other programs write a `config.json` or a `metrics.csv`, too."""
     return path.is_dir() and (not _names(path) or is_unfinished(path) or any(known <= _names(path) for known in OURS))
 
 
 def _names(path: Path) -> set[str]:
-    """What is in a folder, but for a checkpoint that was killed while it was written."""
+    """Names of the files in a folder, without half-written checkpoints."""
     return {file.name for file in path.iterdir() if not is_partial(file)}
 
 
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name with the same ending that becomes `path` at the end, or vanishes if anything fails before."""
+    """A temporary file name with the same ending; renamed to `path` at the end, or removed if anything fails before."""
     check_parent(path)
     with only_writer(path):
         check_new_file(path, overwrite)
@@ -148,10 +150,12 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
-    """Refuse an output file that is there, cannot be made, or is being written."""
+    """Refuse an output file that exists (unless `overwrite`), cannot be created, or is written by another process."""
     check_no_writer(path)
     if path.is_dir() or (path.exists() and not overwrite):
-        raise InputError(f"the output {path} is there. Choose another name, or add --overwrite to replace a file.")
+        raise InputError(
+            f"the output {path} already exists. Choose another name, or add --overwrite to replace a file."
+        )
     check_parent(path)
 
 
@@ -162,19 +166,21 @@ def _umask() -> int:
 
 
 def check_parent(path: Path) -> None:
-    """Refuse an output whose folder cannot be made or written to."""
+    """Refuse an output whose folder cannot be created or written to."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"the output {path} cannot be made: {above} is not a folder that can be written to.")
+        raise InputError(
+            f"the output {path} cannot be created: {above} is not a writable folder. Choose another output."
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A file of `to_json`."""
+    """Write a dictionary as a JSON file in the format of `to_json`."""
     path.write_text(to_json(content) + "\n", encoding="utf-8")
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """Indented JSON; NaN becomes null."""
+    """Indented JSON, with null for NaN and infinities."""
     return json.dumps(_plain(content), indent=2, allow_nan=False)
 
 

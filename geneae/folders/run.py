@@ -1,4 +1,4 @@
-"""A run: what a fit leaves behind, written as a folder and read from one."""
+"""A run: everything that a fit produces, written to a folder and read from one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,45 +41,45 @@ TEXT_COLUMNS = {
 }
 WHOLE_COLUMNS = {"seed", "n_profiles", "epoch"}
 TRUTH = {"True": True, "False": False}
-"""Values of the column `fires`, as CSV files spell them."""
+"""Values of the column `fires`, as spelled in CSV files."""
 COLOR = "label"
-"""Column of `profiles.csv` and `umap.csv`: the value of a profile in the column of `obs` that `--color` names."""
+"""Column of `profiles.csv` and `umap.csv` with the values of the column of `obs` that `--color` names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One fit in tables: in memory, or read from a folder to the last bit."""
+    """Configuration and tables of one fit, in memory or read from a folder without loss of precision."""
 
     name: str
-    """Of the folder."""
+    """Name of the folder."""
     configuration: str
-    """What is compared: runs of one configuration differ in their seeds alone; column `arm` of tables."""
+    """Name of the configuration, column `arm` of tables; runs of one configuration differ only in their seeds."""
     config: dict[str, Any]
-    """`config.json`."""
+    """Contents of `config.json`."""
     metrics: pd.DataFrame
-    """`metrics.csv`: model and baselines."""
+    """`metrics.csv`: scores of the model and its baselines."""
     profiles: pd.DataFrame
-    """`profiles.csv`: one row per validation and test profile, of the model alone."""
+    """`profiles.csv`: one row per validation and test profile, for the model alone."""
     history: pd.DataFrame
     """`history.csv`: one row per epoch."""
     genewise: pd.DataFrame | None = None
     """`genewise.csv`; None without a reconstruction."""
     umap: pd.DataFrame | None = None
-    """`umap.csv`; None where none was asked for."""
+    """`umap.csv`; None if no UMAP was asked for."""
     diagnostics: pd.DataFrame | None = None
     """`diagnostics.csv`; None in folders of older versions."""
     split_sizes: dict[str, int] = field(default_factory=dict)
     """Number of profiles by split, from `split.csv`."""
     split: pd.Series | None = None
-    """Split by profile, `split.csv`; None in a run that was read, which keeps the sizes alone."""
+    """Split of each profile, `split.csv`; None in a run read from a folder, which keeps only the sizes."""
 
     @property
     def is_encoder(self) -> bool:
-        """Whether it has latents alone, and no reconstruction."""
+        """Whether the model has only latents, and no reconstruction."""
         return is_encoder(self.config)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that there are, by the name of their file without `.csv`."""
+        """The tables that exist, by file name without `.csv`."""
         split = self.split
         tables = {
             "split": None if split is None else pd.DataFrame({"profile": split.index, "split": split.to_numpy()}),
@@ -94,7 +94,7 @@ class Run:
 
 
 def write_run(folder: Path, model: Model, run: Run | None) -> None:
-    """Write a model, its card, its settings and the tables of its run, where it has one, into a folder."""
+    """Write a model, its card, its settings and, if given, the tables of its run into a folder."""
     save_model(model, folder)
     (folder / CARD).write_text(model_card(model, None if run is None else run.metrics), encoding="utf-8")
     (folder / SETTINGS).write_text(to_toml(flags_of(model.config)), encoding="utf-8")
@@ -103,25 +103,25 @@ def write_run(folder: Path, model: Model, run: Run | None) -> None:
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write CSV files, by name without `.csv`."""
+    """Write tables as CSV files; the keys are file names without `.csv`."""
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
 
 
 def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
-    """The rows per profile of the model alone, without its baselines: what `profiles.csv` holds."""
+    """Rows per profile for the model alone, without its baselines: the contents of `profiles.csv`."""
     table = evaluation.profiles
     return table[table["model"] == "model"].drop(columns="model").reset_index(drop=True)
 
 
 def as_written(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in which float32 numbers are those that a CSV file says: their shortest decimals, as float64."""
+    """The table as a CSV file would give it back: float32 numbers as the float64 of their shortest decimals."""
     single = table.select_dtypes("float32")
     return table.assign(**{str(name): single[name].astype(str).astype(float) for name in single})
 
 
 def read_run(folder: Path, configuration: str | None = None) -> Run:
-    """A run from its files; `configuration` is by default its loss, or its objective where that is another."""
+    """Read a run from its files; `configuration` is the name from `configuration_of` by default."""
     config = read_config(folder)
     needed = ENCODER_NEEDED if is_encoder(config) else NEEDED
     metrics, profiles, history = (
@@ -139,12 +139,12 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
 
 
 def sizes_of(split: pd.Series) -> dict[str, int]:
-    """Number of profiles by split, the largest first."""
+    """Number of profiles by split, largest first."""
     return {str(name): int(size) for name, size in split.value_counts().items()}
 
 
 def configuration_of(config: Mapping[str, Any]) -> str:
-    """What a run by itself is called: an encoder has no loss of reconstruction."""
+    """Default name of a configuration: its loss, its objective or both; an encoder has no reconstruction loss."""
     settings = config["settings"]
     loss, objective = str(settings["loss"]), str(settings.get("objective", "reconstruction"))
     if objective == "reconstruction":
@@ -153,13 +153,13 @@ def configuration_of(config: Mapping[str, Any]) -> str:
 
 
 def is_encoder(config: Mapping[str, Any]) -> bool:
-    """Whether a config is of a network without a decoder."""
+    """Whether the contents of a `config.json` describe a network without a decoder."""
     network = config.get("network")
     return isinstance(network, dict) and network.get("has_decoder") is False
 
 
 def _read_table(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
-    """A table with names as text (a gene may be called NA), and numbers to their last bit."""
+    """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [name for name in needed[path.stem] if name not in table]
@@ -172,7 +172,7 @@ def _read_table(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> p
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a table of geneae ({str(error).splitlines()[0]}). "
-            "Copy the whole folder again, or fit again."
+            "Copy the complete folder again, or fit again."
         ) from error
     return table
 

@@ -1,4 +1,4 @@
-"""What several runs have in common, and where they differ."""
+"""Properties that several runs share, and those in which they differ."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,19 +15,19 @@ SPLITS = ("test", "validation")
 
 def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs by configuration, in order of appearance."""
-    arms: dict[str, list[Run]] = {}
+    found: dict[str, list[Run]] = {}
     for run in runs:
-        arms.setdefault(run.configuration, []).append(run)
-    return arms
+        found.setdefault(run.configuration, []).append(run)
+    return found
 
 
 def split_judged(runs: list[Run]) -> str:
-    """`test` where there are test profiles, else `validation`."""
+    """`test` if there are test profiles, otherwise `validation`."""
     return shown_split({str(number): run.profiles for number, run in enumerate(runs)})
 
 
 def of_config(run: Run, *keys: str) -> Any:
-    """A value of the nested config; None where it is not there."""
+    """A value of the nested `config.json` of a run; None if it is missing."""
     found: Any = run.config
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -35,31 +35,31 @@ def of_config(run: Run, *keys: str) -> Any:
 
 
 def distinct(runs: Iterable[Run], *keys: str) -> list[str]:
-    """Different values in the configs of runs, as text."""
+    """Distinct values in the `config.json` of runs, as text, in order of appearance."""
     return list(dict.fromkeys(str(found) for run in runs if (found := of_config(run, *keys)) is not None))
 
 
 def has_held_out(runs: list[Run]) -> bool:
-    """Whether there were counts to hold out."""
+    """Whether any run was evaluated on held-out halves of the counts."""
     return any(bool((run.metrics["metric"] == HELD_OUT).any()) for run in runs)
 
 
 def color_name(runs: list[Run]) -> str:
-    """The column of `obs` that tells profiles apart."""
+    """Name of the column of `obs` that `--color` gave; `label` if none."""
     return ", ".join(distinct(runs, "color")) or "label"
 
 
 def genes_by_configuration(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """`genewise.csv` of all seeds, by configuration."""
+    """`genewise.csv` of all seeds joined, by configuration."""
     tables = {
-        arm: [run.genewise for run in several if run.genewise is not None]
-        for arm, several in by_configuration(runs).items()
+        name: [run.genewise for run in several if run.genewise is not None]
+        for name, several in by_configuration(runs).items()
     }
-    return {arm: pd.concat(several) for arm, several in tables.items() if several}
+    return {name: pd.concat(several) for name, several in tables.items() if several}
 
 
 def directions(runs: Iterable[Run]) -> dict[str, str]:
-    """By metric, which way is better: `higher`, `lower`, or empty where neither is."""
+    """Better direction of each metric: `higher`, `lower`, or empty if neither is better."""
     tables = [run.metrics for run in runs]
     found = {str(name): str(better) for t in tables for name, better in zip(t["metric"], t["better"], strict=True)}
     return {name: facts.better for name, facts in METRIC_FACTS.items() if name not in found} | found

@@ -1,4 +1,4 @@
-"""Run folders as one HTML file that needs nothing else and shows what their tables hold."""
+"""Report of run folders: one HTML file that needs no other files and shows the contents of their tables."""
 
 import base64
 import hashlib
@@ -25,19 +25,19 @@ def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame 
     Parameters
     ----------
     path
-        Of the HTML file.
+        The HTML file to write.
     runs
-        At least one. Those of equal `arm` are seeds of one another; the first arm is the reference.
+        At least one. Runs of one configuration differ only in their seeds; the first configuration is the reference.
     answer
-        The sentences that it opens with.
+        Sentences at the top of the report.
     paired
-        `paired.csv` of a comparison.
+        `paired.csv` of a comparison, if the runs were compared.
     """
     path.write_text(render_report(runs, answer, paired), encoding="utf-8")
 
 
 def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = None) -> str:
-    """The report as HTML; takes what `write_report` does."""
+    """HTML of the report; parameters as in `write_report`."""
     source = files("geneae.report").joinpath("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -72,7 +72,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
 
 
 def _policy(source: str) -> str:
-    """Content security policy: no request at all, and no script but our own."""
+    """Content security policy that allows no requests and no scripts except our own."""
 
     def digest(tag: str) -> str:
         found = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)

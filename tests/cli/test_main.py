@@ -83,7 +83,7 @@ def test_an_output_that_cannot_be_made_is_refused(run: Run, counts_path: Path, c
     output = tmp_path / "file" / "out.csv"
     given = [counts_path] if command == "fit" else [run.folder, counts_path]
     result = geneae(command, *given, "-o", output)
-    assert_refused(result, f"the output {output} cannot be made: {tmp_path / 'file'} is not a folder that can be")
+    assert_refused(result, f"the output {output} cannot be created: {tmp_path / 'file'} is not a writable folder. ")
     assert there(tmp_path) == {"file"}
 
 
@@ -113,7 +113,7 @@ def test_a_damaged_or_foreign_model_is_refused(
 def test_an_existing_folder_is_refused_before_any_work_is_done(run: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
     before = (folder / "metrics.csv").read_bytes()
-    text = f"the output folder {folder} is there. Choose another one, or add --overwrite to replace it."
+    text = f"the output folder {folder} already exists. Choose another one, or add --overwrite to replace it."
     for arguments in (["fit", tmp_path / "no.h5ad"], ["evaluate", tmp_path / "no", tmp_path / "no.h5ad"]):
         assert_refused(geneae(*arguments, "-o", folder), text)
     assert (folder / "metrics.csv").read_bytes() == before

@@ -198,7 +198,7 @@ def test_a_metric_read_back_is_the_same(counts: anndata.AnnData, tmp_path: Path)
     np.testing.assert_array_equal(loaded.transform(counts), metric.transform(counts))
     pd.testing.assert_frame_equal(loaded.history_, metric.history_)
     assert list(loaded.classes_) == list(metric.classes_)
-    with pytest.raises(InputError, match=r"is there\. Choose another one, or add --overwrite"):
+    with pytest.raises(InputError, match=r"already exists\. Choose another one, or add --overwrite"):
         metric.save(tmp_path / "metric")
     loaded.save(tmp_path / "metric", overwrite=True)
     rows, labels = latents()

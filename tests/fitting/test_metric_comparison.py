@@ -131,7 +131,7 @@ def test_the_command_writes_a_folder_that_can_be_loaded(counts_path: Path, tmp_p
     assert f"{learned['accuracy'].item():.4f}" in said
     assert re.search(r"On 48 test profiles the learned metric is (better|worse|not told apart)", said)
     code, again = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", *FLAGS)
-    assert (code, "is there. Choose another one, or add --overwrite" in again) == (2, True)
+    assert (code, "already exists. Choose another one, or add --overwrite" in again) == (2, True)
     code, said = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", "--overwrite", "--quiet", *FLAGS)
     assert (code, said) == (0, "")
 

@@ -90,7 +90,7 @@ def test_finished_runs_are_not_repeated_and_the_verdict_stays(compared: Path, co
     paired = (compared / "paired.csv").read_bytes()
     arguments = ["compare", str(counts_path), "--loss", "mse", "--loss", "cosine", "--seeds", "2", "-o", str(compared)]
     result = CliRunner().invoke(main, [*arguments, *FLAGS[:-4], "--latent", "4", "--batch-size", "64"])
-    assert result.output.count("there already") == 4
+    assert result.output.count("already done") == 4
     assert {path: path.stat().st_mtime_ns for path in compared.glob("*/model.safetensors")} == before
     assert (compared / "paired.csv").read_bytes() == paired
 
@@ -122,10 +122,10 @@ def test_a_grid_goes_on_in_the_middle_of_a_run(
         patch.setattr(Checkpoint, "is_due", is_due)
         result = CliRunner().invoke(main, [*arguments, *FLAGS])
     assert result.exit_code == 130
-    assert "Stopped by SIGINT. Run the same command again to go on:\ngeneae" in result.output
+    assert "Stopped by SIGINT. Run the same command again to resume:\ngeneae" in result.output
     assert [path.name for path in (tmp_path / "cosine-seed0").iterdir()] == ["checkpoint.safetensors"]
     result = CliRunner().invoke(main, [*arguments, *FLAGS])
-    assert result.output.count("there already") == 2
+    assert result.output.count("already done") == 2
     for name in ("mse-seed1", "cosine-seed0", "cosine-seed1"):
         assert (tmp_path / name / "metrics.csv").read_bytes() == (compared / name / "metrics.csv").read_bytes()
     assert json.loads((tmp_path / "cosine-seed0" / "config.json").read_text())["parts"] == 2

@@ -109,7 +109,7 @@ def test_the_command_packs_and_says_so(model_folder: Path, tmp_path: Path) -> No
     )
     again = CliRunner().invoke(main, arguments)
     assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
-    assert "is there. Choose another name, or add --overwrite" in again.stderr
+    assert "already exists. Choose another name, or add --overwrite" in again.stderr
     assert CliRunner().invoke(main, [*arguments, "--overwrite", "--quiet"]).stdout == ""
 
 
@@ -146,7 +146,7 @@ def test_the_card_says_what_the_model_is_and_what_it_reaches(
         ]
         assert f"| {title} | {' | '.join(cells)} |" in card
     assert f"| noise ceiling |  |  |  | {value(metrics, 'model', 'test', 'ceiling'):.4f} |" in card
-    assert "Means over 24 test profiles, which chose nothing;" in card
+    assert "Means over 24 test profiles, not used for any choice;" in card
     assert 'license: "unknown"' in card
     assert "| Licence | not stated: ask whoever gave it to you |" in card
     assert "Autoencoder.load(" in card
@@ -160,7 +160,7 @@ def test_the_card_says_what_the_model_is_and_what_it_reaches(
 
 def test_a_card_without_metrics_says_how_to_get_some(fitted: Autoencoder) -> None:
     card = model_card(fitted.model_, None, "a|b\n`c` <script>")
-    assert "This folder holds no metrics. Judge the model by: `geneae evaluate MODEL data.h5ad -o judged`." in card
+    assert "This folder holds no metrics. Evaluate the model: `geneae evaluate MODEL data.h5ad -o evaluation`." in card
     assert "| Licence | a b c script |" in card
 
 
@@ -185,7 +185,7 @@ def changed(shared: Path, path: Path, **files: bytes | None) -> Path:
 def test_names_that_no_model_has_are_refused(shared: Path, name: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = write_zip(tmp_path / "in" / "bad.zip", contents(shared) | {name: b"x"})
-    assert_refused(path, "it holds '", "which no model has", "Fetch it again from whom you trust.")
+    assert_refused(path, "it holds '", "which cannot be part of a model", "Get it again from a source that you trust.")
     assert sorted(str(found.relative_to(tmp_path)) for found in tmp_path.rglob("*")) == ["in", "in/bad.zip"]
 
 
@@ -218,7 +218,7 @@ def test_a_file_longer_than_declared_is_refused(shared: Path, tmp_path: Path) ->
     found = content[1].rfind(b"genes.csv")  # in the directory at the end, 22 bytes after the size
     start = content[1].rfind(size, 0, found)
     content[0].write_bytes(content[1][:start] + (10).to_bytes(4, "little") + content[1][start + 4 :])
-    assert_refused(content[0], "Fetch it again from whom you trust.")
+    assert_refused(content[0], "Get it again from a source that you trust.")
 
 
 def test_a_pickle_is_never_read(shared: Path, tmp_path: Path) -> None:
@@ -298,13 +298,15 @@ def test_changed_or_unlisted_contents_are_refused(shared: Path, tmp_path: Path) 
     path = write_zip(tmp_path / "bad.zip", files | {"genes.csv": files["genes.csv"] + b"x"}, files[SUMS])
     assert_refused(path, f"genes.csv does not have the checksum that {SUMS} lists for it")
     for sums in (b"", files[SUMS].replace(b"genes.csv", b"other.csv"), files[SUMS] * 2, b"\xff\xfe"):
-        assert_refused(write_zip(tmp_path / "bad.zip", files, sums), f"{SUMS} does not list its files one by one")
+        assert_refused(
+            write_zip(tmp_path / "bad.zip", files, sums), f"{SUMS} does not list each of its files exactly once"
+        )
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("config.json", files["config.json"])
     assert_refused(tmp_path / "bad.zip", f"it lacks {SUMS}")
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "bad.zip", "a") as archive:
         archive.writestr("config.json", b"{}")
-    assert_refused(tmp_path / "bad.zip", "it holds a file twice")
+    assert_refused(tmp_path / "bad.zip", "it holds the same file twice")
 
 
 @pytest.mark.parametrize("damage", ["no zip", "empty", "cut", "flipped", "encrypted"])
@@ -318,7 +320,7 @@ def test_a_damaged_zip_is_refused(shared: Path, damage: str, tmp_path: Path) -> 
     path.write_bytes(
         {"no zip": b"years of work", "empty": b"", "cut": bytes(content[:-100])}.get(damage, bytes(content))
     )
-    assert_refused(path, "should be a model that geneae share has packed, but ", "Fetch it again from whom you trust.")
+    assert_refused(path, "should be a model packed by geneae share, but ", "Get it again from a source that you trust.")
 
 
 def test_any_changed_byte_is_refused_or_does_not_matter(shared: Path, tmp_path: Path) -> None:
@@ -336,14 +338,14 @@ def test_any_changed_byte_is_refused_or_does_not_matter(shared: Path, tmp_path: 
         except InputError as error:
             said.append(str(error))
     assert len(said) > len(places) / 2
-    assert [text for text in said if "Fetch it again from whom you trust." not in text] == []
+    assert [text for text in said if "Get it again from a source that you trust." not in text] == []
 
 
 def test_another_compression_is_refused(shared: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_LZMA) as archive:
         for name, content in contents(shared).items():
             archive.writestr(name, content)
-    assert_refused(tmp_path / "bad.zip", "is compressed in another way than deflate")
+    assert_refused(tmp_path / "bad.zip", "is not compressed by deflate")
 
 
 def test_a_folder_is_opened_as_it_is(model_folder: Path) -> None:

@@ -26,7 +26,10 @@ def test_a_reconstruction_needs_an_h5ad(ending: str) -> None:
     else:
         with pytest.raises(InputError) as error:
             check_format(Path(f"out{ending}"), reconstruct=True)
-        assert str(error.value) == f"a reconstruction is a layer and needs an .h5ad output; found 'out{ending}'."
+        assert (
+            str(error.value)
+            == f"a reconstruction is written as a layer and needs an output ending in .h5ad; found 'out{ending}'."
+        )
 
 
 def write(fitted: Autoencoder, data: Path, path: Path, key: str = "X_geneae", reconstruct: bool = False) -> np.ndarray:

@@ -27,7 +27,7 @@ with contextlib.ExitStack() as stack:
     sys.stdin.read()
 """
 NAMES = ("run", "run.csv", "run.zip")
-TAKEN = "is being written by another geneae that runs now. Wait until that has ended, or choose another output."
+TAKEN = "is being written by another geneae process. Wait until it has finished, or choose another output."
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_the_lock_is_that_of_what_a_link_leads_to(tmp_path: Path) -> None:
 
 def test_where_no_lock_can_be_made_the_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refused = pytest.raises(InputError, match=r"cannot be made: .*(Not a directory|File exists)")
+    refused = pytest.raises(InputError, match=r"cannot be created: .*(Not a directory|File exists)")
     with refused, only_writer(tmp_path / "file" / "run"):
         pass
 

@@ -181,20 +181,20 @@ def test_a_folder_without_one_of_its_files_is_refused(damaged: Path, name: str) 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert_refused(tmp_path / "nothing", "is not a folder. Give the folder that geneae fit has written.")
-    assert_refused(tmp_path / "file", "should be a model that geneae share has packed, but it is no whole zip (")
+    assert_refused(tmp_path / "file", "should be a model packed by geneae share, but it is not a complete zip file (")
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 5000, -1])
 def test_a_truncated_weights_file_is_refused(damaged: Path, length: int) -> None:
     content = (damaged / "model.safetensors").read_bytes()
     (damaged / "model.safetensors").write_bytes(content[:length])
-    assert_refused(damaged, "its files do not fit together", "Copy the whole folder again, or fit again.")
+    assert_refused(damaged, "its files do not fit together", "Copy the complete folder again, or fit again.")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1', b"\xff\xfe\x00"])
 def test_a_config_that_is_no_json_is_refused(damaged: Path, content: bytes) -> None:
     (damaged / "config.json").write_bytes(content)
-    assert_refused(damaged, "config.json is not JSON (", "Copy the whole folder again.")
+    assert_refused(damaged, "config.json is not JSON (", "Copy the complete folder again.")
 
 
 @pytest.mark.parametrize(("content", "found"), [("[1, 2]", "list"), ("{}", "None"), ('{"format": 2}', "2")])
@@ -339,7 +339,7 @@ def test_an_existing_folder_is_refused_without_overwrite(fitted: Autoencoder, da
     with pytest.raises(InputError) as error:
         fitted.save(damaged)
     assert str(error.value) == (
-        f"the output folder {damaged} is there. Choose another one, or add --overwrite to replace it."
+        f"the output folder {damaged} already exists. Choose another one, or add --overwrite to replace it."
     )
     assert content(damaged) == before
     assert [path.name for path in damaged.parent.iterdir()] == ["damaged"]
@@ -387,7 +387,7 @@ def test_a_foreign_folder_is_never_deleted(fitted: Autoencoder, kind: str, tmp_p
         with pytest.raises(InputError) as error:
             fitted.save(folder, overwrite=overwrite)
         assert str(error.value) == (
-            f"{folder} is there and was not written by geneae. Choose another name for the output."
+            f"{folder} already exists and was not written by geneae. Choose another name for the output."
         )
     assert content(folder) == {name: text.encode() for name, text in FOREIGN[kind].items()}
     assert [path.name for path in tmp_path.iterdir()] == [kind]
@@ -395,7 +395,7 @@ def test_a_foreign_folder_is_never_deleted(fitted: Autoencoder, kind: str, tmp_p
 
 def test_a_file_is_never_replaced_by_a_folder(fitted: Autoencoder, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("years of work")
-    with pytest.raises(InputError, match="is there and was not written by geneae"):
+    with pytest.raises(InputError, match="already exists and was not written by geneae"):
         fitted.save(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run").read_text() == "years of work"
 
@@ -464,7 +464,7 @@ def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
     (tmp_path / "run" / ".checkpoint.safetensors.partial").write_text("half")
-    text = r"run holds the checkpoint of a run that has not ended. Add --resume to go on with it, --overwrite to start"
+    text = r"run holds the checkpoint of an unfinished run. Add --resume to resume it, --overwrite to start"
     with pytest.raises(InputError, match=text):
         check_writable(tmp_path / "run")
     check_writable(tmp_path / "run", resume=True)
@@ -473,7 +473,7 @@ def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
     assert content(tmp_path / "run") == {"metrics.csv": b"x"}
     (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="holds the checkpoint of a run"):
+    with pytest.raises(InputError, match="holds the checkpoint of an unfinished run"):
         new_folder(tmp_path / "run").__enter__()
 
 
@@ -488,8 +488,8 @@ def test_an_output_below_a_file_is_refused(fitted: Autoencoder, tmp_path: Path) 
     with pytest.raises(InputError) as error:
         fitted.save(tmp_path / "file" / "run")
     assert str(error.value) == (
-        f"the output {tmp_path / 'file' / 'run'} cannot be made: {tmp_path / 'file'} is not a folder that can be "
-        "written to."
+        f"the output {tmp_path / 'file' / 'run'} cannot be created: {tmp_path / 'file'} is not a writable folder. "
+        "Choose another output."
     )
 
 
@@ -513,7 +513,7 @@ def test_a_file_is_replaced_with_overwrite_alone_and_only_by_a_whole_one(tmp_pat
     with pytest.raises(InputError) as error:
         new_file(path).__enter__()
     assert str(error.value) == (
-        f"the output {path} is there. Choose another name, or add --overwrite to replace a file."
+        f"the output {path} already exists. Choose another name, or add --overwrite to replace a file."
     )
     with pytest.raises(KeyboardInterrupt):
         interrupt(new_file(path, overwrite=True), "half")
@@ -526,7 +526,7 @@ def test_a_file_is_replaced_with_overwrite_alone_and_only_by_a_whole_one(tmp_pat
 
 def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(InputError, match="is there"):
+    with pytest.raises(InputError, match="already exists"):
         new_file(tmp_path / "out.csv", overwrite=True).__enter__()
     assert (tmp_path / "out.csv").is_dir()
 

@@ -1,1 +1,1 @@
-"""The commands, a file each: `sweep_cut.py` holds `geneae sweep-cut`, which it names `command`."""
+"""The commands, one file each: `command` in `sweep_cut.py` is `geneae sweep-cut`."""

@@ -26,13 +26,19 @@ from geneae.settings.settings import Settings
 @click.command()
 @click.argument("data", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
+    "-o", "--output", type=click.Path(), required=True, help="Folder to write; it holds one folder for each run."
 )
 @several("objective", "objectives", "Objectives to combine with the losses.")
-@several("loss", "losses", "An arm for each; the first is the reference.", "mse, cosine")
+@several("loss", "losses", "Losses to compare; the first is the reference.", "mse, cosine")
 @several("cut", "cuts", "Cut factors to combine with the losses.")
-@several("n_latent", "latents", "Lengths of the latent to combine with them, in numbers per profile.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
+@several("n_latent", "latents", "Lengths of the latent to combine with the losses, in numbers per profile.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Runs of each configuration, with consecutive seeds.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @COLOR
 @options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
@@ -51,11 +57,11 @@ def command(
     quiet: bool,
     **fields: Any,
 ) -> None:
-    """Compare losses on DATA, or finished run folders with each other.
+    """Compare losses on DATA, or finished run folders.
 
-    Every arm (an objective, a loss, a cut, a latent) is run with the same seeds on one split, each run an ordinary
-    folder inside the output; what is there already is not run again. Differences are taken profile by profile against
-    the first arm, and with --color by its values, too.
+    Every configuration (an objective, a loss, a cut and a length of the latent) is run with the same seeds on one
+    split. Each run is an ordinary run folder inside the output; finished runs are not run again. Differences are taken
+    profile by profile against the first configuration, with --color also for each value of that column.
     """
     folder, say = Path(output), say_unless(quiet)
     if (Path(data[0]) / "config.json").is_file():
@@ -64,7 +70,7 @@ def command(
         said = compare_runs([Path(run) for run in data], folder, color=color)
     else:
         if len(data) > 1:
-            raise InputError(f"one data file, or several run folders, can be compared; found {', '.join(data)}.")
+            raise InputError(f"compare takes one data file, or several run folders; found {', '.join(data)}.")
         base = Settings(**fields)
         say = say_unless(quiet or not open_grid(base, jobs))
         from geneae.data.source import Source

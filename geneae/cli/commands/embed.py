@@ -12,8 +12,10 @@ from geneae.cli.steps import match, say_unless
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
-@click.option("--key-added", default="X_geneae", show_default=True, help="Key of the latent in obsm of an .h5ad.")
-@click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad.")
+@click.option(
+    "--key-added", default="X_geneae", show_default=True, help="Key of the latents in obsm of an .h5ad output."
+)
+@click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad output.")
 @options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
 def command(
     model: str,
@@ -28,10 +30,10 @@ def command(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write the latents of the profiles of DATA by the MODEL (folder, or zip of geneae share).
+    """Write the latents that MODEL gives the profiles of DATA.
 
-    An .h5ad is DATA with the latent in obsm, ready for scanpy; .csv and .parquet have a row per profile; .npy is the
-    bare array.
+    MODEL is a folder of geneae fit, or a zip of geneae share. An .h5ad output is a copy of DATA with the latents in
+    obsm, ready for scanpy; .csv and .parquet have one row per profile; .npy is the bare array.
     """
     from geneae.data.source import Source
     from geneae.folders.embedding import check_format, write_embedding

@@ -24,9 +24,10 @@ def command(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Judge the MODEL (folder, or zip of geneae share) and its baselines on the profiles of DATA.
+    """Evaluate MODEL and its baselines on the profiles of DATA.
 
-    Profiles that the model was fitted on are told apart from others where DATA is what it was fitted on.
+    MODEL is a folder of geneae fit, or a zip of geneae share. If the model was fitted on DATA, training, validation
+    and test profiles are reported separately.
     """
     from geneae.folders.outputs import check_writable, new_folder
 

@@ -17,7 +17,7 @@ from geneae.settings.settings import Settings
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
 
-WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is rounding
+WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; smaller values are rounding
 
 
 @click.command()
@@ -25,7 +25,9 @@ WORTH_SAYING = 1e-5  # of a loss at a perfect reconstruction; below it is roundi
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
 @NULL
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed; leave a finished one.")
+@click.option(
+    "--resume", is_flag=True, help="Resume an interrupted run; start if there is none; do nothing if it is complete."
+)
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
 def command(
     data: str,
@@ -41,14 +43,14 @@ def command(
     quiet: bool,
     **fields: Any,
 ) -> None:
-    """Train an autoencoder on the profiles of DATA (.h5ad or .zarr) and judge it.
+    """Train an autoencoder on the profiles of DATA, and evaluate it.
 
-    Writes a folder with the model, the split, the history, a row per validation and test profile, and a table of all
-    metrics of the model and its baselines.
+    DATA is an .h5ad file or a .zarr folder. Writes a folder with the model, the split, the history, one row per
+    validation and test profile, a table of all metrics of the model and its baselines, and a report.
     """
     settings = Settings(**fields)
     if resume and overwrite:
-        raise InputError("--resume goes on with what is there, and --overwrite replaces it. Give one of them.")
+        raise InputError("--resume resumes an existing run, but --overwrite replaces it. Give only one of them.")
     from geneae.folders.outputs import Output
 
     folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
@@ -73,7 +75,7 @@ def command(
     say(profiles.describe())
     request = Request(command_line(), color, null)
     if resume and is_finished(folder, settings, request, profiles.fingerprint):
-        say(f"{folder} holds this run and is whole: nothing is left to do.")
+        say(f"{folder} already holds this run, complete: nothing to do.")
         return
     try:
         with (
@@ -91,7 +93,7 @@ def command(
 
 
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
-    """What came of a fit: its split, tables, conclusion, training and what is wrong with it."""
+    """Print the results of a fit: split, tables, conclusion, training and warnings."""
     from geneae.cli.tables import latent_tables, metrics_table, null_lines
     from geneae.fitting.runs import judged_split
 
@@ -111,42 +113,43 @@ def _how_to_go_on(folder: Path) -> str:
     from geneae.training.checkpoints import is_unfinished
 
     if not is_unfinished(folder):
-        return "Training had not begun: run the same command again."
+        return "Training had not started. Run the same command again."
     given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-    return f"What was trained is in {folder}. Go on with:\n{shlex.join(['geneae', *given, '--resume'])}"
+    return f"The training so far is saved in {folder}. Resume it with:\n{shlex.join(['geneae', *given, '--resume'])}"
 
 
 def _split_line(fitted: "Fitted") -> str:
-    """How many profiles and genes were used, which profiles were not, and how many genes a metric of the loss has."""
+    """Sentence on the profiles and genes used, the profiles excluded, and the genes known to a metric of the loss."""
     counts = fitted.split.value_counts()
     line = ", ".join(f"{counts[name]:,} {name}" for name in ("train", "validation", "test") if name in counts)
     line = f"Split into {line} profiles; {len(fitted.model.preprocess.genes):,} genes."
     excluded = fitted.split.index[fitted.split == "excluded"]
     if len(excluded):
         names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
-        line += f" {len(excluded):,} profiles without any value were kept out: {names}."
+        line += f" {len(excluded):,} profiles without any value were excluded: {names}."
     metric = fitted.model.config["metric"]
     if metric is not None:
         line += (
-            f" The metric of the loss has {metric['n_matched']:,} of these genes "
-            f"({100 * metric['n_matched'] / len(fitted.model.preprocess.genes):.1f} %); what follows is plain."
+            f" The learned metric of the loss knows {metric['n_matched']:,} of these genes "
+            f"({100 * metric['n_matched'] / len(fitted.model.preprocess.genes):.1f} %); the numbers below do not "
+            "use it."
         )
     return line
 
 
 def _training_line(config: Mapping[str, Any]) -> str:
-    """How long it was trained, which epoch was taken, and what that says."""
+    """Sentence on the length of the training, the epoch used, and what they mean."""
     if config["settings"]["objective"] != "reconstruction":
-        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in all; the last one is taken."
+        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
     best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
-    line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in all."
+    line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in total."
     if best == 0 and config["settings"]["init"] == "pca":
-        line += f" No epoch was better than the start, {start}, which was kept."
+        line += f" No epoch was better than the start, {start}, which is used."
     perfect = config["loss_at_perfection"]
     if perfect is not None and perfect > WORTH_SAYING:
         line += (
-            f" At a perfect reconstruction the loss {config['settings']['loss']} is {perfect:.3g}, not 0: it asks for "
-            "more than that."
+            f" The loss {config['settings']['loss']} is {perfect:.3g}, not 0, at a perfect reconstruction, because "
+            "it also pushes similar profiles apart."
         )
     if best == config["settings"]["epochs"]:
         line += " It was still improving: more --epochs may help."

@@ -10,19 +10,23 @@ from geneae.cli.flags import MATRIX_OPTIONS, STREAM, options
 @click.option(
     "--cosine",
     type=click.FloatRange(-1, 1),
-    help="A cosine that somebody has reached, -1 to 1, to be put into its place.  [default: none]",
+    help="Cosine reported elsewhere, -1 to 1, to compare with these numbers.  [default: none]",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of split, bases and count splits, a whole number."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the split, the PCA bases and the count splits, a whole number.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @options(*MATRIX_OPTIONS, STREAM)
 def command(
     data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool, stream: str
 ) -> None:
-    """Say what cosine the profiles of DATA can give, before any training.
+    """Show what cosines to expect on DATA, before any training.
 
-    Trivial cosines, PCA, the noise ceiling, and whether there is anything to learn per profile.
+    Prints trivial cosines, PCA, the noise ceiling, and whether there is anything to learn about individual profiles.
     """
     from dataclasses import asdict
 

@@ -10,25 +10,36 @@ from geneae.cli.steps import say_unless
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--label", "key", metavar="KEY", required=True, help="Column of obs whose equal values are to agree.")
+@click.option(
+    "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."
+)
 @click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
 @click.option(
-    "--model", type=click.Path(), metavar="FOLDER", help="Learn it on the latents of this model.  [default: on genes]"
+    "--model",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Learn the metric on the latents of this model.  [default: on genes]",
 )
 @click.option(
-    "--components", type=click.IntRange(1), default=32, show_default=True, help="Rows of the map, in components."
+    "--components",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Rows of the learned linear map, in components.",
 )
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.01,
     show_default=True,
-    help="Share of the plain inner product in the metric, 0 to below 1; a loss under it sees little beside the map if "
-    "it is small.",
+    help="Share of the plain inner product in the metric, 0 to below 1; if it is small, a loss under the metric sees "
+    "little outside the map.",
 )
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the profiles.")
 @click.option(
-    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Profiles that vote for a label."
+    "--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the training profiles."
+)
+@click.option(
+    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Nearest profiles that vote for a label."
 )
 @option("validation")
 @click.option(
@@ -36,7 +47,7 @@ from geneae.cli.steps import say_unless
     type=click.FloatRange(0, 1, min_open=True),
     default=0.2,
     show_default=True,
-    help="Fraction of the profiles that choose nothing and are judged.",
+    help="Fraction of the profiles used only to evaluate the metric.",
 )
 @options(
     option("group"),
@@ -63,10 +74,10 @@ def command(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Learn a cosine under which profiles of DATA with the same label agree.
+    """Learn a cosine from the labels of the profiles of DATA.
 
-    Compares the label that the nearest training profiles vote for, by the learned metric, the plain cosine and PCA, on
-    profiles that took no part. Writes a folder for `geneae.CosineMetric.load`.
+    Profiles with the same label become similar. Compares the k-NN accuracy of the learned metric, the plain cosine and
+    PCA on profiles that took no part in the learning. Writes a folder for `geneae.CosineMetric.load`.
     """
     folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
     from geneae.folders.outputs import check_writable

@@ -14,9 +14,10 @@ from geneae.cli.steps import say_unless
 @click.option("--licence", metavar="TEXT", help="Licence that the model card names.  [default: not stated]")
 @options(OVERWRITE, QUIET)
 def command(model: str, output: str, licence: str | None, overwrite: bool, quiet: bool) -> None:
-    """Pack the MODEL folder into one zip with checksums, for others to load.
+    """Pack the folder MODEL into one zip with checksums.
 
-    The zip is read as it is: geneae embed FILE.zip DATA. It names the profiles of the fit (profiles.csv, split.csv).
+    Others can use the zip as it is: geneae embed FILE.zip DATA. It contains the names of the profiles of the fit
+    (profiles.csv, split.csv).
     """
     from geneae.folders.card import share_model
     from geneae.folders.outputs import check_new_file

@@ -14,9 +14,9 @@ from geneae.settings.settings import Settings
 @click.command()
 @click.argument("data", type=click.Path())
 @click.option(
-    "-o", "--output", type=click.Path(), required=True, help="Folder to write, with a run folder inside each."
+    "-o", "--output", type=click.Path(), required=True, help="Folder to write; it holds one folder for each run."
 )
-@several("cut", "cuts", "Cut constants, 1/3 say.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
+@several("cut", "cuts", "Cut factors, such as 1/3.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
 @several(
     "learning_rate",
     "rates",
@@ -24,7 +24,13 @@ from geneae.settings.settings import Settings
     "0.002, then x 1/3, 3, 9, 27",
 )
 @several("weight_decay", "decays", "Weight decays, factors of at least 0.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each arm.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Runs of each configuration, with consecutive seeds.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
 def command(
@@ -40,10 +46,11 @@ def command(
     quiet: bool,
     **fields: Any,
 ) -> None:
-    """Ask whether cut-initialisation does anything on DATA that another learning rate would not.
+    """Compare cut-initialisation with other learning rates on DATA.
 
-    Every cut is run with every learning rate and weight decay; no cut, too, with the first rate times c and c^2. Each
-    cut is judged at its best rate by validation.
+    Shows whether a cut does anything that another learning rate would not. Every cut c is run with every learning rate
+    and weight decay; as controls, runs without a cut use the first rate times c and c^2. Cuts are compared at their
+    best learning rate and weight decay by validation loss.
     """
     from geneae.data.source import Source
     from geneae.fitting.runs import Request
@@ -68,7 +75,8 @@ def command(
 
         click.echo(pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format))
         click.echo(
-            "difference: in mean validation cosine over the epochs, from the cut; deviation: of it between seeds"
+            "difference: mean validation cosine over the epochs minus that of the cut; deviation: its standard "
+            "deviation between seeds"
         )
     say(said)
     say(f"Written to {folder}: runs.csv, arms.csv, controls.csv, paired.csv, curves.png and {folder / 'report.html'}.")

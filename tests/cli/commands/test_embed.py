@@ -49,8 +49,8 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
     ("name", "flags", "text"),
     [
         ("out.txt", [], "the output must end in .h5ad, .csv, .parquet, .npy; found 'out.txt'."),
-        ("out.csv", ["--reconstruct"], "a reconstruction is a layer and needs an .h5ad output; found 'out.csv'."),
-        ("there.csv", [], "there.csv is there. Choose another name, or add --overwrite to replace a file."),
+        ("out.csv", ["--reconstruct"], "is written as a layer and needs an output ending in .h5ad; found 'out.csv'."),
+        ("there.csv", [], "there.csv already exists. Choose another name, or add --overwrite to replace a file."),
     ],
 )
 def test_an_output_that_embed_cannot_write_is_refused(

@@ -120,8 +120,8 @@ def test_what_a_fixed_margin_is_at_a_perfect_reconstruction_is_printed(counts_pa
     flags = ["fit", counts_path, "--loss", "cosine-embedding", *FLAGS, "--epochs", "1"]
     said = geneae(*flags, "--margin", "0.5", "-o", tmp_path / "fixed").stdout
     number = json.loads((tmp_path / "fixed" / "config.json").read_text())["loss_at_perfection"]
-    assert f"At a perfect reconstruction the loss cosine-embedding is {number:.3g}, not 0: it asks for more" in said
-    assert "At a perfect" not in geneae(*flags, "-o", tmp_path / "by-pair").stdout
+    assert f"The loss cosine-embedding is {number:.3g}, not 0, at a perfect reconstruction, because it" in said
+    assert "at a perfect" not in geneae(*flags, "-o", tmp_path / "by-pair").stdout
 
 
 def test_help_names_every_loss_and_every_default() -> None:
@@ -151,7 +151,7 @@ def test_profiles_without_molecules_are_kept_out_and_named(tmp_path: Path) -> No
     data = write(tmp_path / "data.h5ad", with_values(empty))
     result = geneae("fit", data, "-o", tmp_path / "run", *FLAGS)
     assert result.exit_code == 0
-    assert "4 profiles without any value were kept out: cell2, cell5, cell8 and others.\n" in result.stdout
+    assert "4 profiles without any value were excluded: cell2, cell5, cell8 and others.\n" in result.stdout
     split = pd.read_csv(tmp_path / "run" / "split.csv", index_col="profile")["split"]
     assert list(split.index[split == "excluded"]) == ["cell2", "cell5", "cell8", "cell9"]
 
@@ -187,9 +187,9 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     arguments = ["fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS]
     result = stopped(*arguments, monkeypatch=monkeypatch)
     assert result.exit_code == 143
-    assert f"Stopped by SIGTERM. What was trained is in {folder}. Go on with:\ngeneae " in result.stderr
+    assert f"Stopped by SIGTERM. The training so far is saved in {folder}. Resume it with:\ngeneae " in result.stderr
     assert there(tmp_path) == {"run", "run/checkpoint.safetensors"}
-    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of a run that has not ended. Add --resume to go")
+    assert_refused(geneae(*arguments), f"{folder} holds the checkpoint of an unfinished run. Add --resume to")
     other = geneae(*arguments, "--resume", "--epochs", "5")
     assert_refused(other, "is the checkpoint of a run with different epochs (3 in the checkpoint, 5 now). Resume with")
     assert geneae(*arguments, "--resume").exit_code == 0
@@ -199,11 +199,11 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     assert json.loads((folder / "config.json").read_text())["parts"] == 2
     before = (folder / "config.json").stat().st_mtime_ns
     result = geneae(*arguments, "--resume")
-    assert f"{folder} holds this run and is whole: nothing is left to do.\n" in result.stdout
+    assert f"{folder} already holds this run, complete: nothing to do.\n" in result.stdout
     assert (folder / "config.json").stat().st_mtime_ns == before
     assert_refused(geneae(*arguments, "--resume", "--epochs", "5"), f"{folder} holds a run with other epochs. Choose")
     assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run with other null. Choose")
-    assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume goes on with what is there, and --overw")
+    assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume resumes an existing run, but --overw")
 
 
 def test_overwrite_starts_anew_and_keeps_the_old_run_until_the_end(
@@ -236,15 +236,17 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     result = geneae("fit", counts_path, "-o", tmp_path / "thesis", "--overwrite", *FLAGS)
-    assert_refused(result, f"{tmp_path / 'thesis'} is there and was not written by geneae. Choose another name for")
+    assert_refused(
+        result, f"{tmp_path / 'thesis'} already exists and was not written by geneae. Choose another name for"
+    )
     assert there(tmp_path) == {"thesis", "thesis/chapter.txt"}
 
 
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--learning-rate", "3"], "No epoch was better than the start, shrunken PCA, which was kept."),
-        (["--learning-rate", "3", "--target", "self"], "No epoch was better than the start, PCA, which was kept."),
+        (["--learning-rate", "3"], "No epoch was better than the start, shrunken PCA, which is used."),
+        (["--learning-rate", "3", "--target", "self"], "No epoch was better than the start, PCA, which is used."),
         (
             ["--basis", "free", "--init", "random", "--learning-rate", "0.01"],
             "Best epoch by validation: 3 of 3; ",
@@ -269,7 +271,7 @@ def test_a_loss_under_a_metric_says_how_many_genes_it_has(
     loaded = load_model(tmp_path / "run")
     assert loaded.config["settings"]["metric"] == str(metric_folder)
     n_genes = len(loaded.preprocess.genes)
-    said = f"{n_genes} genes. The metric of the loss has {n_genes} of these genes (100.0 %); what follows is plain."
+    said = f"{n_genes} genes. The learned metric of the loss knows {n_genes} of these genes (100.0 %); the numbers"
     assert said in result.stdout.splitlines()[1]
     assert "labels that may have taken part in training, by the metric of the loss, on 24 validation" in result.stdout
 
@@ -278,4 +280,4 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
     assert result.exit_code == 0, result.output
     assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
-    assert "the last one is taken" in result.stdout
+    assert "the last epoch is used" in result.stdout
