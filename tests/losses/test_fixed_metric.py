@@ -316,9 +316,9 @@ def test_a_finished_run_under_a_metric_with_other_content_is_refused(metric_fold
     assert is_finished(tmp_path / "run", settings, *known)
     other = CosineMetric(n_components=3, rank=12, epochs=1, seed=1).fit(simulate(), "kind")
     other.save(there, overwrite=True)
-    with pytest.raises(InputError, match=r"holds a run with other content of the metric. Choose"):
+    with pytest.raises(InputError, match=r"holds a run that differs in content of the metric. Choose"):
         is_finished(tmp_path / "run", settings, *known)
-    with pytest.raises(InputError, match=r"holds a run with other metric. Choose"):
+    with pytest.raises(InputError, match=r"holds a run that differs in metric. Choose"):
         is_finished(tmp_path / "run", replace(settings, metric=None), *known)
 
 
