@@ -84,7 +84,7 @@ def make_duplicates(folder: Path) -> Path:
 BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "missing file": (lambda folder: folder / "data.h5ad", [], "{data} does not exist"),
     "not an h5ad": (make_text, [], "{data} should be an .h5ad (HDF5) file, but its content is not HDF5."),
-    "truncated": (make_truncated, [], "{data} should be a whole AnnData file, but reading it failed: "),
+    "truncated": (make_truncated, [], "{data} should be a complete AnnData file, but reading it failed: "),
     "missing layer": (
         lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
         ["--layer", "counts"],

@@ -388,7 +388,7 @@ def test_no_metric_and_what_is_none() -> None:
     assert open_metric(Settings()) is None
     with pytest.raises(InputError, match=r"is not the folder of a metric: it lacks config.json, metric.safetensors"):
         open_metric(Settings(metric="nowhere"))
-    with pytest.raises(InputError, match=r"must be the folder of a metric; found CosineMetric. Write it with save\("):
+    with pytest.raises(InputError, match=r"must be the folder of a learned metric; found CosineMetric. Write the"):
         Settings(metric=CosineMetric())  # type: ignore[arg-type]
     assert Settings(metric=Path("here")).metric == "here"  # type: ignore[arg-type]
 

@@ -90,7 +90,7 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"target_norm": math.inf}, "target-norm must be finite and above 0; found inf."),
         (
             {"metric": 3},
-            "metric must be the folder of a learned metric; found int. Write the metric with save(folder), and",
+            "metric must be the folder of a learned metric; found int. Write the metric with save(folder), and give",
         ),
         ({"learning_rate": 0}, "learning-rate must be above 0; found 0."),
         ({"weight_decay": -1e-3}, "weight-decay must be at least 0; found -0.001."),

@@ -199,9 +199,8 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     result = geneae(*arguments, "--resume")
     assert f"{folder} holds this run and is whole: nothing is left to do.\n" in result.stdout
     assert (folder / "config.json").stat().st_mtime_ns == before
-    assert_refused(
-        geneae(*arguments, "--resume", "--epochs", "5"), f"{folder} holds a run that differs in epochs. Choose"
-    )
+    other = geneae(*arguments, "--resume", "--epochs", "5")
+    assert_refused(other, f"{folder} holds a run that differs in epochs. Choose")
     assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run that differs in null. Choose")
     assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume goes on with what is there, and --overw")
 
