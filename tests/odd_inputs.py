@@ -40,7 +40,7 @@ KINDS = {
     "unknown column": r"unknown obs column",
     "column has gaps": r"obs column '.*' must have a value for every profile",
     "loss has its centring": r"loss .* always centres by",
-    "random needs free": r"a random start needs a basis that is learned",
+    "random needs free": r"--init random needs a learned basis",
     "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
 }
 """What may be said of such input, by a part of the message."""

@@ -1,1 +1,1 @@
-"""A fit: as a function, an estimator, a run folder, a grid."""
+"""A fit as a function, an estimator, a run folder or a grid of runs."""

@@ -1,4 +1,4 @@
-"""`Autoencoder`: the whole of geneae in the manners of scikit-learn."""
+"""`Autoencoder`: geneae as a scikit-learn estimator."""
 
 import inspect
 import os
@@ -34,7 +34,7 @@ ARRAY = "array in memory"  # source of profiles whose genes have no names
 
 
 def _signature() -> inspect.Signature:
-    """That of a constructor with a keyword for each field of `Settings`; `loss` may be given by position."""
+    """Constructor signature with a keyword for each field of `Settings`; `loss` may be given by position."""
     loss, *others = inspect.signature(Settings).parameters.values()
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in others]
@@ -42,32 +42,33 @@ def _signature() -> inspect.Signature:
 
 
 class Autoencoder(TransformerMixin, BaseEstimator):
-    """Autoencoder of gene-expression profiles, judged against PCA, shrunken PCA and the mean profile.
+    """Autoencoder of gene-expression profiles, evaluated against PCA, shrunken PCA and the mean profile.
 
-    The parameters are the fields of `geneae.settings.settings.Settings`, described there. It keeps the contract of
-    scikit-learn (`check_estimator`): it can be cloned, put into a `Pipeline`, and searched over by `GridSearchCV`,
-    whose score is that of `score`. All of that takes AnnData, too.
+    The parameters are the fields of `geneae.settings.settings.Settings`, described there. It meets the contract of
+    scikit-learn (`check_estimator`): it can be cloned, put into a `Pipeline`, and tuned by `GridSearchCV`, which
+    maximises `score`. All of that takes AnnData, too.
 
     Attributes
     ----------
     n_features_in_
-        Genes of the data that it was fitted on.
+        Number of genes in the data that it was fitted on.
     feature_names_in_
-        Their names, where the data had any: an array has none.
+        Names of these genes; missing if it was fitted on an array.
     model_
         The `geneae.models.model.Model`.
     split_
-        `train`, `validation`, `test` or `excluded` (no molecules) by profile.
+        `train`, `validation`, `test` or `excluded` (no molecules) for each profile.
     history_
         One row per epoch.
     evaluation_
         The `geneae.evaluation.records.Evaluation` of validation and test profiles.
     genewise_
-        gene, mean and correlation over the test profiles; empty where nothing is reconstructed.
+        Columns gene, mean and correlation over the test profiles, or over the validation profiles if there is no test
+        split; empty without a decoder.
     diagnostics_
-        name, value, limit, fires, message.
+        Columns name, value, limit, fires and message.
     conclusion_
-        What came of the fit, in sentences.
+        Conclusions about the fit, in sentences.
     """
 
     def __init__(self, loss: str = DEFAULTS.loss, **settings: Any) -> None:
@@ -77,7 +78,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
                 raise TypeError(f"Autoencoder.__init__() got an unexpected keyword argument '{name}'{hint}")
         self.__dict__.update(vars(DEFAULTS) | settings | {"loss": loss})
 
-    # scikit-learn, help() and the API reference read the names and defaults of all settings from it.
+    # scikit-learn, help() and the API reference read names and defaults of all settings from this signature
     __init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
     def fit(
@@ -93,27 +94,29 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         checkpoint: str | Path | None = None,
         resume: bool = True,
     ) -> "Autoencoder":
-        """Train on profiles, and judge the model and its baselines on validation and test profiles.
+        """Train on profiles, and evaluate the model and its baselines on validation and test profiles.
 
         Parameters
         ----------
         data
-            `Profiles`, or whatever `geneae.data.reading.read_profiles` takes.
+            `Profiles`, or anything that `geneae.data.reading.read_profiles` takes.
         y
             Not used.
         layer, use_raw
-            Which matrix of AnnData to read.
+            Matrix of AnnData to read.
         on_epoch
-            Called with each row of the history; those of the nulls, too, each from epoch 0 on.
+            Function that is called with each row of the history, including those of the permuted controls, which also
+            start at epoch 0.
         null
-            Fit the nulls of `geneae.data.permuted` too, and say in `diagnostics_` whether there was anything to learn.
-            Takes three times as long.
+            Also fit the permuted controls of `geneae.data.permuted`, and report in `diagnostics_` whether there was
+            anything to learn. Takes three times as long.
         stream
             Whether a file is read into memory, see `geneae.data.reading.read_profiles`.
         checkpoint
-            Folder for checkpoints, from which the same call goes on after the process was killed, to the same bits.
+            Folder for checkpoints. If the process is killed, the same call resumes from them; on the same CPU machine
+            the results are then bit-identical, apart from timings.
         resume
-            Whether to go on from what is there; else it is replaced.
+            Whether to resume from existing checkpoints; otherwise they are replaced.
         """
         settings = Settings(**self.get_params())
         profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
@@ -125,7 +128,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         self.genewise_, self.diagnostics_ = fitted.genewise, fitted.diagnostics
         self.conclusion_ = fitted.conclusion
         self.n_features_in_ = profiles.n_genes
-        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        self.__dict__.pop("feature_names_in_", None)  # from an earlier fit
         if profiles.source != ARRAY:
             self.feature_names_in_: np.ndarray = np.asarray(profiles.genes, dtype=object)
         return self
@@ -133,7 +136,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def fit_transform(
         self, data: Any, y: Any = None, *, layer: str | None = None, use_raw: bool = False, **options: Any
     ) -> np.ndarray:
-        """`fit` and `transform` of the same matrix; further options are those of `fit`."""
+        """`fit`, then `transform` of the same matrix; further options are those of `fit`."""
         profiles = self._read(data, layer, use_raw, is_new=True)
         model = self.fit(profiles, **options).fitted()
         return model.latent(model.preprocess.match(profiles)[0])
@@ -155,7 +158,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
 
     def score_profiles(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
-        """One row per profile: cosine, centred_cosine, mse, ... as in `profiles.csv`."""
+        """One row per profile with cosine, centred_cosine, mse and the other columns of `profiles.csv`."""
         profiles, expression = self._match(data, layer, use_raw)
         split = pd.Series("all", index=profiles.names)
         table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
@@ -164,43 +167,43 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def score(self, data: Any, y: Any = None) -> float:
         """Mean cosine of profiles and their reconstructions, -1 to 1, higher is better: what `GridSearchCV` maximises.
 
-        For counts it is the held-out cosine (from a random half of the molecules to the other half), which copying
-        noise cannot raise; for other values that of profiles and their own reconstruction, which a longer latent always
-        raises, so that a search over `n_latent` needs counts.
+        For counts it is the held-out cosine (one random half of the molecules predicts the other half), which copying
+        noise cannot raise. For other values it is the cosine of profiles and their own reconstruction, which more
+        latent dimensions always raise; a search over `n_latent` therefore needs counts.
         """
         table = self.score_profiles(data)
         return float(table[HELD_OUT if table[HELD_OUT].notna().any() else "cosine"].mean())
 
     def loadings(self) -> pd.DataFrame:
-        """Genes x latents: what one unit of each latent adds to the reconstruction; see `geneae.models.loadings`."""
+        """(n_genes, n_latent) change of the reconstruction per unit of each latent; see `geneae.models.loadings`."""
         return loadings(self.fitted())
 
     def genes_along(
         self, latent: int, data: Any = None, *, layer: str | None = None, use_raw: bool = False
     ) -> pd.DataFrame:
-        """Genes by how far they move along a latent, the most first; see `geneae.models.loadings.genes_along`.
+        """Genes sorted by how far they move along a latent, the most first; see `geneae.models.loadings.genes_along`.
 
         Parameters
         ----------
         latent
-            Its number, from 0.
+            Number of the latent, from 0.
         data
-            Profiles whose mean and deviation of the latent are taken; without any, the mean training profile is moved
-            by one unit.
+            Profiles that give the mean and standard deviation of the latent; without them, the mean training profile is
+            moved by one unit.
         layer, use_raw
-            Which matrix of AnnData to read.
+            Matrix of AnnData to read.
         """
         model = self.fitted()
         return genes_along(model, latent, None if data is None else model.latent(self._match(data, layer, use_raw)[1]))
 
     def gene_correlation(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
-        """gene, mean, correlation over these profiles: `genewise_` for other data."""
+        """Columns gene, mean and correlation over these profiles, as in `genewise_`."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the run folder, complete or not at all; of a model that was loaded, without the tables of its fit.
+        """Write the run folder, complete or not at all; a loaded model is written without the tables of its fit.
 
-        Of several processes that have trained it only the first writes.
+        If several processes have trained it, only the first writes.
         """
         model = self.fitted()
         if not is_first():
@@ -210,15 +213,15 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Autoencoder":
-        """The model of a folder that `save` or `geneae fit` has written, or of a zip of `geneae share`.
+        """Load a folder written by `save` or `geneae fit`, or a zip file written by `geneae share`.
 
-        No code of it is run.
+        No code from the file is run.
         """
         return cls.of(load_model(Path(folder)))
 
     @classmethod
     def of(cls, model: Model) -> "Autoencoder":
-        """A fitted model in the manners of scikit-learn."""
+        """Estimator around a fitted model."""
         known = {name: value for name, value in model.config["settings"].items() if name in DEFAULTS.__dict__}
         loaded = cls(**known)
         loaded.model_ = model
@@ -226,7 +229,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return loaded
 
     def fitted(self) -> Model:
-        """The model; before `fit` or `load` there is none."""
+        """The model; raises `NotFittedError` before `fit` or `load`."""
         if not hasattr(self, "model_"):
             raise NotFittedError("this Autoencoder has no model yet: call fit, or Autoencoder.load(folder)")
         model: Model = self.model_
@@ -238,7 +241,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return profiles, model.preprocess.match(profiles)[0]
 
     def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool, stream: str = "auto") -> Profiles:
-        """Profiles from what `read_profiles` takes, and from whatever scikit-learn takes for an array."""
+        """Profiles from any input of `read_profiles`, or from anything that scikit-learn accepts as an array."""
         if isinstance(data, Profiles):
             return data
         if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
@@ -246,9 +249,9 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return read_profiles(self._check_array(data, is_new), layer, use_raw)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:
-        """A numeric array in the manners of scikit-learn; its words, but for the values that it prints, are kept.
+        """Numeric array, checked by scikit-learn; its error messages are kept, without the values that they print.
 
-        Columns without names can be matched by position alone, so that there must be as many as in the fit.
+        Columns without names can only be matched by position, so their number must be that of the fit.
         """
         n_least = 2 if is_new else 1
         try:
@@ -266,7 +269,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         return array
 
     def __sklearn_tags__(self) -> Tags:
-        """What scikit-learn is told: sparse input is taken, latents are float32 whatever the input."""
+        """Facts for scikit-learn: sparse input is accepted, latents are always float32."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]

@@ -1,4 +1,4 @@
-"""Finished runs compared with each other."""
+"""Comparison of finished runs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,22 +27,21 @@ SEEDS = "seeds.csv"
 def compare_runs(
     folders: Iterable[Path], output: Path, names: dict[Path, str] | None = None, color: str | None = None
 ) -> str:
-    """Compare finished run folders and give the answer.
+    """Compare finished run folders; returns the answer.
 
-    Written are `metrics.csv`, `paired.csv`, `seeds.csv` and `report.html`.
-
-    Runs of different split, space or data are refused, and so is an output that another process is writing.
+    Writes `metrics.csv`, `paired.csv` (for several configurations), `seeds.csv` and `report.html`. Runs on different
+    data, splits, spaces or genes are refused, and so is an output that another process is writing.
 
     Parameters
     ----------
     folders
-        Run folders; the configuration of the first is what the others are compared with.
+        Run folders; all other configurations are compared with that of the first one.
     output
-        Folder to write into; made if need be.
+        Folder to write into; it is created if it does not exist.
     names
-        Configuration by folder; by default named by the settings in which the folders differ.
+        Name of the configuration of each folder; by default the settings in which the folders differ.
     color
-        Column of `obs` that the profiles of all folders must be labelled by.
+        Column of `obs` that all runs must have been fitted with (`--color`).
     """
     folders = list(folders)
     check_same(folders, color)
@@ -52,7 +51,11 @@ def compare_runs(
     configurations = gather(runs, split)
     paired = compare_configurations(configurations, split) if len(configurations) > 1 else None
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
-    said = answer(paired, metrics) if paired is not None else "There is one arm, and nothing to compare it with."
+    said = (
+        answer(paired, metrics)
+        if paired is not None
+        else "There is only one configuration, so there is nothing to compare it with."
+    )
     seeds = seed_table(metrics, split)
     said += seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
@@ -68,7 +71,7 @@ def compare_runs(
 
 
 def gather(runs: list[Run], split: str) -> list[Configuration]:
-    """Runs by configuration, in order of appearance; every one must have the same seeds."""
+    """Configurations with their runs, in order of appearance; all must have the same seeds."""
     configurations: dict[str, Configuration] = {}
     for run in runs:
         name = run.configuration
@@ -76,30 +79,30 @@ def gather(runs: list[Run], split: str) -> list[Configuration]:
         configuration = configurations.setdefault(name, new)
         seed = int(run.config["seed"])
         if seed in configuration.profiles:
-            raise InputError(f"two runs of arm '{name}' have seed {seed}. Leave one out.")
+            raise InputError(f"two runs of configuration '{name}' have seed {seed}. Leave one out.")
         configuration.profiles[seed] = run.profiles[run.profiles["split"] == split].set_index("profile")
     seeds = {name: sorted(configuration.profiles) for name, configuration in configurations.items()}
     first = next(iter(seeds))
     for name, found in seeds.items():
         if found != seeds[first]:
             raise InputError(
-                f"every arm must have the same seeds; '{first}' has {seeds[first]} and '{name}' has {found}. "
+                f"all configurations must have the same seeds; '{first}' has {seeds[first]} and '{name}' has {found}. "
                 "Run the missing ones, or leave the others out."
             )
     return list(configurations.values())
 
 
 def check_same(folders: list[Path], color: str | None = None) -> None:
-    """Refuse runs that were not made on the same data, split and space, and say which and in what.
+    """Refuse runs that differ in data, space, genes or split; the error names two of them and the difference.
 
-    With `color`, those whose profiles are not labelled by it are refused, too.
+    With `color`, runs that were fitted without that column are refused, too.
     """
     configs = {folder: read_config(folder) for folder in folders}
     for folder, config in configs.items():
         if color is not None and (found := config.get("color")) != color:
-            labelled = "no labels" if found is None else f"labels of '{found}'"
+            fitted = "without --color" if found is None else f"with --color {found}"
             raise InputError(
-                f"--color {color} needs runs whose profiles are labelled by it; {folder} has {labelled}. Fit it again "
+                f"--color {color} needs runs that were fitted with it; {folder} was fitted {fitted}. Fit it again "
                 f"with --color {color}, or leave the flag out."
             )
     splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
@@ -112,11 +115,13 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
             ("split", splits[folder] == splits[first]),
         ):
             if not is_same:
-                raise InputError(f"{folder} and {first} cannot be compared: they differ in their {title}.")
+                raise InputError(
+                    f"{folder} and {first} cannot be compared: they differ in their {title}. Leave one out."
+                )
 
 
 def configuration_names(folders: list[Path]) -> dict[Path, str]:
-    """A configuration by folder, named by the settings, other than the seed, in which the folders differ."""
+    """Name of the configuration of each folder: the settings, other than the seed, in which the folders differ."""
     settings = {folder: read_config(folder)["settings"] for folder in folders}
     first = settings[folders[0]]
     fields = [

@@ -1,4 +1,4 @@
-"""`CosineMetric`: a cosine that is learned from labels, in the manners of scikit-learn, and its folder."""
+"""`CosineMetric`: a cosine learned from labels, as a scikit-learn estimator, and the folder that stores it."""
 
 import hashlib
 import json
@@ -24,54 +24,56 @@ from geneae.settings.errors import InputError, unknown
 from geneae.training.metric_learning import Learning, Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
 
-DTYPES = (np.float64, np.float32)  # of arrays; others become the first
+DTYPES = (np.float64, np.float32)  # accepted types of arrays; others are converted to the first
 
 
-KIND, FORMAT = "cosine-metric", 1  # of the folder
+KIND, FORMAT = "cosine-metric", 1  # recorded in config.json
 
 
 class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A cosine under A = M'M + epsilon I, with a low-rank M learned so that profiles of the same label agree.
 
     cos_A(x, y) = x'Ay / sqrt(x'Ax y'Ay). A is positive semi-definite by construction, and normalised to have the trace
-    of the identity, as its scale does not matter.
+    of the identity, because its scale does not matter.
 
-    M is learned within the leading principal components of the profiles, where few labels go further, by mini-batches:
-    see `geneae.training.metric_learning.neighbor_loss`. It starts at PCA, blind to the mean profile, which all
-    profiles share.
+    M is learned from mini-batches, within the leading principal components of the profiles, so that fewer labels are
+    needed; see `geneae.training.metric_learning.neighbor_loss`. It starts at PCA, and ignores the mean profile, which
+    all profiles share.
 
     Parameters
     ----------
     n_components
-        Rows of M, at least 1; no more are taken than the profiles have dimensions.
+        Number of rows of M, at least 1; it is reduced to the number of dimensions of the profiles if that is smaller.
     rank
-        Principal components that M is learned within, at least 1.
+        Number of principal components within which M is learned, at least 1.
     epsilon
-        Share of the trace of A that is the identity, at least 0 and below 1. It is added when M has been learned;
-        above 0 it makes A positive definite, so that no profile but zero is without length.
+        Share of the identity in the trace of A, at least 0 and below 1. It is added after M has been learned; above 0
+        it makes A positive definite, so that only the zero profile has length zero.
     temperature
-        Of the probabilities of neighbours, in units of a cosine; lower ones look at the nearest only. Above 0.
+        Temperature of the neighbour probabilities, in units of a cosine, above 0; at low values only the nearest
+        neighbours count.
     epochs, batch_size, learning_rate
-        Passes over the profiles, profiles a step, and the rate of Adam, which falls to zero over the second half.
+        Number of epochs, profiles per step, and learning rate of Adam, which falls to zero over the second half.
     n_neighbors
-        Neighbours that vote for a label in `score` and in the choice of an epoch.
+        Number of neighbours that vote for a label, in `score` and in the choice of the epoch.
     seed
-        Of bases and batches. The same seed gives the same metric.
+        Seed of bases and mini-batches. The same seed gives the same metric.
 
     Attributes
     ----------
     map_
         M, (n_components, n_features).
     history_
-        epoch, loss, validation_accuracy (NaN without validation profiles); epoch 0 is the start.
+        Columns epoch, loss and validation_accuracy (NaN without validation profiles); epoch 0 is the start.
     best_epoch_
-        Whose map was kept: the first of highest validation accuracy, or the last without validation profiles.
+        Epoch whose M was kept: the first with the highest validation accuracy, or the last without validation
+        profiles.
     classes_
         The labels, sorted.
     preprocess_
-        What is done to AnnData before; None where it was fitted on an array.
+        Preprocessing of AnnData; None if the metric was learned on an array.
     n_features_in_
-        Columns of the array, or genes kept of the AnnData.
+        Number of columns of the array, or of genes kept from AnnData.
     """
 
     def __init__(
@@ -103,12 +105,12 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X
-            AnnData, a path or `Profiles`: counts are normalised and log1p'd as everywhere in geneae, and genes matched
-            by name. Or an array or table of latents or expression, dense or sparse, used as it is.
+            AnnData, a path or `Profiles`: counts are normalised and log1p-transformed as everywhere in geneae, and
+            genes are matched by name. Or an array or table of latents or expression, dense or sparse, used unchanged.
         y
-            (n_profiles,) labels; of AnnData also the name of a column of obs.
+            (n_profiles,) labels; for AnnData also the name of a column of obs.
         validation
-            Other profiles and their labels, which choose the epoch.
+            Validation profiles and their labels, which choose the epoch.
         """
         self._check()
         rows, labels = self._rows_to_fit(_opened(X), y)
@@ -134,26 +136,27 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """(n_profiles, n_components) M x; their plain cosine is that under A but for the share epsilon."""
+        """(n_profiles, n_components) M x; its plain cosine is the cosine under A without the share epsilon."""
         check_is_fitted(self)
         return np.asarray(self._rows(_opened(X)) @ self.map_.T)
 
     def similarity(self, X: Any, Y: Any) -> np.ndarray:
-        """(n_profiles of X, n_profiles of Y) cosines under A, exactly, in [-1, 1]; 0 where a profile has no length."""
+        """(n_profiles of X, n_profiles of Y) exact cosines under A, in [-1, 1]; 0 for a profile of length zero."""
         check_is_fitted(self)
         return cosines(self._rows(_opened(X)), self._rows(_opened(Y)), self.map_, self.epsilon)
 
     def score(self, X: Any, y: Any) -> float:
-        """Share of profiles whose label their `n_neighbors` nearest among the others given would vote for, 0 to 1.
+        """Share of profiles whose `n_neighbors` nearest neighbours vote for their label, 0 to 1, higher is better.
 
-        It compares the profiles given with each other and not with those of `fit`, which are not kept.
+        The neighbours are taken from X itself, not from the profiles of `fit`, which are not kept.
         """
         check_is_fitted(self)
         profiles = _opened(X)
         rows, labels = self._rows(profiles), self._labels(profiles, y)
         if rows.shape[0] < 2:
             raise InputError(
-                "a score needs at least two profiles, as they are compared with each other; found 1 sample."
+                "a score needs at least two profiles, because they are compared with each other; found 1 sample. "
+                "Give more profiles."
             )
         similarity = cosines(rows, rows, self.map_, self.epsilon)
         np.fill_diagonal(similarity, -np.inf)
@@ -161,10 +164,11 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return float((vote(similarity, codes, min(self.n_neighbors, len(codes) - 1)) == codes).mean())
 
     def columns_of(self, preprocess: Preprocess, min_overlap: float = MIN_OVERLAP) -> tuple[np.ndarray, int]:
-        """(n_genes, n_components) M' in the genes of other preprocessed profiles, and how many of these it knows.
+        """(n_genes, n_components) M' for the genes of other preprocessed profiles, and the number of genes it knows.
 
-        Genes are matched by name. Those that the metric lacks are zero in M, so that epsilon alone is of them; below
-        `min_overlap` (a share of the genes) they are refused, as is another space than that it was learned in.
+        Genes are matched by name. Genes that the metric lacks are zero in M, so that only epsilon applies to them. If
+        less than the share `min_overlap` of the genes is known, or if the space is not that of the metric, an
+        `InputError` is raised.
         """
         check_is_fitted(self)
         own = self.preprocess_
@@ -189,7 +193,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of map, epsilon and genes."""
+        """SHA-256 of M, epsilon and gene names."""
         check_is_fitted(self)
         genes = [] if self.preprocess_ is None else list(map(str, self.preprocess_.genes))
         found = hashlib.sha256(json.dumps([self.map_.shape, self.epsilon, genes]).encode())
@@ -198,7 +202,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def metric_(self) -> np.ndarray:
-        """A, (n_features, n_features): of the size of a square of genes."""
+        """A, (n_features, n_features): a dense matrix whose memory grows with the square of the number of genes."""
         check_is_fitted(self)
         return np.asarray(self.map_.T @ self.map_ + self.epsilon * np.eye(self.map_.shape[1]))
 
@@ -215,9 +219,9 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def save(
         self, folder: str | Path, *, overwrite: bool = False, tables: dict[str, pd.DataFrame] | None = None
     ) -> None:
-        """Write `config.json`, `metric.safetensors`, `history.csv` and of AnnData `genes.csv`; whole, or not at all.
+        """Write `config.json`, `metric.safetensors`, `history.csv` and, for AnnData, `genes.csv`; all of them or none.
 
-        `tables` are written beside them, as CSV files by name.
+        `tables` are further CSV files, by file name.
         """
         check_is_fitted(self)
         written = dict(tables or {}) | {"history.csv": self.history_}
@@ -242,7 +246,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @classmethod
     def load(cls, folder: str | Path) -> "CosineMetric":
-        """The metric of a folder that `save` or `geneae metric` has written. No code of it is run."""
+        """Load a folder written by `save` or `geneae metric`. No code from the folder is run."""
         folder = Path(folder)
         config = _read_config(folder)
         try:
@@ -260,7 +264,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
             raise InputError(
                 f"{folder} should be the folder of a metric, but its files do not fit together ({reason}). "
-                "Copy the whole folder again, or learn the metric again."
+                "Copy the complete folder again, or learn the metric again."
             ) from error
         return loaded
 
@@ -275,7 +279,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise InputError(f"epsilon must be at least 0 and below 1; found {self.epsilon:g}.")
 
     def _rows_to_fit(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Profiles and their labels; from here on it is known what is done to other profiles before."""
+        """Preprocessed profiles and their labels; sets `preprocess_` and `n_features_in_`."""
         if isinstance(X, Profiles):
             self.preprocess_: Preprocess | None = fit_preprocess(X, np.arange(X.n_profiles))
             self.n_features_in_ = len(self.preprocess_.genes)
@@ -286,25 +290,25 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return rows, labels
 
     def _rows(self, X: Any) -> Rows:
-        """Profiles as the metric sees them."""
+        """Preprocessed profiles, in the columns of M."""
         if self.preprocess_ is not None:
             profiles = X if isinstance(X, Profiles) else read_profiles(X)
             return self.preprocess_.apply(self.preprocess_.match(profiles)[0])
         if isinstance(X, Profiles):
             raise InputError(
-                "the metric was learned on an array, so that it knows no genes to match by name. Give an array with "
-                "the same columns, or learn it on AnnData."
+                "the metric was learned on an array, so it has no gene names to match. Give an array with the same "
+                "columns, or learn the metric on AnnData."
             )
         rows: Rows = validate_data(self, X, reset=False, accept_sparse="csr", dtype=DTYPES)
         return rows
 
     def _labels(self, X: Any, y: Any) -> Any:
-        """Labels as they were given, or of a column of obs."""
+        """Labels as given, or read from the column of obs that `y` names."""
         if not isinstance(y, str):
             return y
         if not isinstance(X, Profiles):
             raise InputError(
-                f"'{y}' can name a column of AnnData; found {type(X).__name__}. Give the labels themselves."
+                f"'{y}' can only name a column of AnnData; found {type(X).__name__}. Give the labels themselves."
             )
         return column_labels(X.obs, y)
 
@@ -318,7 +322,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def column_labels(obs: pd.DataFrame, key: str) -> np.ndarray:
-    """(n_profiles,) values of a column of obs as text; a missing column or value is refused."""
+    """(n_profiles,) values of a column of obs as strings; a missing column or value is refused."""
     if key not in obs:
         raise unknown("obs column", key, obs.columns)
     missing = obs[key].isna().to_numpy()
@@ -336,13 +340,13 @@ def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
         raise InputError(f"a metric is learned from at least two labels; found one class, '{classes[0]}'. Give others.")
     if np.count_nonzero(counts > 1) < 2:
         raise InputError(
-            f"at least two labels must have two profiles or more; found {len(counts)} labels for {len(codes)} "
+            f"at least two labels must occur in two or more profiles; found {len(counts)} labels for {len(codes)} "
             "profiles. Give labels that profiles share."
         )
 
 
 def _opened(X: Any) -> Any:
-    """Profiles of a path or AnnData; anything else as it is."""
+    """Profiles read from a path or AnnData; anything else unchanged."""
     return read_profiles(X) if isinstance(X, str | PathLike | anndata.AnnData) else X
 
 
@@ -351,12 +355,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{folder} is not the folder of a metric: it lacks {', '.join(missing)}. "
-            "Give the folder that geneae metric has written."
+            "Give a folder written by geneae metric."
         )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the whole folder again.") from error
+        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the complete folder again.") from error
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
         found = f"{config.get('kind')} {config.get('format')}" if isinstance(config, dict) else type(config).__name__
         raise InputError(
@@ -369,6 +373,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_preprocess(folder: Path, config: dict[str, Any]) -> Preprocess:
     table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
     if config["state"] not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
-        raise ValueError(f"{GENES} must hold {config['n_features']} different genes, of values that are known")
+        raise ValueError(f"{GENES} must hold {config['n_features']} different genes, in a known space")
     genes = pd.Index(table["gene"], dtype=object)
     return Preprocess(config["state"], genes, table["scale"].to_numpy(float), float(config["target_sum"]))

@@ -1,4 +1,4 @@
-"""A fit with its nulls, and the run that is written of it."""
+"""A fit with its permuted controls, and its tables as a run folder holds them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,15 +22,15 @@ def fit_with_nulls(
     checkpoint: Path | None = None,
     resume: bool = True,
 ) -> Fitted:
-    """`geneae.fitting.fit.fit`, and with `null` what it is compared with where there is nothing to learn.
+    """`geneae.fitting.fit.fit`, with `null` followed by fits of permuted controls, in which nothing can be learned.
 
     Parameters
     ----------
     profiles, settings, on_epoch, checkpoint, resume
-        As for `fit`; `on_epoch` sees the epochs of the nulls, too, each from 0 on.
+        As for `fit`; `on_epoch` is also called for the permuted controls, which also start at epoch 0.
     null
-        Fit every null of `geneae.data.permuted` as well, and add to the diagnostics whether there was anything to
-        learn. Takes three times as long.
+        Also fit every permuted control of `geneae.data.permuted`, and add to the diagnostics whether there was anything
+        to learn. Takes three times as long.
     """
     fitted = fit(profiles, settings, on_epoch, None, checkpoint, resume)
     split = "test" if settings.test else "validation"
@@ -42,18 +42,18 @@ def fit_with_nulls(
 
 
 def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap: pd.DataFrame | None = None) -> Run:
-    """The tables of a fit, as `geneae.folders.run.read_run` would read them.
+    """Tables of a fit, as `geneae.folders.run.read_run` would read them.
 
     Parameters
     ----------
     fitted
-        Is left as it is.
+        A fit; it is not changed.
     name
-        Of the folder.
+        Name of the run folder.
     colors
-        By profile, the value that tells it apart in figures.
+        Value of each profile that tells it apart in figures.
     umap
-        profile, umap_1, umap_2 and, where there are colors, these.
+        Columns profile, umap_1, umap_2 and, if there are colors, the colors.
     """
     profiles = as_written(own_profiles(fitted.evaluation))
     if colors is not None:

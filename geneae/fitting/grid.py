@@ -1,4 +1,4 @@
-"""Grids of runs on one split."""
+"""Grids of runs that share one split."""
 
 import itertools
 import os
@@ -26,30 +26,30 @@ class Task:
     """One run of a grid."""
 
     configuration: str
-    """What tells its configuration from the others."""
+    """Name of its configuration, made of the settings that tell it from the others."""
     settings: Settings
-    """All of them."""
+    """All settings of the run."""
     folder: Path
-    """To write."""
+    """Folder to write the run into."""
     is_first: bool = True
-    """Whether it has the first seed of its configuration, the one that a UMAP is made of."""
+    """Whether it has the first seed of its configuration; only this run gets a UMAP."""
     with_report: bool = True
-    """Whether it gets a report of its own, which takes as long as a small fit."""
+    """Whether it gets its own report, which takes as long as a small fit."""
 
 
 def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path) -> list[Task]:
-    """Every combination of choices with every seed, all on the split of `base`; seeds turn fastest.
+    """Every combination of choices with every seed, all on the split of `base`; the seed varies fastest.
 
     Parameters
     ----------
     base
-        Settings that all share.
+        Settings that all runs share.
     choices
-        By field of `Settings`, the values to combine; a configuration is named by the fields of more than one value.
+        Values to combine, by field of `Settings`; fields with more than one value name the configuration.
     seeds
-        How many.
+        Number of seeds, counted up from the seed of `base`.
     folder
-        The runs become folders inside.
+        Parent of the run folders.
     """
     fields = [field for field, values in choices.items() if len(values) > 1] or ["loss"]
     split_seed = base.seed if base.split_seed is None else base.split_seed
@@ -75,22 +75,22 @@ def shown_setting(field: str, value: Any) -> str:
 
 
 def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> Iterator[tuple[Task, float]]:
-    """Run what has not been run; yields each task when it is done, with its seconds (0 if it was there already).
+    """Run all tasks that are not finished; yields each task when it is done, with its seconds (0 if it was finished).
 
-    A folder that holds the same settings and data is taken as it is, so that a grid that was interrupted resumes, in
-    the middle of a run where that has left a checkpoint; one that holds others is refused by name of what differs.
-    With a color, profiles are labelled by it, and a UMAP is made of the first seed of each configuration.
+    A finished folder with the same settings and data is kept, so that an interrupted grid resumes, from the middle of a
+    run if it has left a checkpoint; a folder with others is refused, and the error names the difference. With a color,
+    tables and figures tell profiles apart by it, and the first seed of each configuration gets a UMAP.
 
     Parameters
     ----------
     source
-        Where each process reads the profiles from.
+        File from which each process reads the profiles.
     tasks
         All runs.
     request
-        What is asked of all of them; UMAP and report are as their task says.
+        Outputs of all runs; UMAP and report are decided by each task.
     jobs
-        Runs at a time.
+        Number of simultaneous runs.
     """
     profiles = source.read()
     check_color(profiles, request.color)
@@ -115,7 +115,7 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in active_children():
-                worker.terminate()  # which has it finish its step and write a checkpoint
+                worker.terminate()  # it finishes its step and writes a checkpoint
             raise
 
 
@@ -126,7 +126,7 @@ def _fit_task(profiles: Profiles, task: Task, request: Request) -> None:
 
 
 def _run_apart(source: Source, task: Task, request: Request, threads: int) -> float:
-    """One run in a process of its own."""
+    """One run in a separate process; returns its seconds."""
     torch.set_num_threads(threads)
     begin = time.perf_counter()
     _fit_task(source.read(), task, request)

@@ -1,4 +1,4 @@
-"""A learned cosine beside the plain one and PCA: whose neighbours have the right label, on held-out profiles."""
+"""Learned metric, plain cosine and PCA compared by how often neighbours have the right label, on test profiles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from geneae.settings.errors import InputError, listed, unknown
 from geneae.training.metric_learning import Rows
 from geneae.training.similarity import centred_cosines, cosines, vote
 
-RARE = 3  # profiles of a label that are needed, as there are three splits
+RARE = 3  # profiles that a label needs, one for each split
 LEARNED = "learned"
 WAYS = {
     "cosine": "plain cosine",
@@ -27,38 +27,38 @@ WAYS = {
     "pca": "cosine of PCA scores",
     LEARNED: "learned metric",
 }
-"""Titles by name."""
+"""Titles of the compared metrics, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A metric, and how it does beside others."""
+    """Evaluation of a learned metric next to others."""
 
     table: pd.DataFrame
-    """One row per way and split: metric, split, accuracy, n_profiles, and for the test profiles the difference of the
-    learned metric's accuracy to it, paired by profile, with a 95 % interval: learned_minus, low, high."""
+    """One row per metric and split: metric, split, accuracy, n_profiles; for the test profiles also learned_minus, the
+    accuracy of the learned metric minus this one, paired by profile, with its 95 % interval low and high."""
     profiles: pd.DataFrame
-    """One row per validation and test profile: profile, split, label, and the label voted for by each way."""
+    """One row per validation and test profile: profile, split, label, and the label voted for under each metric."""
     split: pd.Series
-    """By profile: `train`, `validation`, `test`, or `excluded`."""
+    """Split of each profile: `train`, `validation`, `test` or `excluded`."""
     reasons: dict[str, int]
-    """Why profiles were kept out, and how many of them."""
+    """Number of excluded profiles by reason."""
     n_labels: int
-    """Labels of the profiles used."""
+    """Number of different labels among the profiles used."""
     n_features: int
-    """Genes, or latents."""
+    """Number of genes or latents."""
     of: str
-    """`genes` or `latents`."""
+    """What the features are: `genes` or `latents`."""
 
     def describe(self) -> str:
-        """How many profiles and labels were used for what, and what was not."""
+        """Sentences on the number of profiles in each split, labels and features, and on excluded profiles."""
         parts = ", ".join(f"{(self.split == name).sum():,} {name}" for name in SPLITS)
         line = f"Split into {parts} profiles; {self.n_labels} labels; {self.n_features:,} {self.of}."
         said = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items() if count)
-        return f"{line} Kept out: {said}." if said else line
+        return f"{line} Excluded: {said}." if said else line
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The CSV files of a folder, by name."""
+        """CSV files of the metric folder, by file name."""
         split = pd.DataFrame({"profile": self.split.index, "split": self.split.to_numpy()})
         return {"split.csv": split, "profiles.csv": self.profiles, "metrics.csv": self.table}
 
@@ -72,26 +72,27 @@ def judge_metric(
     group: str | None = None,
     model: Model | None = None,
 ) -> Judged:
-    """Learn a metric on training profiles, and judge it and what it has to beat on the others.
+    """Learn a metric on training profiles, and evaluate it and the simpler metrics on validation and test profiles.
 
-    Each is judged by the share of profiles whose nearest training profiles vote for their label.
-    Genes, means, components and the map are fitted on training profiles; validation profiles choose the epoch of the
-    map; test profiles choose nothing.
+    The accuracy of a metric is the share of profiles whose nearest training profiles vote for their label. Genes,
+    means, components and M are fitted on training profiles; validation profiles choose the epoch of M; test profiles
+    choose nothing.
 
     Parameters
     ----------
     learner
-        Is fitted. Its seed is that of the split.
+        Metric to fit, in place. Its seed is also that of the split.
     profiles
-        All of them. Those without a value or a label, or with a label that fewer than three have, are kept out.
+        All profiles. Those without any value or without a label, or with a label of fewer than three profiles, are
+        excluded.
     key
         Column of obs with the labels, whose proportions each split keeps.
     validation, test
-        Fractions, both above 0.
+        Fractions of the profiles, both above 0.
     group
-        Column of obs whose equal values stay in one split.
+        Column of obs; profiles with the same value stay in one split.
     model
-        Compare its latents in place of genes. It has seen profiles without their labels only.
+        Model whose latents are compared instead of genes.
     """
     labels, reasons = _usable(profiles, key)
     out = labels.isna().to_numpy()
@@ -119,7 +120,7 @@ def judge_metric(
 
 
 def _usable(profiles: Profiles, key: str) -> tuple[pd.Series, dict[str, int]]:
-    """(n_profiles,) labels as text, missing where a profile is not to be used; and how many are not, by reason."""
+    """(n_profiles,) labels as strings, missing for excluded profiles; and the number of these by reason."""
     if key not in profiles.obs:
         raise unknown("obs column", key, profiles.obs.columns)
     labels = profiles.obs[key].astype(object)
@@ -130,26 +131,26 @@ def _usable(profiles: Profiles, key: str) -> tuple[pd.Series, dict[str, int]]:
     counts = labels.value_counts()
     if len(counts) < 2:
         raise InputError(
-            f"obs column '{key}' must have two labels or more; found {listed(counts.index)}. Name another column."
+            f"obs column '{key}' must have at least two labels; found {listed(counts.index)}. Name another column."
         )
     if (counts >= RARE).sum() < 2:
         found = listed(f"'{name}' {count}" for name, count in counts.items())
         raise InputError(
-            f"at least two labels of obs column '{key}' must have {RARE} profiles or more, for {', '.join(SPLITS)}; "
+            f"at least two labels of obs column '{key}' must have {RARE} or more profiles, for {', '.join(SPLITS)}; "
             f"found {found}. Merge labels, or name another column."
         )
     rare = labels.isin(counts.index[counts < RARE])
     return labels.mask(rare), {
         "without a label": int(without.sum()),
         "without any value": int(empty.sum()),
-        f"of labels with fewer than {RARE} profiles": int(rare.sum()),
+        f"with a label of fewer than {RARE} profiles": int(rare.sum()),
     }
 
 
 def _ways(
     learner: CosineMetric, train: Profiles | np.ndarray
 ) -> dict[str, Callable[[Profiles | np.ndarray], np.ndarray]]:
-    """By name, what gives the similarities of profiles to the training profiles."""
+    """Functions by name of the metric, from profiles to their similarities to the training profiles."""
 
     def rows_of(data: Profiles | np.ndarray) -> Rows:
         if isinstance(data, Profiles):
@@ -188,12 +189,12 @@ def _accuracies(voted: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(judged: Judged) -> str:
-    """One sentence: against what the neighbours of the learned metric have the right label more often, or less."""
+    """One sentence: which metrics the learned one is better than, worse than, or not distinguishable from."""
     test = judged.table[(judged.table["split"] == "test") & (judged.table["metric"] != LEARNED)]
     verdicts = {
         "better than": test["low"] > 0,
         "worse than": test["high"] < 0,
-        "not told apart from": (test["low"] <= 0) & (test["high"] >= 0),
+        "not distinguishable from": (test["low"] <= 0) & (test["high"] >= 0),
     }
     said = [f"{verdict} {_listed(test.loc[holds, 'metric'])}" for verdict, holds in verdicts.items() if holds.any()]
     return f"On {test['n_profiles'].iloc[0]:,} test profiles the learned metric is {', and '.join(said)}."

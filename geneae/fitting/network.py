@@ -1,4 +1,4 @@
-"""The network of a fit: its start, its objective, and its training."""
+"""The network of a fit: initial weights, objective and training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,22 +28,22 @@ from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes
 from geneae.training.sources import TrainingData, sources_of
 from geneae.training.validation import Validate
 
-WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # of the user, that a loss sees
+WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # settings that a loss reads
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What the training of a network leaves behind."""
+    """Results of the training of a network."""
 
     network: Network
-    """On the CPU, with the weights of the best epoch."""
+    """Network on the CPU, with the weights of the best epoch."""
     training: Training
-    """History, best epoch, collapse."""
+    """History, best epoch and, if it has collapsed, how."""
     reconstruction: Reconstruction
-    """The reconstruction loss with the constants of the training profiles; in an objective without a reconstruction it
-    took no part."""
+    """Reconstruction loss with the constants of the training profiles; unused if the objective has no
+    reconstruction."""
     loss_at_perfection: float | None
-    """See `_at_perfection`; None without a reconstruction."""
+    """Loss at a perfect reconstruction, see `_at_perfection`; None also without a decoder."""
 
 
 def train_network(
@@ -53,20 +53,21 @@ def train_network(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     saved: Checkpoint | None = None,
 ) -> Trained:
-    """Build the network of a fit and train it; the caller's random numbers stay as they were.
+    """Build the network of a fit and train it; the caller's random state is not changed.
 
     Parameters
     ----------
     data
-        Profiles that it learns from, those that choose the epoch, and the choices of the user.
+        Training profiles, validation profiles, which choose the epoch, and the settings.
     bases
-        Bases of the training profiles, which it may start in.
+        Bases of the training profiles, in which the network may start.
     watch
-        Called with the network and the shift of the gene mean after each epoch, for more columns of the history.
+        Function that returns further columns of the history; called after each epoch with the network and the shift of
+        the gene means.
     on_epoch
-        Called with each row of the history.
+        Function that is called with each row of the history.
     saved
-        To resume, if there is something, and to write now and then.
+        Checkpoint to resume from, if it exists, and to write from time to time.
     """
     settings, profiles = data.settings, _training_data(data, bases)
     with torch.random.fork_rng(devices=[]):
@@ -92,15 +93,15 @@ def train_network(
 
 
 def mean_shift(baselines: Baselines, is_split: bool) -> Tensor | None:
-    """(n_genes,) by which the mean of the training profiles lies above that which the network knows, where it was
-    trained on halves; None where both are the same."""
+    """(n_genes,) mean of the training profiles minus the mean in the network, which differ if it was trained on halves;
+    None if both are equal."""
     shift = baselines.whole.mean - _basis(baselines, is_split)[0].mean
     return shift if bool(shift.any()) else None
 
 
 def training_labels(data: FitData, split: str) -> Tensor | None:
-    """(n_profiles,) of a split, a number for each value of a column of `obs`, -1 where there is none; None where the
-    loss does not learn by it."""
+    """(n_profiles,) int64 labels of a split, one code per value of the `obs` column, -1 for missing values; None if the
+    loss does not learn from labels."""
     label = data.settings.label
     if label is None or not any(name == "triplet" for _, name in loss_terms(data.settings.loss)):
         return None
@@ -122,7 +123,7 @@ def _training_data(data: FitData, bases: Bases) -> TrainingData:
 
 
 def _basis(baselines: Baselines, is_split: bool) -> tuple[Basis, Tensor]:
-    """The basis that the network starts in, and the factors of its components."""
+    """The basis in which the network starts, and the shrinkage factors of its components."""
     if is_split and baselines.half is not None and baselines.factors is not None:
         return baselines.half, baselines.factors
     return baselines.whole, torch.ones(baselines.whole.rank)
@@ -138,7 +139,7 @@ def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
 
 
 def _reconstruction(data: FitData, bases: Bases, network: Network) -> Reconstruction:
-    """The loss of the settings, with the constants of the training profiles."""
+    """The reconstruction loss of the settings, with the constants of the training profiles."""
     settings = data.settings
     weights = LossSettings(**{name: getattr(settings, name) for name in WEIGHTS})
     constants = loss_constants(bases.blocks, network.mean, data.center, weights, data.metric)
@@ -146,7 +147,7 @@ def _reconstruction(data: FitData, bases: Bases, network: Network) -> Reconstruc
 
 
 def _with_watch(validate: Validate, watch: Watch, shift: Tensor | None) -> Validate:
-    """With more numbers of the same network."""
+    """Validation that adds the columns of `watch` to its own."""
 
     def validate_more(network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
         losses, means = validate(network, processes)
@@ -158,8 +159,8 @@ def _with_watch(validate: Validate, watch: Watch, shift: Tensor | None) -> Valid
 def _at_perfection(
     network: Network, blocks: list[sparse.csr_matrix], objective: Reconstruction, settings: Settings
 ) -> float | None:
-    """What a loss of cosines is where every prediction is its target, on a batch; None for one that is zero by
-    definition, or that sees latents, too."""
+    """Mean of an in-batch loss over one mini-batch if every prediction equals its target; None for losses that are zero
+    there by definition, or that also depend on latents."""
     sees_latents = any(name == "triplet" for _, name in loss_terms(settings.loss))
     if objective.loss.needs != "pairs" or sees_latents:
         return None

@@ -1,4 +1,4 @@
-"""Run folders: one fit written complete, with its report."""
+"""Run folders: one fit with its report, written completely or not at all."""
 
 import contextlib
 import json
@@ -25,26 +25,26 @@ from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first, threads
 
 REPORT = "report.html"
-MOST_UMAP = 5000  # profiles in a picture
+MOST_UMAP = 5000  # profiles in the figure
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a run besides its settings."""
+    """Outputs that a run is asked for, in addition to its settings."""
 
     command: str
-    """Recorded in `config.json`."""
+    """Command line, recorded in `config.json`."""
     color: str | None = None
     """Column of `obs` that tells profiles apart in tables and figures."""
     null: bool = False
-    """Fit the nulls of `geneae.data.permuted`, too."""
+    """Also fit the permuted controls of `geneae.data.permuted`."""
     with_umap: bool = True
-    """Make a UMAP of the latents, where there is a color."""
+    """Make a UMAP of the latents, if there is a color."""
     with_report: bool = True
     """Write a report, which takes as long as a small fit."""
 
     def recorded(self) -> dict[str, str | bool | None]:
-        """What `config.json` holds of it."""
+        """Entries of `config.json`."""
         return {"command": self.command, "color": self.color, "null": self.null}
 
 
@@ -57,8 +57,8 @@ def fit_run(
 ) -> Fitted:
     """Fit, evaluate, and write a run folder, by default with its report, complete or not at all.
 
-    Until it is complete the folder holds checkpoints, from which the same call continues if the output is to be
-    resumed. Of several processes that train together only the first writes.
+    Until it is complete, the folder holds checkpoints, from which the same call resumes if `output.resume` is set. If
+    several processes train together, only the first writes.
     """
     check_color(profiles, request.color)
     fitted = fit_with_nulls(profiles, settings, request.null, on_epoch, output.folder, output.resume)
@@ -82,9 +82,9 @@ def fit_run(
 
 
 def is_finished(folder: Path, settings: Settings, request: Request, fingerprint: str) -> bool:
-    """Whether a folder holds this run of the data of that fingerprint, complete.
+    """Whether a folder holds this run, complete, on the data with this fingerprint.
 
-    One of other settings or data, without that color, or without the nulls that are asked for, is refused.
+    A complete run with other settings, data or color, or without the requested permuted controls, is refused.
     """
     finish_swap(folder)
     if not (folder / CONFIG).is_file() or is_unfinished(folder):
@@ -103,24 +103,24 @@ def is_finished(folder: Path, settings: Settings, request: Request, fingerprint:
         different.append("null")
     if different:
         raise InputError(
-            f"{folder} holds a run with other {', '.join(different)}. Choose another output folder, or remove it."
+            f"{folder} holds a run that differs in {', '.join(different)}. Choose another output folder, or remove it."
         )
     return True
 
 
 def writing_alone(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Inside, no process but those of one training writes a folder; of these the first one sees to it."""
+    """Lock on a folder, held by the first process of a training: no other training writes the folder meanwhile."""
     return only_writer(folder) if is_first() else contextlib.nullcontext()
 
 
 def check_color(profiles: Profiles, color: str | None) -> None:
-    """Refuse a column of `obs` that is not there."""
+    """Refuse a column that `obs` does not have."""
     if color is not None and color not in profiles.obs.columns:
         raise unknown("obs column", color, profiles.obs.columns)
 
 
 def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
-    """row, profile, umap_1, umap_2 of at most 5,000 profiles, by scanpy with its defaults."""
+    """Columns row, profile, umap_1 and umap_2 for at most 5,000 random profiles, by scanpy with its defaults."""
     import anndata
     import scanpy as sc  # slow to load
 
@@ -128,7 +128,7 @@ def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     if len(rows) > MOST_UMAP:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
     adata = anndata.AnnData(latent[rows])
-    with threads(torch.get_num_threads()):  # the search for neighbours changes the number for all of the process
+    with threads(torch.get_num_threads()):  # the neighbour search changes the number for the entire process
         sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
         sc.tl.umap(adata, random_state=seed)
     first, second = adata.obsm["X_umap"].T
@@ -136,5 +136,5 @@ def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
 
 
 def judged_split(settings: Settings) -> str:
-    """The split that verdicts read."""
+    """The split from which conclusions are drawn: test, or validation if there is no test split."""
     return "test" if settings.test else "validation"

@@ -1,4 +1,4 @@
-"""Cut constants against learning rates: does a smaller start do what another learning rate would not?"""
+"""Cut constants against learning rates: do smaller initial weights achieve what another learning rate does not?"""
 
 import itertools
 import re
@@ -21,33 +21,33 @@ from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 RUNS, ARMS, CONTROLS, CURVES = "runs.csv", "arms.csv", "controls.csv", "curves.png"
-POWERS = (1, 2)  # of c: a cut acts like a rate times c under Adam, times c^2 under gradient descent
-NEARLY = 0.95  # of the final value
+POWERS = (1, 2)  # a cut by c acts like a learning rate times c under Adam, times c^2 under gradient descent
+NEARLY = 0.95  # share of the final value
 SHOWN = ("reconstruction_norm", "gradient_norm", "validation_cosine")
 MOST_SHOWN = 8  # configurations in a figure
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is combined with what; every configuration has the same seeds and split."""
+    """Values to combine; all configurations share the same seeds and split."""
 
     cuts: tuple[float, ...]
-    """Cut constants; 1, no cut, is always among them."""
+    """Cut constants; 1 (no cut) is always added."""
     rates: tuple[float, ...]
-    """Learning rates; the first is the one that controls are matched to."""
+    """Learning rates; controls are matched to the first one."""
     decays: tuple[float, ...]
-    """Weight decays."""
+    """Weight decays, factors."""
     n_seeds: int
-    """Runs of each configuration."""
+    """Number of runs, one per seed, of each configuration."""
 
     def __post_init__(self) -> None:
         for name, values in (("cut", self.cuts), ("learning rate", self.rates), ("weight decay", self.decays)):
             if not values:
-                raise InputError(f"a sweep needs a {name} at least; found none. Name one.")
+                raise InputError(f"a sweep needs at least one {name}; found none. Name one.")
 
     def configurations(self) -> list[tuple[float, float, float, bool]]:
-        """Cut, rate, decay, and whether it is a control alone: every combination, then what is missing of cut 1 with
-        the first rate times c and c^2."""
+        """Cut, learning rate, weight decay and whether it is only a control: every combination, then the missing
+        controls, which are cut 1 with the first learning rate times c and times c^2."""
         cuts = tuple(dict.fromkeys((1.0, *self.cuts)))
         found = list(itertools.product(cuts, dict.fromkeys(self.rates), dict.fromkeys(self.decays)))
         controls = [
@@ -58,12 +58,12 @@ class Sweep:
 
 
 def _is_same(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether two configurations differ by rounding at most."""
+    """Whether two configurations are equal up to rounding."""
     return all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(one, other, strict=True))
 
 
 def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
-    """Every run of a sweep; seeds turn fastest."""
+    """Every run of a sweep; the seed varies fastest."""
     split_seed = base.seed if base.split_seed is None else base.split_seed
     tasks = []
     for cut, rate, decay, is_control in sweep.configurations():
@@ -84,10 +84,11 @@ def _name(cut: float, rate: float, decay: float) -> str:
 
 
 def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
-    """What the finished runs of a sweep say, with its tables, its curves and a report.
+    """Evaluate the finished runs of a sweep, and write its tables, curves and report.
 
-    For each cut the rate and decay of least validation loss are taken, mean over seeds; controls take no part, so that
-    every cut has had the same choice. These best ones are compared by profile on the profiles that chose nothing.
+    For each cut, the learning rate and weight decay with the lowest validation loss, averaged over seeds, are chosen.
+    Controls are left out of this choice, so that every cut has the same number of candidates. The chosen configurations
+    are compared profile by profile on the split of `judged_split`.
 
     Returns
     -------
@@ -102,7 +103,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     paired = compare_configurations(gather(chosen, split), split) if len(best) > 1 else None
     controls = control_table(means, table, sweep)
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in chosen], ignore_index=True)
-    said = "There is one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
+    said = "There is only one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
     said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(means, best)}"
     shown = [name for name in dict.fromkeys(controls["arm"]) if name in set(means["arm"])][:MOST_SHOWN] or best
     with only_writer(folder):
@@ -125,7 +126,7 @@ def _histories(runs: Iterable[Run], names: Iterable[str]) -> dict[str, list[pd.D
 
 
 def _row(task: Task, run: Run, split: str) -> dict[str, object]:
-    """One run: what it was, and what came of it."""
+    """Settings and results of one run."""
     history, settings = run.history, task.settings
     held_out = value(run.metrics, "model", split, HELD_OUT)
     return {
@@ -148,13 +149,13 @@ def _row(task: Task, run: Run, split: str) -> dict[str, object]:
 
 
 def epochs_to(curve: pd.Series, share: float = NEARLY) -> int:
-    """First epoch, counted from 0, from which a curve has this share of its final value."""
+    """First epoch, counted from 0, at which a curve reaches this share of its final value."""
     values = curve.to_numpy(float)
     return int((values >= share * values[-1]).argmax())
 
 
 def _by_configuration(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, and the deviation between seeds of the validation loss."""
+    """Means over seeds, and the standard deviation of the validation loss between seeds."""
     keys = ["arm", "cut", "learning_rate", "weight_decay", "is_control"]
     groups = table.groupby(keys, sort=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
@@ -163,7 +164,7 @@ def _by_configuration(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(means: pd.DataFrame) -> list[str]:
-    """The configuration of least validation loss of each cut, cut 1 first."""
+    """The configuration with the lowest validation loss of each cut, cut 1 first."""
     candidates = means[~means["is_control"]]
     rows = candidates.loc[candidates.groupby("cut")["validation_loss"].idxmin()]
     rows = rows.sort_values("cut", key=lambda cut: (cut != 1) * 1e9 + cut)
@@ -171,7 +172,7 @@ def _best(means: pd.DataFrame) -> list[str]:
 
 
 def _at_the_edge(means: pd.DataFrame, best: list[str]) -> str:
-    """Which cuts might have done better at a rate that was not tried."""
+    """Sentence on cuts that might do better at a learning rate that was not tried; empty if there are none."""
     rates = means.loc[~means["is_control"], "learning_rate"]
     chosen = means[means["arm"].isin(best)]
     edge = chosen[chosen["learning_rate"].isin([rates.min(), rates.max()])]["arm"]
@@ -179,13 +180,13 @@ def _at_the_edge(means: pd.DataFrame, best: list[str]) -> str:
 
 
 def control_table(means: pd.DataFrame, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """Each cut at the first rate, beside no cut at that rate, at that times c, and at that times c^2.
+    """Each cut c at the first learning rate, next to no cut at that rate, at c times and at c^2 times that rate.
 
     Returns
     -------
-    cut, arm, control (`cut`, `lr`, `lr c`, `lr c^2`), first_validation_cosine, mean_validation_cosine (over all epochs
-    but the start: the speed), epochs_to_95, difference (of mean_validation_cosine, from the cut), deviation (of that
-    between seeds).
+    Columns cut, arm, control (`cut`, `lr`, `lr c` or `lr c^2`), first_validation_cosine, mean_validation_cosine (over
+    all epochs after the start, as a measure of speed), epochs_to_95, difference (mean_validation_cosine minus that of
+    the cut) and deviation (standard deviation of the difference between seeds).
     """
     rows = []
     rate, decay = sweep.rates[0], sweep.decays[0]

@@ -1,1 +1,1 @@
-"""What a user can choose."""
+"""Everything that a user can choose."""

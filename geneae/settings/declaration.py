@@ -1,4 +1,4 @@
-"""How a setting is declared: once, with its default, its text and its values; all that asks for it is made of that."""
+"""Declaration of a setting: default, description and allowed values, written once and read by everything else."""
 
 import math
 import textwrap
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers that a setting may be; infinity and NaN are never among them."""
+    """Range of the numbers that a setting accepts; infinity and NaN are always refused."""
 
     least: float = -math.inf
-    """Smallest value that is allowed."""
+    """Smallest allowed value."""
     most: float = math.inf
-    """Largest value that is allowed."""
+    """Largest allowed value."""
     above: float = -math.inf
-    """Bound that every value has to exceed."""
+    """Bound that every value must exceed."""
     below: float = math.inf
-    """Bound that every value has to stay under."""
+    """Bound that every value must stay below."""
     note: str = ""
-    """What a value of the range means, where that needs saying."""
+    """Meaning of a special value of the range, such as `1 means no cut`; may be empty."""
 
     def hold(self, value: float) -> bool:
         """Whether a number is allowed."""
@@ -38,36 +38,36 @@ class Limits:
 
 
 COUNT = Limits(least=1)
-"""A whole number of things, of which there has to be one; goes without saying in help texts."""
+"""Limits of a count, at least 1; help texts leave them out."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that a user can choose, and everything that flags, files and errors say about it."""
+    """One setting, with all the information that flags, files and errors give about it."""
 
     name: str
-    """Name of the field, which is the keyword in Python."""
+    """Name of the field and of the keyword in Python."""
     kind: type
     """`str`, `int`, `float` or `bool`."""
     default: Any
-    """Value where the user does not choose; None only where None is a choice."""
+    """Default value; None only if the setting accepts None."""
     text: str
-    """Sentences; the first one stands in `--help` and in configuration files, the others in the API reference alone."""
+    """Description; `--help` and configuration files show its first sentence, the API reference shows all of it."""
     flag: str
-    """Name of the flag and of the key in files, without dashes."""
+    """Name of the flag and of the key in files, without leading dashes."""
     limits: Limits | None
-    """Range of a number."""
+    """Range of a number; None for every other kind."""
     choices: tuple[str, ...]
-    """Words of which one is chosen."""
+    """Allowed words; empty if the setting is no choice among words."""
     family: tuple[str, ...]
-    """Names that a word is composed of: a sum of losses, a chain of views."""
+    """Names that a value can be composed of, such as a sum of losses or a chain of views."""
     metavar: str | None
-    """Stands for the value in `--help`."""
+    """Placeholder of the value in `--help`."""
     none: str
-    """What None means, in words; empty where it means nothing of the kind."""
+    """Meaning of None, in words; may be empty."""
 
     def check(self, value: Any) -> None:
-        """Refuse a value that is not among the choices, or outside the limits."""
+        """Raise `InputError` for a value that is not among the choices or is outside the limits."""
         if value is None and self.default is None:
             return
         called = self.name.replace("_", "-")
@@ -80,7 +80,7 @@ class Setting:
 
     @property
     def sentence(self) -> str:
-        """The first sentence with the limits, without its full stop."""
+        """The first sentence, with the limits and without its full stop."""
         first = self.text.split(". ")[0].removesuffix(".")
         if self.limits is None or (self.kind is int and self.limits == COUNT):
             return first
@@ -89,7 +89,7 @@ class Setting:
 
     @property
     def description(self) -> str:
-        """All sentences with the limits, and what None means."""
+        """All sentences, with the limits and the meaning of None."""
         rest = self.text.partition(". ")[2]
         parts = [f"{self.sentence}.", rest, f"None: {self.none}." if self.none else ""]
         return " ".join(filter(None, parts))
@@ -106,13 +106,13 @@ def setting(
     metavar: str | None = None,
     none: str = "",
 ) -> T:
-    """A field of a record of settings, with what `Setting` says about it; `flag` where it differs from the name."""
+    """A dataclass field that declares a setting, see `Setting`; `flag` is given only if it differs from the name."""
     known = {"text": text, "limits": limits, "choices": choices, "family": family}
     return field(default=default, metadata=known | {"flag": flag, "metavar": metavar, "none": none})
 
 
 def declared(record: type) -> dict[str, Setting]:
-    """By name, the settings that a record declares, in their order."""
+    """Settings that a record declares, by name and in their order."""
     found = {}
     for one in fields(record):
         kinds = [kind for kind in get_args(one.type) or (one.type,) if kind is not type(None)]
@@ -122,7 +122,7 @@ def declared(record: type) -> dict[str, Setting]:
 
 
 def described(settings: dict[str, Setting]) -> str:
-    """The section of a docstring that describes each setting, in the manner of numpydoc."""
+    """Section of a docstring that describes each setting, in numpydoc style."""
     lines = ["Attributes", "----------"]
     for one in settings.values():
         kind = f"{{{', '.join(map(repr, one.choices))}}}" if one.choices else one.kind.__name__

@@ -1,7 +1,7 @@
-"""Names of the losses, objectives and views that there are, read from the files that hold them.
+"""Names of all losses, objectives and views, read from the source files that define them.
 
-`geneae fit --help` names them all and answers at once, but the dicts that they are the keys of load torch. So the keys
-are read from the source text: a new loss is written into its dict, and no second list has to know.
+`geneae fit --help` lists these names and must answer quickly, but importing the dicts whose keys they are loads torch.
+The keys are therefore read from the source text: a new loss is added to its dict, and no second list is needed.
 """
 
 import ast
@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def keys_of(file: str, dictionary: str) -> tuple[str, ...]:
-    """Keys of a dict that a module of the package writes out, in their order; each key has to be a plain string."""
+    """Keys of a dict literal in a module of the package, in their order; each key must be a plain string."""
     for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if dictionary in map(ast.unparse, targets):
                 return tuple(ast.literal_eval(key) for key in node.value.keys if key is not None)
-    raise LookupError(f"{file} has no dict {dictionary} that is written out. Say in families.py where it is now.")
+    raise LookupError(f"{file} has no dict literal {dictionary}. Write its new place into families.py.")
 
 
 LOSS_NAMES = keys_of("losses/reconstruction.py", "LOSSES")

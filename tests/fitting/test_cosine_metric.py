@@ -217,7 +217,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_that_is_no_metric_is_refused(folder: Path, model_folder: Path) -> None:
     with pytest.raises(
-        InputError, match=r"is not the folder of a metric: it lacks metric\.safetensors\. Give the folder"
+        InputError, match=r"is not the folder of a metric: it lacks metric\.safetensors\. Give a folder"
     ):
         CosineMetric.load(model_folder)
     config = json.loads((folder / "config.json").read_text())
@@ -274,19 +274,19 @@ def test_labels_that_teach_nothing_are_refused(counts: anndata.AnnData) -> None:
     rows, labels = latents()
     with pytest.raises(InputError, match=r"at least two labels; found one class, 'x'\. Give others\."):
         CosineMetric().fit(rows, np.full(len(rows), "x"))
-    with pytest.raises(InputError, match=r"must have two profiles or more; found 15 labels for 15 profiles\."):
+    with pytest.raises(InputError, match=r"must occur in two or more profiles; found 15 labels for 15 profiles\."):
         CosineMetric().fit(rows[:15], [f"label{i}" for i in range(15)])
     with pytest.raises(InputError, match=r"unknown obs column 'kinds'; did you mean 'kind'\? Available: donor, kind"):
         CosineMetric().fit(counts, "kinds")
     counts.obs.loc["cell3", "kind"] = np.nan
     with pytest.raises(InputError, match=r"a value for every profile; 1 of 240 have none, first 'cell3'\."):
         CosineMetric().fit(counts, "kind")
-    with pytest.raises(InputError, match=r"'kind' can name a column of AnnData; found ndarray\. Give the labels"):
+    with pytest.raises(InputError, match=r"'kind' can only name a column of AnnData; found ndarray\. Give the labels"):
         CosineMetric().fit(rows, "kind")
     fitted = CosineMetric(epochs=1).fit(rows, labels)
-    with pytest.raises(InputError, match="learned on an array, so that it knows no genes to match by name"):
+    with pytest.raises(InputError, match="learned on an array, so it has no gene names to match"):
         fitted.transform(counts)
-    with pytest.raises(InputError, match="needs at least two profiles, as they are compared with each other; found 1"):
+    with pytest.raises(InputError, match="two profiles, because they are compared with each other; found 1 sample"):
         fitted.score(rows[:1], labels[:1])
 
 

@@ -82,7 +82,7 @@ def test_profiles_without_a_label_and_of_rare_labels_are_kept_out(counts: anndat
     assert (found.split.iloc[:6] == "excluded").all()
     assert (found.split == "excluded").sum() == 6
     assert found.describe().endswith(
-        "Kept out: 3 without a label, 1 without any value, 2 of labels with fewer than 3 profiles."
+        "Excluded: 3 without a label, 1 without any value, 2 with a label of fewer than 3 profiles."
     )
     assert "rare" not in set(found.profiles["label"])
 
@@ -100,7 +100,7 @@ def test_the_answer_names_what_is_beaten_and_what_is_not() -> None:
     nothing = pd.DataFrame()
     assert answer(Judged(table, nothing, pd.Series(), {}, 2, 2, "genes")) == (
         "On 1,234 test profiles the learned metric is better than plain cosine, and worse than cosine after the mean "
-        "is subtracted, and not told apart from cosine of PCA scores."
+        "is subtracted, and not distinguishable from cosine of PCA scores."
     )
 
 
@@ -129,7 +129,7 @@ def test_the_command_writes_a_folder_that_can_be_loaded(counts_path: Path, tmp_p
     assert learned["accuracy"].item() == pytest.approx(right.mean())
     assert accuracy_table(table) in said
     assert f"{learned['accuracy'].item():.4f}" in said
-    assert re.search(r"On 48 test profiles the learned metric is (better|worse|not told apart)", said)
+    assert re.search(r"On 48 test profiles the learned metric is (better|worse|not distinguishable)", said)
     code, again = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", *FLAGS)
     assert (code, "already exists. Choose another one, or add --overwrite" in again) == (2, True)
     code, said = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", "--overwrite", "--quiet", *FLAGS)
@@ -151,10 +151,10 @@ def test_the_command_learns_on_the_latents_of_a_model(counts_path: Path, model_f
     ("change", "message"),
     [
         ("name", "unknown obs column 'kinds'; did you mean 'kind'? Available: donor, kind"),
-        ("one", "obs column 'kind' must have two labels or more; found k. Name another column."),
+        ("one", "obs column 'kind' must have at least two labels; found k. Name another column."),
         (
             "few",
-            "at least two labels of obs column 'kind' must have 3 profiles or more, for train, validation, test; found "
+            "at least two labels of obs column 'kind' must have 3 or more profiles, for train, validation, test; found "
             "'k' 238, 'l' 2. Merge labels, or name another column.",
         ),
     ],

@@ -98,9 +98,9 @@ def test_finished_runs_are_not_repeated_and_the_verdict_stays(compared: Path, co
 def test_a_folder_with_other_settings_is_refused_by_name(compared: Path, counts_path: Path) -> None:
     task = grid(BASE, {"loss": ["mse"]}, 1, compared)[0]
     fingerprint = Source(str(counts_path)).read().fingerprint
-    with pytest.raises(InputError, match=r"mse-seed0 holds a run with other epochs\. Choose another output folder"):
+    with pytest.raises(InputError, match=r"mse-seed0 holds a run that differs in epochs\. Choose another output"):
         is_finished(task.folder, task.settings, Request("test"), fingerprint)
-    with pytest.raises(InputError, match="other epochs, data"):
+    with pytest.raises(InputError, match="differs in epochs, data"):
         is_finished(task.folder, task.settings, Request("test"), "other")
 
 
@@ -164,15 +164,25 @@ def test_runs_that_do_not_belong_together_are_refused(compared: Path, tmp_path: 
     else:
         (other / "split.csv").write_text((other / "split.csv").read_text().replace("test", "train", 1))
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=f"cannot be compared: they differ in their {title}"):
+    with pytest.raises(InputError, match=rf"cannot be compared: they differ in their {title}\. Leave one out\."):
         compare_runs([compared / "mse-seed0", other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_arms_with_other_seeds_are_refused(compared: Path, tmp_path: Path) -> None:
     folders = [compared / "mse-seed0", compared / "mse-seed1", compared / "cosine-seed0"]
-    with pytest.raises(InputError, match="every arm must have the same seeds"):
+    with pytest.raises(InputError, match="all configurations must have the same seeds"):
         compare_runs(folders, tmp_path / "out")
+    with pytest.raises(InputError, match=r"two runs of configuration 'mse' have seed 0\. Leave one out\."):
+        compare_runs(folders[:1] * 2, tmp_path / "out")
+
+
+def test_one_configuration_has_nothing_to_be_compared_with(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.fitting.compare.write_report", lambda path, *_: path.write_text("<html></html>"))
+    said = compare_runs([compared / "mse-seed0"], tmp_path / "out")
+    assert said.startswith("There is only one configuration, so there is nothing to compare it with.")
 
 
 def test_an_unknown_loss_is_refused_before_anything_runs(counts_path: Path, tmp_path: Path) -> None:
@@ -240,12 +250,12 @@ def test_runs_without_the_labels_asked_for_are_refused(
     coloured: Path, compared: Path, counts_path: Path, tmp_path: Path
 ) -> None:
     plain = compared / "mse-seed1"
-    with pytest.raises(InputError, match=r"--color kind needs runs .*mse-seed1 has no labels\. Fit it again"):
+    with pytest.raises(InputError, match=r"--color kind needs runs .*mse-seed1 was fitted without --color\. Fit"):
         compare_runs([coloured / "mse-seed0", plain], tmp_path / "out", color="kind")
-    with pytest.raises(InputError, match="has labels of 'kind'"):
+    with pytest.raises(InputError, match="was fitted with --color kind"):
         compare_runs([coloured / "mse-seed0"], tmp_path / "out", color="donor")
     arguments = ["compare", str(counts_path), "--seeds", "2", *FLAGS, "-o", str(compared), "--color"]
-    assert "holds a run with other color. Choose" in CliRunner().invoke(main, [*arguments, "kind"]).output
+    assert "holds a run that differs in color. Choose" in CliRunner().invoke(main, [*arguments, "kind"]).output
     assert "did you mean 'kind'?" in CliRunner().invoke(main, [*arguments, "kid"]).output
 
 

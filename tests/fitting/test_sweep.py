@@ -41,7 +41,7 @@ def test_the_epoch_of_nearly_the_final_value() -> None:
 
 
 def test_a_sweep_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="a sweep needs a learning rate at least; found none"):
+    with pytest.raises(InputError, match="a sweep needs at least one learning rate; found none"):
         Sweep((3.0,), (), (0.0,), 2)
 
 

@@ -316,9 +316,9 @@ def test_a_finished_run_under_a_metric_with_other_content_is_refused(metric_fold
     assert is_finished(tmp_path / "run", settings, *known)
     other = CosineMetric(n_components=3, rank=12, epochs=1, seed=1).fit(simulate(), "kind")
     other.save(there, overwrite=True)
-    with pytest.raises(InputError, match=r"holds a run with other content of the metric. Choose"):
+    with pytest.raises(InputError, match=r"holds a run that differs in content of the metric. Choose"):
         is_finished(tmp_path / "run", settings, *known)
-    with pytest.raises(InputError, match=r"holds a run with other metric. Choose"):
+    with pytest.raises(InputError, match=r"holds a run that differs in metric. Choose"):
         is_finished(tmp_path / "run", replace(settings, metric=None), *known)
 
 
@@ -390,7 +390,7 @@ def test_no_metric_and_what_is_none() -> None:
     assert open_metric(Settings()) is None
     with pytest.raises(InputError, match=r"is not the folder of a metric: it lacks config.json, metric.safetensors"):
         open_metric(Settings(metric="nowhere"))
-    with pytest.raises(InputError, match=r"must be the folder of a metric; found CosineMetric. Write it with save\("):
+    with pytest.raises(InputError, match=r"must be the folder of a learned metric; found CosineMetric. Write the"):
         Settings(metric=CosineMetric())  # type: ignore[arg-type]
     assert Settings(metric=Path("here")).metric == "here"  # type: ignore[arg-type]
 

@@ -18,5 +18,5 @@ def test_a_dict_that_was_moved_is_missed() -> None:
     with pytest.raises(LookupError) as error:
         keys_of("losses/reconstruction.py", "LOSES")
     assert str(error.value) == (
-        "losses/reconstruction.py has no dict LOSES that is written out. Say in families.py where it is now."
+        "losses/reconstruction.py has no dict literal LOSES. Write its new place into families.py."
     )

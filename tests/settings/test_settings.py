@@ -67,12 +67,15 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"target_norm": 0.0}, "target-norm must be above 0; found 0."),
         ({"grad_scale": 2.5}, "grad-scale must be between 0 and 2; found 2.5."),
         ({"temperature": 0.0}, "temperature must be above 0; found 0."),
-        ({"latent_norm": True}, "latents of unit norm cannot start at PCA. Use --basis free --init random."),
+        (
+            {"latent_norm": True},
+            "--latent-norm needs a random start; found --init pca. Use --basis free --init random.",
+        ),
         (
             {"latent_norm": True, "basis": "free", "init": "random", "target_norm": 1.0, "cut_where": "encoder"},
-            "latents of unit norm have no other norm to start at. Use --cut-where decoder or all.",
+            "latents of unit norm cannot start at --target-norm. Use --cut-where decoder or all.",
         ),
-        ({"loss": "cosine+0.5*triplet"}, "Name a column with --label."),
+        ({"loss": "cosine+0.5*triplet"}, "the loss triplet needs labels; found none. Name a column with --label."),
         ({"loss": "cosine+x*mse"}, "the weight of a loss must be a number, as in cosine+0.1*softmax; found 'x'"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1; found 1."),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1; found -0.1."),
@@ -85,12 +88,15 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"test": 1}, "test must be at least 0 and below 1; found 1."),
         ({"beta": math.inf}, "beta must be finite and at least 0; found inf."),
         ({"target_norm": math.inf}, "target-norm must be finite and above 0; found inf."),
-        ({"metric": 3}, "metric must be the folder of a metric; found int. Write it with save(folder), and give"),
+        (
+            {"metric": 3},
+            "metric must be the folder of a learned metric; found int. Write the metric with save(folder), and give",
+        ),
         ({"learning_rate": 0}, "learning-rate must be above 0; found 0."),
         ({"weight_decay": -1e-3}, "weight-decay must be at least 0; found -0.001."),
         (
             {"init": "random"},
-            "a random start needs a basis that is learned. Use --basis free with --init random.",
+            "--init random needs a learned basis; found --basis pca. Use --basis free with --init random.",
         ),
     ],
 )

@@ -75,7 +75,7 @@ BAD = {
     "unknown": ("bach-size = 3", "unknown flag in {path}: 'bach-size'; did you mean 'batch-size'? Available: "),
     "field": ("n_latent = 3", "unknown flag in {path}: 'n_latent'; did you mean 'latent'? Available: "),
     "output": ('output = "run"', "unknown flag in {path}: 'output'"),
-    "table": ("[loss]\nname = 3", "{path}: loss must be one value, or a list of them; found a table."),
+    "table": ("[loss]\nname = 3", "{path}: loss must be one value, or a list of values; found a table."),
     "no toml": ("loss = mse", "--config {path} is not TOML ("),
     "limits": ("dropout = 2", "dropout must be at least 0 and below 1; found 2."),
 }
@@ -136,7 +136,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_every_value_stands_on_its_line_and_is_read_back(text: str, number: float, whole: int) -> None:
     flags = {"loss": text, "cut": number, "seed": whole, "scale": True, "group": None}
     written = to_toml(flags)
-    assert written.startswith("# The flags of this fit; repeat it by: geneae fit DATA --config settings.toml\n")
+    assert written.startswith("# Flags of this fit; repeat it with: geneae fit DATA --config settings.toml\n")
     lines = written.removesuffix("\n").split("\n")
     assert [line.split(" = ")[0] for line in lines[1:]] == ["loss", "cut", "seed", "scale"]
     assert "\x7f" not in written

@@ -201,8 +201,9 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     result = geneae(*arguments, "--resume")
     assert f"{folder} already holds this run, complete: nothing to do.\n" in result.stdout
     assert (folder / "config.json").stat().st_mtime_ns == before
-    assert_refused(geneae(*arguments, "--resume", "--epochs", "5"), f"{folder} holds a run with other epochs. Choose")
-    assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run with other null. Choose")
+    other = geneae(*arguments, "--resume", "--epochs", "5")
+    assert_refused(other, f"{folder} holds a run that differs in epochs. Choose")
+    assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run that differs in null. Choose")
     assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume resumes an existing run, but --overw")
 
 
