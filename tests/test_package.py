@@ -171,3 +171,8 @@ def test_nothing_happens_at_import() -> None:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ]
     assert calls == []
+
+
+def test_every_module_can_be_read_in_one_sitting() -> None:
+    lengths = {name: (PACKAGE / name).read_text(encoding="utf-8").count("\n") for name in NAMES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}

@@ -11,24 +11,28 @@ from typing import Any
 import click
 
 from geneae.settings.declaration import Setting
-from geneae.settings.settings import RUN_OPTIONS, SETTINGS
+from geneae.settings.settings import METRIC_SETTINGS, RUN_OPTIONS, SETTINGS
 
 
 @cache
 def option(name: str) -> Callable[[Any], Any]:
     """The flag of a field of `Settings` or `RunOptions`, with its default."""
-    one = SETTINGS[name] if name in SETTINGS else RUN_OPTIONS[name]
+    return _flag(SETTINGS[name] if name in SETTINGS else RUN_OPTIONS[name], is_switch=name in SETTINGS)
+
+
+def _flag(one: Setting, is_switch: bool = False) -> Callable[[Any], Any]:
+    """The flag of a setting; a switch also has a flag that turns it off."""
     text = f"{one.sentence}."
     if one.default is None:
         text += f"  [default: {one.none or 'none'}]"
     if one.kind is bool:
-        if name in SETTINGS:  # --config may change the default; the command line overrides both values
+        if is_switch:  # --config may change the default; the command line overrides both values
             return click.option(
-                f"--{one.flag}/--no-{one.flag}", name, default=one.default, show_default=True, help=text
+                f"--{one.flag}/--no-{one.flag}", one.name, default=one.default, show_default=True, help=text
             )
-        return click.option(f"--{one.flag}", name, is_flag=True, help=text)
+        return click.option(f"--{one.flag}", one.name, is_flag=True, help=text)
     shown = one.default is not None
-    return click.option(f"--{one.flag}", name, default=one.default, show_default=shown, help=text, **_values(one))
+    return click.option(f"--{one.flag}", one.name, default=one.default, show_default=shown, help=text, **_values(one))
 
 
 def several(name: str, many: str, text: str, default: str = "", **kind: Any) -> Callable[[Any], Any]:
@@ -67,6 +71,7 @@ def _completion(names: tuple[str, ...]) -> Callable[[click.Context, click.Parame
 FIT_OPTIONS = tuple(map(option, SETTINGS))
 OBJECTIVE, LOSS, LATENT, CUT = map(option, ("objective", "loss", "n_latent", "cut"))
 RATE, DECAY = map(option, ("learning_rate", "weight_decay"))
+METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components", "epsilon", "epochs", "n_neighbors"))
 MATRIX_OPTIONS = (option("layer"), option("use_raw"))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 

@@ -1,6 +1,5 @@
 """`Autoencoder`: geneae as a scikit-learn estimator."""
 
-import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,25 +19,18 @@ from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
+from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.model import load_model
 from geneae.folders.outputs import new_folder
 from geneae.folders.run import write_run
 from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
-from geneae.settings.errors import InputError, did_you_mean
+from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.devices import is_first
 
 DEFAULTS = Settings()
 ARRAY = "array in memory"  # source of profiles whose genes have no names
-
-
-def _signature() -> inspect.Signature:
-    """Constructor signature with a keyword for each field of `Settings`; `loss` may be given by position."""
-    loss, *others = inspect.signature(Settings).parameters.values()
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in others]
-    return inspect.Signature([own, loss, *by_name], return_annotation=None)
 
 
 class Autoencoder(TransformerMixin, BaseEstimator):
@@ -72,14 +64,9 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     """
 
     def __init__(self, loss: str = DEFAULTS.loss, **settings: Any) -> None:
-        for name in settings:
-            if name not in vars(DEFAULTS):
-                hint = did_you_mean(name, vars(DEFAULTS))
-                raise TypeError(f"Autoencoder.__init__() got an unexpected keyword argument '{name}'{hint}")
-        self.__dict__.update(vars(DEFAULTS) | settings | {"loss": loss})
+        set_keywords(self, DEFAULTS, {"loss": loss} | settings)
 
-    # scikit-learn, help() and the API reference read names and defaults of all settings from this signature
-    __init__.__signature__ = _signature()  # type: ignore[attr-defined]
+    __init__.__signature__ = signature_of(Settings)  # type: ignore[attr-defined]
 
     def fit(
         self,
@@ -90,7 +77,6 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         use_raw: bool = False,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         null: bool = False,
-        stream: str = "auto",
         checkpoint: str | Path | None = None,
         resume: bool = True,
     ) -> "Autoencoder":
@@ -99,7 +85,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         data
-            `Profiles`, or anything that `geneae.data.reading.read_profiles` takes.
+            `Profiles`, or anything that `geneae.data.reading.read_profiles` takes. A file of which reading would need
+            more than half of the free memory is streamed; `read_profiles(path, stream=...)` decides otherwise.
         y
             Not used.
         layer, use_raw
@@ -110,8 +97,6 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         null
             Also fit the permuted controls of `geneae.data.permuted`, and report in `diagnostics_` whether there was
             anything to learn. Takes three times as long.
-        stream
-            Whether a file is read into memory, see `geneae.data.reading.read_profiles`.
         checkpoint
             Folder for checkpoints. If the process is killed, the same call resumes from them; on the same CPU machine
             the results are then bit-identical, apart from timings.
@@ -119,7 +104,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             Whether to resume from existing checkpoints; otherwise they are replaced.
         """
         settings = Settings(**self.get_params())
-        profiles = self._read(data, layer, use_raw, is_new=True, stream=stream)
+        profiles = self._read(data, layer, use_raw, is_new=True)
         folder = None if checkpoint is None else Path(checkpoint)
         fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
         self._fitted = fitted
@@ -240,12 +225,12 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles = self._read(data, layer, use_raw, is_new=False)
         return profiles, model.preprocess.match(profiles)[0]
 
-    def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool, stream: str = "auto") -> Profiles:
+    def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool) -> Profiles:
         """Profiles from any input of `read_profiles`, or from anything that scikit-learn accepts as an array."""
         if isinstance(data, Profiles):
             return data
         if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
-            return read_profiles(data, layer, use_raw, stream)
+            return read_profiles(data, layer, use_raw, stream="auto")
         return read_profiles(self._check_array(data, is_new), layer, use_raw)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:

@@ -19,13 +19,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_preprocess
 from geneae.data.profiles import STATES, Profiles
 from geneae.data.reading import read_profiles
+from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
 from geneae.settings.errors import InputError, unknown
+from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import Learning, Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
 
+DEFAULTS = MetricSettings()
 DTYPES = (np.float64, np.float32)  # accepted types of arrays; others are converted to the first
-
 
 KIND, FORMAT = "cosine-metric", 1  # recorded in config.json
 
@@ -40,24 +42,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     needed; see `geneae.training.metric_learning.neighbor_loss`. It starts at PCA, and ignores the mean profile, which
     all profiles share.
 
-    Parameters
-    ----------
-    n_components
-        Number of rows of M, at least 1; it is reduced to the number of dimensions of the profiles if that is smaller.
-    rank
-        Number of principal components within which M is learned, at least 1.
-    epsilon
-        Share of the identity in the trace of A, at least 0 and below 1. It is added after M has been learned; above 0
-        it makes A positive definite, so that only the zero profile has length zero.
-    temperature
-        Temperature of the neighbour probabilities, in units of a cosine, above 0; at low values only the nearest
-        neighbours count.
-    epochs, batch_size, learning_rate
-        Number of epochs, profiles per step, and learning rate of Adam, which falls to zero over the second half.
-    n_neighbors
-        Number of neighbours that vote for a label, in `score` and in the choice of the epoch.
-    seed
-        Seed of bases and mini-batches. The same seed gives the same metric.
+    The parameters are the fields of `geneae.settings.settings.MetricSettings`, described there.
 
     Attributes
     ----------
@@ -76,28 +61,10 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Number of columns of the array, or of genes kept from AnnData.
     """
 
-    def __init__(
-        self,
-        n_components: int = 32,
-        *,
-        rank: int = 64,
-        epsilon: float = 0.01,
-        temperature: float = 0.1,
-        epochs: int = 30,
-        batch_size: int = 256,
-        learning_rate: float = 0.01,
-        n_neighbors: int = 15,
-        seed: int = 0,
-    ) -> None:
-        self.n_components = n_components
-        self.rank = rank
-        self.epsilon = epsilon
-        self.temperature = temperature
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.n_neighbors = n_neighbors
-        self.seed = seed
+    def __init__(self, n_components: int = DEFAULTS.n_components, **settings: Any) -> None:
+        set_keywords(self, DEFAULTS, {"n_components": n_components} | settings)
+
+    __init__.__signature__ = signature_of(MetricSettings)  # type: ignore[attr-defined]
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> "CosineMetric":
         """Learn the metric.
@@ -112,7 +79,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         validation
             Validation profiles and their labels, which choose the epoch.
         """
-        self._check()
+        MetricSettings(**self.get_params())  # refuses impossible values
         rows, labels = self._rows_to_fit(_opened(X), y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         _check_classes(self.classes_, codes)
@@ -250,8 +217,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         folder = Path(folder)
         config = _read_config(folder)
         try:
-            loaded = cls(**config["settings"])
-            loaded._check()
+            loaded = cls(**vars(MetricSettings(**config["settings"])))
             loaded.map_ = load_file(folder / METRIC_WEIGHTS)["map"]
             loaded.n_features_in_ = int(config["n_features"])
             loaded.classes_ = np.array(config["classes"])
@@ -267,16 +233,6 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 "Copy the complete folder again, or learn the metric again."
             ) from error
         return loaded
-
-    def _check(self) -> None:
-        for name in ("n_components", "rank", "epochs", "batch_size", "n_neighbors"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; found {getattr(self, name)}.")
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0; found {getattr(self, name):g}.")
-        if not 0 <= self.epsilon < 1:
-            raise InputError(f"epsilon must be at least 0 and below 1; found {self.epsilon:g}.")
 
     def _rows_to_fit(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
         """Preprocessed profiles and their labels; sets `preprocess_` and `n_features_in_`."""

@@ -266,10 +266,55 @@ class RunOptions:
     )
 
 
+@dataclass(frozen=True)
+class MetricSettings:
+    """All choices about a learned metric. Impossible values are refused."""
+
+    n_components: int = setting(
+        32,
+        "Rows of the learned linear map, in components. At most the dimensions of the profiles are used.",
+        limits=COUNT,
+        flag="components",
+    )
+    rank: int = setting(64, "Number of principal components within which the map is learned.", limits=COUNT)
+    epsilon: float = setting(
+        0.01,
+        "Share of the plain inner product in the metric; if it is small, a loss under the metric sees little outside "
+        "the map. It is added after the map has been learned; above 0, only the zero profile has length zero.",
+        limits=Limits(least=0, below=1),
+    )
+    temperature: float = setting(
+        0.1,
+        "Temperature of the neighbour probabilities, in units of a cosine. At low values only the nearest neighbours "
+        "count.",
+        limits=Limits(above=0),
+    )
+    epochs: int = setting(30, "Passes over the training profiles.", limits=COUNT)
+    batch_size: int = setting(256, "Profiles per step.", limits=COUNT)
+    learning_rate: float = setting(
+        0.01,
+        "Learning rate of Adam, a factor; falls linearly to zero over the second half of the epochs.",
+        limits=Limits(above=0),
+    )
+    n_neighbors: int = setting(
+        15,
+        "Nearest profiles that vote for a label. They vote in the score and in the choice of the epoch.",
+        limits=COUNT,
+        flag="neighbors",
+    )
+    seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            METRIC_SETTINGS[name].check(value)
+
+
 SETTINGS = declared(Settings)
 RUN_OPTIONS = declared(RunOptions)
+METRIC_SETTINGS = declared(MetricSettings)
 Settings.__doc__ = f"{Settings.__doc__}\n\n{described(SETTINGS)}"
 RunOptions.__doc__ = f"{RunOptions.__doc__}\n\n{described(RUN_OPTIONS)}"
+MetricSettings.__doc__ = f"{MetricSettings.__doc__}\n\n{described(METRIC_SETTINGS)}"
 
 
 def part_of_labels(loss: str, metric: str | None) -> str:

@@ -47,7 +47,7 @@ class Batches(Protocol):
         """Mini-batch with `inputs` and `to(device)`; `progress` is the completed share of the training."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Source of the mini-batches of every epoch."""
 
     def epoch(self, epoch: int) -> Batches:
@@ -70,7 +70,7 @@ class Training:
 class TrainingPlan:
     """Data and objective of a training."""
 
-    source: Source
+    source: BatchSource
     """Source of training pairs or views."""
     validate: Validate
     """Function that computes the validation losses, used only to choose the epoch, and columns of the history."""
@@ -313,7 +313,7 @@ def _keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
-def _cut(network: Network, source: Source, settings: Settings) -> None:
+def _cut(network: Network, source: BatchSource, settings: Settings) -> None:
     """Cut the initial weights according to the settings; a target norm is reached on a random mini-batch."""
     inputs = None
     if settings.target_norm is not None:
@@ -347,7 +347,7 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum)
 
 
-def _n_steps(source: Source, settings: Settings) -> int:
+def _n_steps(source: BatchSource, settings: Settings) -> int:
     """Number of steps in all epochs."""
     order = source.epoch(1).order(torch.Generator())
     return settings.epochs * len(order.split(settings.batch_size))

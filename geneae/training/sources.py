@@ -26,7 +26,7 @@ from geneae.training.batches import (
 )
 from geneae.training.checkpoints import Checkpoint
 from geneae.training.devices import Processes
-from geneae.training.loop import Source
+from geneae.training.loop import BatchSource
 from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import SelfSupervised
 from geneae.training.streaming import StreamedSource
@@ -66,7 +66,7 @@ def sources_of(
     objective: Reconstruction | SelfSupervised | Joint,
     settings: Settings,
     saved: Checkpoint | None,
-) -> tuple[Source, Validate]:
+) -> tuple[BatchSource, Validate]:
     """Source of the mini-batches of an objective, and its validation.
 
     Parameters

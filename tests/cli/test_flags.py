@@ -12,7 +12,7 @@ from geneae.cli.main import main
 from geneae.settings.families import LOSS_NAMES
 
 UNITS = (
-    r"profiles?|genes|epochs?|factor|fraction|share|components|units|numbers per profile|whole number|cosine|runs|"
+    r"profiles?|genes|epochs?|factor|fraction|share|components|units|numbers per profile|integer|cosine|runs|"
     r"splits|power|bits|devices?|machines|nodes|seconds|minutes|GB|MB|bytes|threads|processes|steps|sizes?|per "
 )
 COMMANDS = {

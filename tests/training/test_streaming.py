@@ -155,7 +155,7 @@ def test_the_scratch_file_leaves_nothing_behind(world: tuple[Expression, Preproc
 @pytest.mark.parametrize("basis", ["pca", "free"])
 def test_a_fit_from_a_file_is_about_a_fit_from_memory(basis: str, counts_path: Path) -> None:
     settings = QUICK | {"basis": basis, "epochs": 6}
-    streamed = Autoencoder("mse", **settings).fit(counts_path, stream="yes")
+    streamed = Autoencoder("mse", **settings).fit(read_profiles(counts_path, stream="yes"))
     memory = Autoencoder("mse", **settings).fit(counts_path)
     assert streamed.model_.config["data"]["is_streamed"]
     assert (streamed.split_ == memory.split_).all()
@@ -163,7 +163,7 @@ def test_a_fit_from_a_file_is_about_a_fit_from_memory(basis: str, counts_path: P
         for metric, within in (("cosine", 1e-4), ("mse", 1e-3), ("heldout_cosine", 0.01)):
             one, other = (value(fit.evaluation_.metrics, model, "test", metric) for fit in (streamed, memory))
             assert abs(one - other) < within
-    again = Autoencoder("mse", **settings).fit(counts_path, stream="yes")
+    again = Autoencoder("mse", **settings).fit(read_profiles(counts_path, stream="yes"))
     for name, tensor in streamed.model_.network.state_dict().items():
         assert torch.equal(tensor, again.model_.network.state_dict()[name])
 
@@ -198,7 +198,7 @@ def test_evaluation_in_parts_drops_and_repeats_nobody(
 
 def test_a_null_needs_the_profiles_in_memory(counts_path: Path) -> None:
     with pytest.raises(InputError, match="--null permutes all profiles in memory, but these stay in their file"):
-        Autoencoder(**QUICK).fit(counts_path, stream="yes", null=True)
+        Autoencoder(**QUICK).fit(read_profiles(counts_path, stream="yes"), null=True)
 
 
 def test_a_sample_is_of_the_size_asked_for_and_of_all_profiles(streamed: Profiles) -> None:
@@ -218,7 +218,7 @@ def test_a_sample_is_of_the_size_asked_for_and_of_all_profiles(streamed: Profile
 
 
 def test_a_loss_that_compares_profiles_takes_streamed_ones(counts_path: Path) -> None:
-    fitted = Autoencoder("softmax", **QUICK).fit(counts_path, stream="yes")
+    fitted = Autoencoder("softmax", **QUICK).fit(read_profiles(counts_path, stream="yes"))
     assert np.isfinite(fitted.history_["train_loss"][1:]).all()
     with pytest.raises(InputError, match="compares targets and needs the profiles in memory"):
-        Autoencoder("cosine-embedding", **QUICK).fit(counts_path, stream="yes")
+        Autoencoder("cosine-embedding", **QUICK).fit(read_profiles(counts_path, stream="yes"))

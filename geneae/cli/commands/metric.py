@@ -1,10 +1,11 @@
 """`geneae metric`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, OVERWRITE, QUIET, option, options
+from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, QUIET, option, options
 from geneae.cli.steps import say_unless
 
 
@@ -20,28 +21,7 @@ from geneae.cli.steps import say_unless
     metavar="FOLDER",
     help="Learn the metric on the latents of this model.  [default: on genes]",
 )
-@click.option(
-    "--components",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Rows of the learned linear map, in components.",
-)
-@click.option(
-    "--epsilon",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Share of the plain inner product in the metric, 0 to below 1; if it is small, a loss under the metric sees "
-    "little outside the map.",
-)
-@click.option(
-    "--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the training profiles."
-)
-@click.option(
-    "--neighbors", type=click.IntRange(1), default=15, show_default=True, help="Nearest profiles that vote for a label."
-)
-@option("validation")
+@options(*METRIC_OPTIONS, option("validation"))
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, min_open=True),
@@ -61,10 +41,6 @@ def command(
     key: str,
     output: str | None,
     model: str | None,
-    components: int,
-    epsilon: float,
-    epochs: int,
-    neighbors: int,
     validation: float,
     test: float,
     group: str | None,
@@ -73,6 +49,7 @@ def command(
     use_raw: bool,
     overwrite: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
     """Learn a cosine from the labels of the profiles of DATA.
 
@@ -93,7 +70,7 @@ def command(
     loaded = None if model is None else load_model(Path(model))
     profiles = Source(data, layer, use_raw).read()
     say(profiles.describe())
-    learner = CosineMetric(components, epsilon=epsilon, epochs=epochs, n_neighbors=neighbors, seed=seed)
+    learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())
     say(accuracy_table(judged.table))
