@@ -101,6 +101,14 @@ CONFIG = click.option(
     metavar="FILE.toml",
     help="File of flags, such as settings.toml of a run folder; the command line overrides it.  [default: none]",
 )
+SEEDS = click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Runs of each configuration, with consecutive seeds.",
+)
+JOBS = click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
 MIN_OVERLAP = click.option(

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from geneae.data.backed import StoredMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
-from geneae.settings.errors import InputError
+from geneae.settings.errors import InputError, unknown
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
 
@@ -118,3 +118,16 @@ def megabytes(n_values: int, n_profiles: int) -> float:
     """Memory of a float32 CSR matrix, in 10^6 bytes."""
     index = 4 if n_values < 2**31 else 8
     return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6
+
+
+def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:
+    """A column of obs; a missing column or value is refused."""
+    if key not in obs.columns:
+        raise unknown("obs column", key, obs.columns)
+    missing = obs[key].isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"obs column '{key}' must have a value for every profile; {missing.sum()} of {len(obs)} have none, first "
+            f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
+        )
+    return obs[key]

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from geneae.settings.errors import InputError, unknown
+from geneae.data.profiles import complete_column
+from geneae.settings.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 EXCLUDED = "excluded"
@@ -72,15 +73,7 @@ def split_profiles(
 
 def _codes(obs: pd.DataFrame, key: str) -> np.ndarray:
     """Integer codes of a column in order of first appearance, so that type and spelling of its values do not matter."""
-    if key not in obs.columns:
-        raise unknown("obs column", key, obs.columns)
-    missing = obs[key].isna().to_numpy()
-    if missing.any():
-        raise InputError(
-            f"obs column '{key}' must have a value for every profile; {missing.sum()} of {len(obs)} have none, first "
-            f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
-        )
-    return pd.factorize(obs[key])[0]
+    return pd.factorize(complete_column(obs, key))[0]
 
 
 def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:

@@ -17,11 +17,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_preprocess
-from geneae.data.profiles import STATES, Profiles
+from geneae.data.profiles import STATES, Profiles, complete_column
 from geneae.data.reading import read_profiles
 from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import Learning, Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
@@ -266,7 +266,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise InputError(
                 f"'{y}' can only name a column of AnnData; found {type(X).__name__}. Give the labels themselves."
             )
-        return column_labels(X.obs, y)
+        return complete_column(X.obs, y).astype(str).to_numpy()
 
     def _known(self, validation: tuple[Any, Any] | None) -> tuple[Rows | None, np.ndarray]:
         """Validation profiles and the codes of their labels; -1, which no neighbour has, for labels new to the fit."""
@@ -275,19 +275,6 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         profiles = _opened(validation[0])
         labels = np.asarray(self._labels(profiles, validation[1]))
         return self._rows(profiles), pd.Index(self.classes_).get_indexer(pd.Index(labels))
-
-
-def column_labels(obs: pd.DataFrame, key: str) -> np.ndarray:
-    """(n_profiles,) values of a column of obs as strings; a missing column or value is refused."""
-    if key not in obs:
-        raise unknown("obs column", key, obs.columns)
-    missing = obs[key].isna().to_numpy()
-    if missing.any():
-        raise InputError(
-            f"obs column '{key}' must have a value for every profile; {missing.sum()} of {len(obs)} have none, first "
-            f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
-        )
-    return obs[key].astype(str).to_numpy()
 
 
 def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:

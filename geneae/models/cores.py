@@ -17,7 +17,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """In training, the input with some values set to zero and the others scaled up; otherwise the input itself."""
+        """The input with some values set to zero and the others scaled up in training; the input itself otherwise."""
         if not self.training or not self.p or input.device.type != "cpu":
             return super().forward(input)
         dropped = round(self.p * 2**16)

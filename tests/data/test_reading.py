@@ -247,7 +247,7 @@ def test_no_other_matrix_is_read_in_place_of_the_one_asked_for(tmp_path: Path, i
     message = "has no X. Choose another matrix (layers: counts, spliced; raw: no)."
     assert_refused(message, stored(five_profiles(None, layers=layers)))
     assert_refused(
-        "both layer 'counts' and raw were asked for. Drop one.", stored(five_profiles()), layer="counts", use_raw=True
+        "both layer 'counts' and raw were requested. Drop one.", stored(five_profiles()), layer="counts", use_raw=True
     )
 
 

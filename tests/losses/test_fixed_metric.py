@@ -294,7 +294,7 @@ def test_a_fit_goes_on_to_the_same_bits_and_not_under_another_metric(
     other = CosineMetric(n_components=3, rank=12, epochs=1, seed=1).fit(simulate(), "kind")
     other.save(there)
     with pytest.raises(
-        InputError, match=r"a run with other content of the metric \(.{8}\.\.\. there, .{8}\.\.\. now\)"
+        InputError, match=r"a run with different content of the metric \(.{8}\.\.\. in the checkpoint, .{8}\.\.\. now\)"
     ):
         fit(profiles, settings, checkpoint=tmp_path / "run")
     shutil.rmtree(there)

@@ -10,11 +10,13 @@ from geneae.cli.flags import (
     CONFIG,
     CUT,
     FIT_OPTIONS,
+    JOBS,
     LATENT,
     LOSS,
     MATRIX_OPTIONS,
     OBJECTIVE,
     QUIET,
+    SEEDS,
     options,
     several,
 )
@@ -32,14 +34,8 @@ from geneae.settings.settings import Settings
 @several("loss", "losses", "Losses to compare; the first is the reference.", "mse, cosine")
 @several("cut", "cuts", "Cut factors to combine with the losses.")
 @several("n_latent", "latents", "Lengths of the latent to combine with the losses, in numbers per profile.")
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Runs of each configuration, with consecutive seeds.",
-)
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@SEEDS
+@JOBS
 @COLOR
 @options(*(one for one in FIT_OPTIONS if one not in (OBJECTIVE, LOSS, LATENT, CUT)), *MATRIX_OPTIONS, CONFIG, QUIET)
 def command(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, MATRIX_OPTIONS, QUIET, RATE, options, several
+from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, QUIET, RATE, SEEDS, options, several
 from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -24,14 +24,8 @@ from geneae.settings.settings import Settings
     "0.002, then x 1/3, 3, 9, 27",
 )
 @several("weight_decay", "decays", "Weight decays, factors of at least 0.")
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Runs of each configuration, with consecutive seeds.",
-)
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@SEEDS
+@JOBS
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
 def command(
     data: str,
