@@ -5,18 +5,20 @@ The keys are therefore read from the source text: a new loss is added to its dic
 """
 
 import ast
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 
 
 def keys_of(file: str, dictionary: str) -> tuple[str, ...]:
-    """Keys of a dict literal in a module of the package, in their order; each key must be a plain string."""
-    for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if dictionary in map(ast.unparse, targets):
-                return tuple(ast.literal_eval(key) for key in node.value.keys if key is not None)
+    """Keys of a dict literal at the top level of a module, in their order; each key must be a plain string."""
+    text = (PACKAGE / file).read_text(encoding="utf-8")
+    literal = re.search(rf"^{dictionary}\b[^=\n]*= (\{{[^\n]*\}}|\{{.*?^\}})$", text, re.MULTILINE | re.DOTALL)
+    if literal:  # parsing the literal alone takes a tenth of the time of parsing the file
+        found = ast.parse(literal[1], mode="eval").body
+        assert isinstance(found, ast.Dict)
+        return tuple(ast.literal_eval(key) for key in found.keys if key is not None)
     raise LookupError(f"{file} has no dict literal {dictionary}. Write its new place into families.py.")
 
 
