@@ -91,7 +91,7 @@ def embed(
 ) -> anndata.AnnData | None:
     """Write the latents of a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
 
-    `sc.pp.neighbors(adata, use_rep="X_geneae")` then uses these latents, (n_profiles, n_latent).
+    The latents are (n_profiles, n_latent). Use them with `sc.pp.neighbors(adata, use_rep="X_geneae")`.
 
     Parameters
     ----------

@@ -317,6 +317,8 @@ def test_difference_by_label_is_paired() -> None:
         assert (low, high) == (pytest.approx(differences.mean() - error), pytest.approx(differences.mean() + error))
     assert ax.get_xlabel() == "difference in held-out cosine from mse (right is better →)"
     assert "← left is better" in pl.difference_by_label(profiles, metric="mse").get_xlabel()
+    ratios = {name: table.assign(norm_ratio=table["cosine"]) for name, table in profiles.items()}
+    assert "is better" not in pl.difference_by_label(ratios, metric="norm_ratio").get_xlabel()
 
 
 def test_difference_by_label_with_one_profile_of_a_label_has_no_interval() -> None:
@@ -406,7 +408,7 @@ def test_paired_differences_show_interval_and_verdict() -> None:
         assert list(points[place].get_xdata()) == [row["difference"]]
     assert [line.get_marker() for line in points] == ["o", "s", "D"]
     assert len({line.get_color() for line in points}) == 3
-    assert legend_of(ax) == ["better", "worse", "no clear difference"]
+    assert legend_of(ax) == ["better", "worse", "no difference that these data can show"]
     assert names_of_rows(ax) == ["cosine", "combined", "pearson"]
     low, high = ax.get_xlim()
     assert low == -high

@@ -19,8 +19,9 @@ from geneae.evaluation.comparison import compare_configurations
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.autoencoder import Autoencoder
 from geneae.fitting.compare import gather
-from geneae.report import Run, read_run, render_report, write_report
-from geneae.report.cells import mean_cell, number, signed
+from geneae.folders.run import Run, read_run
+from geneae.report import render_report, write_report
+from geneae.report.cells import mean_cell, number, show_difference
 from geneae.report.image import Picture, draw_picture
 from geneae.report.scores import score_rows
 from geneae.settings.errors import InputError
@@ -576,7 +577,7 @@ def test_numbers_as_shown(value: float, text: str) -> None:
 def test_large_numbers_have_no_decimals_wherever_they_stand() -> None:
     assert mean_cell([8716.0, 6308.0]).text == "7,512 ± 1,703"
     assert mean_cell([0.5, 0.6]).text == "0.5500 ± 0.0707"
-    assert (signed(-24024.95), signed(-0.1234567)) == ("-24,025", "-0.12346")
+    assert (show_difference(-24024.95), show_difference(-0.1234567)) == ("-24,025", "-0.12346")
 
 
 def test_a_run_is_called_by_what_it_learns_by(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Tables that the commands print at the end."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,15 @@ from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
 from geneae.evaluation.judge import Judge
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.reconstruction import Reconstructions
-from geneae.evaluation.records import HELD_OUT, Evaluation, value
-from geneae.evaluation.table import CEILING, SHOWN, header_of
+from geneae.evaluation.records import Evaluation, value
+from geneae.evaluation.table import SHOWN, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
 
-SPLITS = ("validation", "test")
-
-
+EVALUATED = ("validation", "test")
 WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
 
 
-def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> str:
+def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = EVALUATED) -> str:
     """Table of model and baselines x cosine, centred cosine, MSE and held-out cosine, with the mean of every split.
 
     Empty for an encoder without a reconstruction.
@@ -36,20 +33,14 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = SPLITS) -> s
     present = [split for split in splits if split in set(metrics["split"])]
     sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
     shown = [metric for metric in SHOWN if _is_there(evaluation, metric, present[-1])]
-
-    def row(title: str, model: str, of: Callable[[str], str]) -> list[str]:
-        cells = [[value(metrics, model, split, of(metric)) for split in present] for metric in shown]
-        return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
-
-    rows, known = [["", *map(header_of, shown)]], set(metrics["model"])
-    rows += [row(facts.title, name, str) for name, facts in Reconstructions.models.items() if name in known]
-    if _is_there(evaluation, "ceiling", present[-1]):
-        rows.append(row(CEILING.title, "model", lambda metric: "ceiling" if metric == HELD_OUT else ""))
+    rows = short_table(metrics, present, shown)
     head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
     return "\n".join([head, *_aligned(rows)])
 
 
-def latent_tables(evaluation: Evaluation, settings: Mapping[str, Any], splits: tuple[str, ...] = SPLITS) -> list[str]:
+def latent_tables(
+    evaluation: Evaluation, settings: Mapping[str, Any], splits: tuple[str, ...] = EVALUATED
+) -> list[str]:
     """Table of latents and controls x metrics for each judge of latents that was asked for."""
     heads = {judge: judge.head(settings) for judge in JUDGES if judge.is_in(evaluation.metrics)}
     return [_latent_table(evaluation, judge, head, splits) for judge, head in heads.items() if head]
@@ -71,7 +62,7 @@ def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple
 
 
 def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) -> str:
-    """Table of the fit next to the same fit where there is nothing to learn, for a fit with nulls."""
+    """Table of the fit next to the same fit where there is nothing to learn, for a fit with permuted controls."""
     table = null_table(evaluation.metrics, diagnostics, split)
     rows = [["", *map(header_of, table.columns)]]
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
@@ -82,7 +73,7 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
 
 def accuracy_table(table: pd.DataFrame) -> str:
     """Table of k-NN accuracy by metric, and of the gain of the learned metric over each of the others."""
-    validation, test = (table[table["split"] == split] for split in SPLITS)
+    validation, test = (table[table["split"] == split] for split in EVALUATED)
     rows = [["", "accuracy ↑", "gain of the learned metric (95 % interval)"]]
     for way, first, last, gain, low, high in zip(
         *(validation[name] for name in ("metric", "accuracy")),
@@ -144,7 +135,7 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(["  95 % interval over profiles", "", "", f"{low:.4f} to {high:.4f}"])
     if inspection.ceiling_full is not None:
         low, high = inspection.ceiling_full
-        rows.append(["  of whole profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
+        rows.append(["  of complete profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
     if inspection.ceiling_counts is not None:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
     if inspection.ceiling_half is None:

@@ -16,8 +16,8 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import row_norms
 
 from geneae.evaluation.controls import UNTRAINED, untrained_controls
-from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
-from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
+from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.latents import Representation, encode, sample
 from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
@@ -28,7 +28,9 @@ LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # including the profile itself, as in
 KBET_LEVEL = 0.05  # a neighbourhood with a lower p value counts as not mixed
 SHUFFLED = "shuffled_batches"
 OF_BATCHES = ("ilisi", "kbet", "bras")
-NO_MERIT = "Good mixing alone proves nothing: a latent space without any information mixes batches perfectly."
+ALONE_PROVES_NOTHING = (
+    "Good mixing alone proves nothing: a latent space without any information mixes batches perfectly."
+)
 
 
 class Batches(Judge):
@@ -44,7 +46,7 @@ class Batches(Judge):
         **UNTRAINED,
         SHUFFLED: ModelFacts("shuffled batches"),
     }
-    columns = (*OF_BATCHES, BY_PROFILE[0])
+    columns = (*OF_BATCHES, ACCURACIES[0])
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
         """Refuse a column that is missing, or has fewer than two values or too many; None without `--batch`."""
@@ -61,21 +63,16 @@ class Batches(Judge):
             "batches are fully mixed. iLISI: the number of batches among the neighbours of a profile, as the "
             "median over profiles, scaled to 0 to 1. kBET: the share of neighbourhoods with the batch proportions of "
             "all profiles, by a strict test. BRAS: 1 minus the absolute silhouette width of batches within a label, "
-            f"mean over labels. {NO_MERIT} Where batches contain different kinds of profiles, iLISI and kBET should "
-            "stay below their values for shuffled batches. This does not affect BRAS, but noise in many dimensions, as "
-            "in raw input, raises it."
+            f"mean over labels. {ALONE_PROVES_NOTHING} Where batches contain different kinds of profiles, iLISI and "
+            "kBET should stay below their values for shuffled batches. This does not affect BRAS, but noise in many "
+            "dimensions, as in raw input, raises it."
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class _Prepared(PreparedJudge):
     data: JudgingData
     known: "Batched"
-
-    @property
-    def watch(self) -> Watch | None:
-        """None, because mixing is evaluated only after training."""
-        return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate the latents, their controls and shuffled batches."""
@@ -240,5 +237,5 @@ def mixing_verdict(metrics: pd.DataFrame, split: str) -> str:
     )
     return (
         f"Mixing of batches by iLISI (0: separate; {number[SHUFFLED]:.4f}: shuffled batches): latent "
-        f"{number['model']:.4f}, {beside}. {NO_MERIT}"
+        f"{number['model']:.4f}, {beside}. {ALONE_PROVES_NOTHING}"
     )

@@ -7,12 +7,12 @@ import pandas as pd
 
 from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.diagnostics import CONSTANT_SKILL
-from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.records import HELD_OUT, SAME, WITHOUT_COUNTS, signed
 from geneae.evaluation.table import CEILING, DRAWN, METRIC_FACTS, metric_facts
 from geneae.losses.names import find_loss
 
-ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, BY_PROFILE[0])
+ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, ACCURACIES[0])
 """Metrics that can decide the answer: the first one that is available does."""
 UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result depends on the seed
 LEVEL = 0.05  # significance level of the family of all comparisons, after Holm
@@ -184,8 +184,8 @@ def seed_sentence(seeds: pd.DataFrame) -> str:
         said += f" No seed clearly beats the mean profile: {'; '.join(failed)}. Prefer another configuration."
     if unsteady:
         said += (
-            f" The seed decides: {'; '.join(unsteady)}. Report all seeds; lower the learning rate, or with a hinge use "
-            "softmax, mean or fewer negatives, or a smaller initial norm."
+            f" The result depends on the seed: {'; '.join(unsteady)}. Report all seeds. Lower the learning rate or the "
+            "initial norm; for a ranking loss use --negatives mean or --loss softmax."
         )
     return said
 

@@ -18,7 +18,7 @@ from geneae.models.baselines import BASELINES
 from geneae.models.model import Model
 from geneae.training.monitor import COLLAPSES, effective_rank, perplexity
 
-MOST_PROFILES = 3000  # at most; every reconstruction is compared with each of them
+MOST_PROFILES = 3000  # limit; every reconstruction is compared with every profile
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
 DIVERSITY = 0.05  # share of the diversity of (shrunken) PCA
 USED = 0.1  # share of the latents that the reconstruction should use
@@ -287,8 +287,8 @@ def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
         ratio,
         f"{NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}",
         not NORM_RANGE[0] <= ratio <= NORM_RANGE[1],
-        f"Reconstructions are {ratio:.3g} times as long as profiles: this divides the gradient of a cosine loss, and "
-        "squared errors need rescaling (rescaled_mse) to be meaningful. Use --loss magnitude, or a cut.",
+        f"Reconstructions are {ratio:.3g} times as long as profiles: the gradient of a cosine loss is divided by this "
+        "factor, and squared errors need rescaling (rescaled_mse) to be meaningful. Use --loss magnitude, or a cut.",
     )
 
 

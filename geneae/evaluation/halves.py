@@ -69,7 +69,7 @@ def half_against_half(
     return {name: total / (2 * repeats) for name, total in sums.items()}, of_halves / repeats
 
 
-class HalfJudge:
+class HeldOutCosines:
     """Held-out cosines of a model and its baselines; count splits follow from the seed of the data split."""
 
     def __init__(self, model: Model) -> None:

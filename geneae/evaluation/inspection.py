@@ -24,7 +24,7 @@ from geneae.models.ceiling import (
 )
 from geneae.models.pca import Basis, fit_basis, fit_wiener
 
-MOST_PROFILES = 10_000  # at most; more change no digit that is shown
+MOST_PROFILES = 10_000  # limit; more profiles change no digit that is shown
 REPEATS = 5  # count splits averaged in ceilings and held-out cosines
 SHRUNKEN_RANK = 128
 LITTLE = 0.02  # gain in cosine over the mean profile below which hardly anything is gained
@@ -329,18 +329,20 @@ def _little(headroom: float) -> str:
 def judge_cosine(cosine: float, found: dict[str, Any]) -> str:
     """Sentence that places a given cosine on these data: plain, gene-centred and, with counts, held-out."""
     places = []
-    for title, numbers, floor in (
-        ("on values as they are", found, found["mean_profile_cosine"]),
-        ("after gene-centring", found["centred"], numbers_floor(found["centred"])),
+    centred = found["centred"]
+    random_pair = max(0.0, float(centred["random_pair_cosine"]))  # a negative one is no standard
+    for title, numbers, trivial, floor in (
+        ("without centring", found, "the mean profile", found["mean_profile_cosine"]),
+        ("after gene-centring", centred, "two random profiles", random_pair),
     ):
         sizes = numbers["pca_cosine"]
         reached = [size for size, value in sizes.items() if cosine >= value]
         if cosine < floor:
-            place = f"worse than {'the mean profile' if numbers is found else 'two random profiles'} ({floor:.2f})"
+            place = f"worse than {trivial} ({floor:.2f})"
         elif reached:
             place = f"at least as good as PCA-{max(reached)} ({sizes[max(reached)]:.2f})"
         else:
-            place = f"better than nothing ({floor:.2f}) but below PCA-{min(sizes)} ({sizes[min(sizes)]:.2f})"
+            place = f"better than {trivial} ({floor:.2f}) but below PCA-{min(sizes)} ({sizes[min(sizes)]:.2f})"
         if numbers is found and found.get("ceiling_full") and cosine > found["ceiling_full"][1]:
             place += f", and above the noise ceiling ({found['ceiling_full'][1]:.2f}): part of it is copied noise"
         places.append(f"{title} it is {place}")
@@ -357,8 +359,3 @@ def _held_out_place(cosine: float, found: dict[str, Any]) -> str:
         return f"above the noise ceiling ({ceiling:.2f}), which no honest reconstruction can reach"
     share = 100 * (cosine - trivial) / (ceiling - trivial) if ceiling > trivial else 100.0
     return f"{share:.0f} % of the way from the mean profile ({trivial:.2f}) to the noise ceiling ({ceiling:.2f})"
-
-
-def numbers_floor(centred: dict[str, Any]) -> float:
-    """Trivial cosine after gene-centring: that of two random profiles, or 0 if it is negative."""
-    return max(0.0, float(centred["random_pair_cosine"]))

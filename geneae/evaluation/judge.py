@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from geneae.data.preprocess import Expression, Preprocess
+from geneae.evaluation.records import judged_split
 from geneae.models.baselines import LineStyle
 from geneae.models.model import Model
 from geneae.models.network import Network
@@ -17,7 +18,7 @@ from geneae.settings.settings import Settings
 from geneae.training.loop import Training
 
 Watch = Callable[[Network, Tensor | None], dict[str, float]]
-"""Function that computes columns of the history from a network and its shift, see `Model.shift`."""
+"""Function that computes columns of the history from a network and the shift of its gene means, see `Model.shift`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class JudgingData:
     @property
     def last_split(self) -> str:
         """The split that sentences and diagnostics describe: `test`, or `validation` without test profiles."""
-        return "test" if (self.split == "test").any() else "validation"
+        return judged_split(self.split)
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,15 @@ class Judgement:
     """Columns gene, mean and correlation; empty without a decoder."""
 
 
-class PreparedJudge(Protocol):
+class PreparedJudge(ABC):
     """A judge together with the data that it evaluates."""
 
     @property
     def watch(self) -> Watch | None:
         """Function that computes columns of the history in every epoch; None for no columns."""
+        return None
 
+    @abstractmethod
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate a fitted model."""
 
@@ -137,7 +140,8 @@ class Judge(ABC):
     models: ClassVar[Mapping[str, ModelFacts]]
     """The model and what it is compared with, by name, in the order of the judge's table."""
     columns: ClassVar[Sequence[str]]
-    """Metrics of its table in the terminal; the first one is in `metrics.csv` if and only if this judge took part."""
+    """Metrics of its table in the terminal, if `head` is not empty; the first one is in `metrics.csv` if and only if
+    this judge took part."""
 
     @abstractmethod
     def prepare(self, data: JudgingData) -> PreparedJudge | None:

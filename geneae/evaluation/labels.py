@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -19,20 +18,28 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from geneae.evaluation.controls import SUPERVISED, UNTRAINED, supervised_control, untrained_controls
-from geneae.evaluation.judge import Diagnostic, Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
-from geneae.evaluation.latents import Representation, encode, sample
+from geneae.evaluation.judge import (
+    Diagnostic,
+    Judge,
+    Judgement,
+    JudgingData,
+    MetricFacts,
+    ModelFacts,
+    PreparedJudge,
+    Watch,
+)
+from geneae.evaluation.latents import Representation, encode, neighbour_graph, sample
 from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, signed
 from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import part_of_labels
-from geneae.training.devices import threads
 from geneae.training.loop import Training
 
 NEIGHBOURS = (20, 200)  # the two values used in papers on self-supervised learning
 TEMPERATURE = 0.1  # of a neighbour's vote, exp(cosine / temperature)
 PROBE_STEPS = 300  # of the solver of the linear probe
-BY_PROFILE = (*(f"knn_{k}" for k in NEIGHBOURS), "linear_probe")
+ACCURACIES = (*(f"knn_{k}" for k in NEIGHBOURS), "linear_probe")
 OF_CLUSTERS = ("ari", "nmi")
 
 
@@ -93,7 +100,7 @@ class Labels(Judge):
         "nmi": MetricFacts("NMI", "higher", is_main=True),
     }
     models: ClassVar[Mapping[str, ModelFacts]] = {"model": ModelFacts("model"), **SUPERVISED, **UNTRAINED}
-    columns = (*BY_PROFILE, *OF_CLUSTERS)
+    columns = (*ACCURACIES, *OF_CLUSTERS)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
         """Refuse a column that is missing or has fewer than two values in training profiles; None without `--label`."""
@@ -116,7 +123,7 @@ class Labels(Judge):
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class _Prepared(PreparedJudge):
     data: JudgingData
     known: "Labelled"
 
@@ -192,12 +199,9 @@ def can_cluster() -> bool:
 
 def clusters(values: Representation, seed: int) -> np.ndarray:
     """(n,) Leiden clusters by scanpy: 15 neighbours by Euclidean distance, resolution 1."""
-    import anndata
     import scanpy as sc  # slow to load
 
-    adata = anndata.AnnData(values)
-    with threads(torch.get_num_threads()):  # the neighbour search changes the number for the entire process
-        sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
+    adata = neighbour_graph(values, seed)
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     found: np.ndarray = adata.obs["leiden"].cat.codes.to_numpy()
     return found
@@ -241,7 +245,7 @@ def _against_controls(profiles: pd.DataFrame, split: str) -> list[Diagnostic]:
     }
     found = []
     for rival, advice in rivals.items():
-        difference, error, _ = paired_difference(profiles, "model", rival, split, BY_PROFILE[0])
+        difference, error, _ = paired_difference(profiles, "model", rival, split, ACCURACIES[0])
         found.append(
             Diagnostic(
                 f"knn_over_{rival}",
@@ -258,7 +262,7 @@ def label_verdict(profiles: pd.DataFrame, split: str) -> str:
     """Sentence on whether the latents predict labels better than each control, by k-NN accuracy on a split."""
     said, n_profiles = [], 0
     for rival in ("random_encoder", "raw_input", "pca"):
-        difference, error, each = paired_difference(profiles, "model", rival, split, BY_PROFILE[0])
+        difference, error, each = paired_difference(profiles, "model", rival, split, ACCURACIES[0])
         n_profiles = len(each)
         title = Labels.models[rival].of_size
         said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")

@@ -1,5 +1,7 @@
 """Latents of normalised profiles, and the profiles that representations are evaluated on."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,13 +10,13 @@ from torch import Tensor
 
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.network import Network
+from geneae.training.devices import threads
 
-MOST_PROFILES = 5000  # in each split, as neighbours (training) or evaluated (others); more change no digit
+if TYPE_CHECKING:
+    import anndata
 
-
+MOST_PROFILES = 5000  # per split; more profiles change no digit that is shown
 CHUNK = 2048  # profiles at a time
-
-
 Representation = np.ndarray | sparse.csr_matrix
 
 
@@ -39,3 +41,14 @@ def encode(network: Network, matrix: sparse.csr_matrix, shift: Tensor | None = N
         for start in range(0, matrix.shape[0], CHUNK)
     ]
     return np.concatenate(parts)
+
+
+def neighbour_graph(values: Representation, seed: int) -> "anndata.AnnData":
+    """Profiles in `X`, with the graph of the 15 nearest neighbours of each by Euclidean distance, by scanpy."""
+    import anndata
+    import scanpy as sc  # slow to load
+
+    adata = anndata.AnnData(values)
+    with threads(torch.get_num_threads()):  # the neighbour search changes the number for the entire process
+        sc.pp.neighbors(adata, n_neighbors=min(15, values.shape[0] - 1), use_rep="X", random_state=seed)
+    return adata

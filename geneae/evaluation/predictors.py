@@ -17,8 +17,6 @@ from geneae.models.model import Model
 from geneae.models.network import Network
 
 CHUNK = 1024  # profiles at a time
-
-
 Products = dict[str, dict[str, InnerProducts]]
 """Inner products of each model, by centring."""
 
@@ -141,5 +139,6 @@ def _join(parts: list[InnerProducts]) -> InnerProducts:
 
 
 def take_products(products: InnerProducts, rows: np.ndarray) -> InnerProducts:
+    """Inner products of the profiles where the boolean mask `rows` is true."""
     index = torch.from_numpy(np.flatnonzero(rows))
     return InnerProducts(products.cross[index], products.target[index], products.predicted[index], products.n_genes)

@@ -11,8 +11,8 @@ import torch
 from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
 from geneae.evaluation.diagnostics import diagnose, of_collapse
-from geneae.evaluation.halves import HalfJudge
-from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
+from geneae.evaluation.halves import HeldOutCosines
+from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.predictors import Products, join_chunks, predictors, products_of, take_products
 from geneae.evaluation.records import (
     CLEAR,
@@ -39,11 +39,18 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "p05": lambda values: float(np.quantile(values, 0.05)),
     "p95": lambda values: float(np.quantile(values, 0.95)),
 }
-IN_FULL = {WITHOUT_COUNTS: "own-input centred cosine (no counts, so no held-out number)"}
 BY_PROFILE: dict[str, MetricFacts] = {
     **{
-        name: MetricFacts(m.title, m.better, m.unit, m.sees_length, True, m.is_main, in_full=IN_FULL.get(name, ""))
-        for name, m in METRICS.items()
+        name: MetricFacts(
+            title=metric.title,
+            better=metric.better,
+            unit=metric.unit,
+            sees_length=metric.sees_length,
+            is_by_profile=True,
+            is_main=metric.is_main,
+            in_full=metric.in_full,
+        )
+        for name, metric in METRICS.items()
     },
     "rescaled_mse": MetricFacts("rescaled MSE", "lower", BY_GENE, is_by_profile=True, is_main=True),
     HELD_OUT: MetricFacts("held-out cosine", "higher", is_by_profile=True),
@@ -72,13 +79,8 @@ class Reconstructions(Judge):
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class _Prepared(PreparedJudge):
     data: JudgingData
-
-    @property
-    def watch(self) -> Watch | None:
-        """None, because training itself validates reconstructions."""
-        return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate validation and test profiles."""
@@ -160,7 +162,7 @@ def _all_products(
 
     Each profile is read once; with partners, which may be at any position, all profiles form one chunk.
     """
-    judge_half = HalfJudge(model)
+    held_out_cosines = HeldOutCosines(model)
     models = predictors(model, is_half=False)
     by_chunk: list[Products] = []
     cosines: list[dict[str, np.ndarray]] = []
@@ -169,7 +171,7 @@ def _all_products(
         whole = model.preprocess.apply(part)
         blocks = [whole] if partner is None else [whole, whole[partner]]
         by_chunk.append(products_of(models, blocks, centers)[0])
-        found, between = judge_half(part, rows.start, partner)
+        found, between = held_out_cosines(part, rows.start, partner)
         cosines.append(found)
         of_halves.append(between)
     held_out = {name: np.concatenate([found[name] for found in cosines]) for name in cosines[0]}

@@ -8,14 +8,8 @@ import pandas as pd
 COLUMNS = ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
 """Columns of the long table."""
 HELD_OUT = "heldout_cosine"
-
-
 WITHOUT_COUNTS = "centred_cosine"  # used without a held-out cosine: the plain one can be 0.999 for every model
-
-
 SAME = 5e-5  # a difference below the last digit that is shown
-
-
 CLEAR = 1.96  # standard errors beyond which a mean difference counts as shown by the data
 
 
@@ -41,6 +35,12 @@ def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic:
         "value",
     ]
     return float(found.iloc[0]) if len(found) else float("nan")
+
+
+def judged_split(splits: pd.Series) -> str:
+    """The split from which conclusions are drawn: `test` if it is among these, else `validation`, else the first."""
+    found = [str(name) for name in pd.unique(splits)]
+    return next((name for name in ("test", "validation") if name in found), found[0])
 
 
 def outcome(difference: float, error: float) -> str:

@@ -1,8 +1,14 @@
 """Facts about every metric and every model, read by terminal, report, figures, model card and comparison."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
 from geneae.evaluation.judge import MetricFacts, ModelFacts
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.records import HELD_OUT
+from geneae.evaluation.reconstruction import Reconstructions
+from geneae.evaluation.records import HELD_OUT, value
 from geneae.models.baselines import BASELINES
 
 METRIC_FACTS: dict[str, MetricFacts] = {name: facts for judge in JUDGES for name, facts in judge.metrics.items()}
@@ -39,3 +45,28 @@ def header_of(name: str) -> str:
     """Short title of a metric with its arrow, for a table in the terminal."""
     facts = metric_facts(name)
     return with_arrow(facts.short or facts.title, facts.better)
+
+
+def short_table(metrics: pd.DataFrame, splits: Sequence[str], names: Sequence[str] = SHOWN) -> list[list[str]]:
+    """Cells of the short table: headings, then model, baselines and, if it is known, the ceiling, each with its title.
+
+    Parameters
+    ----------
+    metrics
+        Long table of a fit.
+    splits
+        Splits whose means are shown in each cell, divided by slashes.
+    names
+        Metrics to show.
+    """
+
+    def row(title: str, model: str, shown: Sequence[str]) -> list[str]:
+        cells = [[value(metrics, model, split, name) for split in splits] for name in shown]
+        return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
+
+    known = set(metrics["model"])
+    rows = [["", *map(header_of, names)]]
+    rows += [row(facts.title, name, names) for name, facts in Reconstructions.models.items() if name in known]
+    if not np.isnan(value(metrics, "model", splits[-1], "ceiling")):
+        rows.append(row(CEILING.title, "model", ["ceiling" if name == HELD_OUT else "" for name in names]))
+    return rows

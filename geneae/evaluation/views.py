@@ -9,7 +9,15 @@ import pandas as pd
 import torch
 
 from geneae.data.preprocess import Expression
-from geneae.evaluation.judge import Diagnostic, Judge, Judgement, JudgingData, MetricFacts, ModelFacts, Watch
+from geneae.evaluation.judge import (
+    Diagnostic,
+    Judge,
+    Judgement,
+    JudgingData,
+    MetricFacts,
+    ModelFacts,
+    PreparedJudge,
+)
 from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
 from geneae.training.loop import Training
@@ -41,13 +49,8 @@ class Views(Judge):
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class _Prepared(PreparedJudge):
     data: JudgingData
-
-    @property
-    def watch(self) -> Watch | None:
-        """None, because the objective itself follows the agreement of views."""
-        return None
 
     def judge(self, model: Model, training: Training) -> Judgement:
         """Describe the latents of validation and test profiles."""

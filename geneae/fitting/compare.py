@@ -6,21 +6,18 @@ from pathlib import Path
 import pandas as pd
 
 from geneae.evaluation.comparison import Configuration, answer, compare_configurations, seed_sentence, seed_table
+from geneae.evaluation.records import judged_split
 from geneae.fitting.grid import shown_setting
-from geneae.fitting.runs import REPORT, judged_split
+from geneae.fitting.runs import REPORT
 from geneae.folders.locks import only_writer
 from geneae.folders.model import read_config
 from geneae.folders.outputs import SPLIT, new_file
-from geneae.report import Run, read_run, write_report
+from geneae.folders.run import Run, read_run
+from geneae.report import write_report
 from geneae.settings.errors import InputError
-from geneae.settings.settings import Settings
 
 PAIRED = "paired.csv"
-
-
 METRICS = "metrics.csv"
-
-
 SEEDS = "seeds.csv"
 
 
@@ -47,7 +44,7 @@ def compare_runs(
     check_same(folders, color)
     names = names or configuration_names(folders)
     runs = [read_run(folder, names[folder]) for folder in folders]
-    split = judged_split(Settings(test=runs[0].config["settings"]["test"]))
+    split = judged_split(runs[0].profiles["split"])
     configurations = gather(runs, split)
     paired = compare_configurations(configurations, split) if len(configurations) > 1 else None
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)

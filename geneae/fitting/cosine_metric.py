@@ -142,7 +142,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         assert own is not None
         if (own.space, own.target_sum) != (preprocess.space, preprocess.target_sum):
             raise InputError(
-                f"the metric of a loss must be learned in the space of the fit, {preprocess.space}; it was learned in "
+                f"--metric needs a metric learned in the space of the fit, {preprocess.space}; it was learned in "
                 f"{own.space}. Learn it on the same matrix (--layer, --raw), and fit without --scale."
             )
         place = own.genes.get_indexer(preprocess.genes)

@@ -82,7 +82,8 @@ def fit(
     begin = time.perf_counter()
     data = prepare(profiles, settings, null)
     saved = None if checkpoint is None else _checkpoint(data, checkpoint, resume, begin)
-    judges = [found for judge in JUDGES if (found := judge.prepare(data.for_judges())) is not None]
+    for_judges = data.for_judges()
+    judges = [found for judge in JUDGES if (found := judge.prepare(for_judges)) is not None]
 
     with loading_fabric():  # training needs it
         bases = fit_bases(data)

@@ -9,6 +9,7 @@ import pandas as pd
 from geneae.data.permuted import NULLS
 from geneae.data.profiles import Profiles
 from geneae.evaluation.diagnostics import against_null, to_table
+from geneae.evaluation.records import judged_split
 from geneae.fitting.fit import Fitted, fit
 from geneae.folders.run import COLOR, Run, as_written, configuration_of, own_profiles, sizes_of
 from geneae.settings.settings import Settings
@@ -22,7 +23,7 @@ def fit_with_nulls(
     checkpoint: Path | None = None,
     resume: bool = True,
 ) -> Fitted:
-    """`geneae.fitting.fit.fit`, with `null` followed by fits of permuted controls, in which nothing can be learned.
+    """Fit a model and, with `null`, also the permuted controls, in which nothing can be learned.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def fit_with_nulls(
         to learn. Takes three times as long.
     """
     fitted = fit(profiles, settings, on_epoch, None, checkpoint, resume)
-    split = "test" if settings.test else "validation"
+    split = judged_split(fitted.split)
     for name in NULLS if null else ():
         without = fit(profiles, settings, on_epoch, name, checkpoint, resume)
         compared = to_table(against_null(fitted.evaluation, without.evaluation, name, split))
@@ -43,6 +44,8 @@ def fit_with_nulls(
 
 def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap: pd.DataFrame | None = None) -> Run:
     """Tables of a fit, as `geneae.folders.run.read_run` would read them.
+
+    `config` lacks `scales` and `tensors`, which are written with the model.
 
     Parameters
     ----------

@@ -71,6 +71,7 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
 
 
 def shown_setting(field: str, value: Any) -> str:
+    """A setting in the name of a configuration: `cosine` for an objective or a loss, `cut=3` for any other field."""
     return str(value) if field in ("objective", "loss") else f"{field.removeprefix('n_')}={value}"
 
 

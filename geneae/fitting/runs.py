@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from geneae.data.profiles import Profiles
+from geneae.evaluation.latents import neighbour_graph
 from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -22,7 +22,7 @@ from geneae.report import write_report
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import is_unfinished
-from geneae.training.devices import is_first, threads
+from geneae.training.devices import is_first
 
 REPORT = "report.html"
 MOST_UMAP = 5000  # profiles in the figure
@@ -121,20 +121,12 @@ def check_color(profiles: Profiles, color: str | None) -> None:
 
 def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     """Columns row, profile, umap_1 and umap_2 for at most 5,000 random profiles, by scanpy with its defaults."""
-    import anndata
     import scanpy as sc  # slow to load
 
     rows = np.arange(len(latent))
     if len(rows) > MOST_UMAP:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
-    adata = anndata.AnnData(latent[rows])
-    with threads(torch.get_num_threads()):  # the neighbour search changes the number for the entire process
-        sc.pp.neighbors(adata, n_neighbors=min(15, len(rows) - 1), use_rep="X", random_state=seed)
-        sc.tl.umap(adata, random_state=seed)
+    adata = neighbour_graph(latent[rows], seed)
+    sc.tl.umap(adata, random_state=seed)
     first, second = adata.obsm["X_umap"].T
     return pd.DataFrame({"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second})
-
-
-def judged_split(settings: Settings) -> str:
-    """The split from which conclusions are drawn: test, or validation if there is no test split."""
-    return "test" if settings.test else "validation"

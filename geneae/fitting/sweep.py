@@ -10,13 +10,14 @@ import pandas as pd
 
 from geneae import pl
 from geneae.evaluation.comparison import answer, compare_configurations
-from geneae.evaluation.records import HELD_OUT, value
+from geneae.evaluation.records import HELD_OUT, judged_split, value
 from geneae.fitting.compare import PAIRED, gather
 from geneae.fitting.grid import Task
-from geneae.fitting.runs import REPORT, judged_split
+from geneae.fitting.runs import REPORT
 from geneae.folders.locks import only_writer
 from geneae.folders.outputs import new_file
-from geneae.report import Run, read_run, write_report
+from geneae.folders.run import Run, read_run
+from geneae.report import write_report
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -95,7 +96,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     The answer. Written to `folder`: `runs.csv`, `arms.csv`, `controls.csv`, `paired.csv`, `curves.png`, `report.html`.
     """
     runs = [read_run(task.folder, task.configuration) for task in tasks]
-    split = judged_split(tasks[0].settings)
+    split = judged_split(runs[0].profiles["split"])
     table = pd.DataFrame([_row(task, run, split) for task, run in zip(tasks, runs, strict=True)])
     means = _by_configuration(table)
     best = _best(means)

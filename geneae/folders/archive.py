@@ -108,7 +108,8 @@ def unpack(path: Path, folder: Path) -> None:
     except InputError:
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # which a seek to before the start of the zip gives; others are no fault of it
+        # EINVAL: a damaged zip seeks before its start; other errors, such as a full disk, are not its fault
+        if error.errno != errno.EINVAL:
             raise
         raise _refused(path, "its directory points outside the file") from error
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as error:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from geneae.evaluation.reconstruction import Reconstructions
-from geneae.evaluation.records import HELD_OUT, value
-from geneae.evaluation.table import CEILING, SHOWN, header_of
+from geneae.evaluation.records import judged_split
+from geneae.evaluation.table import short_table
 from geneae.folders.archive import pack
 from geneae.folders.model import load_model
 from geneae.folders.outputs import new_file
@@ -93,29 +92,22 @@ def _plain(text: Any) -> str:
 
 
 def _under(metric: dict[str, Any] | None) -> str:
-    """The fixed metric of a loss, as text of a table cell; empty without one."""
-    return "" if metric is None else f", under the fixed metric `{_plain(metric['fingerprint'])}`"
+    """The learned metric of a loss, as text of a table cell; empty without one."""
+    return "" if metric is None else f", under the learned metric `{_plain(metric['fingerprint'])}`"
 
 
 def _results(metrics: pd.DataFrame | None) -> list[str]:
     """Lines with the means of model, baselines and ceiling over test profiles, or validation if there are none."""
     if metrics is None or not len(metrics):
         return ["This folder holds no metrics. Evaluate the model: `geneae evaluate MODEL data.h5ad -o evaluation`."]
-    present, present_models = set(metrics["split"]), set(metrics["model"])
-    split = next((name for name in ("test", "validation") if name in present), str(metrics["split"].iloc[0]))
+    split = judged_split(metrics["split"])
     n_profiles = int(metrics.loc[metrics["split"] == split, "n_profiles"].max())
-
-    def row(title: str, name: str, metric_of: dict[str, str]) -> str:
-        cells = [value(metrics, name, split, metric_of.get(column, "")) for column in SHOWN]
-        return f"| {title} | " + " | ".join("" if cell != cell else f"{cell:.4f}" for cell in cells) + " |"
-
-    same = {column: column for column in SHOWN}
+    headings, *rows = short_table(metrics, [split])
     chose = "not used for any choice" if split == "test" else "used to choose the epoch"
     return [
         f"Means over {n_profiles:,} {split} profiles, {chose}; ↑ higher is better, ↓ lower is better.",
         "",
-        "| | " + " | ".join(map(header_of, SHOWN)) + " |",
-        "|---" * (1 + len(SHOWN)) + "|",
-        *(row(facts.title, name, same) for name, facts in Reconstructions.models.items() if name in present_models),
-        row(CEILING.title, "model", {HELD_OUT: "ceiling"}),
+        f"|{' | '.join(headings)} |",
+        "|---" * len(headings) + "|",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
     ]

@@ -55,7 +55,7 @@ class Run:
     configuration: str
     """Name of the configuration, column `arm` of tables; runs of one configuration differ only in their seeds."""
     config: dict[str, Any]
-    """Contents of `config.json`."""
+    """Contents of `config.json`; in memory without `scales` and `tensors`, which are written with the model."""
     metrics: pd.DataFrame
     """`metrics.csv`: scores of the model and its baselines."""
     profiles: pd.DataFrame

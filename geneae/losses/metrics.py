@@ -29,6 +29,8 @@ class Metric:
     """Whether it depends on the length of the reconstruction."""
     is_main: bool = False
     """Whether the first table of a report shows it."""
+    in_full: str = ""
+    """Title in a sentence that explains nothing else about it; empty where it equals `title`."""
 
 
 def cosine(products: InnerProducts) -> Tensor:
@@ -69,7 +71,14 @@ BY_GENE = "mean over genes"
 
 METRICS = {
     "cosine": Metric(cosine, "cosine", "higher", is_main=True),
-    "centred_cosine": Metric(cosine, "centred cosine", "higher", center="gene", is_main=True),
+    "centred_cosine": Metric(
+        cosine,
+        "centred cosine",
+        "higher",
+        center="gene",
+        is_main=True,
+        in_full="own-input centred cosine (no counts, so no held-out number)",
+    ),
     "mse": Metric(partial(mse, settings=EXACT), "MSE", "lower", BY_GENE, sees_length=True, is_main=True),
     "relative_mse": Metric(partial(relative_mse, settings=EXACT), "relative MSE", "lower", sees_length=True),
     "norm_ratio": Metric(norm_ratio, "norm ratio", "", sees_length=True),

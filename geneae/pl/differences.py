@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.comparison import BETTER, NONE, UNDEFINED, WORSE
 from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, finish, label_size, name_rows, one_axes, rows_size
-from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, arm_style, shown
-from geneae.pl.values import label_differences, main_metric, shown_split
+from geneae.pl.style import GREY, MOST_LABELS, PALETTE, arm_style, better_way, marker_of, shown
+from geneae.pl.values import label_differences, main_metric, paired_main_metric, shown_split
 
 
 def difference_by_label(
@@ -43,7 +43,7 @@ def difference_by_label(
         places = np.array([labels.index(label) for label in rows["label"]]) + _dodge(number, len(arms))
         errors = (rows["high"] - rows["difference"]).fillna(0.0)
         style = arm_style(number + 1)
-        marker = MARKERS[(number + 1) // len(PALETTE) % len(MARKERS)]
+        marker = marker_of(number + 1)
         ax.errorbar(
             rows["difference"], places, xerr=errors, fmt=marker, color=style["color"], markersize=4, linewidth=1.2
         )
@@ -53,14 +53,17 @@ def difference_by_label(
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
-    better = "← left is better" if metric_facts(metric).better == "lower" else "right is better →"
-    ax.set_xlabel(f"difference in {title_of(metric)} from {shown(reference)} ({better})")
+    ax.set_xlabel(_axis_label(metric, reference, metric_facts(metric).better))
     markers = [
-        Line2D([], [], color=arm_style(n + 1)["color"], marker=MARKERS[(n + 1) // len(PALETTE) % 3], label=shown(arm))
+        Line2D([], [], color=arm_style(n + 1)["color"], marker=marker_of(n + 1), label=shown(arm))
         for n, arm in enumerate(arms)
     ]
     add_legend([ax], markers)
     return finish(ax, show, save)
+
+
+def _axis_label(metric: str, reference: str, better: str) -> str:
+    return f"difference in {title_of(metric)} from {shown(reference)}{better_way(better, 'left', 'right')}"
 
 
 def _dodge(number: int, n_arms: int) -> float:
@@ -89,7 +92,7 @@ def paired_differences(
         By default the held-out cosine if available, otherwise the centred cosine; test profiles if there are any.
         `ValueError` if there is no such row.
     """
-    metric = metric or (HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS)
+    metric = metric or paired_main_metric(paired)
     split = split or shown_split({"": paired})
     rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
     if rows.empty:
@@ -99,12 +102,12 @@ def paired_differences(
     ax = one_axes(ax, rows_size(len(rows)))
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     kinds = {
-        "better": (PALETTE[0], "o"),
-        "worse": (PALETTE[1], "s"),
-        "no clear difference": (GREY, "D"),
-        "not comparable": (GREY, "x"),
+        BETTER: (PALETTE[0], "o"),
+        WORSE: (PALETTE[1], "s"),
+        NONE: (GREY, "D"),
+        UNDEFINED: (GREY, "x"),
     }
-    kind = [verdict if verdict in kinds else "no clear difference" for verdict in rows["verdict"]]
+    kind = [verdict if verdict in kinds else NONE for verdict in rows["verdict"]]
     for place, (of, difference, low, high) in enumerate(
         zip(kind, rows["difference"], rows["low"], rows["high"], strict=True)
     ):
@@ -117,8 +120,7 @@ def paired_differences(
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table next to it has no powers of ten either
-    better = "← left is better" if (rows["better"] == "lower").any() else "right is better →"
-    ax.set_xlabel(f"difference in {title_of(metric)} from {shown(rows['reference'].iloc[0])} ({better})")
+    ax.set_xlabel(_axis_label(metric, rows["reference"].iloc[0], rows["better"].iloc[0]))
     add_legend(
         [ax],
         [

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, several_axes, use_plain_log
-from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style
+from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, better_way
 from geneae.pl.values import mean_curve
 
 LEAST_NORM_RANGE = 0.1  # smallest range of norm ratios on the axis, so that small changes look small
@@ -55,8 +55,7 @@ def training_curves(
     found = several_axes(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
         _draw_curves(ax, histories, f"validation_{metric}")
-        better = "← lower is better" if metric_facts(metric).better == "lower" else "higher is better →"
-        ax.set_ylabel(f"validation {title_of(metric)} ({better})")
+        ax.set_ylabel(f"validation {title_of(metric)}{better_way(metric_facts(metric).better)}")
     add_legend(found, arm_handles(list(histories)))
     return finish(found, show, save)
 
@@ -79,7 +78,7 @@ def encoder_curves(
     """
     titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
     if all("validation_knn_20" in history for several in histories.values() for history in several):
-        titles["validation_knn_20"] = "validation 20-NN accuracy (higher is better →)"
+        titles["validation_knn_20"] = f"validation 20-NN accuracy{better_way('higher')}"
     found = several_axes(axes, len(titles), len(histories))
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)

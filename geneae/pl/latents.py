@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
 from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes
-from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, shown
+from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, marker_of, shown
 
 
 def umap(
@@ -65,7 +65,7 @@ def umap(
 
 
 def _kind_style(number: int) -> tuple[str, str]:
-    return PALETTE[number % len(PALETTE)], MARKERS[number // len(PALETTE) % len(MARKERS)]
+    return PALETTE[number % len(PALETTE)], marker_of(number)
 
 
 def _draw_kinds(ax: Axes, table: pd.DataFrame, kinds: list[str], size: float) -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -42,7 +43,11 @@ def new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list
     """Axes on a new pyplot figure, which a notebook shows."""
     from matplotlib import pyplot as plt  # chooses a backend
 
-    figure = plt.figure(figsize=size, layout="constrained")
+    return fill(plt.figure(figsize=size, layout="constrained"), shape)
+
+
+def fill(figure: Figure, shape: tuple[int, int]) -> list[Axes]:
+    """Axes for a grid of panels, added to a figure row by row."""
     return [figure.add_subplot(*shape, number + 1) for number in range(shape[0] * shape[1])]
 
 

@@ -38,7 +38,20 @@ def axis_label(metric: str) -> str:
     """Title of a metric with its unit and the better direction; the arrow points along the axis."""
     facts = metric_facts(metric)
     title = f"{facts.title}, {facts.unit}" if facts.unit else facts.title
-    return title + {"lower": " (← lower is better)", "higher": " (higher is better →)"}.get(facts.better, "")
+    return title + better_way(facts.better)
+
+
+def better_way(better: str, low: str = "lower", high: str = "higher") -> str:
+    """Text in parentheses after the title of an axis; its arrow points to the better end. Empty if neither is better.
+
+    Parameters
+    ----------
+    better
+        `higher`, `lower` or empty.
+    low, high
+        Words for the two ends of the axis.
+    """
+    return {"lower": f" (← {low} is better)", "higher": f" ({high} is better →)"}.get(better, "")
 
 
 def arm_style(number: int) -> dict[str, Any]:
@@ -47,3 +60,8 @@ def arm_style(number: int) -> dict[str, Any]:
         "color": PALETTE[number % len(PALETTE)],
         "linestyle": LINE_STYLES[number // len(PALETTE) % len(LINE_STYLES)],
     }
+
+
+def marker_of(number: int) -> str:
+    """Marker of configuration or label `number`; together with its colour one of 21 combinations."""
+    return MARKERS[number // len(PALETTE) % len(MARKERS)]

@@ -6,20 +6,20 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from geneae.evaluation.records import CLEAR, HELD_OUT, WITHOUT_COUNTS
+from geneae.evaluation.records import CLEAR, HELD_OUT, WITHOUT_COUNTS, judged_split
 from geneae.evaluation.table import DRAWN
 
 N_BINS = 20  # bins of equally many genes, by mean expression
 
 
 def shown_split(profiles: Mapping[str, pd.DataFrame], split: str | None = None) -> str:
-    """The requested split; by default `test` if there are test profiles, otherwise the first one in the tables.
+    """The requested split; by default the one from which conclusions are drawn, see `judged_split`.
 
     `ValueError` if the requested split has no profiles.
     """
     found = list(pd.unique(pd.concat([table["split"] for table in profiles.values()])))
     if split is None:
-        return "test" if "test" in found else str(found[0])
+        return judged_split(pd.Series(found))
     if split not in found:
         raise ValueError(f"no profile is in split '{split}'. Available: {', '.join(map(str, found))}.")
     return split
@@ -36,6 +36,11 @@ def main_metric(profiles: Mapping[str, pd.DataFrame]) -> str:
     """`heldout_cosine` if any table has values of it, otherwise `centred_cosine`."""
     has_held_out = any(HELD_OUT in table and table[HELD_OUT].notna().any() for table in profiles.values())
     return HELD_OUT if has_held_out else WITHOUT_COUNTS
+
+
+def paired_main_metric(paired: pd.DataFrame) -> str:
+    """`heldout_cosine` if `paired.csv` has differences in it, otherwise `centred_cosine`."""
+    return HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
 
 
 def baseline_values(metrics: pd.DataFrame, arms: Sequence[str], split: str, metric: str) -> dict[str, list[float]]:

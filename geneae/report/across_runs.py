@@ -5,12 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from geneae.evaluation.records import HELD_OUT
+from geneae.evaluation.records import HELD_OUT, judged_split
 from geneae.evaluation.table import METRIC_FACTS
 from geneae.folders.run import Run
-from geneae.pl.values import shown_split
 
-SPLITS = ("test", "validation")
+REPORTED = ("test", "validation")
 
 
 def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -21,9 +20,9 @@ def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def split_judged(runs: list[Run]) -> str:
-    """`test` if there are test profiles, otherwise `validation`."""
-    return shown_split({str(number): run.profiles for number, run in enumerate(runs)})
+def main_split(runs: list[Run]) -> str:
+    """The split that a report describes first: `test` if any run has test profiles, otherwise `validation`."""
+    return judged_split(pd.concat([run.profiles["split"] for run in runs]))
 
 
 def of_config(run: Run, *keys: str) -> Any:

@@ -86,7 +86,7 @@ def mean_cell(values: list[float]) -> Cell:
     return number_cell(mean, f"{number(mean)} ± {shown}")
 
 
-def signed(value: float) -> str:
+def show_difference(value: float) -> str:
     """Number with sign and five decimals, without decimals from 1,000, without sign if it rounds to zero."""
     if not np.isfinite(value):
         return "–"

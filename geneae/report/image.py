@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image  # matplotlib writes PNGs with it, too
 
-from geneae.pl.layout import panels_shape, panels_size
+from geneae.pl.layout import fill, panels_shape, panels_size
 
 MOST_VECTOR_DOTS = 2000  # with more dots, a figure is smaller as PNG than as SVG
 DPI = 110  # resolution of a PNG
@@ -40,8 +40,7 @@ class Picture:
 
 def canvas(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list[Axes]:
     """Axes on a new figure that is not registered with pyplot; `size` is in inches."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = [figure.add_subplot(*shape, place + 1) for place in range(shape[0] * shape[1])]
+    axes = fill(Figure(figsize=size, layout="constrained"), shape)
     for spine in [spine for ax in axes for spine in ax.spines.values()]:
         spine.set_in_layout(False)  # inside the axes anyway, and measuring each takes half of the time
     return axes

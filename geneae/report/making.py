@@ -7,10 +7,8 @@ from geneae.report.cells import Cell, Table, number_cell, show_range
 
 def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
     """Titles and values: data, command, seeds, time and memory; all distinct values where runs differ."""
-    seconds = [float(found) for run in runs if (found := of_config(run, "seconds")) is not None]
-    memory = [float(found) for run in runs if (found := of_config(run, "peak_memory_mb")) is not None]
-    speed = [float(found) for run in runs if (found := of_config(run, "profiles_per_second")) is not None]
-    to_best = [float(found) for run in runs if (found := of_config(run, "seconds_to_best_epoch")) is not None]
+    seconds, memory = _numbers(runs, "seconds"), _numbers(runs, "peak_memory_mb")
+    speed, to_best = _numbers(runs, "profiles_per_second"), _numbers(runs, "seconds_to_best_epoch")
     versions = {name: None for run in runs for name in (of_config(run, "versions") or {})}
     sizes = {name: None for run in runs for name in run.split_sizes}
     of_split = [
@@ -41,6 +39,11 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("Versions", [", ".join(f"{name} {' or '.join(distinct(runs, 'versions', name))}" for name in versions)]),
     ]  # fmt: skip
     return [(title, lines) for title, lines in facts if any(lines)]
+
+
+def _numbers(runs: list[Run], key: str) -> list[float]:
+    """A number of `config.json`, of every run that has it."""
+    return [float(found) for run in runs if (found := of_config(run, key)) is not None]
 
 
 def runs_table(runs: list[Run]) -> Table:

@@ -3,7 +3,7 @@
 from geneae.evaluation.judges import JUDGES
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
-from geneae.report.across_runs import SPLITS, by_configuration, distinct, has_held_out, of_config, split_judged
+from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
 from geneae.report.cells import show_range
 from geneae.settings.errors import InputError
 
@@ -23,7 +23,7 @@ def facts_of(runs: list[Run]) -> str:
         f"{len(runs)} run{'s' * (len(runs) > 1)}"
     ]
     sizes = {
-        name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in ("train", *SPLITS[::-1])
+        name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in ("train", *REPORTED[::-1])
     }
     sizes = {name: found for name, found in sizes.items() if found}
     if sizes:
@@ -145,7 +145,7 @@ def _is_scale_free(run: Run) -> bool:
 def missing_from(runs: list[Run]) -> list[str]:
     """Notes on parts that are missing from the report, and why."""
     said = []
-    if split_judged(runs) != "test":
+    if main_split(runs) != "test":
         said.append(
             "No test profiles were set aside: the numbers are for the validation profiles, which chose the epoch."
         )

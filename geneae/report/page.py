@@ -11,7 +11,7 @@ import pandas as pd
 
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
-from geneae.report.across_runs import SPLITS, directions, split_judged
+from geneae.report.across_runs import REPORTED, directions, main_split
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
@@ -42,8 +42,8 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    judged = split_judged(runs)
-    present = [split for split in SPLITS if any((run.metrics["split"] == split).any() for run in runs)]
+    judged = main_split(runs)
+    present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
     others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
     splits = [judged, *(split for split in present if split != judged)]

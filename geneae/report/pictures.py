@@ -1,13 +1,13 @@
 """Figures of the report, each with a caption and a text alternative."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from geneae import pl
-from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.evaluation.table import CEILING, DRAWN, title_of
 from geneae.folders.run import Run
 from geneae.pl.layout import label_size, rows_size
@@ -19,10 +19,11 @@ from geneae.pl.values import (
     label_differences,
     main_metric,
     mean_curve,
+    paired_main_metric,
     shown_split,
 )
 from geneae.report.across_runs import by_configuration, color_name, distinct, genes_by_configuration
-from geneae.report.cells import number, show_range, signed
+from geneae.report.cells import number, show_difference, show_range
 from geneae.report.image import Picture, canvas, draw_picture, panels
 
 
@@ -30,16 +31,11 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
     """Figures of differences from the first configuration in up to three main metrics."""
     found = []
     split = shown_split({"": paired})
-    main = HELD_OUT if (paired["metric"] == HELD_OUT).any() else WITHOUT_COUNTS
-    for metric in (main, "cosine", "rescaled_mse"):
+    for metric in (paired_main_metric(paired), "cosine", "rescaled_mse"):
         rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
         if rows.empty:
             continue
-        said = "; ".join(
-            f"{row['arm']} {signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])}), "
-            f"{row['verdict']}"
-            for row in rows.to_dict("records")
-        )
+        said = "; ".join(f"{row['arm']} {_with_interval(row)}, {row['verdict']}" for row in rows.to_dict("records"))
         sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
         title = f"Difference in {title_of(metric)} from {rows['reference'].iloc[0]}"
 
@@ -48,6 +44,11 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
 
         found.append(draw_picture(title, f"Mean over {sample}, with 95 % interval.", f"{title}: {said}.", draw))
     return found
+
+
+def _with_interval(row: Mapping[Hashable, Any]) -> str:
+    low, high = (show_difference(row[end]) for end in ("low", "high"))
+    return f"{show_difference(row['difference'])} ({low} to {high})"
 
 
 def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
@@ -239,10 +240,7 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
     metric, reference = main_metric(profiles), next(iter(profiles))
     table = label_differences(profiles, metric, split)
     size = label_size(table["label"].nunique(), len(profiles) - 1)
-    said = [
-        f"{row['label']}, {row['arm']}: {signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])})"
-        for row in table.head(40).to_dict("records")
-    ]
+    said = [f"{row['label']}, {row['arm']}: {_with_interval(row)}" for row in table.head(40).to_dict("records")]
     return draw_picture(
         f"Difference from {reference} by {name}",
         f"{_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles of each "

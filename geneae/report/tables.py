@@ -5,23 +5,32 @@ import pandas as pd
 
 from geneae.data.permuted import NULLS
 from geneae.evaluation.diagnostics import null_table
-from geneae.evaluation.labels import BY_PROFILE
+from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.evaluation.table import title_of
 from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration
-from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, number_cell, show_range, signed
+from geneae.report.cells import (
+    Cell,
+    Table,
+    count_cell,
+    mean_cell,
+    metric_header,
+    number_cell,
+    show_difference,
+    show_range,
+)
 
-PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", BY_PROFILE[0])
+PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", ACCURACIES[0])
 N_WORST = 20  # worst profiles listed
 N_GENES = 10  # genes listed at either end
 
 
 def paired_tables(paired: pd.DataFrame) -> list[Table]:
     """Tables of paired differences: first the main metrics, then the others."""
-    counts = paired["metric"].isin(PAIRED_METRICS)
-    return [_paired_table(table) for table in (paired[counts], paired[~counts]) if len(table)]
+    is_main = paired["metric"].isin(PAIRED_METRICS)
+    return [_paired_table(table) for table in (paired[is_main], paired[~is_main]) if len(table)]
 
 
 def _paired_table(paired: pd.DataFrame) -> Table:
@@ -35,8 +44,12 @@ def _paired_table(paired: pd.DataFrame) -> Table:
             [
                 Cell(str(row["arm"])),
                 Cell(metric_header(str(row["metric"]), str(row["better"]))),
-                number_cell(difference, signed(difference)),
-                Cell(f"{signed(low)} to {signed(high)}", repr(low) if np.isfinite(low) else "", "number"),
+                number_cell(difference, show_difference(difference)),
+                Cell(
+                    f"{show_difference(low)} to {show_difference(high)}",
+                    repr(low) if np.isfinite(low) else "",
+                    "number",
+                ),
                 number_cell(p, "< 0.0001" if p < 1e-4 else f"{p:.4f}"),
                 Cell(verdict, kind=verdict if verdict in ("better", "worse") else ""),
                 count_cell(row["n_profiles"]),

@@ -16,7 +16,7 @@ from geneae.data.preprocess import fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.evaluation.batches import (
-    NO_MERIT,
+    ALONE_PROVES_NOTHING,
     SHUFFLED,
     Batched,
     batch_silhouette,
@@ -227,7 +227,7 @@ def test_the_verdict_says_what_mixing_is_worth(judged: Fitted) -> None:
     assert f"(0: separate; {number[SHUFFLED]:.4f}: shuffled batches)" in said
     assert f"latent {number['model']:.4f}, raw input" in said
     assert f"PCA of the same size {number['pca']:.4f}" in said
-    assert said.endswith(NO_MERIT)
+    assert said.endswith(ALONE_PROVES_NOTHING)
 
 
 def test_batches_are_told_in_terminal_and_report(
@@ -240,7 +240,7 @@ def test_batches_are_told_in_terminal_and_report(
     assert result.exit_code == 0, result.output
     report = (tmp_path / "cmp" / "report.html").read_text()
     assert report.count("shuffled batches<") == 2  # once a split, as it is the same beside both arms
-    assert NO_MERIT in report
+    assert ALONE_PROVES_NOTHING in report
     assert not pd.read_csv(tmp_path / "cmp" / "paired.csv")["metric"].isin(["ilisi", "kbet", "bras"]).any()
     result = CliRunner().invoke(
         main, ["fit", str(counts_path), *flags, "--batch", "donor", "-o", str(tmp_path / "run")]
@@ -257,5 +257,5 @@ def test_batches_are_told_in_terminal_and_report(
         "random encoder",
         "shuffled batches",
     ]
-    assert NO_MERIT in result.stdout
+    assert ALONE_PROVES_NOTHING in result.stdout
     assert 'batch = "donor"' in (tmp_path / "run" / "settings.toml").read_text()

@@ -48,8 +48,10 @@ def test_recovered_counts_are_told(reduced: Inspection) -> None:
 
 
 def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
-    assert "A cosine of 0.4 here: on values as they are it is worse than the mean profile (0.73)" in reduced.verdict
+    assert "A cosine of 0.4 here: without centring it is worse than the mean profile (0.73)" in reduced.verdict
+    assert "after gene-centring it is better than two random profiles (0." in reduced.verdict
     assert "below PCA-4" in reduced.verdict
+    assert "it is better than the mean profile (0.73) but below" in judge_cosine(0.735, asdict(reduced))
     assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
     assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
     assert "which no honest reconstruction can reach" in judge_cosine(0.80, asdict(reduced))

@@ -265,7 +265,7 @@ def test_a_model_needs_its_metric_no_more(metric_folder: Path, tmp_path: Path) -
     assert loaded.get_params()["metric"] == str(moved)
     assert load_model(tmp_path / "run").config["metric"] == model.model_.config["metric"]
     card = (tmp_path / "run" / "README.md").read_text()
-    assert f"under the fixed metric `{model.model_.config['metric']['fingerprint']}`" in card
+    assert f"under the learned metric `{model.model_.config['metric']['fingerprint']}`" in card
 
 
 class Stopped(Exception):
@@ -371,7 +371,8 @@ def test_another_space_than_that_of_the_metric_is_refused(metric_folder: Path, k
     settings = replace(LEARNS, metric=str(metric_folder), scale=kind == "scale", epochs=1)
     space = "log_normalised" if kind == "log" else "log1p_cp10k, genes divided by their deviation"
     text = (
-        f"must be learned in the space of the fit, {space}; it was learned in log1p_cp10k. Learn it on the same matrix"
+        f"--metric needs a metric learned in the space of the fit, {space}; it was learned in log1p_cp10k. "
+        "Learn it on the same matrix"
     )
     with pytest.raises(InputError, match=re.escape(text)):
         fit(read_profiles(adata), settings)

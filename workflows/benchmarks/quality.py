@@ -20,7 +20,7 @@ import torch
 from geneae import Autoencoder
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.halves import HalfJudge
+from geneae.evaluation.halves import HeldOutCosines
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.losses.reconstruction import LOSSES
 
@@ -81,7 +81,7 @@ def shrunken_full(profiles: Profiles, model: Autoencoder) -> float:
     whole = replace(fitted, baselines=replace(fitted.baselines, size=half.rank))
     judged = np.flatnonzero(model.split_.isin(["validation", "test"]))  # those, in the order, that `fit` evaluates
     expression = fitted.preprocess.match(profiles)[0].take(judged)
-    cosines, _ = HalfJudge(whole)(expression)
+    cosines, _ = HeldOutCosines(whole)(expression)
     is_test = (model.split_.iloc[judged] == "test").to_numpy()
     fitted_model = model.evaluation_.profiles.query("model == 'model' and split == 'test'")[HELD_OUT]
     if not np.allclose(cosines["model"][is_test], fitted_model, equal_nan=True):

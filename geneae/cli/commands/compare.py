@@ -88,4 +88,4 @@ def command(
             [task.folder for task in tasks], folder, {task.folder: task.configuration for task in tasks}, color
         )
     say(said)
-    say(f"Written to {folder}: metrics.csv, paired.csv and {folder / 'report.html'}.")
+    say(f"Written to {folder}: the tables of the comparison, and {folder / 'report.html'}.")

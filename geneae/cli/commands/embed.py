@@ -30,7 +30,7 @@ def command(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write the latents that MODEL gives the profiles of DATA.
+    """Compute the latents of the profiles in DATA with MODEL.
 
     MODEL is a folder of geneae fit, or a zip of geneae share. An .h5ad output is a copy of DATA with the latents in
     obsm, ready for scanpy; .csv and .parquet have one row per profile; .npy is the bare array.

@@ -85,7 +85,7 @@ def command(
         ):
             fitted = fit_run(profiles, settings, to, request, both(show, note))
     except Interrupted as stop:
-        raise Interrupted(stop.number, _how_to_go_on(folder)) from None
+        raise Interrupted(stop.number, _how_to_resume(folder)) from None
     if quiet:
         return
     _say_results(fitted, settings, null, say)
@@ -95,9 +95,9 @@ def command(
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
     """Print the results of a fit: split, tables, conclusion, training and warnings."""
     from geneae.cli.tables import latent_tables, metrics_table, null_lines
-    from geneae.fitting.runs import judged_split
+    from geneae.evaluation.records import judged_split
 
-    found, split = fitted.evaluation, judged_split(settings)
+    found, split = fitted.evaluation, judged_split(fitted.split)
     say(_split_line(fitted))
     for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(table)
@@ -109,7 +109,7 @@ def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> 
         say(f"Note: {message}")
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _how_to_resume(folder: Path) -> str:
     from geneae.training.checkpoints import is_unfinished
 
     if not is_unfinished(folder):

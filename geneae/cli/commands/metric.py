@@ -51,7 +51,7 @@ def command(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Learn a cosine from the labels of the profiles of DATA.
+    """Learn a cosine similarity from labels of the profiles in DATA.
 
     Profiles with the same label become similar. Compares the k-NN accuracy of the learned metric, the plain cosine and
     PCA on profiles that took no part in the learning. Writes a folder for `geneae.CosineMetric.load`.

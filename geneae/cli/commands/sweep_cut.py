@@ -73,7 +73,7 @@ def command(
             "deviation between seeds"
         )
     say(said)
-    say(f"Written to {folder}: runs.csv, arms.csv, controls.csv, paired.csv, curves.png and {folder / 'report.html'}.")
+    say(f"Written to {folder}: the tables of the sweep, curves.png, and {folder / 'report.html'}.")
 
 
 def _fraction(text: str) -> float:
