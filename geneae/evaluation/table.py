@@ -2,6 +2,7 @@
 
 from geneae.evaluation.judge import MetricFacts, ModelFacts
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.records import HELD_OUT
 from geneae.models.baselines import BASELINES
 
@@ -11,7 +12,7 @@ MODEL_FACTS: dict[str, ModelFacts] = {name: facts for judge in JUDGES for name, 
 """Facts about models by name, in the order of the judges: the model, its baselines, controls of latents."""
 CEILING = ModelFacts("noise ceiling", line="-")
 """The noise ceiling, which is drawn and listed together with the baselines."""
-DRAWN: dict[str, ModelFacts] = {name: MODEL_FACTS[name] for name in BASELINES}
+DRAWN: dict[str, ModelFacts] = {name: Reconstructions.models[name] for name in BASELINES}
 """Baselines drawn as lines in figures, the weakest first."""
 SHOWN = ("cosine", "centred_cosine", "mse", HELD_OUT)
 """Metrics of the short table, in the terminal and on the model card."""

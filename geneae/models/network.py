@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +132,15 @@ class Network(nn.Module):
         if shift is not None:
             return self._in_basis(self.mean + shift)
         fixed = self._fixed_decoder
-        if fixed is None or fixed.weight is not self.components or fixed.center is not self.mean:
+        if fixed is None:
             self._fixed_decoder = fixed = self._in_basis(self.mean)
         return fixed
+
+    def _apply(self, *arguments: Any, **keywords: Any) -> Self:
+        """Move or convert all tensors, as in torch; the decoder that was kept is of the old ones."""
+        self._fixed_decoder = None
+        moved: Self = super()._apply(*arguments, **keywords)  # type: ignore[no-untyped-call]
+        return moved
 
     def _in_basis(self, center: Tensor) -> LinearDecoder:
         return LinearDecoder(self.components, center, center, is_orthonormal=True)

@@ -1,4 +1,6 @@
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -433,3 +435,12 @@ def test_weights_of_a_network_without_biases_never_get_shorter_under_plain_gradi
                 assert weight.norm() >= before * (1 - 1e-12)
                 torch.testing.assert_close(weight.norm() ** 2, before**2 + 0.09 * gradient.norm() ** 2)
     assert all(float(weight.detach().norm()) > start[name] for name, weight in weights.items())
+
+
+def test_a_network_that_has_moved_keeps_no_tensor_of_its_old_place() -> None:
+    network = build("pca")
+    old = weakref.ref(network.decoder().weight)
+    network.double()
+    gc.collect()
+    assert old() is None
+    assert network.decoder().weight.dtype == torch.float64
