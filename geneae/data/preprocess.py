@@ -262,6 +262,5 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     if n_odd:
         return None, f"{n_odd:,} of {len(values):,} values are not a whole number of molecules after expm1"
     found = _with_values(matrix, whole.astype(np.float32))
-    return Expression(
-        found, 1e4 / unit
-    ), "counts recovered exactly: every value is log1p of a whole number of molecules"
+    sentence = "counts recovered exactly: every value is log1p of a whole number of molecules"
+    return Expression(found, 1e4 / unit), sentence

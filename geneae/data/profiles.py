@@ -13,10 +13,7 @@ from geneae.data.matrix_check import Fingerprint, Scan
 from geneae.settings.errors import InputError, unknown
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
-
-
 LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
-
 
 STATES = {
     "counts": "counts: will be normalised to 10,000 per profile and log1p'd",

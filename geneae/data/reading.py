@@ -22,8 +22,6 @@ from geneae.settings.errors import InputError, did_you_mean, listed, unknown
 from geneae.settings.settings import STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
-
-
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
 
 

@@ -32,7 +32,7 @@ SHOWN = 3  # profiles named in a message
 STOP = 2**10  # distinguishes requests to stop from requests to write, in their sum over processes
 RANK_STRIDE = 2**40  # between the dropout seeds of processes, larger than any seed that a user would choose
 SGD_MOMENTUM = 0.9  # momentum of `sgd-momentum`, as in the papers on self-supervised learning that use it
-LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at the right place, relative to that of the MLPs
+LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at PCA, relative to that of the MLPs
 
 
 class Batches(Protocol):
