@@ -293,4 +293,4 @@ def _mean_profile_products(
     decoder = LinearDecoder(nothing, mean, mean)
     target = decoder.project(rows, metric)
     plain = decoder.products(hidden, target, [center])[center]
-    return plain if metric is None else decoder.under(metric, plain, hidden, target, center)
+    return plain if metric is None else decoder.products_under(metric, plain, hidden, target, center)
