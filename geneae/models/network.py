@@ -119,16 +119,12 @@ class Network(nn.Module):
         """(n_profiles, n_scores) input h of the last layer."""
         return self.core.decode(latent) * self.deviation
 
-    def offset(self, shift: Tensor | None = None) -> Tensor:
-        """(n_genes,) offset of the last layer, predicted = weight h + offset."""
-        offset = self.decoder_bias if self.is_free else self.mean
-        return offset if shift is None else offset + shift
-
     def decoder(self, shift: Tensor | None = None) -> LinearDecoder:
         """The last layer, for profiles whose gene mean is `mean` + `shift`."""
         if self.is_free:
             center = self.mean if shift is None else self.mean + shift
-            return LinearDecoder(self.decoder_weight, self.offset(shift), center)
+            offset = self.decoder_bias if shift is None else self.decoder_bias + shift
+            return LinearDecoder(self.decoder_weight, offset, center)
         if shift is not None:
             return self._in_basis(self.mean + shift)
         fixed = self._fixed_decoder
