@@ -1,4 +1,6 @@
-"""Write what the workflow knows of the settings of a fit. Run it after a change to a setting, or a new loss or view.
+"""Generate the parts of the workflow's schema and configuration that list the settings of a fit.
+
+Run it after changing a setting, or adding a loss or view.
 
     .venv/bin/python workflows/generate.py
 
@@ -19,20 +21,20 @@ from geneae.settings.settings import RUN_OPTIONS, SETTINGS
 
 HERE = Path(__file__).parent
 MARK = "# Generated from here on: renew it with .venv/bin/python workflows/generate.py\n"
-GRID = ("loss", "cut", "seed")  # the grid is made of lists of them
-SHARED = "split_seed"  # a seed, written by hand: with none each seed would have a split of its own
+GRID = ("loss", "cut", "seed")  # varied over the grid, as lists
+SHARED = "split_seed"  # written by hand; without a shared value, each seed would have its own split
 OF_DATA = ("layer", "use_raw", "color")  # keys of each data set
-GIVEN = "epochs"  # not a comment, as YAML takes a key with nothing but comments below it for null
-WIDTH, COLUMN = 120, 32  # of a line of the configuration, and where its explanations begin
+GIVEN = "epochs"  # not commented out, because YAML reads a key with only comments below it as null
+WIDTH, COLUMN = 120, 32  # line width of the configuration, and column where explanations begin
 
 
 def in_settings() -> list[Setting]:
-    """What stands below the key `settings`: every other flag of `geneae fit` that is not about its output."""
+    """Settings under the key `settings`: every other flag of `geneae fit` that does not concern its output."""
     return [one for name, one in (SETTINGS | RUN_OPTIONS).items() if name not in (*GRID, SHARED, *OF_DATA)]
 
 
 def pattern(one: Setting) -> str:
-    """Regular expression of what may be composed of the names of a family."""
+    """Regular expression for values composed of the names of a family."""
     names = "|".join(one.family)
     if one.name == "loss":
         term = rf"([0-9.]+(e-?[0-9]+)?[*])?({names})"
@@ -46,7 +48,7 @@ def pattern(one: Setting) -> str:
 
 
 def bounds(limits: Limits) -> dict[str, float]:
-    """Limits in the words of JSON Schema."""
+    """Limits as JSON Schema keywords."""
     found = {
         "minimum": limits.least,
         "exclusiveMinimum": limits.above,
@@ -57,12 +59,12 @@ def bounds(limits: Limits) -> dict[str, float]:
 
 
 def rule(one: Setting) -> dict[str, Any]:
-    """What the schema asks of a value."""
-    if one.choices:  # YAML takes 32 for a number and yes for true where there are no quotes
+    """JSON Schema rule for a value."""
+    if one.choices:  # unquoted, YAML reads 32 as a number and yes as true
         words = [word for choice in one.choices for word in (yaml.safe_load(choice), choice)]
         return {"enum": [*dict.fromkeys(words), *([None] if one.default is None else [])]}
     if one.family:
-        return {"type": "string", "pattern": pattern(one)}
+        return {"description": one.sentence, "type": "string", "pattern": pattern(one)}
     kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[one.kind]
     return {"type": [kind, "null"] if one.default is None else kind} | (bounds(one.limits) if one.limits else {})
 
@@ -77,7 +79,7 @@ def schema() -> str:
 
 
 def explained(one: Setting) -> str:
-    """A key of the configuration with its default, commented out, and what it says of itself."""
+    """Line of the configuration: key with its default, commented out, and description."""
     key = one.flag if yaml.safe_load(one.flag) == one.flag else json.dumps(one.flag)
     value = one.default if isinstance(one.default, str) else json.dumps(one.default)
     begin = f"  {key}: {value}" if one.name == GIVEN else f"  # {key}: {value}"
@@ -98,7 +100,7 @@ GENERATED = {HERE / "schemas" / "config.schema.yaml": schema, HERE / "config" / 
 
 
 def renewed(path: Path) -> str:
-    """A file with its generated part as it has to be now."""
+    """Text of a file with its generated part renewed."""
     by_hand, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise SystemExit(f"{path} has no line '{MARK.strip()}'. Put it where the generated part begins.")

@@ -112,8 +112,9 @@ class ViewKind:
 
 
 THIN = "thin"
+AUTO = "auto"
 
-
+# keys are plain strings, because geneae.settings.families reads them from this text
 VIEWS = {
     "thin": ViewKind(0.3),
     "mask": ViewKind(0.3, mask),
@@ -121,9 +122,6 @@ VIEWS = {
     "crossover": ViewKind(0.25, cross_over),
     "swap": ViewKind(0.1, swap),
 }
-
-
-AUTO = "auto"
 
 
 def parse_views(text: str, state: str) -> list[tuple[str, float]]:

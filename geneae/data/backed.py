@@ -37,7 +37,7 @@ def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr
     return chosen
 
 
-class StoredMatrix:
+class BackedMatrix:
     """Matrix of profiles x genes in a file, or selected rows and columns of it; `read` loads them into memory.
 
     Parameters
@@ -67,15 +67,15 @@ class StoredMatrix:
         """Number of non-zero values, over all columns of the file."""
         return int(self.lengths.sum(dtype=np.int64))
 
-    def __getitem__(self, rows: Any) -> "StoredMatrix":
+    def __getitem__(self, rows: Any) -> "BackedMatrix":
         """Selected rows, by positions, mask or slice; nothing is read."""
-        return StoredMatrix(self._source, self._rows[rows], self._lengths, self._columns)
+        return BackedMatrix(self._source, self._rows[rows], self._lengths, self._columns)
 
-    def select(self, columns: np.ndarray) -> "StoredMatrix":
+    def select(self, columns: np.ndarray) -> "BackedMatrix":
         """Selected columns, chosen as in `select_columns`; nothing is read."""
         if self._columns is not None:
             columns = np.where(columns >= 0, self._columns[columns], -1)
-        return StoredMatrix(self._source, self._rows, self._lengths, columns)
+        return BackedMatrix(self._source, self._rows, self._lengths, columns)
 
     def read(self) -> sparse.csr_matrix:
         """All selected rows, in memory: canonical float32 CSR."""
@@ -110,11 +110,11 @@ def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.split(rows, ends)
 
 
-def chunks(matrix: sparse.csr_matrix | StoredMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Positions and rows, at most `size` at a time; the next rows of a stored matrix are read in the background."""
+def chunks(matrix: sparse.csr_matrix | BackedMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+    """Positions and rows, at most `size` at a time; the next rows of a backed matrix are read in the background."""
     n_rows = int(matrix.shape[0])
     slices = (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
-    if isinstance(matrix, StoredMatrix):
+    if isinstance(matrix, BackedMatrix):
         yield from ahead((rows, matrix[rows].read()) for rows in slices)
     else:
         yield from ((rows, matrix[rows]) for rows in slices)

@@ -9,16 +9,10 @@ from scipy import sparse
 from geneae.data.preprocess import Expression
 
 BITS = 8  # counts up to this, nearly all of them, are split with one random byte each
-
-
 WORD_BITS = 63  # counts up to this are split with one 64-bit word each, the few larger ones by a binomial draw
-
-
 CHUNK = 2**18  # values processed at a time, approximately, so that they fit into the cache
 
-
 MASKS = (2 ** np.arange(BITS + 1) - 1).astype(np.uint8)
-
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Values, genes, and number of values of each profile, for some profiles of one half."""

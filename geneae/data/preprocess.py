@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from geneae.data.backed import StoredMatrix, chunks, select_columns
+from geneae.data.backed import BackedMatrix, chunks, select_columns
 from geneae.data.profiles import Profiles
 from geneae.settings.errors import InputError
 
@@ -23,7 +23,7 @@ MIN_OVERLAP = 0.5  # share of the model's genes; below it most of the model's in
 class Expression:
     """Profiles in the genes of a model, before normalisation."""
 
-    matrix: sparse.csr_matrix | StoredMatrix
+    matrix: sparse.csr_matrix | BackedMatrix
     """(n_profiles, n_genes) counts, or values as they were read."""
     totals: np.ndarray
     """(n_profiles,) sums over all genes of the source, selected or not: molecules, for counts."""
@@ -41,12 +41,12 @@ class Expression:
     @property
     def is_streamed(self) -> bool:
         """Whether the profiles stay in their file."""
-        return isinstance(self.matrix, StoredMatrix)
+        return isinstance(self.matrix, BackedMatrix)
 
     @property
     def rows(self) -> sparse.csr_matrix:
         """The matrix in memory; profiles in a file must first be read with `load` or `chunks`."""
-        assert not isinstance(self.matrix, StoredMatrix)
+        assert not isinstance(self.matrix, BackedMatrix)
         return self.matrix
 
     def take(self, rows: np.ndarray | slice) -> "Expression":
@@ -55,7 +55,7 @@ class Expression:
 
     def load(self) -> "Expression":
         """The same profiles in memory."""
-        return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, StoredMatrix) else self
+        return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, BackedMatrix) else self
 
     def chunks(self, size: int) -> Iterator[tuple[slice, "Expression"]]:
         """Positions and profiles in memory, at most `size` at a time."""
@@ -115,7 +115,7 @@ class Preprocess:
                 f"{first_names(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
             )
         matrix = profiles.matrix
-        chosen = matrix.select(columns) if isinstance(matrix, StoredMatrix) else select_columns(matrix, columns)
+        chosen = matrix.select(columns) if isinstance(matrix, BackedMatrix) else select_columns(matrix, columns)
         return Expression(chosen, profiles.totals), n_matched
 
     def apply(self, expression: Expression) -> sparse.csr_matrix:
@@ -249,7 +249,7 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     if profiles.is_streamed:
         profiles = profiles.take(np.arange(profiles.n_profiles))
     matrix = profiles.matrix
-    assert not isinstance(matrix, StoredMatrix)
+    assert not isinstance(matrix, BackedMatrix)
     if np.diff(matrix.indptr).min() == 0:
         return None, "some profiles have no non-zero value"
     values = np.expm1(matrix.data.astype(np.float64))
@@ -262,6 +262,5 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     if n_odd:
         return None, f"{n_odd:,} of {len(values):,} values are not a whole number of molecules after expm1"
     found = _with_values(matrix, whole.astype(np.float32))
-    return Expression(
-        found, 1e4 / unit
-    ), "counts recovered exactly: every value is log1p of a whole number of molecules"
+    sentence = "counts recovered exactly: every value is log1p of a whole number of molecules"
+    return Expression(found, 1e4 / unit), sentence

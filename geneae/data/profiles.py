@@ -8,15 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from geneae.data.backed import StoredMatrix, chunks
+from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
 from geneae.settings.errors import InputError, unknown
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
-
-
 LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
-
 
 STATES = {
     "counts": "counts: will be normalised to 10,000 per profile and log1p'd",
@@ -29,7 +26,7 @@ STATES = {
 class Profiles:
     """Expression profiles with names and annotation; the matrix is sparse in memory, or stays in its file."""
 
-    matrix: sparse.csr_matrix | StoredMatrix
+    matrix: sparse.csr_matrix | BackedMatrix
     """(n_profiles, n_genes) float32 CSR, sorted, without duplicates or stored zeros. Do not change it in place."""
     names: pd.Index
     """Profile names, unique."""
@@ -77,7 +74,7 @@ class Profiles:
     @property
     def is_streamed(self) -> bool:
         """Whether the matrix stays in its file."""
-        return isinstance(self.matrix, StoredMatrix)
+        return isinstance(self.matrix, BackedMatrix)
 
     @property
     def density(self) -> float:
@@ -109,7 +106,7 @@ class Profiles:
             raise InputError(f"a mask must have one value for each of {self.n_profiles} profiles; found {len(rows)}.")
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         matrix = self.matrix[rows]
-        matrix = matrix.read() if isinstance(matrix, StoredMatrix) else matrix
+        matrix = matrix.read() if isinstance(matrix, BackedMatrix) else matrix
         scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
         return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
 

@@ -15,15 +15,13 @@ from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
-from geneae.data.backed import StoredMatrix, ahead, canonical
+from geneae.data.backed import BackedMatrix, ahead, canonical
 from geneae.data.matrix_check import Fingerprint, Values
 from geneae.data.profiles import CHUNK_ROWS, Profiles, megabytes
 from geneae.settings.errors import InputError, did_you_mean, listed, unknown
 from geneae.settings.settings import STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
-
-
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
 
 
@@ -230,8 +228,8 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     scan = values.scan(digest)
     obs = obs.set_axis(names, axis=0)
     if is_streamed:
-        stored = StoredMatrix(matrix, np.arange(len(names)), scan.lengths)
-        return Profiles(stored, names, genes, obs, scan, source, location)
+        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths)
+        return Profiles(backed, names, genes, obs, scan, source, location)
     csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
     return Profiles(csr, names, genes, obs, scan, source, location)
 

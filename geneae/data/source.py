@@ -1,4 +1,4 @@
-"""Where profiles are read from."""
+"""Location of profiles that are still to be read."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from geneae.data.reading import read_profiles
 
 @dataclass(frozen=True)
 class Source:
-    """A matrix of a file; each worker of a grid reads it itself."""
+    """One matrix in a file; each process of a grid reads it for itself."""
 
     data: str
     """Path of an `.h5ad` file or `.zarr` folder."""
     layer: str | None = None
-    """Layer in place of X."""
+    """Layer to read instead of X."""
     use_raw: bool = False
-    """raw in place of X."""
+    """Whether to read raw instead of X."""
     stream: str = "no"
-    """Whether rows are left in the file until they are needed, as `geneae.data.reading.read_profiles` says."""
+    """`yes`, `no` or `auto`, see `geneae.data.reading.read_profiles`."""
 
     def read(self) -> Profiles:
-        """The profiles, after a look at every value."""
+        """Read the profiles, with a check of every value."""
         return read_profiles(self.data, self.layer, self.use_raw, self.stream)

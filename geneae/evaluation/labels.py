@@ -163,7 +163,9 @@ def nearest_labels(reference: Representation, labels: np.ndarray, queries: Repre
     """
     k = min(k, reference.shape[0])
     voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_vote_weights)
-    found: np.ndarray = voters.fit(reference, labels).predict(queries)
+    # predict would sum the votes label by label, which is slow for many labels
+    shares = voters.fit(reference, labels).predict_proba(queries)
+    found: np.ndarray = voters.classes_[shares.argmax(axis=1)]
     return found
 
 

@@ -17,7 +17,7 @@ MODEL_FACTS: dict[str, ModelFacts] = {name: facts for judge in JUDGES for name, 
 """Facts about models by name, in the order of the judges: the model, its baselines, controls of latents."""
 CEILING = ModelFacts("noise ceiling", line="-")
 """The noise ceiling, which is drawn and listed together with the baselines."""
-DRAWN: dict[str, ModelFacts] = {name: MODEL_FACTS[name] for name in BASELINES}
+DRAWN: dict[str, ModelFacts] = {name: Reconstructions.models[name] for name in BASELINES}
 """Baselines drawn as lines in figures, the weakest first."""
 SHOWN = ("cosine", "centred_cosine", "mse", HELD_OUT)
 """Metrics of the short table, in the terminal and on the model card."""

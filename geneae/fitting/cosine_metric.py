@@ -23,7 +23,7 @@ from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
-from geneae.training.metric_learning import Learning, Rows, learn_map
+from geneae.training.metric_learning import Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
 
 DEFAULTS = MetricSettings()
@@ -79,7 +79,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         validation
             Validation profiles and their labels, which choose the epoch.
         """
-        MetricSettings(**self.get_params())  # refuses impossible values
+        settings = MetricSettings(**self.get_params())  # refuses impossible values
         rows, labels = self._rows_to_fit(_opened(X), y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         _check_classes(self.classes_, codes)
@@ -87,10 +87,9 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         scores = rows @ columns
         size = float(np.sqrt(np.mean(scores**2))) or 1.0
         start = np.eye(min(self.n_components, columns.shape[1]), columns.shape[1])
-        learning = Learning(self.epochs, self.batch_size, self.learning_rate, self.temperature, self.seed)
         others, truth = self._known(validation)
         history: list[dict[str, float]] = []
-        for epoch, (loss, map_) in enumerate(learn_map(scores / size, codes, start, learning)):
+        for epoch, (loss, map_) in enumerate(learn_map(scores / size, codes, start, settings)):
             accuracy = np.nan
             if others is not None:
                 near = cosines(others @ columns @ map_.T, scores @ map_.T)

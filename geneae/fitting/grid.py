@@ -52,10 +52,9 @@ def grid(base: Settings, choices: dict[str, list[Any]], seeds: int, folder: Path
         Parent of the run folders.
     """
     fields = [field for field, values in choices.items() if len(values) > 1] or ["loss"]
-    split_seed = base.seed if base.split_seed is None else base.split_seed
     tasks = []
     for combination in itertools.product(*(dict.fromkeys(values) for values in choices.values())):
-        settings = replace(base, **dict(zip(choices, combination, strict=True)), split_seed=split_seed)
+        settings = replace(base, **dict(zip(choices, combination, strict=True)), split_seed=base.seed_of_split)
         configuration = " ".join(shown_setting(field, getattr(settings, field)) for field in fields)
         name = re.sub(r"[^\w.+=-]+", "-", configuration)
         tasks += [

@@ -1,7 +1,7 @@
 """The network of a fit: initial weights, objective and training."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from geneae.losses.reconstruction import LossSettings
 from geneae.models.baselines import Baselines
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import Basis
-from geneae.settings.settings import Settings, loss_terms
+from geneae.settings.settings import Settings, learns_from_labels
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
 from geneae.training.checkpoints import Checkpoint
 from geneae.training.devices import Processes
@@ -39,9 +39,8 @@ class Trained:
     """Network on the CPU, with the weights of the best epoch."""
     training: Training
     """History, best epoch and, if it has collapsed, how."""
-    reconstruction: Reconstruction
-    """Reconstruction loss with the constants of the training profiles; unused if the objective has no
-    reconstruction."""
+    loss_settings: LossSettings
+    """Settings of the loss, with the constants of the training profiles."""
     loss_at_perfection: float | None
     """Loss at a perfect reconstruction, see `_at_perfection`; None also without a decoder."""
 
@@ -89,7 +88,7 @@ def train_network(
         network.to("cpu")
         objective.to(torch.device("cpu"))
         best_loss = _at_perfection(network, bases.blocks, reconstruction, settings) if data.has_decoder else None
-    return Trained(network, training, replace(reconstruction, metric=None), best_loss)
+    return Trained(network, training, reconstruction.settings, best_loss)
 
 
 def mean_shift(baselines: Baselines, is_split: bool) -> Tensor | None:
@@ -103,7 +102,7 @@ def training_labels(data: FitData, split: str) -> Tensor | None:
     """(n_profiles,) int64 labels of a split, one code per value of the `obs` column, -1 for missing values; None if the
     loss does not learn from labels."""
     label = data.settings.label
-    if label is None or not any(name == "triplet" for _, name in loss_terms(data.settings.loss)):
+    if label is None or not learns_from_labels(data.settings.loss):
         return None
     codes = torch.from_numpy(pd.factorize(data.profiles.obs[label])[0].astype(np.int64))
     return codes[torch.from_numpy(data.rows(split))]
@@ -161,8 +160,7 @@ def _at_perfection(
 ) -> float | None:
     """Mean of an in-batch loss over one mini-batch if every prediction equals its target; None for losses that are zero
     there by definition, or that also depend on latents."""
-    sees_latents = any(name == "triplet" for _, name in loss_terms(settings.loss))
-    if objective.loss.needs != "pairs" or sees_latents:
+    if objective.loss.needs != "pairs" or learns_from_labels(settings.loss):
         return None
     pairs = Pairs(network, blocks, PairNeeds(gram=True, metric=objective.metric))
     index = torch.randperm(pairs.n_profiles, generator=torch.Generator().manual_seed(settings.seed))

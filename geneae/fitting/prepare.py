@@ -71,11 +71,6 @@ class FitData:
         """Validation profiles."""
         return self.expression.take(self.rows("validation"))
 
-    @property
-    def split_seed(self) -> int:
-        """Seed of the split, and of the count splits for the evaluation."""
-        return self.settings.seed if self.settings.split_seed is None else self.settings.split_seed
-
     def rows(self, split: str) -> np.ndarray:
         """Positions of the profiles of a split."""
         return np.flatnonzero(self.split == split)
@@ -122,7 +117,7 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
         settings.test,
         settings.group,
         settings.stratify,
-        settings.seed if settings.split_seed is None else settings.split_seed,
+        settings.seed_of_split,
         profiles.scan.lengths == 0,
     )
     train = np.flatnonzero(split == "train")

@@ -65,10 +65,9 @@ def _is_same(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
     """Every run of a sweep; the seed varies fastest."""
-    split_seed = base.seed if base.split_seed is None else base.split_seed
     tasks = []
     for cut, rate, decay, is_control in sweep.configurations():
-        settings = replace(base, cut=cut, learning_rate=rate, weight_decay=decay, split_seed=split_seed)
+        settings = replace(base, cut=cut, learning_rate=rate, weight_decay=decay, split_seed=base.seed_of_split)
         title = _name(cut, rate, decay) + " control" * is_control
         name = re.sub(r"[^\w.+=-]+", "-", title)
         tasks += [

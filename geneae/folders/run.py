@@ -18,7 +18,7 @@ from geneae.settings.toml import FILE as SETTINGS
 from geneae.settings.toml import flags_of, to_toml
 
 NEEDED = {
-    "metrics": ("model", "seed", "split", "metric", "statistic", "value", "n_profiles"),
+    "metrics": ("model", "seed", "split", "metric", "better", "statistic", "value", "n_profiles"),
     "profiles": ("profile", "split", "cosine", "mse", "direction_error", "magnitude_error"),
     "history": ("epoch", "validation_cosine", "validation_mse", "norm_ratio"),
     "genewise": ("gene", "mean", "correlation"),

@@ -60,13 +60,16 @@ class FixedMetric(nn.Module):
             return rows.sums.mapped
         return sparse_product(rows.to(self.columns.device), self.columns)
 
-    def map_pair(
-        self, target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str
-    ) -> tuple[Tensor, Tensor]:
-        """(n_profiles, n_components) M x and M predicted of centred profiles and reconstructions.
+    def products(
+        self, plain: InnerProducts, target: TargetProducts, output: LinearOutput, hidden: Tensor, center: str
+    ) -> InnerProducts:
+        """Inner products under A of targets and predictions, computed from the plain ones.
 
         Parameters
         ----------
+        plain
+            Inner products with the same centring; including those of all pairs of the mini-batch where the loss
+            compares profiles.
         target
             Products of the target profiles, with `mapped`.
         output, hidden, center
@@ -76,19 +79,7 @@ class FixedMetric(nn.Module):
         weight, offset, mean = self._map_output(output)
         total = hidden @ output.weight_sum + output.offset_sum if center == "profile" else target.total
         x = self._centred(target.mapped, mean, target.total, center)
-        return x, self._centred(hidden @ weight + offset, mean, total, center)
-
-    def under(self, plain: InnerProducts, x: Tensor, y: Tensor) -> InnerProducts:
-        """Inner products under A, computed from the plain ones.
-
-        Parameters
-        ----------
-        plain
-            Inner products with the centring of `x` and `y`; including those of all pairs of the mini-batch where the
-            loss compares profiles.
-        x, y
-            (n_profiles, n_components) M target and M predicted.
-        """
+        y = self._centred(hidden @ weight + offset, mean, total, center)
         batch = plain.batch
         if batch is not None:
             targets = None if batch.targets is None else x @ x.T + self.epsilon * batch.targets

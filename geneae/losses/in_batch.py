@@ -18,8 +18,6 @@ from geneae.losses.reconstruction import Loss, LossSettings, has_direction, norm
 from geneae.settings.errors import InputError
 
 FAR = -1e4  # score of a pair that must not count: finite, so that its gradient is zero and not undefined
-
-
 TRIPLET_MARGIN = 0.2  # proposed for unit vectors (Schroff, Kalenichenko and Philbin 2015, arXiv 1503.03832)
 
 
@@ -190,7 +188,7 @@ IN_BATCH_LOSSES = {
 
 
 def at_perfection(loss: Loss, products: InnerProducts, settings: LossSettings) -> float:
-    """Mean of a cosine loss at a perfect reconstruction; above 0 for a loss that asks for more than that.
+    """Mean of a cosine loss at a perfect reconstruction; above 0 if even that does not satisfy the loss.
 
     NaN where no profile has a direction.
 

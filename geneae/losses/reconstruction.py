@@ -16,7 +16,6 @@ from geneae.losses.inner_products import InnerProducts
 NORM_FLOOR = 1e-6  # in units of the median profile norm; bounds the gradient of a cosine near a zero prediction
 COARSER = 1000.0  # factor on that floor for products in 16 bits, whose gradients must stay below 65,504
 
-
 Needs = Literal["products", "pairs"]
 """Inner products that a loss takes: of each profile with its reconstruction, or also those of all pairs of a mini-batch
 (`InnerProducts.batch`)."""

@@ -143,9 +143,8 @@ class RowStore:
         is_frequent = np.bincount(matrix.indices, minlength=self._n_genes) > FREQUENT * n_profiles
         genes = np.flatnonzero(is_frequent)
         chosen = matrix[:, genes].tocoo()
-        values = torch.zeros(
-            chosen.shape, dtype=to_tensor(matrix.data).dtype
-        )  # at least a third of the values are not zero
+        # dense, because at least a third of the values are not zero
+        values = torch.zeros(chosen.shape, dtype=to_tensor(matrix.data).dtype)
         values[to_tensor(chosen.row).long(), to_tensor(chosen.col).long()] = to_tensor(chosen.data)
         self._frequent = FrequentGenes(torch.from_numpy(genes), values)
         is_kept = ~is_frequent[matrix.indices]

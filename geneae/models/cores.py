@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALL_START = 0.01  # scale of an MLP's last layer next to a linear path: the fit starts close to the linear path
-
-
 LATENT_FLOOR = 1e-6  # shorter latents are not scaled to unit norm, which bounds the gradient
 
 
@@ -47,8 +45,8 @@ class SkipCore(nn.Module):
             self.encoder_linear.weight.copy_(torch.eye(n_latent, n_scores))
             self.decoder_linear.weight.copy_(torch.diag(factors)[:, :n_latent])
             for mlp in (self.encoder_mlp, self.decoder_mlp):
-                last_layer_of(mlp).weight.mul_(SMALL_START)
-                last_layer_of(mlp).bias.zero_()
+                _last_layer(mlp).weight.mul_(SMALL_START)
+                _last_layer(mlp).bias.zero_()
 
     def encode(self, scores: Tensor) -> Tensor:
         """(n_profiles, n_latent) from (n_profiles, n_scores)."""
@@ -64,8 +62,8 @@ class SkipCore(nn.Module):
         """Set the MLPs to zero, so that only the linear path remains: at the start, exactly PCA or shrunken PCA."""
         with torch.no_grad():
             for mlp in (self.encoder_mlp, self.decoder_mlp):
-                last_layer_of(mlp).weight.zero_()
-                last_layer_of(mlp).bias.zero_()
+                _last_layer(mlp).weight.zero_()
+                _last_layer(mlp).bias.zero_()
 
     def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
         """Layers of a side along its deep path, and the linear layers that bridge that path."""
@@ -114,7 +112,7 @@ class PlainCore(nn.Module):
         del self.decoder
 
 
-def last_layer_of(mlp: nn.Sequential) -> nn.Linear:
+def _last_layer(mlp: nn.Sequential) -> nn.Linear:
     layer = mlp[-1]
     assert isinstance(layer, nn.Linear)
     return layer

@@ -1,7 +1,7 @@
 """Decoders: predictions of gene values from hidden, and their inner products with target profiles.
 
-A decoder has two methods. `products` gives the three inner products of targets and predictions, from which losses and
-metrics are computed; `expectation` gives the predictions themselves, dense.
+`Decoder` lists what others need of a decoder: `products` gives the three inner products of targets and predictions,
+from which losses and metrics are computed, and `expectation` gives the predictions themselves, dense.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from geneae.losses.sparse_rows import SparseRows
 
 
 class Decoder(Protocol):
-    """Methods that evaluation needs of anything that predicts profiles."""
+    """What evaluation needs of a decoder: `dtype` and `products`; and `Model`: `expectation`."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,7 +67,7 @@ class LinearDecoder:
             return self.known
         return linear_output(self.weight, self.offset, self.center, self.is_orthonormal)
 
-    def facing(
+    def with_target(
         self, target: TargetProducts | SparseRows, metric: FixedMetric | None = None
     ) -> tuple["LinearDecoder", TargetProducts]:
         """The decoder and the products of target profiles with it, ready for the other methods.
@@ -114,11 +114,11 @@ class LinearDecoder:
         targets with each other; see `pair_products`."""
         return pair_products(target, self.layer, hidden, center, gram)
 
-    def under(
+    def products_under(
         self, metric: FixedMetric, plain: InnerProducts, hidden: Tensor, target: TargetProducts, center: str
     ) -> InnerProducts:
         """Inner products under a learned metric, computed from the plain ones with the same centring."""
-        return metric.under(plain, *metric.map_pair(target, self.layer, hidden, center))
+        return metric.products(plain, target, self.layer, hidden, center)
 
     def expectation(self, hidden: Tensor) -> Tensor:
         """(n_profiles, n_genes) predictions, dense."""

@@ -14,7 +14,8 @@ from geneae.models.network import Network
 from geneae.settings.errors import InputError
 
 FORMAT = 1  # version of the format of a model folder
-CHUNK_VALUES = 2**23  # values per chunk: one pass over a gene matrix larger than the cache serves them all
+# stored values per chunk: large chunks, because each one reads the gene matrix, which exceeds the cache, once
+CHUNK_VALUES = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class Model:
     baselines: Baselines
     """PCA of the same training profiles."""
     scales: dict[str, float]
-    """Factor of least squared error on validation profiles (`metrics.best_scale`), by name of model or baseline."""
+    """Factor of least squared error on validation profiles, see `geneae.losses.metrics.best_scale`, by name of model or
+    baseline."""
     config: dict[str, Any]
     """Contents of `config.json`: settings, space, seed, versions, data."""
 

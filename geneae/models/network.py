@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -118,22 +119,24 @@ class Network(nn.Module):
         """(n_profiles, n_scores) input h of the last layer."""
         return self.core.decode(latent) * self.deviation
 
-    def offset(self, shift: Tensor | None = None) -> Tensor:
-        """(n_genes,) offset of the last layer, predicted = weight h + offset."""
-        offset = self.decoder_bias if self.is_free else self.mean
-        return offset if shift is None else offset + shift
-
     def decoder(self, shift: Tensor | None = None) -> LinearDecoder:
         """The last layer, for profiles whose gene mean is `mean` + `shift`."""
         if self.is_free:
             center = self.mean if shift is None else self.mean + shift
-            return LinearDecoder(self.decoder_weight, self.offset(shift), center)
+            offset = self.decoder_bias if shift is None else self.decoder_bias + shift
+            return LinearDecoder(self.decoder_weight, offset, center)
         if shift is not None:
             return self._in_basis(self.mean + shift)
         fixed = self._fixed_decoder
-        if fixed is None or fixed.weight is not self.components or fixed.center is not self.mean:
+        if fixed is None:
             self._fixed_decoder = fixed = self._in_basis(self.mean)
         return fixed
+
+    def _apply(self, *arguments: Any, **keywords: Any) -> Self:
+        """Move or convert all tensors, as in torch; the decoder that was kept is of the old ones."""
+        self._fixed_decoder = None
+        moved: Self = super()._apply(*arguments, **keywords)  # type: ignore[no-untyped-call]
+        return moved
 
     def _in_basis(self, center: Tensor) -> LinearDecoder:
         return LinearDecoder(self.components, center, center, is_orthonormal=True)

@@ -70,13 +70,12 @@ class Setting:
         """Raise `InputError` for a value that is not among the choices or is outside the limits."""
         if value is None and self.default is None:
             return
-        called = self.name.replace("_", "-")
         if self.choices and value not in self.choices:
-            raise unknown(called, value, self.choices)
+            raise unknown(self.flag, value, self.choices)
         if self.limits is not None and not self.limits.hold(value):
             finite = "finite and " if math.isinf(value) else ""
             note = f" ({self.limits.note})" if self.limits.note else ""
-            raise InputError(f"{called} must be {finite}{self.limits}{note}; found {value:g}.")
+            raise InputError(f"{self.flag} must be {finite}{self.limits}{note}; found {value:g}.")
 
     @property
     def sentence(self) -> str:

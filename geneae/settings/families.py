@@ -1,4 +1,4 @@
-"""Names of all losses, objectives and views, read from the source files that define them.
+"""Names of all losses, objectives, views and logs, read from the source files that define them.
 
 `geneae fit --help` lists these names and must answer quickly, but importing the dicts whose keys they are loads torch.
 The keys are therefore read from the source text: a new loss is added to its dict, and no second list is needed.
@@ -19,10 +19,11 @@ def keys_of(file: str, dictionary: str) -> tuple[str, ...]:
         found = ast.parse(literal[1], mode="eval").body
         assert isinstance(found, ast.Dict)
         return tuple(ast.literal_eval(key) for key in found.keys if key is not None)
-    raise LookupError(f"{file} has no dict literal {dictionary}. Write its new place into families.py.")
+    raise LookupError(f"{file} has no dict literal {dictionary}. Update its path in geneae/settings/families.py.")
 
 
 LOSS_NAMES = keys_of("losses/reconstruction.py", "LOSSES")
 IN_BATCH_NAMES = keys_of("losses/in_batch.py", "IN_BATCH_LOSSES")
 OBJECTIVE_NAMES = ("reconstruction", *keys_of("training/selfsupervised.py", "OBJECTIVES"))
 VIEW_NAMES = keys_of("data/augment.py", "VIEWS")
+LOG_NAMES = keys_of("training/progress.py", "LOGS")

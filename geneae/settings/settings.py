@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from geneae.settings.declaration import COUNT, Limits, declared, described, setting
 from geneae.settings.errors import InputError
-from geneae.settings.families import IN_BATCH_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
+from geneae.settings.families import IN_BATCH_NAMES, LOG_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
@@ -24,7 +24,6 @@ OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
-LOGS = ("csv", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Settings:
     loss: str = setting(
         "mse",
         f"Reconstruction loss: {', '.join(LOSS_NAMES)}; losses that compare the profiles of a mini-batch: "
-        f"{', '.join(IN_BATCH_NAMES)}; or a weighted sum, such as cosine+0.1*softmax. See `geneae.losses`.",
+        f"{', '.join(IN_BATCH_NAMES)}; or a weighted sum, such as cosine+0.1*softmax. See "
+        "`geneae.losses.reconstruction` and `geneae.losses.in_batch`.",
         family=(*LOSS_NAMES, *IN_BATCH_NAMES),
         metavar="NAME",
     )
@@ -218,6 +218,11 @@ class Settings:
         1, "Number of nodes, each with the same number of devices; started by torchrun or SLURM.", limits=COUNT
     )
 
+    @property
+    def seed_of_split(self) -> int:
+        """Seed of the split and of the count splits used for evaluation."""
+        return self.seed if self.split_seed is None else self.split_seed
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             SETTINGS[name].check(value)
@@ -236,8 +241,7 @@ class Settings:
             raise InputError("--latent-norm needs a random start; found --init pca. Use --basis free --init random.")
         if self.latent_norm and self.target_norm is not None and self.cut_where == "encoder":
             raise InputError("latents of unit norm cannot start at --target-norm. Use --cut-where decoder or all.")
-        terms = loss_terms(self.loss)
-        if any(name == "triplet" for _, name in terms) and self.label is None:
+        if learns_from_labels(self.loss) and self.label is None:
             raise InputError("the loss triplet needs labels; found none. Name a column with --label.")
 
 
@@ -262,7 +266,7 @@ class RunOptions:
         "times as long.",
     )
     log: str | None = setting(
-        None, "Write the history after every epoch of training, into the folder OUTPUT_log.", choices=LOGS
+        None, "Write the history after every epoch of training, into the folder OUTPUT_log.", choices=LOG_NAMES
     )
 
 
@@ -272,7 +276,7 @@ class MetricSettings:
 
     n_components: int = setting(
         32,
-        "Rows of the learned linear map, in components. At most the dimensions of the profiles are used.",
+        "Number of rows of the learned linear map, in components. At most the dimensions of the profiles are used.",
         limits=COUNT,
         flag="components",
     )
@@ -321,7 +325,12 @@ def part_of_labels(loss: str, metric: str | None) -> str:
     """Whether labels took part in training, in words for a sentence; a metric may have been learned from them."""
     if metric is not None:
         return "may have taken part in training, by the metric of the loss"
-    return "took part in training, by the loss triplet" if "triplet" in loss else "took no part in training"
+    return "took part in training, by the loss triplet" if learns_from_labels(loss) else "took no part in training"
+
+
+def learns_from_labels(loss: str) -> bool:
+    """Whether a sum of losses has a term that learns from labels: triplet."""
+    return any(name == "triplet" for _, name in loss_terms(loss))
 
 
 def loss_terms(loss: str) -> list[tuple[float, str]]:

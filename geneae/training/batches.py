@@ -22,7 +22,8 @@ from geneae.models.network import Network
 CHUNK = 2048  # profiles projected at a time
 CACHE_BYTES = 2**31  # memory for count splits kept between epochs; others are drawn again from their seed
 
-TRAINING_STREAM, VALIDATION_STREAM = 0, 1  # give both different random numbers for every seed
+# keep the count splits of training and validation different, whatever the seed
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 
 
 @dataclass(frozen=True)
@@ -292,4 +293,4 @@ def _mean_profile_products(
     decoder = LinearDecoder(nothing, mean, mean)
     target = decoder.project(rows, metric)
     plain = decoder.products(hidden, target, [center])[center]
-    return plain if metric is None else decoder.under(metric, plain, hidden, target, center)
+    return plain if metric is None else decoder.products_under(metric, plain, hidden, target, center)

@@ -33,7 +33,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """State of a training, which together with the data and the settings determines all remaining steps."""
 
     network: Network
@@ -116,21 +116,21 @@ class Checkpoint:
         """Whether to write again: as often as 1 % of the time allows."""
         return time.perf_counter() - self._written >= SPARE * self._cost
 
-    def write(self, progress: Progress, seconds: float, processes: Processes) -> None:
+    def write(self, state: TrainingState, seconds: float, processes: Processes) -> None:
         """Replace the file; every process has to call this, and the first one writes.
 
         Weights that are not finite are not written, because a run that resumed from them would fail again.
         """
         begin = time.perf_counter()
-        parameters = *progress.network.parameters(), *progress.objective.learned()
+        parameters = *state.network.parameters(), *state.objective.learned()
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             return
         random = processes.gather(_random_state(processes.device))
         if processes.rank == 0:
             names = ("rows", "best", "epoch", "step", "total", "train_seconds", "update")
-            state = {name: getattr(progress, name) for name in names}
-            state |= {"identity": self._identity, "seconds": seconds, "before": self.spent()}
-            _replace(self.path, _pack(progress, random), state)
+            header = {name: getattr(state, name) for name in names}
+            header |= {"identity": self._identity, "seconds": seconds, "before": self.spent()}
+            _replace(self.path, _pack(state, random), header)
         self._written = time.perf_counter()
         self._cost = self._written - begin
 
@@ -141,7 +141,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         order: torch.Generator,
         rank: int,
-    ) -> Progress:
+    ) -> TrainingState:
         """Restore network, objective, optimiser and random generators, and return the state of the training."""
         tensors = self._tensors
         network.load_state_dict(_below("network", tensors))
@@ -158,7 +158,7 @@ class Checkpoint:
         state, at_start = self._state, tensors["at_start"].to(network.mean.device)
         position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds", "update")}
         done = tensors["order"], at_start, state["rows"], state["best"], best_state
-        return Progress(network, objective, optimizer, *done, **position)
+        return TrainingState(network, objective, optimizer, *done, **position)
 
     def _check(self) -> None:
         """Refuse to resume a different run, and list the differences."""
@@ -235,14 +235,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _pack(progress: Progress, random: Tensor) -> dict[str, Tensor]:
-    trained = {name for name, _ in progress.network.named_parameters()}
-    tensors = {f"network.{name}": tensor for name, tensor in progress.network.state_dict().items()}
-    tensors |= {f"objective.{name}": tensor for name, tensor in progress.objective.state().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items() if name in trained}
-    for number, moments in progress.optimizer.state_dict()["state"].items():
+def _pack(state: TrainingState, random: Tensor) -> dict[str, Tensor]:
+    trained = {name for name, _ in state.network.named_parameters()}
+    tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in state.objective.state().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best_state.items() if name in trained}
+    for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{field}": tensor for field, tensor in moments.items()}
-    tensors |= {"order": progress.order, "random": random, "at_start": progress.at_start}
+    tensors |= {"order": state.order, "random": random, "at_start": state.at_start}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

@@ -155,7 +155,12 @@ def open_processes(settings: Settings) -> Processes:
 @contextlib.contextmanager
 def loading_fabric() -> Iterator[None]:
     """Load Lightning Fabric, which takes seconds, in a thread; it is loaded when this context ends."""
-    loading = Thread(target=import_module, args=("lightning_fabric",))
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # `open_processes` raises it again
+            import_module("lightning_fabric")
+
+    loading = Thread(target=load)
     loading.start()
     try:
         yield

@@ -19,7 +19,7 @@ from geneae.models.cut import cut_initialize
 from geneae.models.network import Network
 from geneae.settings.errors import InputError, Interrupted
 from geneae.settings.settings import Settings
-from geneae.training.checkpoints import Checkpoint, Progress, stops_wait
+from geneae.training.checkpoints import Checkpoint, TrainingState, stops_wait
 from geneae.training.devices import Processes, open_processes, threads
 from geneae.training.monitor import STOPPING, CollapseMonitor, relative_update, snapshot
 from geneae.training.objectives import Objective, Reconstruction
@@ -32,7 +32,7 @@ SHOWN = 3  # profiles named in a message
 STOP = 2**10  # distinguishes requests to stop from requests to write, in their sum over processes
 RANK_STRIDE = 2**40  # between the dropout seeds of processes, larger than any seed that a user would choose
 SGD_MOMENTUM = 0.9  # momentum of `sgd-momentum`, as in the papers on self-supervised learning that use it
-LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at the right place, relative to that of the MLPs
+LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at PCA, relative to that of the MLPs
 
 
 class Batches(Protocol):
@@ -129,16 +129,16 @@ def train(
         while loop.has_more():
             loop.run_epoch()
             loop.save()
-    network.load_state_dict(loop.progress.best_state)
+    network.load_state_dict(loop.state.best_state)
     network.eval()
     history = pd.DataFrame(loop.rows).astype({"epoch": int})
-    return Training(history, loop.progress.best, loop.collapse)
+    return Training(history, loop.state.best, loop.collapse)
 
 
 class TrainingLoop:
     """State and steps of a training. Call either `begin` or `resume` first."""
 
-    progress: Progress
+    state: TrainingState
     schedule: LambdaLR
 
     def __init__(
@@ -177,48 +177,47 @@ class TrainingLoop:
         network.load_state_dict(initial)
         if starts_at_pca:
             _cut(network, self.source, settings)
-        (optimizer, n_steps), order = self._ready(), self._order.get_state()
-        self.progress = Progress(network, self.objective, optimizer, order, at_start, self.rows, 0, best_state)
-        self.schedule = schedule(optimizer, n_steps)
+        (optimizer, n_per_epoch), order = self._ready(), self._order.get_state()
+        self.state = TrainingState(network, self.objective, optimizer, order, at_start, self.rows, 0, best_state)
+        self._start_schedule(n_per_epoch)
         if self.processes.rank:
             torch.manual_seed(settings.seed + RANK_STRIDE * self.processes.rank)
         self._start_monitor()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Resume from a checkpoint, and report the rows of its epochs again."""
-        optimizer, n_steps = self._ready()
+        optimizer, n_per_epoch = self._ready()
         rank = self.processes.rank
-        self.progress = checkpoint.restore(self.network, self.objective, optimizer, self._order, rank)
-        n_done = (self.progress.epoch - 1) * (n_steps // self.settings.epochs) + self.progress.step
-        self.schedule = schedule(optimizer, n_steps, n_done)
-        self.rows += self.progress.rows
-        self.progress.rows = self.rows
+        self.state = checkpoint.restore(self.network, self.objective, optimizer, self._order, rank)
+        self._start_schedule(n_per_epoch)
+        self.rows += self.state.rows
+        self.state.rows = self.rows
         for row in self.rows:
             self._tell(row)
         self._start_monitor()
 
     def has_more(self) -> bool:
         """Whether another epoch follows, by the number of epochs, patience and collapse."""
-        n_waited = self.progress.epoch - 1 - self.progress.best
-        is_wanted = self.progress.epoch <= self.settings.epochs and n_waited < self.settings.patience
+        n_waited = self.state.epoch - 1 - self.state.best
+        is_wanted = self.state.epoch <= self.settings.epochs and n_waited < self.settings.patience
         return is_wanted and self.collapse not in STOPPING
 
     def run_epoch(self) -> None:
         """Run the remaining steps of an epoch, then validate it, which may make it the best."""
-        progress = self.progress
-        start = time.perf_counter() - progress.train_seconds
-        pairs = self.source.epoch(progress.epoch)
+        state = self.state
+        start = time.perf_counter() - state.train_seconds
+        pairs = self.source.epoch(state.epoch)
         with threads(self._n_threads):
             train_loss = self._run_steps(pairs, start)
-        losses = self._record(progress.epoch, train_loss, progress.update, time.perf_counter() - start)
+        losses = self._record(state.epoch, train_loss, state.update, time.perf_counter() - start)
         self.collapse = self._check(self.rows[-1])
-        best = self.rows[progress.best]["validation_loss"]
-        is_better = self.rows[-1]["validation_loss"] < best and _is_gain(progress.at_start - losses)
+        best = self.rows[state.best]["validation_loss"]
+        is_better = self.rows[-1]["validation_loss"] < best and _is_gain(state.at_start - losses)
         if is_better or not self.objective.chooses_epoch:
-            progress.best, progress.best_state = progress.epoch, copy.deepcopy(self.network.state_dict())
-        progress.epoch += 1
-        progress.step, progress.total, progress.train_seconds = 0, 0.0, 0.0
-        progress.order = self._order.get_state()
+            state.best, state.best_state = state.epoch, copy.deepcopy(self.network.state_dict())
+        state.epoch += 1
+        state.step, state.total, state.train_seconds = 0, 0.0, 0.0
+        state.order = self._order.get_state()
 
     def save(self, is_asked: bool = False) -> None:
         """Write the checkpoint if asked to, if a write is due, or if a signal has come, and then stop."""
@@ -228,16 +227,21 @@ class TrainingLoop:
         # the sum over processes, so that all do the same
         wishes = self.processes.total(STOP * bool(self.stopped_by()) + is_wanted)
         if wishes:
-            self.checkpoint.write(self.progress, time.perf_counter() - self._begin, self.processes)
+            self.checkpoint.write(self.state, time.perf_counter() - self._begin, self.processes)
         if wishes >= STOP:
             raise Interrupted(self.stopped_by() or signal.SIGTERM)
 
     def _ready(self) -> tuple[torch.optim.Optimizer, int]:
-        """Prepare the objective; returns an optimiser for it and the number of steps."""
-        settings, n_steps = self.settings, _n_steps(self.source, self.settings)
+        """Prepare the objective; returns an optimiser for it and the number of steps per epoch."""
+        settings, n_per_epoch = self.settings, _steps_per_epoch(self.source, self.settings)
         cut = settings.cut if settings.cut_where == "all" else 1.0
-        self.objective.begin(self.network, n_steps, cut)
-        return _optimizer(self.network, self.objective, settings), n_steps
+        self.objective.begin(self.network, settings.epochs * n_per_epoch, cut)
+        return _optimizer(self.network, self.objective, settings), n_per_epoch
+
+    def _start_schedule(self, n_per_epoch: int) -> None:
+        """Set the learning rates of the next step and all later ones."""
+        n_done = (self.state.epoch - 1) * n_per_epoch + self.state.step
+        self.schedule = schedule(self.state.optimizer, self.settings.epochs * n_per_epoch, n_done)
 
     def _start_monitor(self) -> None:
         """Start to look for collapses, beginning with the epochs recorded so far."""
@@ -265,13 +269,13 @@ class TrainingLoop:
 
     def _run_steps(self, pairs: Batches, start: float) -> float:
         """Run the remaining steps of an epoch that began at `start`; returns the mean loss over its profiles."""
-        progress, settings, processes = self.progress, self.settings, self.processes
-        network, objective, optimizer = self.network, self.objective, progress.optimizer
+        state, settings, processes = self.state, self.settings, self.processes
+        network, objective, optimizer = self.network, self.objective, state.optimizer
         network.train()
         batches = pairs.order(self._order).split(settings.batch_size)
-        for index in batches[progress.step :]:
+        for index in batches[state.step :]:
             with processes.autocast():
-                batch = pairs.take(processes.part(index), (progress.epoch - 1) / settings.epochs)
+                batch = pairs.take(processes.part(index), (state.epoch - 1) / settings.epochs)
                 seen = objective.see(network, batch.to(network.mean.device))
             value = objective(seen)
             optimizer.zero_grad()
@@ -280,24 +284,24 @@ class TrainingLoop:
             loss = processes.average(network, value, weight)
             if not math.isfinite(loss):
                 raise self._runaway(loss, index % pairs.n_profiles)
-            is_last = progress.step == len(batches) - 1
+            is_last = state.step == len(batches) - 1
             before = snapshot(network) if is_last else []
             optimizer.step()
             self.schedule.step()
-            progress.update = relative_update(network, before) if is_last else math.nan
+            state.update = relative_update(network, before) if is_last else math.nan
             objective.after_step(network, seen)
-            progress.total += loss * len(index)
-            progress.step += 1
-            progress.train_seconds = time.perf_counter() - start
+            state.total += loss * len(index)
+            state.step += 1
+            state.train_seconds = time.perf_counter() - start
             self.save()
-        return progress.total / sum(map(len, batches))
+        return state.total / sum(map(len, batches))
 
     def _runaway(self, loss: float, rows: Tensor) -> InputError:
         """Error for a loss that is not finite, with the first profiles of the mini-batch."""
         first = [f"'{self.names[row]}'" if self.names is not None else f"{row}" for row in rows[:SHOWN].tolist()]
         more = f" and {len(rows) - len(first)} more" if len(rows) > len(first) else ""
         said = (
-            f"the loss became {loss} in epoch {self.progress.epoch}, step {self.progress.step + 1}, on the profiles "
+            f"the loss became {loss} in epoch {self.state.epoch}, step {self.state.step + 1}, on the profiles "
             f"{', '.join(first)}{more}. Lower the learning rate ({self.settings.learning_rate:g}), or look for extreme "
             "values in these profiles."
         )
@@ -347,7 +351,6 @@ def _optimizer(network: Network, objective: Objective, settings: Settings) -> to
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum)
 
 
-def _n_steps(source: BatchSource, settings: Settings) -> int:
-    """Number of steps in all epochs."""
+def _steps_per_epoch(source: BatchSource, settings: Settings) -> int:
     order = source.epoch(1).order(torch.Generator())
-    return settings.epochs * len(order.split(settings.batch_size))
+    return len(order.split(settings.batch_size))

@@ -9,30 +9,18 @@ Notation: profiles x and y, v = M x, w = M y; A = M'M + epsilon I; l = x'Ay, n =
 which for epsilon = 0 is ((w^ - c v^) / |v|) x' + ((v^ - c w^) / |w|) y' with unit vectors v^, w^: no power of n m above
 1/2, hence safe in float32.
 
-**Gradient in A.** If all entries are independent, dl/dA_ij = x_i y_j, dn/dA_ij = x_i x_j, dm/dA_ij = y_i y_j, and the
-quotient rule on l (n m)^(-1/2) gives
-
-    g_ij = x_i y_j / sqrt(n m) - l (m x_i x_j + n y_i y_j) / (2 (n m)^(3/2))
-
-The power 3/2 is the n m of the quotient rule times the root in the derivative of the root.
-
-g is not symmetric: after one step along it, A would not be a metric. The gradient among symmetric matrices is
-S = (g + g') / 2, with x~ = x / sqrt(n) and y~ = y / sqrt(m)
-
-    S = (x~ y~' + y~ x~' - c (x~ x~' + y~ y~')) / 2
-
-dc/dM = 2 M S. A cosine does not depend on the scale of A: <S, A> = 0, and for epsilon = 0 <dc/dM, M> = 0. A itself is
-never learned, because n and m have to stay positive; M is learned, and A is positive semi-definite for every M.
+A cosine does not depend on the scale of A, so for epsilon = 0 <dc/dM, M> = 0. A itself is never learned: M is, and
+A = M'M + epsilon I is positive semi-definite for every M.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from geneae.settings.settings import MetricSettings
 from geneae.training.schedule import schedule
 
 Rows = Any
@@ -109,24 +97,8 @@ def neighbor_loss(cosines: np.ndarray, labels: np.ndarray, temperature: float) -
     return float(losses[counts].mean()), slopes / (temperature * counts.sum())
 
 
-@dataclass(frozen=True)
-class Learning:
-    """Settings of learning a map."""
-
-    epochs: int
-    """Passes over all rows."""
-    batch_size: int
-    """Maximum number of rows per step; pairs are formed within a step."""
-    learning_rate: float
-    """Learning rate of Adam, falling linearly to zero over the second half of the steps."""
-    temperature: float
-    """Temperature of the probabilities of neighbours, in units of a cosine."""
-    seed: int
-    """Seed of the order of the rows."""
-
-
 def learn_map(
-    rows: Rows, labels: np.ndarray, start: np.ndarray, learning: Learning
+    rows: Rows, labels: np.ndarray, start: np.ndarray, settings: MetricSettings
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Mean loss per step (NaN before the first epoch) and the map, before the first epoch and after each.
 
@@ -139,21 +111,21 @@ def learn_map(
         (n_rows,) label codes.
     start
         (n_components, n_features) initial map.
-    learning
-        Settings.
+    settings
+        Passes over all rows, rows per step within which pairs are formed, learning rate, temperature and seed.
     """
-    rng = np.random.default_rng(learning.seed)
+    rng = np.random.default_rng(settings.seed)
     weight = torch.from_numpy(start.astype(np.float64))
     map_ = weight.numpy()  # the same memory
-    optimizer = torch.optim.Adam([weight], lr=learning.learning_rate)
-    n_batches = -(-rows.shape[0] // learning.batch_size)
-    rates = schedule(optimizer, learning.epochs * n_batches)
+    optimizer = torch.optim.Adam([weight], lr=settings.learning_rate)
+    n_batches = -(-rows.shape[0] // settings.batch_size)
+    rates = schedule(optimizer, settings.epochs * n_batches)
     yield np.nan, map_.copy()
-    for _ in range(learning.epochs):
+    for _ in range(settings.epochs):
         losses = []
         for batch in np.array_split(rng.permutation(rows.shape[0]), n_batches):
             x = rows[batch]
-            loss, slopes = neighbor_loss(batch_cosines(x @ map_.T), labels[batch], learning.temperature)
+            loss, slopes = neighbor_loss(batch_cosines(x @ map_.T), labels[batch], settings.temperature)
             weight.grad = torch.from_numpy(np.ascontiguousarray(batch_map_gradient(map_, x, slopes)))
             optimizer.step()
             rates.step()

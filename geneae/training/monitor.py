@@ -212,15 +212,13 @@ class CollapseMonitor:
 
     objective: Reconstruction
     """Objective of the training."""
-    first: dict[str, float] | None = None
-    """Row of the history that others are compared with; None for the first one that is checked."""
+    first: dict[str, float]
+    """First row of the history, with which others are compared."""
     counts: dict[str, int] = field(default_factory=dict)
     """Number of latest consecutive epochs with each collapse."""
 
     def check(self, row: dict[str, float]) -> str | None:
         """Name in `COLLAPSES` of a collapse seen in the last three epochs or more; None without one."""
-        if self.first is None:
-            self.first = row
         seen = {
             "hinge": "ranking_loss" in row
             and is_hinge_collapsed(row["ranking_loss"], row["ranking_level"], row["score_deviation"]),

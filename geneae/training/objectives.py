@@ -100,7 +100,7 @@ class Reconstruction:
         """Latents and inner products of a mini-batch, plain ones also with other centrings."""
         found = network(batch.inputs)
         with torch.autocast(found.hidden.device.type, enabled=False):  # sums over genes need float32
-            decoder, target = network.decoder().facing(batch.target, self.metric)
+            decoder, target = network.decoder().with_target(batch.target, self.metric)
             hidden = found.hidden.to(target.squared.dtype)
             plain = decoder.products(hidden, target, dict.fromkeys((self.center, *centers)))
             for_loss = plain[self.center]
@@ -109,7 +109,7 @@ class Reconstruction:
                 context = BatchContext(cross, targets, found.latent.to(hidden.dtype), batch.labels, batch.progress)
                 for_loss = replace(for_loss, batch=context)
             if self.metric is not None:
-                for_loss = decoder.under(self.metric, for_loss, hidden, target, self.center)
+                for_loss = decoder.products_under(self.metric, for_loss, hidden, target, self.center)
         return Reconstructed(found.latent, for_loss, plain)
 
     def after_step(self, network: Network, seen: InnerProducts) -> None:

@@ -89,17 +89,19 @@ def both(*takers: OnEpoch | None) -> OnEpoch:
 
 @contextlib.contextmanager
 def csv_log(folder: Path) -> Iterator[OnEpoch]:
-    """Write rows of the history to `history.csv` in a folder, each at the end of its epoch."""
+    """Write rows of the history to `history.csv` in a folder, each at the end of its epoch.
+
+    A resumed fit gives the rows of all its epochs again, so an earlier file is replaced.
+    """
     with contextlib.ExitStack() as stack:
         writers: list[tuple[csv.DictWriter[str], Callable[[], None]]] = []
 
         def note(row: dict[str, float]) -> None:
             if not writers:  # a refused fit leaves no file
                 folder.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((folder / CSV).open("a", encoding="utf-8", newline=""))
+                file = stack.enter_context((folder / CSV).open("w", encoding="utf-8", newline=""))
                 writers.append((csv.DictWriter(file, list(row)), file.flush))
-                if not file.tell():  # a resumed fit appends to its log
-                    writers[0][0].writeheader()
+                writers[0][0].writeheader()
             writer, flush = writers[0]
             writer.writerow(row)
             flush()
@@ -153,7 +155,8 @@ def open_log(name: str | None, folder: Path) -> Iterator[OnEpoch | None]:
 
 
 def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = False) -> None:
-    """Refuse a log that cannot be written; `overwrite` deletes an earlier log, `resume` appends to it."""
+    """Refuse a log that cannot be written; `overwrite` deletes an earlier log, `resume` keeps it until the fit
+    gives its rows again."""
     if name is None:
         return
     if name == "tensorboard" and find_spec("tensorboard") is None:

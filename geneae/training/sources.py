@@ -33,7 +33,7 @@ from geneae.training.streaming import StreamedSource
 from geneae.training.validation import Validate, validate
 from geneae.training.view_batches import JointSource, ViewSource, validation_views
 
-MANY = 4096  # training profiles from which on eight count splits are no better than four
+MANY = 4096  # with this many training profiles or more, eight count splits are no better than four
 VALIDATION_PROFILES, VALIDATION_VALUES = 4096, 2**23  # largest sample of streamed profiles that chooses the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
 

@@ -53,9 +53,6 @@ class StreamedPairs:
         self._coming: dict[int, Future[Pairs]] = {}
         self._pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
-    def __len__(self) -> int:
-        return self.n_pairs
-
     def order(self, generator: torch.Generator) -> Tensor:
         """(n_profiles,) indices of the pairs of an epoch: every profile once, window by window, with either half as
         input at random."""
@@ -131,7 +128,6 @@ class StreamedSource:
         self._projections = None
         if not network.is_free:
             self._projections = Projections(network, expression.n_profiles, is_split, scratch, n_mapped)
-        if self._projections is not None:
             for rows, part in expression.chunks(CHUNK):
                 splitter = Splitter(part.rows) if is_split else None
                 for split in range(self.n_splits):
@@ -163,9 +159,8 @@ class Projections:
         self._device = network.mean.device
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
         self._n_mapped = n_mapped
-        self._bytes = (
-            4 * self._halves * (self._rank + SUMS + self._n_mapped)
-        )  # per profile, with its halves side by side
+        # per profile, with its halves side by side
+        self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  stays open while it is in use
         weakref.finalize(self, self._file.close)
 

@@ -12,7 +12,7 @@ import pytest
 from anndata.io import sparse_dataset
 from scipy import sparse
 
-from geneae.data.backed import SPAN, StoredMatrix, ahead, canonical, chunks, read_rows, select_columns
+from geneae.data.backed import SPAN, BackedMatrix, ahead, canonical, chunks, read_rows, select_columns
 
 
 @pytest.fixture
@@ -26,49 +26,49 @@ def matrix() -> sparse.csr_matrix:
 
 
 @pytest.fixture
-def stored(matrix: sparse.csr_matrix, tmp_path: Path) -> StoredMatrix:
+def backed(matrix: sparse.csr_matrix, tmp_path: Path) -> BackedMatrix:
     """The same in a file."""
     anndata.AnnData(matrix).write_h5ad(tmp_path / "x.h5ad")
     source = sparse_dataset(h5py.File(tmp_path / "x.h5ad")["X"])
-    return StoredMatrix(source, np.arange(300), np.diff(matrix.indptr))
+    return BackedMatrix(source, np.arange(300), np.diff(matrix.indptr))
 
 
 def same(one: sparse.csr_matrix, other: sparse.csr_matrix) -> bool:
     return bool(one.shape == other.shape and one.has_canonical_format and (one != other).nnz == 0)
 
 
-def test_all_rows_come_back(matrix: sparse.csr_matrix, stored: StoredMatrix) -> None:
-    assert same(stored.read(), matrix)
-    assert stored.shape == matrix.shape
-    assert stored.nnz == matrix.nnz
+def test_all_rows_come_back(matrix: sparse.csr_matrix, backed: BackedMatrix) -> None:
+    assert same(backed.read(), matrix)
+    assert backed.shape == matrix.shape
+    assert backed.nnz == matrix.nnz
 
 
 @pytest.mark.parametrize(
     "rows", [[3], [5, 2, 290, 7], list(range(0, 300, 11)), list(range(299, -1, -1)), slice(4, 50)], ids=str
 )
 def test_some_rows_come_in_the_order_asked_for(
-    rows: Any, matrix: sparse.csr_matrix, stored: StoredMatrix, monkeypatch: pytest.MonkeyPatch
+    rows: Any, matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geneae.data.backed.SPAN", 64)
-    assert same(stored[rows].read(), canonical(matrix[rows]))
-    assert (stored[rows].lengths == np.diff(matrix[rows].indptr)).all()
+    assert same(backed[rows].read(), canonical(matrix[rows]))
+    assert (backed[rows].lengths == np.diff(matrix[rows].indptr)).all()
 
 
-def test_a_choice_of_a_choice(matrix: sparse.csr_matrix, stored: StoredMatrix) -> None:
+def test_a_choice_of_a_choice(matrix: sparse.csr_matrix, backed: BackedMatrix) -> None:
     first, second = np.arange(10, 200, 3), np.array([40, 0, 7])
-    assert same(stored[first][second].read(), matrix[first][second])
+    assert same(backed[first][second].read(), matrix[first][second])
 
 
-def test_columns_are_those_of_select_columns(matrix: sparse.csr_matrix, stored: StoredMatrix) -> None:
+def test_columns_are_those_of_select_columns(matrix: sparse.csr_matrix, backed: BackedMatrix) -> None:
     columns = np.array([5, -1, 0, 39])
-    assert same(stored.select(columns)[[9, 1]].read(), select_columns(matrix[[9, 1]], columns))
+    assert same(backed.select(columns)[[9, 1]].read(), select_columns(matrix[[9, 1]], columns))
     again = np.array([3, -1, 0])
     dense = matrix.toarray()[:, columns * (columns >= 0)] * (columns >= 0)
     dense = dense[:, again * (again >= 0)] * (again >= 0)
-    assert same(stored.select(columns).select(again).read(), canonical(sparse.csr_matrix(dense)))
+    assert same(backed.select(columns).select(again).read(), canonical(sparse.csr_matrix(dense)))
 
 
-def test_far_rows_are_read_apart(stored: StoredMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_rows_are_read_apart(backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
     def watch(source: Any, start: int, stop: int) -> sparse.csr_matrix:
@@ -76,29 +76,29 @@ def test_far_rows_are_read_apart(stored: StoredMatrix, monkeypatch: pytest.Monke
         return read_rows(source, start, stop)
 
     monkeypatch.setattr("geneae.data.backed.read_rows", watch)
-    stored[[0, 3, 5, 100, 101, 299]].read()
+    backed[[0, 3, 5, 100, 101, 299]].read()
     assert seen == [(0, 6), (100, 102), (299, 300)]
     assert SPAN >= 1024
 
 
 @pytest.mark.parametrize("size", [1, 7, 300, 1000])
-def test_chunks_are_all_rows_once(size: int, matrix: sparse.csr_matrix, stored: StoredMatrix) -> None:
-    for source in (matrix, stored):
+def test_chunks_are_all_rows_once(size: int, matrix: sparse.csr_matrix, backed: BackedMatrix) -> None:
+    for source in (matrix, backed):
         found = list(chunks(source, size))
         assert same(canonical(sparse.vstack([rows for _, rows in found], format="csr")), matrix)
         assert [place.start for place, _ in found] == list(range(0, 300, size))
 
 
-def test_no_rows_give_no_chunks(stored: StoredMatrix) -> None:
-    assert list(chunks(stored[[]], 5)) == []
+def test_no_rows_give_no_chunks(backed: BackedMatrix) -> None:
+    assert list(chunks(backed[[]], 5)) == []
 
 
 def test_a_dense_matrix_of_half_precision_in_a_file(tmp_path: Path) -> None:
     dense = np.array([[0, 1.5, 2], [0, 0, 0], [3, 0, 0]], np.float16)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         source = file.create_dataset("x", data=dense)
-        stored = StoredMatrix(source, np.arange(3), (dense != 0).sum(1))
-        assert (stored[[2, 0]].read().toarray() == dense[[2, 0]]).all()
+        backed = BackedMatrix(source, np.arange(3), (dense != 0).sum(1))
+        assert (backed[[2, 0]].read().toarray() == dense[[2, 0]]).all()
 
 
 def test_items_made_ahead_are_the_same_and_an_error_comes_in_its_place() -> None:

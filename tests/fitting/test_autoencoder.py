@@ -68,7 +68,7 @@ def test_a_clone_of_a_fitted_one_is_not_fitted(fitted: Autoencoder) -> None:
 
 
 def test_impossible_settings_are_refused_when_fitting(counts: anndata.AnnData) -> None:
-    with pytest.raises(InputError, match=r"^n-latent must be at least 1; found 0\.$"):
+    with pytest.raises(InputError, match=r"^latent must be at least 1; found 0\.$"):
         Autoencoder(n_latent=0).fit(counts)
 
 

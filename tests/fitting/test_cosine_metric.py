@@ -259,7 +259,7 @@ def test_genes_that_do_not_fit_are_refused(counts: anndata.AnnData, tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_components": 0}, r"^n-components must be at least 1; found 0\.$"),
+        ({"n_components": 0}, r"^components must be at least 1; found 0\.$"),
         ({"epochs": 0}, r"^epochs must be at least 1; found 0\.$"),
         ({"temperature": 0.0}, r"^temperature must be above 0; found 0\.$"),
         ({"epsilon": 1.0}, r"^epsilon must be at least 0 and below 1; found 1\.$"),

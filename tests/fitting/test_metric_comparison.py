@@ -171,3 +171,17 @@ def test_labels_that_cannot_be_used_are_refused(
     assert not (tmp_path / "metric").exists()
     with pytest.raises(InputError):
         judge_metric(learner(), read_profiles(counts), key, 0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--components", "0"], "components must be at least 1; found 0."),
+        (["--epsilon", "1"], "epsilon must be at least 0 and below 1; found 1."),
+        (["--seed", "-1"], "seed must be at least 0; found -1."),
+    ],
+)
+def test_impossible_flags_are_refused_before_data_are_read(flags: list[str], message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["metric", str(tmp_path / "none.h5ad"), "--label", "kind", *flags])
+    assert result.exit_code == 2
+    assert message in result.output

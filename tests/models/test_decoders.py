@@ -28,8 +28,8 @@ def world(is_learned: bool) -> tuple[LinearDecoder, SparseRows, Tensor, Tensor]:
 @pytest.mark.parametrize("is_learned", [False, True])
 def test_products_are_named_by_centring_and_those_of_the_expectation(is_learned: bool) -> None:
     decoder, rows, x, hidden = world(is_learned)
-    facing, target = decoder.facing(rows)
-    found = facing.products(hidden, target, CENTERS)
+    ready, target = decoder.with_target(rows)
+    found = ready.products(hidden, target, CENTERS)
     assert tuple(found) == CENTERS
     y = decoder.expectation(hidden)
     assert y.shape == (N_PROFILES, N_GENES)
@@ -53,8 +53,8 @@ def test_pairs_are_all_of_a_batch(center: str) -> None:
 
 def test_one_pass_over_profiles_gives_the_gradient_of_a_dense_layer() -> None:
     decoder, rows, x, hidden = world(True)
-    facing, target = decoder.facing(rows)
-    products = facing.products(hidden, target, ["none"])["none"]
+    ready, target = decoder.with_target(rows)
+    products = ready.products(hidden, target, ["none"])["none"]
     dense = dense_products(x, decoder.expectation(hidden))
     for one, other in ((products.cross, dense.cross), (products.predicted, dense.predicted)):
         parameters = (decoder.weight, decoder.offset)
@@ -66,15 +66,15 @@ def test_one_pass_over_profiles_gives_the_gradient_of_a_dense_layer() -> None:
 def test_products_at_hand_are_taken_as_they_are() -> None:
     decoder, rows, _, _ = world(False)
     target = decoder.project(rows)
-    facing, same = decoder.facing(target)
-    assert facing is decoder
+    ready, same = decoder.with_target(target)
+    assert ready is decoder
     assert same is target
 
 
 def test_targets_are_mapped_where_there_is_a_metric() -> None:
     decoder, rows, x, _ = world(True)
     metric = FixedMetric(torch.randn(N_GENES, 3).double(), 0.1)
-    for target in (decoder.project(rows, metric), decoder.facing(rows, metric)[1]):
+    for target in (decoder.project(rows, metric), decoder.with_target(rows, metric)[1]):
         assert isinstance(target, TargetProducts)
         torch.testing.assert_close(target.mapped, x @ metric.columns)
     assert decoder.project(rows).mapped is None

@@ -1,4 +1,6 @@
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -138,14 +140,14 @@ def test_a_shift_of_the_gene_mean_is_taken_off_the_input_and_put_onto_the_output
     rows, moved_rows = (sparse_rows(m) for m in (x, moved))
     scores = network.scores(rows)
     torch.testing.assert_close(network.scores(moved_rows, shift), scores, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(network.offset(shift), network.offset() + shift)
+    torch.testing.assert_close(network.decoder(shift).offset, network.decoder().offset + shift)
     hidden = network.decode(network.encode(scores))
     for center in ("none", "gene", "profile"):
         decoder, moved = network.decoder(), network.decoder(shift)
         plain = decoder.products(hidden, decoder.project(rows), [center])[center]
         both = moved.products(hidden, moved.project(moved_rows), [center])[center]
         dense_x = torch.from_numpy(profiles()) + shift
-        dense_y = hidden @ network.output_weight().T + network.offset() + shift
+        dense_y = hidden @ network.output_weight().T + network.decoder().offset + shift
         expected = dense_products(dense_x, dense_y, center, network.mean + shift)
         for name in ("cross", "target", "predicted"):
             torch.testing.assert_close(getattr(both, name), getattr(expected, name), rtol=1e-6, atol=1e-6)
@@ -377,9 +379,10 @@ def test_a_target_norm_is_reached_without_turning_anything(kind: str, where: str
     if kind == "free-random":
         check_cut(y, outputs(network, z), 2.5 / float(y.norm(dim=1).median()))
     else:  # the mean profile stays; what is added to it is scaled
-        distance = (y - network.offset().detach()).norm(dim=1)
+        offset = network.decoder().offset.detach()
+        distance = (y - offset).norm(dim=1)
         check_cut(hidden, network.decode(z).detach(), 2.5 / float(distance.median()))
-        assert float((outputs(network, z) - network.offset().detach()).norm(dim=1).median()) == pytest.approx(2.5)
+        assert float((outputs(network, z) - offset).norm(dim=1).median()) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(
@@ -433,3 +436,12 @@ def test_weights_of_a_network_without_biases_never_get_shorter_under_plain_gradi
                 assert weight.norm() >= before * (1 - 1e-12)
                 torch.testing.assert_close(weight.norm() ** 2, before**2 + 0.09 * gradient.norm() ** 2)
     assert all(float(weight.detach().norm()) > start[name] for name, weight in weights.items())
+
+
+def test_a_network_that_has_moved_keeps_no_tensor_of_its_old_place() -> None:
+    network = build("pca")
+    old = weakref.ref(network.decoder().weight)
+    network.double()
+    gc.collect()
+    assert old() is None
+    assert network.decoder().weight.dtype == torch.float64

@@ -59,8 +59,8 @@ def test_a_sentence_gives_limits_but_not_that_a_count_is_one_at_least() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("n_steps", 0, "n-steps must be at least 1; found 0."),
-        ("n_steps", math.inf, "n-steps must be finite and at least 1; found inf."),
+        ("n_steps", 0, "steps must be at least 1; found 0."),
+        ("n_steps", math.inf, "steps must be finite and at least 1; found inf."),
         ("start", "pcs", "unknown start 'pcs'; did you mean 'pca'? Available: pca, random"),
         ("start", None, "unknown start 'None'. Available: pca, random"),
         ("share", 2, "share must be between 0 and 1 (1 is all); found 2."),

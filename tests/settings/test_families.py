@@ -18,5 +18,5 @@ def test_a_dict_that_was_moved_is_missed() -> None:
     with pytest.raises(LookupError) as error:
         keys_of("losses/reconstruction.py", "LOSES")
     assert str(error.value) == (
-        "losses/reconstruction.py has no dict literal LOSES. Write its new place into families.py."
+        "losses/reconstruction.py has no dict literal LOSES. Update its path in geneae/settings/families.py."
     )

@@ -21,7 +21,7 @@ from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training import loop
 from geneae.training.checkpoints import _set_random_state
-from geneae.training.devices import Processes, open_processes
+from geneae.training.devices import Processes, loading_fabric, open_processes
 from geneae.training.loop import Training
 
 CLOCKS = ["train_seconds", "seconds"]
@@ -137,6 +137,17 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="torchrun has started 4 processes, but 1 devices on 1 nodes need 1"):
         open_processes(QUICK)
+
+
+def test_a_library_that_cannot_be_loaded_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    with loading_fabric():
+        pass
+    assert failed == []
+    with pytest.raises(ImportError, match="lightning_fabric"):
+        open_processes(Settings())
 
 
 @pytest.mark.slow

@@ -1,10 +1,29 @@
+"""Gradients of a learned cosine agree with automatic differentiation, and learning finds what tells labels apart.
+
+The gradient in M, see `geneae.training.metric_learning`, also follows from that in A; with the notation there:
+
+If all entries of A are independent, dl/dA_ij = x_i y_j, dn/dA_ij = x_i x_j, dm/dA_ij = y_i y_j, and the quotient rule
+on l (n m)^(-1/2) gives
+
+    g_ij = x_i y_j / sqrt(n m) - l (m x_i x_j + n y_i y_j) / (2 (n m)^(3/2))
+
+The power 3/2 is the n m of the quotient rule times the root in the derivative of the root.
+
+g is not symmetric: after one step along it, A would not be a metric. The gradient among symmetric matrices is
+S = (g + g') / 2, with x~ = x / sqrt(n) and y~ = y / sqrt(m)
+
+    S = (x~ y~' + y~ x~' - c (x~ x~' + y~ y~')) / 2
+
+and dc/dM = 2 M S. A cosine does not depend on the scale of A, hence <S, A> = 0.
+"""
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import (
-    Learning,
     batch_cosines,
     batch_map_gradient,
     learn_map,
@@ -197,9 +216,9 @@ def labelled(n_rows: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def test_learning_finds_the_coordinate_that_tells_the_labels() -> None:
     rows, labels = labelled()
-    learning = Learning(epochs=30, batch_size=64, learning_rate=0.05, temperature=0.2, seed=0)
+    settings = MetricSettings(epochs=30, batch_size=64, learning_rate=0.05, temperature=0.2)
     start = np.eye(4, 10) + 0.01  # at the four of largest variance
-    found = list(learn_map(rows, labels, start, learning))
+    found = list(learn_map(rows, labels, start, settings))
     losses = [loss for loss, _ in found]
     assert len(found) == 31
     assert np.isnan(losses[0])
@@ -214,7 +233,8 @@ def test_the_same_seed_learns_the_same_map_and_sparse_rows_do_too() -> None:
     rows, labels = labelled()
 
     def last(rows: np.ndarray | sparse.csr_matrix, seed: int) -> np.ndarray:
-        return list(learn_map(rows, labels, np.eye(4, 10), Learning(2, 64, 0.05, 0.2, seed)))[-1][1]
+        settings = MetricSettings(epochs=2, batch_size=64, learning_rate=0.05, temperature=0.2, seed=seed)
+        return list(learn_map(rows, labels, np.eye(4, 10), settings))[-1][1]
 
     np.testing.assert_array_equal(last(rows, 0), last(rows, 0))
     np.testing.assert_allclose(last(sparse.csr_matrix(rows), 0), last(rows, 0), atol=1e-9)

@@ -63,7 +63,7 @@ def test_of_a_fit_with_nulls_the_fit_alone_is_logged(tmp_path: Path) -> None:
 
 def test_a_resumed_fit_goes_on_with_its_log(tmp_path: Path) -> None:
     folder = tmp_path / "log"
-    for rows in (ROWS[:2], [ROWS[2], *ROWS]):  # the second time with a null, which begins at epoch 0
+    for rows in (ROWS[:2], [*ROWS, *ROWS]):  # a resumed fit gives all rows again; then a null, which begins at epoch 0
         check_log("csv", folder, overwrite=False, resume=True)
         with open_log("csv", folder) as note:
             assert note is not None

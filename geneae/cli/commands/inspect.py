@@ -14,10 +14,10 @@ from geneae.cli.flags import MATRIX_OPTIONS, STREAM, options
 )
 @click.option(
     "--seed",
-    type=int,
+    type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the split, the PCA bases and the count splits, a whole number.",
+    help="Seed of the split, the PCA bases and the count splits, an integer of at least 0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @options(*MATRIX_OPTIONS, STREAM)

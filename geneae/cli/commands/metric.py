@@ -7,6 +7,7 @@ import click
 
 from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, QUIET, option, options
 from geneae.cli.steps import say_unless
+from geneae.settings.settings import MetricSettings
 
 
 @click.command()
@@ -56,6 +57,7 @@ def command(
     Profiles with the same label become similar. Compares the k-NN accuracy of the learned metric, the plain cosine and
     PCA on profiles that took no part in the learning. Writes a folder for `geneae.CosineMetric.load`.
     """
+    MetricSettings(**settings, seed=seed)  # refuses impossible values before anything is read
     folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
     from geneae.folders.outputs import check_writable
 

@@ -180,6 +180,16 @@ def stopped(*arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2)
     return result
 
 
+def test_a_resumed_run_logs_every_epoch_once(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--log", "csv"]
+    assert stopped(*arguments, monkeypatch=monkeypatch).exit_code == 143
+    assert geneae(*arguments, "--resume").exit_code == 0
+    logged, history = (pd.read_csv(tmp_path / name / "history.csv") for name in ("run_log", "run"))
+    assert list(logged["epoch"]) == list(history["epoch"])
+
+
 def test_a_stopped_run_goes_on_with_resume_alone(
     run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
