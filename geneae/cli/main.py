@@ -4,10 +4,10 @@ Each command imports what it needs when it runs, so that `--help` is fast.
 """
 
 import contextlib
-import pkgutil
 import signal
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +16,8 @@ from geneae import __version__
 from geneae.cli import commands
 from geneae.cli.steps import is_first
 from geneae.settings.errors import InputError, Interrupted
+
+FOLDER = Path(commands.__file__).parent
 
 
 class Commands(click.Group):
@@ -27,7 +29,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the files, with - instead of _."""
-        return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
+        return sorted(file.stem.replace("_", "-") for file in FOLDER.glob("[!_]*.py"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command in a file; None if there is no such file."""
