@@ -14,7 +14,6 @@ import click
 
 from geneae import __version__
 from geneae.cli import commands
-from geneae.cli.steps import is_first
 from geneae.settings.errors import InputError, Interrupted
 
 FOLDER = Path(commands.__file__).parent
@@ -38,6 +37,12 @@ class Commands(click.Group):
         found: click.Command = import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}").command
         return found
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the first lines of their files, so that none is imported."""
+        lines = {name: _file(name).read_text(encoding="utf-8").split("\n", 1)[0] for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line.strip('"')) for name, line in lines.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and report input errors and signals."""
         try:
@@ -52,7 +57,13 @@ class Commands(click.Group):
             ctx.exit(128 + stop.number)
 
 
+def _file(name: str) -> Path:
+    return FOLDER / f"{name.replace('-', '_')}.py"
+
+
 def _complain(message: str) -> None:
+    from geneae.cli.steps import is_first  # with all settings, which --help does not need
+
     if is_first():
         click.echo(message, err=True)
 

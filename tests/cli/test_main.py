@@ -221,3 +221,14 @@ def test_a_command_is_a_file_and_its_name_that_of_the_file() -> None:
     result = geneae("sweep_cut")
     assert result.exit_code == 2
     assert "No such command 'sweep_cut'" in result.stderr
+
+
+def test_the_list_of_commands_shows_the_first_sentence_of_each_and_imports_none() -> None:
+    context = click.Context(main, max_content_width=110, terminal_width=110)
+    listed = main.get_help(context).split("Commands:\n")[1].splitlines()
+    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    sentences = {name: (one.help or "").split("\n")[0] for name, one in found.items() if one is not None}
+    assert dict(line.split(maxsplit=1) for line in listed) == sentences
+    code = "import sys; from geneae.cli.main import main; main(['--help'], standalone_mode=False); "
+    code += "assert not [name for name in sys.modules if name.startswith('geneae.cli.commands.')]"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -1,4 +1,4 @@
-"""`geneae compare`."""
+"""Compare losses on DATA, or finished run folders."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`geneae embed`."""
+"""Compute the latents of the profiles in DATA with MODEL."""
 
 from pathlib import Path
 

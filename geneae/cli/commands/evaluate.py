@@ -1,4 +1,4 @@
-"""`geneae evaluate`."""
+"""Evaluate MODEL and its baselines on the profiles of DATA."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`geneae fit`."""
+"""Train an autoencoder on the profiles of DATA, and evaluate it."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""`geneae inspect`."""
+"""Show what cosines to expect on DATA, before any training."""
 
 import click
 

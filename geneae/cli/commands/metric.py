@@ -1,4 +1,4 @@
-"""`geneae metric`."""
+"""Learn a cosine similarity from labels of the profiles in DATA."""
 
 from pathlib import Path
 from typing import Any

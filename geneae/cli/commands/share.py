@@ -1,4 +1,4 @@
-"""`geneae share`."""
+"""Pack the folder MODEL into one zip with checksums."""
 
 from pathlib import Path
 

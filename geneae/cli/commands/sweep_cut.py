@@ -1,4 +1,4 @@
-"""`geneae sweep-cut`."""
+"""Compare cut-initialisation with other learning rates on DATA."""
 
 from pathlib import Path
 from typing import Any
