@@ -20,7 +20,7 @@ from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_pre
 from geneae.data.profiles import STATES, Profiles, complete_column
 from geneae.data.reading import read_profiles
 from geneae.fitting.keywords import set_keywords, signature_of
-from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, write_json
+from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, read_json, write_json
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import Rows, learn_map
@@ -299,10 +299,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not the folder of a metric: it lacks {', '.join(missing)}. "
             "Give a folder written by geneae metric."
         )
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the complete folder again.") from error
+    config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
         found = f"{config.get('kind')} {config.get('format')}" if isinstance(config, dict) else type(config).__name__
         raise InputError(

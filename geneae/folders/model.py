@@ -1,6 +1,5 @@
 """Model folders of JSON, CSV and safetensors files. Nothing is pickled."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
 from geneae.folders.archive import opened
-from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, write_json
+from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, read_json, write_json
 from geneae.models.baselines import Baselines
 from geneae.models.cores import PlainCore, SkipCore
 from geneae.models.model import FORMAT, Model
@@ -120,10 +119,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a model folder of geneae: it lacks {', '.join(missing)}. "
             "Give the folder that geneae fit has written."
         )
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder / CONFIG} is not JSON ({error}). Copy the complete folder again.") from error
+    config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise InputError(

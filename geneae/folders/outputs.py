@@ -179,6 +179,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(to_json(content) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """Contents of a JSON file; anything that is not JSON is refused."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}). Copy the complete folder again.") from error
+
+
 def to_json(content: dict[str, Any]) -> str:
     """Indented JSON, with null for NaN and infinities."""
     return json.dumps(_plain(content), indent=2, allow_nan=False)

@@ -232,3 +232,11 @@ def test_the_list_of_commands_shows_the_first_sentence_of_each_and_imports_none(
     code = "import sys; from geneae.cli.main import main; main(['--help'], standalone_mode=False); "
     code += "assert not [name for name in sys.modules if name.startswith('geneae.cli.commands.')]"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_negative_seed_is_refused_before_data_are_read(tmp_path: Path) -> None:
+    for command in (["inspect", "none.h5ad"], ["fit", "none.h5ad"], ["metric", "none.h5ad", "--label", "kind"]):
+        result = geneae(*command, "--seed", "-1")
+        assert result.exit_code == 2
+        assert "-1" in result.stderr
+        assert "none.h5ad" not in result.stderr
