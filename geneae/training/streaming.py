@@ -156,7 +156,7 @@ class Projections:
     def __init__(
         self, network: Network, n_profiles: int, is_split: bool, folder: Path | None, n_mapped: int = 0
     ) -> None:
-        self._device = network.mean.device
+        self._network = network
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
         self._n_mapped = n_mapped
         # per profile, with its halves side by side
@@ -180,7 +180,7 @@ class Projections:
         sizes = [len(run) * self._bytes for run in runs]
         raw = bytearray().join(os.pread(self._file.fileno(), *at) for at in zip(sizes, places, strict=True))
         records = torch.frombuffer(raw, dtype=torch.float32).reshape(len(profiles), self._halves, -1)
-        records = records.transpose(0, 1).flatten(0, 1).to(self._device)
+        records = records.transpose(0, 1).flatten(0, 1).to(self._network.mean.device)  # it may have moved
         weight, sums, mapped = records.split([self._rank, SUMS, self._n_mapped], 1)
         center, squared, total = sums.unbind(1)
         of_metric = mapped.contiguous() if self._n_mapped else None

@@ -146,6 +146,17 @@ def test_projections_come_back_by_split_and_profile(world: tuple[Expression, Pre
     torch.testing.assert_close(joined, wanted[1][:, profiles].flatten(0, 1), rtol=0, atol=0)
 
 
+def test_projections_follow_the_network_to_another_device(world: tuple[Expression, Preprocess, Network]) -> None:
+    expression, preprocess, network = world
+    source = StreamedSource(network, expression, preprocess, CountSplits(True, 1, 0), 32)
+    network.to("meta")
+    pairs = source.epoch(1)
+    batch = pairs.take(pairs.order(torch.Generator().manual_seed(0))[:32])
+    assert isinstance(batch.inputs, torch.Tensor)
+    assert isinstance(batch.target, TargetProducts)
+    assert batch.inputs.device.type == batch.target.weight.device.type == "meta"
+
+
 def test_the_scratch_file_leaves_nothing_behind(world: tuple[Expression, Preprocess, Network], tmp_path: Path) -> None:
     source = StreamedSource(world[2], world[0], world[1], CountSplits(True, 2, 0), 32, tmp_path)
     assert source.epoch(1).n_pairs == 480
