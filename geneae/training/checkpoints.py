@@ -155,9 +155,9 @@ class Checkpoint:
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         order.set_state(tensors["order"])
         _set_random_state(tensors["random"][rank], network.mean.device)
-        state, at_start = self._state, tensors["at_start"].to(network.mean.device)
+        state = self._state
         position = {name: state[name] for name in ("epoch", "step", "total", "train_seconds", "update")}
-        done = tensors["order"], at_start, state["rows"], state["best"], best_state
+        done = tensors["order"], tensors["at_start"], state["rows"], state["best"], best_state
         return TrainingState(network, objective, optimizer, *done, **position)
 
     def _check(self) -> None:

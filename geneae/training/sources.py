@@ -147,6 +147,6 @@ def _both(of_pairs: Validate, of_views: Validate, weight: float) -> Validate:
 
     def validate_both(network: Network, processes: Processes) -> tuple[Tensor, dict[str, float]]:
         (by_pair, pair_means), (by_view, view_means) = of_pairs(network, processes), of_views(network, processes)
-        return by_pair.cpu() + weight * by_view, pair_means | view_means
+        return by_pair + weight * by_view, pair_means | view_means
 
     return validate_both

@@ -55,7 +55,7 @@ def validate(
         return processes.join(own, torch.cat(where), n_pairs) if is_shared else own
 
     joined = {name: join(found) for name, found in values.items()}
-    by_pair = join(losses).double()
+    by_pair = join(losses).double().cpu()  # like those of views, and of a checkpoint
     return by_pair.reshape(-1, pairs[0].n_profiles).mean(0), {
         "validation_cosine": float(joined["cosine"].nanmean()),
         "validation_mse": float(joined["mse"].nanmean()),
