@@ -12,6 +12,7 @@ from geneae.losses.sparse_rows import RowStore, sparse_rows
 from geneae.models.baselines import BASELINES, Baselines
 from geneae.models.network import Network, random_network
 from geneae.settings.settings import Settings
+from geneae.training.devices import forked_random
 
 SUPERVISED = {"supervised": ModelFacts("supervised encoder")}
 UNTRAINED = {
@@ -37,7 +38,7 @@ def untrained_controls(
     settings
         Settings of the fit: the latent, the hidden layers, and the seed of the random encoder.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked_random():
         encoder = _random_encoder(baselines, settings)
     scores = baselines.whole.scores(sparse_rows(matrix))[:, : settings.n_latent].numpy()
     return {"raw_input": matrix, "pca": scores, "random_encoder": encode(encoder, matrix)}
@@ -57,7 +58,7 @@ def supervised_control(
     train
         Positions of the training profiles.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked_random():
         encoder = _random_encoder(baselines, settings)
         _train_on_labels(encoder, matrix[train], labels[train], int(labels.max()) + 1, settings)
     return encode(encoder, matrix)

@@ -21,7 +21,7 @@ from geneae.models.pca import Basis
 from geneae.settings.settings import Settings, learns_from_labels
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
 from geneae.training.checkpoints import Checkpoint
-from geneae.training.devices import Processes
+from geneae.training.devices import Processes, forked_random
 from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes
@@ -69,7 +69,7 @@ def train_network(
         Checkpoint to resume from, if it exists, and to write from time to time.
     """
     settings, profiles = data.settings, _training_data(data, bases)
-    with torch.random.fork_rng(devices=[]):
+    with forked_random():
         torch.manual_seed(settings.seed)
         network = _start(bases.baselines, settings, data.is_split)
         reconstruction = _reconstruction(data, bases, network)

@@ -174,6 +174,15 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
+def forked_random() -> Iterator[None]:
+    """Restore the state of torch's random generators, also of CUDA devices in use, when this context ends."""
+    # asking an unused device for its state would start it
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
     """Set the number of torch's threads inside this context, and restore the earlier number when it ends."""
     before = torch.get_num_threads()
