@@ -149,11 +149,22 @@ def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
     known = torch.nonzero(labels >= 0)[:, 0]
     miner = TripletMarginMiner(margin, "semihard", distance=LpDistance(normalize_embeddings=False))
     anchor, same, other = (known[index] for index in miner(batch.latent[known].detach(), labels[known]))
-    # several threads sum the gradient of plain indexing in any order, that of index_select in a fixed one
-    first, *others = (batch.latent.index_select(0, index) for index in (anchor, same, other))
+    first, *others = (_rows(batch.latent, index) for index in (anchor, same, other))
     near, far = ((first - second).norm(dim=1) for second in others)
-    total = batch.latent.new_zeros(len(labels)).index_add(0, anchor, torch.relu(near - far + margin))
+    total = _sums(torch.relu(near - far + margin), anchor, len(labels))
     return total / torch.bincount(anchor, minlength=len(labels)).clamp(min=1)
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of a matrix, with a gradient whose sums have a fixed order: on a CPU that of `index_select`, where several
+    threads sum that of plain indexing in any order; on CUDA that of plain indexing, which is sorted first."""
+    return values[index] if values.is_cuda else values.index_select(0, index)
+
+
+def _sums(values: Tensor, index: Tensor, n_sums: int) -> Tensor:
+    """(n_sums,) sums of the values with the same index, in a fixed order, see `_rows`."""
+    sums = values.new_zeros(n_sums)
+    return sums.index_put((index,), values, accumulate=True) if values.is_cuda else sums.index_add(0, index, values)
 
 
 def _mean(values: Tensor, is_negative: Tensor) -> Tensor:
