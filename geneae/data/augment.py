@@ -27,6 +27,21 @@ def thin(expression: Expression, least: float, rng: np.random.Generator) -> Expr
     return Expression(_with_data(counts, values), expression.totals * kept)
 
 
+def thin_to(expression: Expression, share: float, rng: np.random.Generator) -> Expression:
+    """Keep each molecule with the same probability `share`; totals are the molecules that were kept.
+
+    Molecules of genes that are not in the matrix are thinned, too.
+    """
+    counts = expression.rows
+    values = (rng.random(counts.nnz) < share).astype(counts.dtype)  # correct for counts of 1, the large majority
+    several = np.flatnonzero(counts.data > 1)
+    values[several] = rng.binomial(counts.data[several].astype(np.int64), share)
+    kept = _with_data(counts, values)
+    inside, before = (np.asarray(matrix.sum(1), dtype=np.float64).ravel() for matrix in (kept, counts))
+    outside = np.maximum(np.rint(expression.totals - before), 0).astype(np.int64)
+    return Expression(kept, inside + rng.binomial(outside, share))
+
+
 def mask(matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, deviation: np.ndarray) -> sparse.csr_matrix:
     """Set each gene of each profile to zero with probability `share`."""
     return _with_data(matrix, np.where(rng.random(matrix.nnz) < share, 0, matrix.data))

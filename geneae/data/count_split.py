@@ -81,3 +81,12 @@ def draw_halves(splitter: Splitter, totals: np.ndarray, rng: np.random.Generator
     """Two random halves as from `halves`, by a splitter that exists already."""
     first, second = splitter.draw(rng)
     return Expression(first, totals / 2), Expression(second, totals / 2)
+
+
+def with_own_totals(pair: tuple[Expression, Expression]) -> tuple[Expression, Expression]:
+    """Halves with the molecules that each of them has, where others count half those of the profile; molecules of genes
+    outside the matrix are divided evenly."""
+    inside = [np.asarray(half.rows.sum(1), dtype=np.float64).ravel() for half in pair]
+    outside = np.maximum(pair[0].totals + pair[1].totals - inside[0] - inside[1], 0) / 2
+    first, second = (Expression(half.rows, own + outside) for half, own in zip(pair, inside, strict=True))
+    return first, second

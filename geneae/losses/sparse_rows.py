@@ -129,6 +129,13 @@ def sparse_rows(matrix: sparse.csr_matrix, transpose: bool = False) -> SparseRow
     return SparseRows((_panel(matrix, transpose),), *matrix.shape)
 
 
+def matrix_of(rows: SparseRows) -> sparse.csr_matrix:
+    """The profiles as a SciPy matrix that shares their memory; only of rows from `sparse_rows`."""
+    (panel,) = rows.panels
+    values, indices, indptr = (tensor.numpy() for tensor in (panel.values, panel.indices, panel.indptr))
+    return sparse.csr_matrix((values, indices, indptr), shape=(rows.n_profiles, rows.n_genes))
+
+
 def _panel(matrix: sparse.csr_matrix | sparse.csc_matrix, transpose: bool = False) -> Panel:
     by_gene = _panel(matrix.tocsc().T) if transpose else None
     indptr, indices, values = map(to_tensor, (matrix.indptr, matrix.indices, matrix.data))

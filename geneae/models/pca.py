@@ -86,7 +86,7 @@ def fit_basis(
         known = min(start.shape[1], directions.shape[1])
         directions[:, :known] = start[:, :known]
     for left in reversed(range(iterations)):
-        directions = _orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
+        directions = orthonormal(_back(rows, centre, _forth(rows, centre, directions)), rounds=1 if left else 2)
     scores = _forth(rows, centre, directions).double()
     # the last bit of MKL's decompositions depends on what was computed before; float32 does not keep that of float64
     squared, rotation = torch.linalg.eigh(scores.T @ scores)
@@ -96,7 +96,7 @@ def fit_basis(
     return Basis((components * sign).contiguous(), centre, deviation)
 
 
-def _orthonormal(columns: Tensor, rounds: int) -> Tensor:
+def orthonormal(columns: Tensor, rounds: int) -> Tensor:
     """An orthonormal basis of the columns, by Cholesky in float64 in a third of the time of QR; by QR where that fails.
 
     A second round removes the rounding error of the first; intermediate directions need only one.
@@ -108,8 +108,8 @@ def _orthonormal(columns: Tensor, rounds: int) -> Tensor:
             columns = torch.linalg.qr(columns).Q
             break
         columns = torch.linalg.solve_triangular(factor.T, columns, upper=True, left=False)
-    orthonormal: Tensor = columns.float()
-    return orthonormal
+    found: Tensor = columns.float()
+    return found
 
 
 def _forth(rows: list[SparseRows], mean: Tensor, directions: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies
 from reference import csr
 from scipy import sparse
 
-from geneae.data.augment import VIEWS, Viewer, parse_views, thin
+from geneae.data.augment import VIEWS, Viewer, parse_views, thin, thin_to
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.settings.errors import InputError
 from geneae.settings.settings import VIEW_NAMES
@@ -171,3 +171,49 @@ def test_views_are_named_with_or_without_an_amount() -> None:
 def test_views_that_cannot_be_are_refused(text: str, state: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_views(text, state)
+
+
+def test_thinning_to_a_share_keeps_that_share_of_the_molecules_of_every_gene() -> None:
+    counts = csr(np.tile([0, 1, 1, 7, 60], (4000, 1)))
+    expression = Expression(counts, np.full(4000, 69.0 + 200))
+    kept = thin_to(expression, 0.2, np.random.default_rng(0))
+    values = kept.rows.toarray()
+    np.testing.assert_allclose(values.mean(0), 0.2 * counts[0].toarray()[0], rtol=0.06)
+    np.testing.assert_allclose(values[:, 1:].var(0), 0.2 * 0.8 * np.array([1, 1, 7, 60]), rtol=0.1)
+    # 200 molecules are of genes that are not in the matrix
+    outside = kept.totals - values.sum(1)
+    assert outside.mean() == pytest.approx(40, rel=0.02)
+    assert outside.var() == pytest.approx(0.2 * 0.8 * 200, rel=0.1)
+
+
+@few
+@given(some_counts(), strategies.floats(0, 1), seeds)
+def test_thinning_to_a_share_makes_no_molecules(counts: sparse.csr_matrix, share: float, seed: int) -> None:
+    totals = np.asarray(counts.sum(1), dtype=float).ravel() + 3
+    kept = thin_to(Expression(frozen(counts), totals), share, np.random.default_rng(seed))
+    dense = kept.rows.toarray()
+    assert (dense <= counts.toarray()).all()
+    assert (dense == np.rint(dense)).all()
+    assert (kept.rows.data > 0).all()
+    assert kept.rows.dtype == np.float32
+    assert (kept.totals >= dense.sum(1)).all()
+    assert (kept.totals <= totals).all()
+    assert (kept.totals == np.rint(kept.totals)).all()
+
+
+@few
+@given(some_counts(), seeds)
+def test_a_share_of_one_keeps_every_molecule_and_one_of_zero_none(counts: sparse.csr_matrix, seed: int) -> None:
+    totals = np.asarray(counts.sum(1), dtype=float).ravel() + 5
+    everything, nothing = (thin_to(Expression(counts, totals), share, np.random.default_rng(seed)) for share in (1, 0))
+    np.testing.assert_array_equal(everything.rows.toarray(), counts.toarray())
+    np.testing.assert_array_equal(everything.totals, totals)
+    assert nothing.rows.nnz == 0
+    assert not nothing.totals.any()
+
+
+def test_thinning_to_a_share_follows_the_generator() -> None:
+    expression = Expression(csr(np.full((20, 5), 9.0)), np.full(20, 45.0))
+    one, same, other = (thin_to(expression, 0.5, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.rows.toarray(), same.rows.toarray())
+    assert (one.rows.toarray() != other.rows.toarray()).any()

@@ -3,7 +3,7 @@ import pytest
 from reference import counts_matrix, csr
 from scipy import sparse, stats
 
-from geneae.data.count_split import BITS, Splitter, halves
+from geneae.data.count_split import BITS, Splitter, halves, with_own_totals
 from geneae.data.preprocess import Expression
 
 MANY = 20_000
@@ -90,3 +90,31 @@ def test_halves_compare_with_half_of_all_molecules() -> None:
     np.testing.assert_array_equal(two.totals, totals / 2)
     np.testing.assert_array_equal(whole.totals, totals)
     assert isinstance(one.matrix, sparse.csr_matrix)
+
+
+def test_halves_with_own_totals_have_the_molecules_that_each_of_them_has() -> None:
+    counts = counts_matrix()
+    pair = halves(Expression(csr(counts), counts.sum(1)), np.random.default_rng(3))
+    assert (pair[0].totals != pair[0].matrix.toarray().sum(1)).any()
+    for own, half in zip(with_own_totals(pair), pair, strict=True):
+        np.testing.assert_array_equal(own.matrix.toarray(), half.matrix.toarray())
+        np.testing.assert_array_equal(own.totals, half.matrix.toarray().sum(1))
+
+
+def test_molecules_of_other_genes_are_divided_evenly() -> None:
+    counts = counts_matrix()
+    outside = np.arange(len(counts)) % 7
+    pair = halves(Expression(csr(counts), counts.sum(1) + outside), np.random.default_rng(3))
+    found = with_own_totals(pair)
+    for own in found:
+        np.testing.assert_allclose(own.totals, own.matrix.toarray().sum(1) + outside / 2)
+    np.testing.assert_allclose(found[0].totals + found[1].totals, counts.sum(1) + outside)
+
+
+def test_own_totals_are_never_below_the_molecules_that_are_there() -> None:
+    """Halves of different profiles, as in a permuted control, may have more molecules than their totals say."""
+    rows = csr(np.array([[3.0, 2.0], [0.0, 0.0]]))
+    pair = Expression(rows, np.array([1.0, 0.0])), Expression(rows, np.array([1.0, 0.0]))
+    for own in with_own_totals(pair):
+        np.testing.assert_array_equal(own.totals, [5.0, 0.0])
+    assert pair[0].totals.tolist() == [1.0, 0.0]

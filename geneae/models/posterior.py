@@ -1,0 +1,200 @@
+"""Posterior scores: what a profile of any depth says about the scores of its other half."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.losses.sparse_rows import sparse_product, sparse_rows
+from geneae.models.depths import DELTAS, DepthCurves, DepthScale, Item
+from geneae.models.whitening import Whitened
+
+PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+"""Ridge penalties tried for the map between depths, in units of the mean of its diagonal."""
+CONSTANTS = 4  # features of the map that do not depend on scores
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Linear map from raw scores at a depth to the expected scores of a half, around Wiener factors.
+
+    At the depth of a half, and for complete profiles, the map is the factors alone. With the depth delta and the depth
+    score e, it adds a linear function of delta x, delta^2 x, e delta x, delta, delta^2, e delta and e^2 delta, where x
+    are the raw scores in units of their deviation.
+    """
+
+    factors: Tensor
+    """(n_depths, rank) float32 factors at every depth, in the order of `DELTAS`; at least 0."""
+    weight: Tensor
+    """(3 rank + 4, rank) float32 weights of these features."""
+    deviation: Tensor
+    """(rank,) float32 deviation of raw scores."""
+
+    def expected(self, raw: Tensor, depth_scores: Tensor, delta: float, weights: Tensor) -> Tensor:
+        """(n_profiles, rank) posterior scores.
+
+        Parameters
+        ----------
+        raw
+            (n_profiles, rank) raw scores, see `raw_weight`.
+        depth_scores
+            (n_profiles,) standardised log totals, see `DepthScale`.
+        delta, weights
+            Depth, and its `depth_weights`.
+        """
+        scores = raw * (weights @ self.factors).to(raw.dtype)
+        if delta <= 0:
+            return scores
+        return scores + self._features(raw, depth_scores, min(delta, DELTAS[-1])) @ self.weight.to(raw.dtype)
+
+    def _features(self, raw: Tensor, depth_scores: Tensor, delta: float) -> Tensor:
+        return map_features(raw / self.deviation.to(raw.dtype), depth_scores.to(raw.dtype), delta)
+
+
+def map_features(scores: Tensor, depth_scores: Tensor, delta: float) -> Tensor:
+    """(n_profiles, 3 rank + 4) features of the map between depths; zero at the depth of a half."""
+    e, one = depth_scores[:, None], torch.ones(len(scores), 1, dtype=scores.dtype)
+    parts = [scores * delta, scores * delta**2, scores * e * delta]
+    return torch.cat([*parts, one * delta, one * delta**2, e * delta, e.square() * delta], 1)
+
+
+def raw_weight(components: Tensor, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_genes, rank) weight and (rank,) offset of the raw scores of profiles: ((z - mean) / noise) components."""
+    weight = components / noise[:, None]
+    return weight, mean @ weight
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of one item, each profile in the basis of the folds without it."""
+
+    item: Item
+    """The profiles."""
+    depth_scores: Tensor
+    """(n_profiles,) standardised log totals."""
+    expected: Tensor
+    """(n_profiles, rank) posterior scores of the inputs; each profile's own fold took no part in them."""
+    targets: Tensor
+    """(n_profiles, rank) raw scores of the targets."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(n_profiles,) weights in fits over depths."""
+        return torch.from_numpy(self.item.weight)
+
+
+def fit_posterior(
+    whitened: Whitened, curves: DepthCurves, scale: DepthScale, items: list[Item]
+) -> tuple[Posterior, list[Scored]]:
+    """Factors by depth and the map between depths, by ridge regression on the scores of the other half.
+
+    The penalty is the one that predicts profiles of other folds best.
+
+    Returns
+    -------
+    The posterior, and the scores of every item, predicted without the fold of each profile.
+    """
+    fold = whitened.fold
+    raw = [_raw(whitened, curves, item) for item in items]
+    targets = [_targets(whitened, item) for item in items]
+    weights = [torch.from_numpy(item.weight)[:, None] for item in items]
+    factors = _factors(items, raw, targets, weights)
+    total = sum(float(weight.sum()) for weight in weights)
+    squares = torch.stack([(weight * some.square()).sum(0) for weight, some in zip(weights, raw, strict=True)]).sum(0)
+    deviation = (squares / max(total, 1e-9)).sqrt() + 1e-9
+    starts = [some * factors[item.share + 1] for item, some in zip(items, raw, strict=True)]
+    depth_scores = [torch.from_numpy(scale.scores(item.totals, item.delta)) for item in items]
+    shallow = [number for number, item in enumerate(items) if item.share]  # others have no features
+    n_features, n_folds = 3 * raw[0].shape[1] + CONSTANTS, len(whitened.without)
+    grams = torch.zeros(n_folds, n_features, n_features, dtype=torch.float64)
+    rights = torch.zeros(n_folds, n_features, raw[0].shape[1], dtype=torch.float64)
+    for number in shallow:
+        features = map_features(raw[number] / deviation, depth_scores[number], items[number].delta)
+        for index in range(n_folds):
+            some = torch.from_numpy(np.flatnonzero(fold == index))
+            by_weight = (features[some] * weights[number][some]).double()
+            grams[index] += by_weight.T @ features[some].double()
+            rights[index] += by_weight.T @ (targets[number] - starts[number])[some].double()
+    by_fold, weight = _ridge(grams, rights)
+    scored = []
+    for number, item in enumerate(items):
+        expected = starts[number]
+        if item.share:
+            features = map_features(raw[number] / deviation, depth_scores[number], item.delta)
+            expected = expected + _by_fold(features, by_fold, fold)
+        scored.append(Scored(item, depth_scores[number], expected, targets[number]))
+    return Posterior(factors, weight, deviation), scored
+
+
+def _ridge(grams: Tensor, rights: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_folds, n_features, rank) weights without each fold, and the weights of all, with the best penalty.
+
+    The squared error of each fold follows from its moments: no prediction has to be computed.
+    """
+    gram, right = grams.sum(0), rights.sum(0)
+    identity = torch.eye(len(gram), dtype=gram.dtype)
+    unit = float(gram.trace()) / len(gram)
+    if not unit:
+        nothing = torch.zeros_like(right)
+        return nothing.expand(len(grams), -1, -1).float(), nothing.float()
+
+    def without_each(penalty: float) -> Tensor:
+        found: Tensor = torch.linalg.solve(gram - grams + penalty * unit * identity, right - rights)
+        return found
+
+    def error(weights: Tensor) -> float:
+        explained = 2 * (weights * rights).sum() - (weights * (grams @ weights)).sum()
+        return -float(explained)
+
+    best = min(PENALTIES, key=lambda penalty: error(without_each(penalty)))
+    whole: Tensor = torch.linalg.solve(gram + best * unit * identity, right)
+    return without_each(best).float(), whole.float().contiguous()  # as they are when they are read from a file
+
+
+def _factors(items: list[Item], raw: list[Tensor], targets: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """(n_depths, rank) slopes of targets on raw scores at each share, at least 0; first, those of complete profiles.
+
+    A complete profile has half the noise variance of a half: with the factor f of a half, f / (f + (1 - f) / 2).
+    """
+    rank, found = raw[0].shape[1], []
+    for share in range(len(DELTAS) - 1):
+        common, square = torch.zeros(rank, dtype=torch.float64), torch.zeros(rank, dtype=torch.float64)
+        for item, some, wanted, weight in zip(items, raw, targets, weights, strict=True):
+            if item.share == share:
+                common += (weight * some * wanted).double().sum(0)
+                square += (weight * some.square()).double().sum(0)
+        found.append((common / square.clamp(min=1e-9)).clamp(min=0))
+    half = found[0].clamp(max=1)
+    complete = half / (half + (1 - half) / 2 + 1e-9)
+    return torch.stack([complete, half, *found[1:]]).float()
+
+
+def _raw(whitened: Whitened, curves: DepthCurves, item: Item) -> Tensor:
+    """Raw scores of the inputs of an item, each profile in the basis without its fold."""
+    mean, noise = curves.means[item.share + 1], curves.noises[item.share + 1]
+    return _scores(item.inputs, mean, noise, whitened)
+
+
+def _targets(whitened: Whitened, item: Item) -> Tensor:
+    """Raw scores of the targets of an item, likewise."""
+    return _scores(item.targets, whitened.whitening.mean, whitened.whitening.deviation, whitened)
+
+
+def _scores(matrix: sparse.csr_matrix, mean: Tensor, noise: Tensor, whitened: Whitened) -> Tensor:
+    scores = torch.empty(matrix.shape[0], whitened.whitening.rank)
+    for number, components in enumerate(whitened.without):
+        some = np.flatnonzero(whitened.fold == number)
+        weight, offset = raw_weight(components, mean, noise)
+        scores[torch.from_numpy(some)] = sparse_product(sparse_rows(matrix[some]), weight) - offset
+    return scores
+
+
+def _by_fold(features: Tensor, weights: Tensor, fold: np.ndarray) -> Tensor:
+    """(n_profiles, rank) features times the weights that belong to the fold of each profile."""
+    product = features.new_empty(len(features), weights.shape[2])
+    for number, weight in enumerate(weights):
+        some = torch.from_numpy(np.flatnonzero(fold == number))
+        product[some] = features[some] @ weight
+    return product
