@@ -7,9 +7,11 @@ from which losses and metrics are computed, and `expectation` gives the predicti
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from geneae.losses.fixed_metric import FixedMetric
@@ -23,20 +25,27 @@ from geneae.losses.inner_products import (
     pair_products,
     project,
 )
-from geneae.losses.sparse_rows import SparseRows
+from geneae.losses.sparse_rows import SparseRows, matrix_of, plain_product, row_squares, sparse_rows
 
 
 class Decoder(Protocol):
-    """What evaluation needs of a decoder: `dtype` and `products`; and `Model`: `expectation`."""
+    """What evaluation needs of a decoder: `dtype`, `layer` and `products`; and `Model`: `expectation`.
+
+    Hidden values and targets are what the decoder says: tensors and their products, or with additions at single genes.
+    """
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of its values."""
 
-    def products(self, hidden: Tensor, target: TargetProducts, centers: Iterable[str]) -> dict[str, InnerProducts]:
+    @property
+    def layer(self) -> LinearOutput:
+        """The linear layer, with the products of its tensors."""
+
+    def products(self, hidden: Any, target: Any, centers: Iterable[str]) -> dict[str, InnerProducts]:
         """Inner products of each target profile and its prediction, by centring."""
 
-    def expectation(self, hidden: Tensor) -> Tensor:
+    def expectation(self, hidden: Any) -> Tensor:
         """(n_profiles, n_genes) predictions, dense."""
 
 
@@ -123,6 +132,94 @@ class LinearDecoder:
     def expectation(self, hidden: Tensor) -> Tensor:
         """(n_profiles, n_genes) predictions, dense."""
         return hidden @ self.weight.T + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Hidden values of profiles, and what is added to their predictions at single genes."""
+
+    hidden: Tensor
+    """(n_profiles, n) h."""
+    corrections: sparse.csr_matrix | None
+    """(n_profiles, n_genes) additions, at the non-zero values of the inputs; None for none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Target profiles and their products with a linear decoder."""
+
+    products: TargetProducts
+    """Products with the linear part."""
+    matrix: sparse.csr_matrix
+    """(n_profiles, n_genes) the profiles."""
+
+
+@dataclass(frozen=True, eq=False)
+class EntryDecoder:
+    """predicted = weight h + offset + c, with c at the non-zero values of an input: its inner products are exact.
+
+        <x, predicted>   = <x, weight h + offset> + <x, c>
+        |predicted|^2    = |weight h + offset|^2 + 2 <weight h + offset, c> + |c|^2
+
+    All sums with c are over non-zero values, so that no array of profiles x genes is needed.
+    """
+
+    linear: LinearDecoder
+    """The part without c."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of its values."""
+        return self.linear.dtype
+
+    @property
+    def layer(self) -> LinearOutput:
+        """The linear part, with the products of its tensors."""
+        return self.linear.layer
+
+    def project(self, rows: SparseRows, metric: FixedMetric | None = None) -> Targets:
+        """Target profiles, and their products with the linear part."""
+        return Targets(self.linear.project(rows, metric), matrix_of(rows))
+
+    def products(self, hidden: Corrected, target: Targets, centers: Iterable[str]) -> dict[str, InnerProducts]:
+        """Inner products of each target profile and its prediction, by centring."""
+        plain = self.linear.products(hidden.hidden, target.products, centers)
+        if hidden.corrections is None:
+            return plain
+        layer, n_genes = self.linear.layer, self.linear.layer.n_genes
+        rows = sparse_rows(hidden.corrections).to("cpu", self.dtype)
+        columns = torch.column_stack([layer.weight, layer.offset, layer.center, torch.ones_like(layer.offset)])
+        found = plain_product(rows, columns)
+        cross = torch.from_numpy(np.asarray(hidden.corrections.multiply(target.matrix).sum(1))).to(self.dtype).ravel()
+        square = row_squares(rows, layer.offset)
+        by_linear = (found[:, :-3] * hidden.hidden).sum(1) + found[:, -3]
+        by_center, total = found[:, -2], found[:, -1]
+        of_linear = hidden.hidden @ layer.weight_sum + layer.offset_sum
+        added = {
+            "none": (cross, square + 2 * by_linear),
+            "gene": (cross - by_center, square + 2 * (by_linear - by_center)),
+            "profile": (
+                cross - target.products.total * total / n_genes,
+                square - total**2 / n_genes + 2 * (by_linear - of_linear * total / n_genes),
+            ),
+        }
+        return {
+            center: replace(
+                products,
+                cross=products.cross + added[center][0],
+                predicted=(products.predicted + added[center][1]).clamp(min=0),
+            )
+            for center, products in plain.items()
+        }
+
+    def expectation(self, hidden: Corrected) -> Tensor:
+        """(n_profiles, n_genes) predictions, dense."""
+        dense = self.linear.expectation(hidden.hidden)
+        if hidden.corrections is None:
+            return dense
+        places = hidden.corrections.tocoo()
+        rows, genes, values = map(torch.from_numpy, (places.row, places.col, places.data))
+        return dense.index_put((rows.long(), genes.long()), values.to(dense.dtype), accumulate=True)
 
 
 def _mapped(products: TargetProducts, rows: SparseRows, metric: FixedMetric | None) -> TargetProducts:

@@ -1,14 +1,16 @@
 """The verbs of a decoder agree with dense arrays and with each other."""
 
+import numpy as np
 import pytest
 import torch
 from reference import counts_matrix, csr, dense_normalize, dense_products
+from scipy import sparse
 from torch import Tensor
 
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import TargetProducts
 from geneae.losses.sparse_rows import SparseRows, sparse_rows
-from geneae.models.decoders import LinearDecoder
+from geneae.models.decoders import Corrected, EntryDecoder, LinearDecoder
 
 N_PROFILES, N_GENES, N_HIDDEN = 12, 20, 4
 CENTERS = ("none", "gene", "profile")
@@ -88,3 +90,70 @@ def test_orthonormal_columns_need_no_gram_and_give_the_same() -> None:
     one, other = (each.products(hidden, each.project(rows), ["gene"])["gene"] for each in (plain, short))
     for field in FIELDS:
         torch.testing.assert_close(getattr(one, field), getattr(other, field))
+
+
+def corrected(hidden: Tensor, x: Tensor) -> Corrected:
+    """Additions at the places of other profiles, one of which has none."""
+    pattern = np.roll(x.numpy(), 1, axis=0) != 0
+    pattern[3] = False
+    values = np.random.default_rng(0).standard_normal(pattern.shape)
+    return Corrected(hidden, csr(np.where(pattern, values, 0), float))
+
+
+def test_products_with_corrected_genes_are_those_of_the_expectation() -> None:
+    linear, rows, x, hidden = world(False)
+    decoder, found = EntryDecoder(linear), corrected(hidden, x)
+    assert found.corrections is not None
+    y = decoder.expectation(found)
+    torch.testing.assert_close(y, linear.expectation(hidden) + torch.from_numpy(found.corrections.toarray()))
+    assert decoder.dtype == torch.float64
+    products = decoder.products(found, decoder.project(rows), CENTERS)
+    assert tuple(products) == CENTERS
+    for center, known in products.items():
+        expected = dense_products(x, y, center, linear.center)
+        for field in FIELDS:
+            torch.testing.assert_close(getattr(known, field), getattr(expected, field), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("nothing", [None, sparse.csr_matrix((N_PROFILES, N_GENES))], ids=["none", "no values"])
+def test_without_corrections_it_is_the_linear_decoder(nothing: sparse.csr_matrix | None) -> None:
+    linear, rows, _, hidden = world(False)
+    decoder, found = EntryDecoder(linear), Corrected(hidden, nothing)
+    torch.testing.assert_close(decoder.expectation(found), linear.expectation(hidden))
+    target = decoder.project(rows)
+    for center, known in decoder.products(found, target, CENTERS).items():
+        expected = linear.products(hidden, target.products, [center])[center]
+        for field in FIELDS:
+            assert torch.equal(getattr(known, field), getattr(expected, field))
+
+
+def test_corrections_that_make_the_target_leave_no_error() -> None:
+    linear, rows, x, hidden = world(False)
+    decoder = EntryDecoder(linear)
+    found = Corrected(hidden, csr(x - linear.expectation(hidden), float))
+    for products in decoder.products(found, decoder.project(rows), CENTERS).values():
+        error = products.target + products.predicted - 2 * products.cross
+        torch.testing.assert_close(error, torch.zeros_like(error), atol=1e-9, rtol=0)
+        assert bool((products.predicted >= 0).all())
+
+
+def test_corrections_in_float32_are_as_exact_as_they_can_be() -> None:
+    linear, rows, x, hidden = world(False)
+    single = LinearDecoder(linear.weight.float(), linear.offset.float(), linear.center.float())
+    decoder, found = EntryDecoder(single), corrected(hidden, x)
+    assert found.corrections is not None
+    found = Corrected(hidden.float(), found.corrections.astype(np.float32))
+    products = decoder.products(found, decoder.project(rows.to("cpu", torch.float32)), CENTERS)
+    for center, known in products.items():
+        expected = dense_products(x, decoder.expectation(found).double(), center, linear.center)
+        for field in FIELDS:
+            assert getattr(known, field).dtype == torch.float32
+            torch.testing.assert_close(getattr(known, field).double(), getattr(expected, field), rtol=1e-5, atol=1e-3)
+
+
+def test_targets_keep_the_map_of_a_metric() -> None:
+    linear, rows, x, _ = world(False)
+    metric = FixedMetric(torch.randn(N_GENES, 3).double(), 0.1)
+    target = EntryDecoder(linear).project(rows, metric)
+    torch.testing.assert_close(target.products.mapped, x @ metric.columns)
+    np.testing.assert_array_equal(target.matrix.toarray(), x.numpy())

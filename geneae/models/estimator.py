@@ -1,0 +1,315 @@
+"""The estimator: from a profile of any depth to the expected profile of a half, in steps that are kept if they help.
+
+Steps: `scores` (posterior scores, the latent), `neighbours`, `own counts`, `entries`. A network between profiles may
+stand between the scores and the neighbours, see `geneae.models.network`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.losses.sparse_rows import sparse_product, sparse_rows, to_tensor
+from geneae.models.decoders import LinearDecoder
+from geneae.models.depths import DELTAS, DepthCurves, DepthScale, depth_weights
+from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene_features
+from geneae.models.neighbours import Neighbours
+from geneae.models.own_counts import CHUNK_ENTRIES, ZERO_TERMS, OwnCounts, predictions_at, rows_of
+from geneae.models.posterior import CONSTANTS, Posterior, raw_weight
+from geneae.models.whitening import Whitening
+
+STEPS = ("neighbours", "own_counts", "entries")
+"""Steps after the scores, in their order; each may be left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimator:
+    """Everything that is fitted in closed form, and the entry head."""
+
+    whitening: Whitening
+    """Basis in units of noise, for halves."""
+    curves: DepthCurves
+    """Means and noise by depth."""
+    scale: DepthScale
+    """Unit of depth scores."""
+    posterior: Posterior
+    """From raw to posterior scores."""
+    neighbours: Neighbours
+    """Reference of training profiles."""
+    own_counts: OwnCounts
+    """Shares of own counts, and the residual where a gene is not seen."""
+    head: EntryHead
+    """Correction where it is seen."""
+    kept: tuple[str, ...] = STEPS
+    """Steps that are used."""
+
+    def at(self, delta: float, output: float = 0.0) -> "AtDepth":
+        """The estimator for profiles of depth `delta`, which predicts profiles of depth `output`."""
+        return AtDepth(self, delta, output)
+
+    def only(self, *steps: str) -> "Estimator":
+        """The same with some of its steps."""
+        return replace(self, kept=tuple(step for step in STEPS if step in steps))
+
+    @cached_property
+    def latent_unit(self) -> Tensor:
+        """(rank,) posterior scores per unit of the latent: between plain scores and scores of equal spread."""
+        factor, spread = self.posterior.factors[1], self.neighbours.reference.square().mean(0)
+        unit = (spread * factor.clamp(min=1e-9)).clamp(min=1e-12) ** 0.25
+        return unit.clamp(min=float(unit.max()) / 20)
+
+
+@dataclass(frozen=True, eq=False)
+class AtDepth:
+    """An estimator for profiles of one depth; constants of that depth are computed once."""
+
+    estimator: Estimator
+    """The estimator."""
+    delta: float
+    """log(molecules of a half of the training profiles / molecules of these profiles)."""
+    output: float = 0.0
+    """The same for the profiles that are predicted; 0: halves of training profiles."""
+
+    @cached_property
+    def output_mean(self) -> Tensor:
+        """(n_genes,) mean of the profiles that are predicted."""
+        return self._output[0]
+
+    @cached_property
+    def _output(self) -> tuple[Tensor, Tensor]:
+        """(n_genes,) mean of the predicted profiles, and their change per change of a half."""
+        mean, _, slope = self.estimator.curves.at(depth_weights(self.output))
+        return (mean, slope) if self.output else (self.estimator.whitening.mean, torch.ones_like(slope))
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return depth_weights(self.delta)
+
+    @cached_property
+    def _curves(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.estimator.curves.at(self._weights)
+
+    @cached_property
+    def _input(self) -> tuple[Tensor, Tensor]:
+        mean, noise, _ = self._curves
+        return raw_weight(self.estimator.whitening.components, mean, noise)
+
+    def depth_scores(self, totals: np.ndarray) -> Tensor:
+        """(n_profiles,) depth scores of profiles with these molecules."""
+        return torch.from_numpy(self.estimator.scale.scores(totals, self.delta))
+
+    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> Tensor:
+        """(n_profiles, rank) posterior scores of normalised profiles."""
+        weight, offset = self._input
+        raw = sparse_product(sparse_rows(matrix), weight) - offset
+        return self.estimator.posterior.expected(raw, self.depth_scores(totals), self.delta, self._weights)
+
+    def drawn(self, scores: Tensor) -> Tensor:
+        """(n_profiles, rank) scores after the step `neighbours`, if it is kept."""
+        if "neighbours" not in self.estimator.kept:
+            return scores
+        return self.estimator.neighbours.drawn(scores, self._weights)
+
+    @cached_property
+    def _dense(self) -> tuple[Tensor, Tensor]:
+        """(n_genes, n_hidden) weight and (n_genes,) offset of the prediction where a gene is not seen, see `hidden`."""
+        own, basis = self.estimator.own_counts, self.estimator.whitening
+        mean, _, slope = self._curves
+        deviation = basis.deviation
+        if "own_counts" not in self.estimator.kept:
+            return basis.decoder_weight, basis.mean
+        share = self._weights @ own.shares
+        if "entries" not in self.estimator.kept:
+            return basis.decoder_weight * (1 - share * slope)[:, None], basis.mean - share * mean
+        constant, of_p, of_e, of_ep = self._at_zero
+        by_score = basis.decoder_weight * (1 - share * slope + of_p)[:, None]
+        weight = torch.cat([by_score, (deviation * of_e)[:, None], basis.decoder_weight * of_ep[:, None]], 1)
+        return weight, basis.mean - share * mean + deviation * constant
+
+    def linear(self, dtype: torch.dtype = torch.float32) -> LinearDecoder:
+        """Decoder of the prediction where a gene is not seen."""
+        return self._decoder(*self._dense, dtype)
+
+    def _decoder(self, weight: Tensor, offset: Tensor, dtype: torch.dtype) -> LinearDecoder:
+        """Decoder of predictions weight h + offset of halves, in the depth of the output."""
+        mean, slope = self._output
+        moved = mean + slope * (offset - self.estimator.whitening.mean)
+        return LinearDecoder((weight * slope[:, None]).to(dtype), moved.to(dtype), mean.to(dtype))
+
+    def _corrections(self, values: Tensor, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Additions to predictions of halves, in the depth of the output."""
+        if self.output:
+            values = values * self._output[1][to_tensor(matrix.indices).long()]
+        return sparse.csr_matrix((values.numpy(), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+    def hidden(self, scores: Tensor, totals: np.ndarray) -> Tensor:
+        """(n_profiles, n_hidden) hidden values of that decoder: scores, with the step `entries` also depth score, and
+        scores times depth score."""
+        if "entries" not in self.estimator.kept:
+            return scores
+        e = self.depth_scores(totals).to(scores.dtype)[:, None]
+        return torch.cat([scores, e, e * scores], 1)
+
+    def corrections(self, scores: Tensor, matrix: sparse.csr_matrix, totals: np.ndarray) -> sparse.csr_matrix | None:
+        """Prediction minus that of `linear`, at the non-zero values of profiles; None without own counts."""
+        kept = self.estimator.kept
+        if "own_counts" not in kept:
+            return None
+        share = self._weights @ self.estimator.own_counts.shares
+        if "entries" not in kept:
+            values = to_tensor(matrix.data) * share[to_tensor(matrix.indices).long()]
+        else:
+            values = self._with_head(scores.float(), matrix, totals)
+        return self._corrections(values, matrix)
+
+    def _with_head(self, scores: Tensor, matrix: sparse.csr_matrix, totals: np.ndarray) -> Tensor:
+        rows, genes, values = rows_of(matrix), to_tensor(matrix.indices).long(), to_tensor(matrix.data)
+        parts = []
+        for start in range(0, len(values), CHUNK_ENTRIES):
+            some = slice(start, start + CHUNK_ENTRIES)
+            parts.append(self._entry_corrections(scores, rows[some], genes[some], values[some], totals))
+        return torch.cat(parts) if parts else values
+
+    def _entry_corrections(
+        self, scores: Tensor, rows: Tensor, genes: Tensor, values: Tensor, totals: np.ndarray
+    ) -> Tensor:
+        own, basis = self.estimator.own_counts, self.estimator.whitening
+        p = predictions_at(rows, genes, scores, basis.components)
+        share = (self._weights @ own.shares)[genes]
+        constant, of_p, of_e, of_ep = (some[genes] for some in self._at_zero)
+        e = self.depth_scores(totals)[rows]
+        zero_formula = constant + of_p * p + of_e * e + of_ep * e * p
+        with torch.no_grad():
+            corrections: Tensor = self.estimator.head(self.features(p, rows, genes, values, totals))
+        return share * values + basis.deviation[genes] * (corrections - zero_formula)
+
+    def predictions(self, rows: Tensor, genes: Tensor, scores: Tensor) -> Tensor:
+        """(n_entries,) predictions of single genes from the scores, in noise deviations."""
+        return predictions_at(rows, genes, scores, self.estimator.whitening.components)
+
+    def seen_without_head(self, predictions: Tensor, genes: Tensor, values: Tensor) -> Tensor:
+        """(n_entries,) predictions of seen values from scores and own counts, in the units of the values."""
+        basis, (mean, _, slope) = self.estimator.whitening, self._curves
+        share = (self._weights @ self.estimator.own_counts.shares)[genes]
+        unit = basis.deviation[genes]
+        difference = (values - mean[genes]) / unit - slope[genes] * predictions
+        return basis.mean[genes] + unit * (predictions + share * difference)
+
+    @cached_property
+    def _at_zero(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.estimator.own_counts.at_zero(self.delta)
+
+    @cached_property
+    def _of_genes(self) -> tuple[Tensor, Tensor, Tensor]:
+        basis, own = self.estimator.whitening, self.estimator.own_counts
+        known = gene_features(basis.mean, basis.deviation)
+        return known.level, known.noise, (self._weights @ own.shares) / (own.shares.std(correction=0) + 1e-6)
+
+    def own_linear(self, dtype: torch.dtype) -> LinearDecoder:
+        """Decoder of the control that knows the mean profile and a profile's own counts only, where they are zero."""
+        basis, (mean, _, _) = self.estimator.whitening, self._curves
+        offset = basis.mean - (self._weights @ self.estimator.own_counts.alone) * mean
+        return self._decoder(torch.zeros(len(offset), 1), offset, dtype)
+
+    def own_corrections(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Prediction of that control minus that of `own_linear`, at the non-zero values of profiles."""
+        share = self._weights @ self.estimator.own_counts.alone
+        return self._corrections(to_tensor(matrix.data) * share[to_tensor(matrix.indices).long()], matrix)
+
+    def features(self, predictions: Tensor, rows: Tensor, genes: Tensor, values: Tensor, totals: np.ndarray) -> Tensor:
+        """(n_entries, n_features) input of the head at single entries of profiles."""
+        basis, (mean, _, _) = self.estimator.whitening, self._curves
+        deviation = basis.deviation[genes]
+        level, noise, share = self._of_genes
+        single = torch.from_numpy(np.log1p(TARGET_SUM / np.maximum(totals, 1.0)).astype(np.float32))
+        return entry_features(
+            predictions,
+            (values - mean[genes]) / deviation,
+            values,
+            basis.mean[genes] + deviation * predictions,
+            (level[genes], noise[genes], share[genes]),
+            float(np.clip(self.delta, 0.0, DELTAS[-1])),
+            (single[rows], self.depth_scores(totals)[rows]),
+        )
+
+
+TENSORS = {
+    "components": "whitening",
+    "deviation": "whitening",
+    "means": "curves",
+    "noises": "curves",
+    "slopes": "curves",
+    "factors": "posterior",
+    "weight": "posterior",
+    "reference": "neighbours",
+    "pull": "neighbours",
+    "shares": "own_counts",
+    "alone": "own_counts",
+    "zeros": "own_counts",
+}
+"""Part of an estimator to which each of its tensors belongs; besides these, `score_deviation` and those of the head."""
+
+
+def estimator_tensors(estimator: Estimator) -> dict[str, Tensor]:
+    """All tensors of an estimator but the mean of its genes, by name."""
+    tensors = {name: getattr(getattr(estimator, part), name) for name, part in TENSORS.items()}
+    tensors["score_deviation"] = estimator.posterior.deviation
+    return tensors | {f"head.{name}": tensor for name, tensor in estimator.head.state_dict().items()}
+
+
+def estimator_facts(estimator: Estimator) -> dict[str, Any]:
+    """Everything else of an estimator, for a JSON file."""
+    scale = estimator.scale
+    return {
+        "kept": list(estimator.kept),
+        "n_neighbours": estimator.neighbours.number,
+        "n_reference": len(estimator.neighbours.reference),
+        "log_molecules": {"mean": scale.mean, "deviation": scale.deviation},
+    }
+
+
+def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator:
+    """The estimator with these tensors, `mean` among them, and facts. Sizes that do not fit raise ValueError."""
+    n_genes, rank = tensors["components"].shape
+    n_depths = len(DELTAS)
+    shapes = {
+        "mean": (n_genes,),
+        "deviation": (n_genes,),
+        "factors": (n_depths, rank),
+        "weight": (3 * rank + CONSTANTS, rank),
+        "score_deviation": (rank,),
+        "reference": (int(facts["n_reference"]), rank),
+        "pull": (n_depths,),
+        "zeros": (len(ZERO_TERMS), n_genes),
+        **dict.fromkeys(("means", "noises", "slopes", "shares", "alone"), (n_depths, n_genes)),
+    }
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"tensor estimator.{name} must have shape {shape}; found {tuple(tensors[name].shape)}")
+    if bool((tensors["deviation"] <= 0).any()) or bool((tensors["noises"] <= 0).any()):
+        raise ValueError("noise deviations of genes must be above 0")
+    if bool((tensors["score_deviation"] <= 0).any()):
+        raise ValueError("deviations of scores must be above 0")
+    scale = DepthScale(*(float(facts["log_molecules"][name]) for name in ("mean", "deviation")))
+    if not (np.isfinite(scale.mean) and np.isfinite(scale.deviation) and scale.deviation > 0):
+        raise ValueError(f"log_molecules must have a mean and a deviation above 0; found {facts['log_molecules']}")
+    n_reference, n_neighbours = len(tensors["reference"]), int(facts["n_neighbours"])
+    if min(n_reference, n_neighbours) < 1:
+        raise ValueError(f"there must be neighbours; found {n_neighbours} among {n_reference} profiles")
+    head = EntryHead()
+    head.load_state_dict({name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")})
+    t = tensors
+    return Estimator(
+        Whitening(t["mean"], t["deviation"], t["components"]),
+        DepthCurves(t["means"], t["noises"], t["slopes"]),
+        scale,
+        Posterior(t["factors"], t["weight"], t["score_deviation"]),
+        Neighbours(t["reference"], t["factors"][0], t["pull"], n_neighbours),
+        OwnCounts(t["shares"], t["alone"], t["zeros"]),
+        head.eval(),
+        tuple(step for step in STEPS if step in facts["kept"]),
+    )
