@@ -20,7 +20,10 @@ from geneae.losses.inner_products import BatchContext, InnerProducts, TargetProd
 from geneae.losses.reconstruction import LOSSES, LossSettings
 from geneae.losses.sparse_rows import SparseRows
 from geneae.models.cores import SkipCore
+from geneae.models.depths import DELTAS
+from geneae.models.model import Model
 from geneae.models.network import Network
+from geneae.models.own_counts import ZERO_TERMS
 from geneae.training.batches import Batch
 from geneae.training.objectives import Reconstruction
 
@@ -166,25 +169,119 @@ class DenseTwin:
             scores = (x @ net.encoder_weight + net.encoder_bias) / net.deviation
         else:
             scores = (x - net.mean) @ net.components / net.deviation
-        core = net.core
+        return self.encode_scores(scores)
+
+    def encode_scores(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from scores in units of their deviation."""
+        core = self.network.core
         if isinstance(core, SkipCore):
             return scores @ core.encoder_linear.weight.T + _mlp(core.encoder_mlp, scores)
         return _affine(core.encoder[2], torch.relu(scores))
 
     def predict(self, latent: Tensor) -> Tensor:
         """(n_profiles, n_genes) from latents."""
-        net, core = self.network, self.network.core
+        net, hidden = self.network, self.decode_scores(latent)
+        if net.is_free:
+            return hidden @ net.decoder_weight.T + net.decoder_bias
+        return net.mean + hidden @ net.components.T
+
+    def decode_scores(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) from latents."""
+        core = self.network.core
         if isinstance(core, SkipCore):
             hidden = latent @ core.decoder_linear.weight.T + _mlp(core.decoder_mlp, latent)
         else:
             hidden = torch.relu(_affine(core.decoder[0], latent))
-        if net.is_free:
-            return (hidden * net.deviation) @ net.decoder_weight.T + net.decoder_bias
-        return net.mean + (hidden * net.deviation) @ net.components.T
+        return hidden * self.network.deviation
 
     def gradients(self) -> dict[str, Tensor]:
         """Of every parameter, by name."""
         return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+
+
+class DenseEstimator:
+    """The estimator of a model in float64 on dense profiles as deep as its training profiles, or as their halves; what
+    it predicts is as deep."""
+
+    def __init__(self, model: Model, is_half: bool) -> None:
+        assert model.estimator is not None
+        self.of, self.network, self.depth = model.estimator, DenseTwin(model.network), 1 if is_half else 0
+        basis, curves = self.of.whitening, self.of.curves
+        self.base, self.deviation, self.v = (
+            t.double().numpy() for t in (basis.mean, basis.deviation, basis.components)
+        )
+        self.mean, self.noise, self.slope = (
+            t[self.depth].double().numpy() for t in (curves.means, curves.noises, curves.slopes)
+        )
+        self.shift = np.zeros(len(self.base)) if is_half else model.baselines.whole.mean.double().numpy() - self.base
+
+    def latent(self, x: np.ndarray) -> Tensor:
+        """(n_profiles, n_latent) latents."""
+        return self.network.encode_scores(torch.from_numpy(self.scores(x)) / self.network.network.deviation)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """(n_profiles, rank) posterior scores."""
+        factors = self.of.posterior.factors[self.depth].double().numpy()
+        return np.asarray((x - self.mean) / self.noise @ self.v * factors)
+
+    def drawn(self, scores: np.ndarray) -> np.ndarray:
+        """Scores moved towards the nearest training profiles, one profile at a time."""
+        known = self.of.neighbours
+        reference, pull = known.reference.double().numpy(), float(known.pull[self.depth])
+        positions = reference * known.factors.double().numpy()
+        moved = scores.copy()
+        for row, own in enumerate(scores):
+            nearest = np.argsort(((positions - own) ** 2).sum(1))[: known.number]
+            moved[row] += pull * (reference[nearest].mean(0) - own)
+        return moved
+
+    def predict(
+        self, x: np.ndarray, totals: np.ndarray, steps: Sequence[str] | None = None, has_network: bool = True
+    ) -> np.ndarray:
+        """(n_profiles, n_genes) predictions with some of the steps that are kept; None: with all of them."""
+        steps = [step for step in self.of.kept if steps is None or step in steps]
+        scores = self.scores(x)
+        if has_network:
+            scores = self.network.decode_scores(self.latent(x)).detach().numpy()
+        p = (self.drawn(scores) if "neighbours" in steps else scores) @ self.v.T
+        total = p
+        if "own_counts" in steps:
+            share = self.of.own_counts.shares[self.depth].double().numpy()
+            total = p + share * ((x - self.mean) / self.deviation - self.slope * p)
+        if "entries" in steps:
+            total = total + self.residual(x, totals, p)
+        return np.asarray(self.base + self.shift + self.slope * self.deviation * total)
+
+    def own_count(self, x: np.ndarray) -> np.ndarray:
+        """Predictions from the mean profile and own counts."""
+        share = self.of.own_counts.alone[self.depth].double().numpy()
+        return np.asarray(self.base + self.shift + self.slope * share * (x - self.mean))
+
+    def residual(self, x: np.ndarray, totals: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """What the head adds where a gene is seen, and the linear formula where it is not."""
+        delta, scale = DELTAS[self.depth], self.of.scale
+        e = np.clip((np.log(np.maximum(totals, 1)) + delta - scale.mean) / scale.deviation, -3, 3)[:, None]
+        at_zero = sum(
+            weight.double().numpy() * p**of_p * e**of_e * max(delta, 0.0) ** of_delta
+            for (of_p, of_e, of_delta), weight in zip(ZERO_TERMS, self.of.own_counts.zeros, strict=True)
+        )
+        level, noise = ((t - t.mean()) / t.std() for t in (np.log(self.base + 1e-6), np.log(self.deviation)))
+        shares = self.of.own_counts.shares.double().numpy()
+        columns = [
+            np.clip(p, -8, 8),
+            np.clip(0.3 * (x - self.mean) / self.deviation, -2.5, 2.5),
+            0.3 * x,
+            np.clip(0.3 * (self.base + self.deviation * p), -0.3, 2.7),
+            np.full_like(x, max(delta, 0.0)),
+            np.tile(level, (len(x), 1)),
+            np.tile(noise, (len(x), 1)),
+            np.tile(shares[self.depth] / (shares.std() + 1e-6), (len(x), 1)),
+            0.3 * (x - np.log1p(1e4 / np.maximum(totals, 1))[:, None]),
+            np.broadcast_to(e, x.shape),
+        ]
+        head = copy.deepcopy(self.of.head).double()
+        seen = head(torch.from_numpy(np.stack(columns, 2).reshape(-1, len(columns)))).detach().numpy().reshape(x.shape)
+        return np.where(x != 0, seen, at_zero)
 
 
 def _affine(layer: nn.Module, x: Tensor) -> Tensor:

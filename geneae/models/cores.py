@@ -31,7 +31,8 @@ def _mlp(n_inputs: int, hidden: int, n_outputs: int, dropout: float) -> nn.Seque
 class SkipCore(nn.Module):
     """Linear path plus MLP on both sides: z = E s + MLP(s), s' = D z + MLP(z).
 
-    The linear path starts as the first components times `factors`: PCA, or shrunken PCA with Wiener factors.
+    The linear path starts as the first components times `factors`: PCA, or shrunken PCA with Wiener factors. Latents
+    beyond the number of scores start at zero.
     """
 
     def __init__(self, factors: Tensor, n_latent: int, hidden: int, dropout: float) -> None:
@@ -43,7 +44,7 @@ class SkipCore(nn.Module):
         self.decoder_mlp = _mlp(n_latent, hidden, n_scores, dropout)
         with torch.no_grad():
             self.encoder_linear.weight.copy_(torch.eye(n_latent, n_scores))
-            self.decoder_linear.weight.copy_(torch.diag(factors)[:, :n_latent])
+            self.decoder_linear.weight.copy_(torch.eye(n_scores, n_latent) * factors[:, None])
             for mlp in (self.encoder_mlp, self.decoder_mlp):
                 _last_layer(mlp).weight.mul_(SMALL_START)
                 _last_layer(mlp).bias.zero_()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geneae.models.cores import SkipCore
+from geneae.models.depths import COMPLETE
 from geneae.models.model import Model, latent_names
 from geneae.settings.errors import InputError
 
@@ -14,16 +15,19 @@ from geneae.settings.errors import InputError
 def loadings(model: Model) -> pd.DataFrame:
     """Genes x latents: what one unit of each latent adds to the reconstruction, in the units of the model's space.
 
-    For a network with a linear path (every start at PCA) this is the linear path alone, the same for every profile: the
-    loadings of the initial PCA as changed by training. For any other network it is the slope of the reconstruction at
-    the mean training profile.
+    For a network with a linear path (every start at PCA or at posterior scores) this is the linear path alone, the same
+    for every profile: the loadings of the start as changed by training, before the step `neighbours`. For any other
+    network it is the slope of the reconstruction at the mean training profile.
     """
     network = model.network
     if isinstance(network.core, SkipCore):
         hidden = network.core.decoder_linear.weight * network.deviation[:, None]
     else:
         hidden = torch.autograd.functional.jacobian(network.decode, mean_latent(model))
-    values = (network.output_weight() @ hidden).numpy()
+    weight = network.output_weight()
+    if model.estimator is not None:  # reconstructions are as deep as complete training profiles
+        weight = model.estimator.only().at(COMPLETE, COMPLETE).linear().weight
+    values = (weight @ hidden).numpy()
     return pd.DataFrame(values, index=model.preprocess.genes, columns=latent_names(model.n_latent))
 
 

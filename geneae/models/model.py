@@ -1,19 +1,26 @@
 """A fitted model: network, preprocessing, genes and the baselines it is compared with."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import Baselines
+from geneae.models.decoders import Corrected, EntryDecoder
+from geneae.models.depths import COMPLETE
+from geneae.models.estimator import Estimator
 from geneae.models.network import Network
+from geneae.models.query_depth import QueryDepth, by_ratio, query_depths
 from geneae.settings.errors import InputError
 
-FORMAT = 1  # version of the format of a model folder
+FORMATS = (1, 2)  # versions of the format of a model folder that can be read
+FORMAT = FORMATS[-1]  # version that is written; 2 added the estimator
 # stored values per chunk: large chunks, because each one reads the gene matrix, which exceeds the cache, once
 CHUNK_VALUES = 2**23
 
@@ -33,6 +40,14 @@ class Model:
     baseline."""
     config: dict[str, Any]
     """Contents of `config.json`: settings, space, seed, versions, data."""
+    estimator: Estimator | None = None
+    """Depth-aware estimator; None for models without counts, and for those that do not start from it."""
+    delta: float = 0.0
+    """log(molecules of the training profiles / molecules of the profiles that it is applied to)."""
+
+    def at(self, depth_ratio: float) -> "Model":
+        """The model for profiles with `1 / depth_ratio` of the molecules of its training profiles."""
+        return replace(self, delta=math.log(depth_ratio))
 
     @property
     def center(self) -> str:
@@ -64,29 +79,85 @@ class Model:
         The logarithm makes the mean of halves differ from the mean of complete profiles, so a network trained on one
         and used on the other needs a shifted centre.
         """
+        if is_half and self.estimator is not None:  # its network was trained on halves
+            return None
         basis = self.baselines.half if is_half else self.baselines.whole
         assert basis is not None
         shift = basis.mean.to(self.network.mean.dtype) - self.network.mean
         return shift if bool(shift.any()) else None
 
-    def latent(self, expression: Expression) -> np.ndarray:
-        """(n_profiles, n_latent) float32 latents of complete profiles."""
-        shift = self.shift(is_half=False)
+    def depths_of(
+        self, totals: np.ndarray, ratio: float | None = None, groups: pd.Series | None = None
+    ) -> list[QueryDepth]:
+        """Depth of profiles with these molecules, see `query_depths`; empty for a model without an estimator, for which
+        a given ratio or column is refused."""
+        if self.estimator is not None:
+            return query_depths(self.estimator.scale, totals, ratio, groups)
+        if ratio is not None or groups is not None:
+            raise InputError(
+                "this model knows one depth only, because it was not fitted on counts with the default basis and "
+                "target. Leave out --depth-ratio and --depth-by."
+            )
+        return []
+
+    def latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
+        """(n_profiles, n_latent) float32 latents of complete profiles.
+
+        Parameters
+        ----------
+        expression
+            Profiles in the genes of the model.
+        ratios
+            (n_profiles,) depth ratio of each profile, see `QueryDepth`; None: that of the model.
+        """
         latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
+        if ratios is not None and self.estimator is not None:
+            for ratio, chosen in by_ratio(ratios):
+                latent[chosen] = self.at(ratio).latent(expression.take(chosen))
+            return latent
         size = max(1, CHUNK_VALUES * expression.n_profiles // max(1, expression.n_values))
         with torch.no_grad():
             for rows, part in expression.chunks(size):
-                matrix = self.preprocess.apply(part)
-                latent[rows] = self.network.encode(self.network.scores(sparse_rows(matrix), shift)).numpy()
+                latent[rows] = self.network.encode(self._scores(part)).numpy()
         return latent
 
+    def _scores(self, part: Expression) -> Tensor:
+        """(n_profiles, n_scores) input of the core, for complete profiles in memory."""
+        matrix = self.preprocess.apply(part)
+        if self.estimator is None:
+            return self.network.scores(sparse_rows(matrix), self.shift(is_half=False))
+        return self.estimator.at(self.delta + COMPLETE).scores(matrix, part.totals) / self.network.deviation
+
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
-        """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`."""
+        """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`; with an estimator they are
+        expected values of complete training profiles, whatever the depth of the profiles themselves."""
         self.check_decoder()
-        shift = self.shift(is_half=False)
         with torch.no_grad():
             hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
-            predicted: np.ndarray = self.network.decoder(shift).expectation(hidden).numpy()
+            decoder = self.network.decoder(self.shift(is_half=False))
+            if self.estimator is not None:
+                at = self.estimator.only(*(step for step in self.estimator.kept if step == "neighbours")).at(
+                    self.delta + COMPLETE, COMPLETE
+                )
+                hidden, decoder = at.drawn(hidden), at.linear()
+            predicted: np.ndarray = decoder.expectation(hidden).numpy()
+        return predicted
+
+    def reconstructed(self, part: Expression) -> np.ndarray:
+        """(n_profiles, n_genes) float32 reconstructions of complete profiles in memory, also from their own counts.
+
+        Without an estimator it is what `reconstruction` gives for their latents.
+        """
+        with torch.no_grad():
+            scores = self._scores(part)
+            latent = self.network.encode(scores)
+            if self.estimator is None:
+                return self.reconstruction(latent.numpy())
+            at, matrix = self.estimator.at(self.delta + COMPLETE, COMPLETE), self.preprocess.apply(part)
+            hidden = at.drawn(self.network.decode(latent))
+            decoder = EntryDecoder(at.linear())
+            found = Corrected(at.hidden(hidden, part.totals), at.corrections(hidden, matrix, part.totals))
+            predicted: np.ndarray = decoder.expectation(found).numpy()
         return predicted
 
 

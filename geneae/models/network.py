@@ -11,6 +11,7 @@ from geneae.losses.inner_products import TargetProducts
 from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.cores import PlainCore, SkipCore
 from geneae.models.decoders import LinearDecoder
+from geneae.models.estimator import Estimator
 from geneae.models.pca import Basis
 
 
@@ -22,6 +23,16 @@ class Activations:
     """(n_profiles, n_latent)"""
     hidden: Tensor
     """(n_profiles, n_scores) input h of the last layer."""
+
+
+@dataclass(frozen=True)
+class WhitenedInput:
+    """Input of a network in a basis in units of noise: posterior scores of halves and of complete profiles."""
+
+    weight: Tensor
+    """(n_genes, n_scores) from halves to posterior scores."""
+    gain: Tensor
+    """(n_scores,) posterior scores of complete profiles, in units of those that the same weight would give; 1 to 2."""
 
 
 class Network(nn.Module):
@@ -42,6 +53,8 @@ class Network(nn.Module):
         (n_scores,) unit of the scores; ones if they are not whitened.
     is_free
         Whether the gene-sized matrices are learned.
+    whitened
+        For a fixed basis in units of noise, what its input needs; `decoder_weight` is then not orthonormal.
     encoder_bias, decoder_bias
         (n_scores,) and (n_genes,); by default, the mean profile has scores 0, and h = 0 gives the mean profile.
     """
@@ -56,6 +69,7 @@ class Network(nn.Module):
         is_free: bool,
         encoder_bias: Tensor | None = None,
         decoder_bias: Tensor | None = None,
+        whitened: "WhitenedInput | None" = None,
     ) -> None:
         super().__init__()
         self.core = core
@@ -72,8 +86,14 @@ class Network(nn.Module):
             self.decoder_weight = nn.Parameter(decoder_weight.clone())
             self.decoder_bias = nn.Parameter(decoder_bias)
         else:
-            self.register_buffer("components", encoder_weight)
+            self.register_buffer("components", decoder_weight, persistent=whitened is None)
             self.components: Tensor
+        self.is_whitened = whitened is not None
+        if whitened is not None:  # not persistent, because the estimator holds them
+            self.register_buffer("input_weight", whitened.weight, persistent=False)
+            self.register_buffer("gain", whitened.gain, persistent=False)
+            self.input_weight: Tensor
+            self.gain: Tensor
         self._fixed_decoder: LinearDecoder | None = None
         self.has_decoder = True
 
@@ -86,7 +106,8 @@ class Network(nn.Module):
         """Facts needed in addition to the settings to build the network again."""
         core = "skip" if isinstance(self.core, SkipCore) else "plain"
         sizes = {"n_scores": len(self.deviation), "n_genes": self.n_genes}
-        return {"core": core, "is_free": self.is_free, "has_decoder": self.has_decoder, **sizes}
+        kind = {"is_free": self.is_free, "is_whitened": self.is_whitened, "has_decoder": self.has_decoder}
+        return {"core": core, **kind, **sizes}
 
     def drop_decoder(self) -> None:
         """Remove the decoder, for objectives that train the encoder only."""
@@ -105,6 +126,9 @@ class Network(nn.Module):
             product = sparse_product(rows, self.encoder_weight) + self.encoder_bias
             return (product if shift is None else product - shift @ self.encoder_weight) / self.deviation
         mean = self.mean if shift is None else self.mean + shift
+        if self.is_whitened:
+            scores = sparse_product(rows, self.input_weight) - mean @ self.input_weight
+            return (scores if shift is None else scores * self.gain) / self.deviation
         return (sparse_product(rows, self.components) - mean @ self.components) / self.deviation
 
     def scores_of(self, projection: TargetProducts) -> Tensor:
@@ -139,7 +163,7 @@ class Network(nn.Module):
         return moved
 
     def _in_basis(self, center: Tensor) -> LinearDecoder:
-        return LinearDecoder(self.components, center, center, is_orthonormal=True)
+        return LinearDecoder(self.components, center, center, is_orthonormal=not self.is_whitened)
 
     def forward(self, inputs: Tensor | SparseRows) -> Activations:
         """Latent and hidden, from profiles or from their scores."""
@@ -161,8 +185,9 @@ class Network(nn.Module):
         return squared.clamp(min=0).sqrt()
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the linear paths, which start at PCA and are trained with a smaller learning rate."""
-        if isinstance(self.core, SkipCore):
+        """Parameters of the linear paths, which start at PCA and are trained with a smaller learning rate; none if they
+        are frozen."""
+        if isinstance(self.core, SkipCore) and self.core.encoder_linear.weight.requires_grad:
             yield from self.core.encoder_linear.parameters()
             if self.is_free:
                 yield from (self.encoder_weight, self.encoder_bias)
@@ -170,6 +195,34 @@ class Network(nn.Module):
                 yield from self.core.decoder_linear.parameters()
             if self.has_decoder and self.is_free:
                 yield from (self.decoder_weight, self.decoder_bias)
+
+
+def whitened_network(estimator: Estimator, n_latent: int, hidden: int, dropout: float, is_frozen: bool) -> Network:
+    """A network on posterior scores that starts as the identity.
+
+    Parameters
+    ----------
+    estimator
+        Estimator whose posterior scores the network reads, and whose basis it predicts in.
+    n_latent, hidden, dropout
+        Sizes; latents beyond the rank of the basis are zero at first.
+    is_frozen
+        Whether the linear paths stay the identity, so that only what is not linear is learned; it is lost otherwise.
+    """
+    basis, whitened = estimator.whitening, whitened_input(estimator)
+    core = SkipCore(torch.ones(basis.rank), n_latent, hidden, dropout)
+    if is_frozen:
+        core.encoder_linear.requires_grad_(False)
+        core.decoder_linear.requires_grad_(False)
+    weight, unit = basis.decoder_weight, estimator.latent_unit
+    return Network(core, weight, weight, basis.mean, unit, is_free=False, whitened=whitened)
+
+
+def whitened_input(estimator: Estimator) -> WhitenedInput:
+    """Input of a network that reads the posterior scores of an estimator."""
+    basis, complete, half = estimator.whitening, *estimator.posterior.factors[:2]
+    weight = basis.components / basis.deviation[:, None] * half
+    return WhitenedInput(weight.contiguous(), torch.where(half > 0, complete / half.clamp(min=1e-12), 1.0))
 
 
 def network_in_basis(

@@ -9,7 +9,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.data.count_split import Splitter, draw_halves
+from geneae.data.augment import thin_to
+from geneae.data.count_split import Splitter, draw_halves, with_own_totals
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import InnerProducts, TargetProducts, gram_of
@@ -17,6 +18,8 @@ from geneae.losses.reconstruction import LossSettings, cosine, mean_loss, mse
 from geneae.losses.sparse_rows import RowStore, SparseRows, row_sums, sparse_rows
 from geneae.models.ceiling import cosine_of_halves, half_ceiling
 from geneae.models.decoders import LinearDecoder
+from geneae.models.depths import DELTAS, SHARES, WEIGHTS
+from geneae.models.estimator import Estimator
 from geneae.models.network import Network
 
 CHUNK = 2048  # profiles projected at a time
@@ -74,32 +77,34 @@ class Pairs:
     network
         Network whose basis the pairs are made for.
     blocks
-        The profiles, or their two halves. In a fixed basis alternatively their inner products with the decoder, all
-        first halves before all second halves, and the number of halves.
+        The profiles, or their two halves; in a fixed basis alternatively what is kept of them.
     needs
         Further needs of the loss.
+    inputs
+        In a fixed basis, (n_pairs, n_scores) scores to use instead of those of the blocks: of thinned halves, say.
     """
 
     def __init__(
         self,
         network: Network,
-        blocks: list[sparse.csr_matrix] | tuple[TargetProducts, int],
+        blocks: "list[sparse.csr_matrix] | Projected",
         needs: PairNeeds = NO_NEEDS,
+        inputs: Tensor | None = None,
     ) -> None:
         self._projection: TargetProducts | None = None
         self._store: RowStore | None = None
         self._labels = needs.labels
         self._matrix: sparse.csr_matrix | None = None
-        if isinstance(blocks, tuple):
-            self._projection, n_halves = blocks
+        if isinstance(blocks, Projected):
+            projected: Projected | None = blocks
+            n_halves = blocks.n_halves
         else:
             n_halves = len(blocks)
-            if not network.is_free:
-                self._projection = project_blocks(network, blocks, needs.metric)
+            projected = None if network.is_free else project_blocks(network, blocks, needs.metric, inputs)
             if needs.gram:
                 self._matrix = _stack(blocks)
-        if self._projection is not None:
-            self._scores = network.scores_of(self._projection)
+        if projected is not None:
+            self._projection, self._scores = projected.targets, projected.inputs
             self.n_pairs = len(self._scores)
         else:
             assert isinstance(blocks, list)
@@ -143,17 +148,88 @@ def _stack(blocks: list[sparse.csr_matrix]) -> sparse.csr_matrix:
     return blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
 
 
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """What training in a fixed basis keeps of profiles, all first halves before all second halves."""
+
+    inputs: Tensor
+    """(n_pairs, n_scores) scores."""
+    targets: TargetProducts
+    """Inner products with the decoder."""
+    n_halves: int
+    """Number of halves, 1 without splitting."""
+
+
+@torch.no_grad()
 def project_blocks(
-    network: Network, blocks: list[sparse.csr_matrix], metric: FixedMetric | None = None
-) -> TargetProducts:
-    """Inner products of the profiles of all blocks with the decoder of a fixed basis, block after block."""
+    network: Network,
+    blocks: list[sparse.csr_matrix],
+    metric: FixedMetric | None = None,
+    inputs: Tensor | None = None,
+) -> Projected:
+    """Scores and inner products with the decoder of a fixed basis, block after block.
+
+    Parameters
+    ----------
+    network
+        Network with a fixed basis.
+    blocks
+        Profiles, or their halves.
+    metric
+        Learned metric of the loss, if any.
+    inputs
+        (n_pairs, n_scores) scores to keep instead of those of the blocks.
+    """
     device, decoder = network.mean.device, network.decoder()
-    parts = [
-        decoder.project(sparse_rows(block[start : start + CHUNK]).to(device), metric)
+    chunks = [
+        sparse_rows(block[start : start + CHUNK]).to(device)
         for block in blocks
         for start in range(0, block.shape[0], CHUNK)
     ]
-    return TargetProducts(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
+    parts = [decoder.project(rows, metric) for rows in chunks]
+    targets = TargetProducts(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
+    if inputs is not None:
+        scores = inputs.to(device)
+    elif network.is_whitened:
+        scores = torch.cat([network.scores(rows) for rows in chunks])
+    else:
+        scores = network.scores_of(targets)
+    return Projected(scores, targets, len(blocks))
+
+
+class ThinnedInputs:
+    """Scores of halves thinned to random shares of their molecules, as inputs of a network on posterior scores.
+
+    Every profile gets one share in each count split, with the weights of `geneae.models.depths.WEIGHTS`.
+
+    Parameters
+    ----------
+    estimator
+        Estimator that gives posterior scores at every depth.
+    preprocess
+        Normalisation.
+    unit
+        (n_scores,) unit of the scores of the network.
+    """
+
+    def __init__(self, estimator: Estimator, preprocess: Preprocess, unit: Tensor) -> None:
+        self._estimator, self._preprocess, self._unit = estimator, preprocess, unit.cpu()
+
+    def __call__(self, halves: tuple[Expression, Expression], rng: np.random.Generator) -> Tensor:
+        """(n_pairs, n_scores) scores of the first halves, then of the second ones."""
+        n_profiles = halves[0].n_profiles
+        share = rng.choice(len(SHARES), n_profiles, p=np.array(WEIGHTS) / sum(WEIGHTS))
+        scores = torch.empty(2 * n_profiles, len(self._unit))
+        own = with_own_totals(halves)
+        for number, half in enumerate(halves):
+            for index, of_all in enumerate(SHARES):
+                rows = np.flatnonzero(share == index)
+                thinned = half.take(rows)
+                if index:
+                    thinned = thin_to(own[number].take(rows), of_all / SHARES[0], rng)
+                found = self._estimator.at(DELTAS[index + 1]).scores(self._preprocess.apply(thinned), thinned.totals)
+                scores[torch.from_numpy(rows + number * n_profiles)] = found / self._unit
+        return scores
 
 
 def draw_blocks(
@@ -163,6 +239,21 @@ def draw_blocks(
     if splitter is None:
         return [preprocess.apply(expression)]
     return [preprocess.apply(half) for half in draw_halves(splitter, expression.totals, np.random.default_rng(seed))]
+
+
+def draw_pairs(
+    expression: Expression,
+    preprocess: Preprocess,
+    splitter: Splitter | None,
+    seed: tuple[int, ...],
+    thinned: ThinnedInputs | None,
+) -> tuple[list[sparse.csr_matrix], Tensor | None]:
+    """`draw_blocks`, and the scores of thinned halves as their inputs, or None without."""
+    if thinned is None or splitter is None:
+        return draw_blocks(expression, preprocess, splitter, seed), None
+    rng = np.random.default_rng(seed)
+    halves = draw_halves(splitter, expression.totals, rng)
+    return [preprocess.apply(half) for half in halves], thinned(halves, rng)
 
 
 def mismatch(blocks: list[sparse.csr_matrix], partner: np.ndarray | None) -> list[sparse.csr_matrix]:
@@ -212,6 +303,8 @@ class PairSource:
         (n_profiles,) profile whose target each profile gets, see `mismatch`; None for its own.
     needs
         Further needs of the loss.
+    thinned
+        Scores of thinned halves as inputs; None for those of the halves.
     """
 
     def __init__(
@@ -223,6 +316,7 @@ class PairSource:
         first: list[sparse.csr_matrix] | None = None,
         partner: np.ndarray | None = None,
         needs: PairNeeds = NO_NEEDS,
+        thinned: ThinnedInputs | None = None,
     ) -> None:
         self.n_splits = splits.in_turn
         n_mapped = 0 if needs.metric is None else needs.metric.n_components
@@ -231,10 +325,11 @@ class PairSource:
         splitter = Splitter(expression.rows) if splits.is_split else None
 
         def draw(split: int) -> Pairs:
-            if split == 0 and first is not None:
+            if split == 0 and first is not None and thinned is None:
                 return Pairs(network, first, needs)
-            blocks = draw_blocks(expression, preprocess, splitter, (splits.seed, TRAINING_STREAM, split))
-            return Pairs(network, mismatch(blocks, partner), needs)
+            seed = (splits.seed, TRAINING_STREAM, split)
+            blocks, inputs = draw_pairs(expression, preprocess, splitter, seed, thinned)
+            return Pairs(network, mismatch(blocks, partner), needs, inputs)
 
         self._draw = lru_cache(maxsize=max(1, CACHE_BYTES // max(1, bytes_each)))(draw)
 

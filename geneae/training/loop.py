@@ -337,7 +337,7 @@ def _is_gain(gains: Tensor) -> bool:
 def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
     linear = list(network.linear_parameters())
     slow = {id(parameter) for parameter in linear}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in slow]
+    others = [one for one in network.parameters() if id(one) not in slow and one.requires_grad]
     others += objective.learned()
     rates = settings.learning_rate, settings.learning_rate * LINEAR_RATE
     groups = [

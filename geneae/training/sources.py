@@ -12,6 +12,7 @@ from torch import Tensor
 from geneae.data.augment import Viewer
 from geneae.data.count_split import Splitter
 from geneae.data.preprocess import Expression, Preprocess, column_variance
+from geneae.models.estimator import Estimator
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -21,6 +22,7 @@ from geneae.training.batches import (
     PairNeeds,
     Pairs,
     PairSource,
+    ThinnedInputs,
     draw_blocks,
     mismatch,
 )
@@ -58,6 +60,8 @@ class TrainingData:
     """Label codes for the loss, for each part, see `geneae.training.batches.PairNeeds`."""
     views: list[tuple[str, float]] = field(default_factory=list)
     """Random changes that make views, and their amounts, see `geneae.data.augment.parse_views`."""
+    estimator: Estimator | None = None
+    """Estimator whose posterior scores the network reads, if it does."""
 
 
 def sources_of(
@@ -110,13 +114,14 @@ def _pair_source(
         raise InputError(
             f"loss {settings.loss} compares targets and needs the profiles in memory. Use --stream no, or set --margin."
         )
+    thinned = None if data.estimator is None else ThinnedInputs(data.estimator, preprocess, network.deviation)
     source: PairSource | StreamedSource
     if own.is_streamed:
         scratch = None if saved is None else nearest_folder(saved.path)
-        source = StreamedSource(network, own, preprocess, splits, settings.batch_size, scratch, metric)
+        source = StreamedSource(network, own, preprocess, splits, settings.batch_size, scratch, metric, thinned)
     else:
         needs = PairNeeds(has_margin, data.labels[0], metric)
-        source = PairSource(network, own, preprocess, splits, data.blocks, data.partners[0], needs)
+        source = PairSource(network, own, preprocess, splits, data.blocks, data.partners[0], needs, thinned)
     choosing = others.sample(VALIDATION_VALUES, VALIDATION_PROFILES, settings.seed)
     splitter = Splitter(choosing.rows) if splits.is_split else None
     n_drawn = VALIDATION_SPLITS if splits.is_split else 1

@@ -16,7 +16,18 @@ from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import TargetProducts
 from geneae.models.network import Network
-from geneae.training.batches import TRAINING_STREAM, Batch, CountSplits, PairNeeds, Pairs, draw_blocks, project_blocks
+from geneae.training.batches import (
+    TRAINING_STREAM,
+    Batch,
+    CountSplits,
+    PairNeeds,
+    Pairs,
+    Projected,
+    ThinnedInputs,
+    draw_blocks,
+    draw_pairs,
+    project_blocks,
+)
 
 BLOCK = 32  # neighbouring profiles that are read together
 WINDOW = 8192  # profiles whose projections are in memory and shuffled together; their blocks come from everywhere
@@ -105,6 +116,8 @@ class StreamedSource:
     metric
         Learned metric of the loss, if any. Labels, and inner products of targets with each other, are not available
         for profiles in a file.
+    thinned
+        Scores of thinned halves as inputs; None for those of the halves.
     """
 
     def __init__(
@@ -116,6 +129,7 @@ class StreamedSource:
         batch_size: int,
         scratch: Path | None = None,
         metric: FixedMetric | None = None,
+        thinned: ThinnedInputs | None = None,
     ) -> None:
         self.n_splits, is_split = splits.in_turn, splits.is_split
         self._network, self._expression, self._preprocess = network, expression, preprocess
@@ -131,8 +145,9 @@ class StreamedSource:
             for rows, part in expression.chunks(CHUNK):
                 splitter = Splitter(part.rows) if is_split else None
                 for split in range(self.n_splits):
-                    blocks = draw_blocks(part, preprocess, splitter, (splits.seed, TRAINING_STREAM, split, rows.start))
-                    self._projections.write(split, rows.start, project_blocks(network, blocks, metric))
+                    seed = (splits.seed, TRAINING_STREAM, split, rows.start)
+                    blocks, inputs = draw_pairs(part, preprocess, splitter, seed, thinned)
+                    self._projections.write(split, rows.start, project_blocks(network, blocks, metric, inputs))
 
     def epoch(self, epoch: int) -> StreamedPairs:
         """Pairs of an epoch, counted from 1."""
@@ -159,29 +174,33 @@ class Projections:
         self._network = network
         self._rank, self._halves, self._n_profiles = len(network.deviation), 2 if is_split else 1, n_profiles
         self._n_mapped = n_mapped
+        self._n_inputs = self._rank if network.is_whitened else 0  # otherwise they follow from the products
         # per profile, with its halves side by side
-        self._bytes = 4 * self._halves * (self._rank + SUMS + self._n_mapped)
+        self._bytes = 4 * self._halves * (self._n_inputs + self._rank + SUMS + self._n_mapped)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  stays open while it is in use
         weakref.finalize(self, self._file.close)
 
-    def write(self, split: int, start: int, projection: TargetProducts) -> None:
+    def write(self, split: int, start: int, projected: Projected) -> None:
         """Write the projections of consecutive profiles from `start` on, all first halves before all second halves."""
+        projection = projected.targets
         sums = torch.stack([projection.center, projection.squared, projection.total], 1)
-        parts = [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
+        parts = [projected.inputs] if self._n_inputs else []
+        parts += [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
         records = torch.cat(parts, 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
         place = (split * self._n_profiles + start) * self._bytes
         os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
 
-    def read(self, split: int, profiles: np.ndarray) -> tuple[TargetProducts, int]:
-        """Projections of some profiles, in increasing order, all first halves before all second halves; and the number
-        of halves."""
+    def read(self, split: int, profiles: np.ndarray) -> Projected:
+        """Projections of some profiles, in increasing order, all first halves before all second halves."""
         runs = np.split(profiles, np.flatnonzero(np.diff(profiles) > 1) + 1)
         places = [(split * self._n_profiles + int(run[0])) * self._bytes for run in runs]
         sizes = [len(run) * self._bytes for run in runs]
         raw = bytearray().join(os.pread(self._file.fileno(), *at) for at in zip(sizes, places, strict=True))
         records = torch.frombuffer(raw, dtype=torch.float32).reshape(len(profiles), self._halves, -1)
         records = records.transpose(0, 1).flatten(0, 1).to(self._network.mean.device)  # it may have moved
-        weight, sums, mapped = records.split([self._rank, SUMS, self._n_mapped], 1)
+        inputs, weight, sums, mapped = records.split([self._n_inputs, self._rank, SUMS, self._n_mapped], 1)
         center, squared, total = sums.unbind(1)
         of_metric = mapped.contiguous() if self._n_mapped else None
-        return TargetProducts(weight.contiguous(), center, center, squared, total, of_metric), self._halves
+        targets = TargetProducts(weight.contiguous(), center, center, squared, total, of_metric)
+        scores = inputs.contiguous() if self._n_inputs else self._network.scores_of(targets)
+        return Projected(scores, targets, self._halves)

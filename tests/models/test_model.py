@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, simulate
-from reference import DenseTwin
+from reference import DenseEstimator, DenseTwin
 
 from geneae import Autoencoder, read_profiles
 from geneae.data.preprocess import Expression
@@ -33,6 +33,9 @@ def dense(known: Known) -> torch.Tensor:
 
 def test_latents_and_reconstructions_agree_with_dense_arrays(known: Known) -> None:
     fitted, expression = known
+    if fitted.estimator is not None:
+        check_estimated(fitted, expression, dense(known).numpy())
+        return
     twin = DenseTwin(fitted.network)
     shift = fitted.baselines.whole.mean.double() - fitted.network.mean.double()
     latent = twin.encode(dense(known) - shift)
@@ -41,6 +44,16 @@ def test_latents_and_reconstructions_agree_with_dense_arrays(known: Known) -> No
     np.testing.assert_allclose(found, latent.detach(), rtol=1e-3, atol=1e-3)
     expected = twin.predict(latent).detach() + shift
     np.testing.assert_allclose(fitted.reconstruction(found), expected, rtol=1e-3, atol=2e-3)
+
+
+def check_estimated(fitted: Model, expression: Expression, x: np.ndarray) -> None:
+    """The same through the estimator; from latents alone there are no own counts."""
+    twin, found = DenseEstimator(fitted, is_half=False), fitted.latent(expression)
+    np.testing.assert_allclose(found, twin.latent(x).detach(), rtol=1e-3, atol=1e-3)
+    expected = twin.predict(x, expression.totals, ["neighbours"])
+    np.testing.assert_allclose(fitted.reconstruction(found), expected, rtol=1e-3, atol=2e-3)
+    expected = twin.predict(x, expression.totals)
+    np.testing.assert_allclose(fitted.reconstructed(expression), expected, rtol=1e-3, atol=2e-3)
 
 
 def test_the_shift_leads_from_the_mean_the_network_knows_to_that_of_the_profiles(known: Known) -> None:

@@ -155,11 +155,21 @@ def test_a_shift_of_the_gene_mean_is_taken_off_the_input_and_put_onto_the_output
                 torch.testing.assert_close(getattr(both, name), getattr(plain, name), rtol=1e-6, atol=1e-6)
 
 
+def test_latents_beyond_the_number_of_scores_start_at_zero() -> None:
+    core = SkipCore(torch.tensor([0.9, 0.5]), 5, 7, 0.0)
+    core.silence_mlps()
+    scores = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    latent = core.encode(scores)
+    torch.testing.assert_close(latent, torch.cat([scores, torch.zeros(2, 3)], 1))
+    torch.testing.assert_close(core.decode(latent), scores * torch.tensor([0.9, 0.5]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_shape_and_parameters_are_those_of_its_kind(kind: str) -> None:
     network = build(kind)
     is_free, core = kind != "pca", "plain" if kind == "free-random" else "skip"
-    assert network.shape() == {"core": core, "is_free": is_free, "has_decoder": True, "n_scores": 6, "n_genes": 50}
+    facts = {"is_free": is_free, "is_whitened": False, "has_decoder": True}
+    assert network.shape() == {"core": core, **facts, "n_scores": 6, "n_genes": 50}
     assert isinstance(network.core, PlainCore if core == "plain" else SkipCore)
     sizes = {name: p.numel() for name, p in network.named_parameters() if not name.startswith("core")}
     learned = {"encoder_weight": 300, "encoder_bias": 6, "decoder_weight": 300, "decoder_bias": 50}

@@ -2,19 +2,33 @@ import numpy as np
 import pytest
 import torch
 from conftest import simulate
+from dense_estimator import DenseEstimator, random_estimator
 from reference import DenseTwin, dense_products, reconstruct
 from scipy import sparse
 
-from geneae.data.count_split import Splitter
+from geneae.data.augment import thin_to
+from geneae.data.count_split import Splitter, draw_halves, with_own_totals
 from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.data.reading import read_profiles
 from geneae.losses.reconstruction import LossSettings
 from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.ceiling import cosine_of_halves
-from geneae.models.network import Network, network_in_basis
+from geneae.models.depths import DELTAS, SHARES, WEIGHTS
+from geneae.models.estimator import Estimator
+from geneae.models.network import Network, network_in_basis, whitened_network
 from geneae.models.pca import fit_basis
 from geneae.training import batches
-from geneae.training.batches import CountSplits, PairNeeds, Pairs, PairSource, draw_blocks, loss_constants
+from geneae.training.batches import (
+    CountSplits,
+    PairNeeds,
+    Pairs,
+    PairSource,
+    ThinnedInputs,
+    draw_blocks,
+    draw_pairs,
+    loss_constants,
+    project_blocks,
+)
 
 N = 41  # odd, so that a median is one of the values
 CENTERS = ("none", "gene", "profile")
@@ -219,3 +233,135 @@ def test_the_norm_ratio_asked_of_halves_is_their_ceiling(blocks: list[sparse.csr
 def test_constants_of_profiles_without_any_value_leave_the_terms_as_they_are() -> None:
     found = loss_constants([sparse.csr_matrix((3, 5), dtype=np.float32)], torch.zeros(5), "none", LossSettings())
     assert (found.mean_profile_mse, found.mean_profile_cosine, found.median_norm) == (1.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def estimator(known: tuple[Expression, Preprocess]) -> Estimator:
+    return random_estimator(known[0].rows.shape[1])
+
+
+def halves_of(known: tuple[Expression, Preprocess]) -> tuple[Expression, Expression]:
+    return draw_halves(Splitter(known[0].rows), known[0].totals, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("share", range(len(SHARES)))
+def test_thinned_inputs_are_posterior_scores_at_the_depth_of_their_share(
+    share: int, known: tuple[Expression, Preprocess], estimator: Estimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.eye(len(SHARES))[share]
+    monkeypatch.setattr(batches, "WEIGHTS", tuple(weights))
+    unit, halves = torch.tensor([0.5, 1.0, 3.0]), halves_of(known)
+    found = ThinnedInputs(estimator, known[1], unit)(halves, np.random.default_rng(7))
+    rng = np.random.default_rng(7)
+    rng.choice(len(SHARES), N, p=weights)
+    expected = []
+    for half, own in zip(halves, with_own_totals(halves), strict=True):
+        thinned = thin_to(own, SHARES[share] / 0.5, rng) if share else half
+        z = known[1].apply(thinned).toarray().astype(float)
+        expected.append(DenseEstimator(estimator, DELTAS[share + 1]).scores(z, thinned.totals))
+    np.testing.assert_allclose(found, np.concatenate(expected) / unit.numpy(), rtol=1e-4, atol=1e-4)
+
+
+class Seen:
+    """In place of an estimator: scores are the depth and the molecules of a profile."""
+
+    def at(self, delta: float) -> "Seen":
+        self.delta = delta
+        return self
+
+    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> torch.Tensor:
+        return torch.tensor(np.column_stack([np.full(len(totals), self.delta), totals]), dtype=torch.float32)
+
+
+def test_both_halves_of_a_profile_have_one_random_share(known: tuple[Expression, Preprocess]) -> None:
+    halves = halves_of(known)
+    many = tuple(half.take(np.tile(np.arange(N), 100)) for half in halves)
+    inputs = ThinnedInputs(Seen(), known[1], torch.ones(2))  # type: ignore[arg-type]
+    found = inputs(many, np.random.default_rng(0)).numpy()  # type: ignore[arg-type]
+    delta, totals = found[:, 0], found[:, 1]
+    np.testing.assert_array_equal(delta[: 100 * N], delta[100 * N :])
+    expected = np.array(WEIGHTS) / sum(WEIGHTS)
+    counted = [np.isclose(delta, known_delta).mean() for known_delta in DELTAS[1:]]
+    np.testing.assert_allclose(counted, expected, atol=0.02)
+    before = np.concatenate([half.totals for half in many])
+    for share, known_delta in zip(SHARES, DELTAS[1:], strict=True):
+        some = np.isclose(delta, known_delta)
+        assert totals[some].sum() == pytest.approx(before[some].sum() * share / 0.5, rel=0.03)
+
+
+def test_a_single_profile_can_be_thinned(known: tuple[Expression, Preprocess], estimator: Estimator) -> None:
+    one = tuple(half.take(np.array([3])) for half in halves_of(known))
+    found = ThinnedInputs(estimator, known[1], torch.ones(3))(one, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert found.shape == (2, 3)
+    assert bool(found.isfinite().all())
+
+
+def test_thinning_inputs_leaves_the_halves_as_they_are(
+    known: tuple[Expression, Preprocess], estimator: Estimator
+) -> None:
+    thinned, splitter = ThinnedInputs(estimator, known[1], torch.ones(3)), Splitter(known[0].matrix)
+    plain, nothing = draw_pairs(*known, splitter, (0, 0, 0), None)
+    halves, inputs = draw_pairs(*known, splitter, (0, 0, 0), thinned)
+    assert nothing is None
+    assert inputs is not None
+    for one, other in zip(plain, halves, strict=True):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+    again = draw_pairs(*known, splitter, (0, 0, 0), thinned)[1]
+    other_seed = draw_pairs(*known, splitter, (0, 0, 1), thinned)[1]
+    assert again is not None
+    assert other_seed is not None
+    assert torch.equal(inputs, again)
+    assert not torch.equal(inputs, other_seed)
+    assert draw_pairs(*known, None, (0, 0, 0), thinned)[1] is None
+
+
+def whitened(estimator: Estimator) -> Network:
+    torch.manual_seed(0)
+    return whitened_network(estimator, 3, 6, 0.0, is_frozen=True)
+
+
+def test_given_scores_are_the_inputs_and_the_targets_stay(
+    blocks: list[sparse.csr_matrix], estimator: Estimator
+) -> None:
+    network, given = whitened(estimator), torch.randn(2 * N, 3)
+    index = torch.tensor([0, 5, N + 2])
+    own, thinned = Pairs(network, blocks).take(index), Pairs(network, blocks, inputs=given).take(index)
+    assert torch.equal(thinned.inputs, given[index])
+    for one, other in zip(own.target.tensors(), thinned.target.tensors(), strict=True):
+        assert torch.equal(one, other)
+    # without them: posterior scores of the halves
+    z = np.concatenate([block.toarray().astype(float) for block in blocks])[index.numpy()]
+    basis = estimator.whitening
+    raw = ((z - basis.mean.numpy()) / basis.deviation.numpy()) @ basis.components.numpy()
+    expected = raw * estimator.posterior.factors[1].numpy() / estimator.latent_unit.numpy()
+    np.testing.assert_allclose(own.inputs, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [7, 2048])
+def test_what_is_kept_of_blocks_gives_the_same_pairs(
+    blocks: list[sparse.csr_matrix], estimator: Estimator, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for network in (whitened(estimator), make_network(blocks).float()):
+        expected = Pairs(network, blocks)
+        monkeypatch.setattr(batches, "CHUNK", chunk)
+        kept = project_blocks(network, blocks)
+        found = Pairs(network, kept)
+        assert (kept.n_halves, len(found), found.n_profiles) == (2, 2 * N, N)
+        index = torch.tensor([1, N - 1, N, 2 * N - 1])
+        one, other = expected.take(index), found.take(index)
+        torch.testing.assert_close(one.inputs, other.inputs)
+        for tensors in zip(one.target.tensors(), other.target.tensors(), strict=True):
+            torch.testing.assert_close(*tensors, rtol=1e-5, atol=1e-4)
+
+
+def test_every_count_split_has_thinned_inputs_of_its_own(
+    known: tuple[Expression, Preprocess], blocks: list[sparse.csr_matrix], estimator: Estimator
+) -> None:
+    thinned = ThinnedInputs(estimator, known[1], torch.ones(3))
+    source = PairSource(whitened(estimator), *known, CountSplits(True, 2, 0), blocks, thinned=thinned)
+    index = torch.arange(2 * N)
+    first, second, again = (source.epoch(epoch).take(index) for epoch in (1, 2, 3))
+    expected = draw_pairs(*known, Splitter(known[0].rows), (0, batches.TRAINING_STREAM, 0), thinned)[1]
+    assert torch.equal(first.inputs, expected)
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.allclose(first.inputs, second.inputs)

@@ -1,5 +1,6 @@
 """Training from a file: every profile once an epoch, and the same numbers as from memory."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from geneae.losses.sparse_rows import SparseRows
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError
-from geneae.training.batches import CountSplits, Pairs
+from geneae.training.batches import CountSplits, Pairs, Projected
 from geneae.training.streaming import Projections, StreamedPairs, StreamedSource
 
 
@@ -129,21 +130,30 @@ def test_a_free_basis_reads_the_profiles_again(
         assert (target.sums.total.numpy() < 2 * whole[profiles].sum(1).A1).all()
 
 
-def test_projections_come_back_by_split_and_profile(world: tuple[Expression, Preprocess, Network]) -> None:
-    network = world[2]
+@pytest.mark.parametrize("is_whitened", [False, True])
+def test_projections_come_back_by_split_and_profile(
+    is_whitened: bool, world: tuple[Expression, Preprocess, Network]
+) -> None:
+    """The scores of a network on posterior scores do not follow from the products, and are written, too."""
+    network = copy.deepcopy(world[2])
+    network.is_whitened = is_whitened
     stored = Projections(network, 10, True, None)
     draws = torch.Generator().manual_seed(0)
-    wanted = torch.randn(2, 2, 10, 9, generator=draws)  # split, half, profile, numbers
+    wanted = torch.randn(2, 2, 10, 15, generator=draws)  # split, half, profile, numbers
     for split in range(2):
         for start in (0, 6):
             part = wanted[split, :, start : start + (6 if start == 0 else 4)].flatten(0, 1)
             center = part[:, 6]
-            stored.write(split, start, TargetProducts(part[:, :6], center, center, part[:, 7], part[:, 8]))
+            targets = TargetProducts(part[:, :6], center, center, part[:, 7], part[:, 8])
+            stored.write(split, start, Projected(part[:, 9:], targets, 2))
     profiles = np.array([1, 2, 5, 9])
-    found, halves = stored.read(1, profiles)
-    assert halves == 2
+    read, expected = stored.read(1, profiles), wanted[1][:, profiles].flatten(0, 1)
+    found = read.targets
+    assert read.n_halves == 2
     joined = torch.cat([found.weight, found.center[:, None], found.squared[:, None], found.total[:, None]], 1)
-    torch.testing.assert_close(joined, wanted[1][:, profiles].flatten(0, 1), rtol=0, atol=0)
+    torch.testing.assert_close(joined, expected[:, :9], rtol=0, atol=0)
+    scores = expected[:, 9:] if is_whitened else network.scores_of(found)
+    torch.testing.assert_close(read.inputs, scores, rtol=0, atol=0)
 
 
 def test_projections_follow_the_network_to_another_device(world: tuple[Expression, Preprocess, Network]) -> None:

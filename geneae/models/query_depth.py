@@ -1,0 +1,127 @@
+"""Depth of the profiles that a model is applied to: one ratio for all of them, or one for each group."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from geneae.models.depths import DELTAS, DepthScale
+from geneae.settings.errors import InputError
+
+SAME_DEPTH = 1.25  # ratios up to this, and down to its inverse, count as 1: samples of the same profiles differ as much
+DEEPEST, SHALLOWEST = 1.0, float(np.exp(DELTAS[-1] - DELTAS[0]))
+"""Range of ratios that training has seen; outside, its nearest end is used."""
+
+
+@dataclass(frozen=True, eq=False)
+class QueryDepth:
+    """Depth of a group of profiles."""
+
+    ratio: float
+    """Molecules of a training profile divided by those of one of these, typically: 10 where they have a tenth."""
+    rows: np.ndarray
+    """Positions of the profiles."""
+    is_given: bool
+    """Whether the user gave the ratio; otherwise it was estimated."""
+    group: str = ""
+    """Value of the column that names the group; empty if all profiles are one."""
+    molecules: float = float("nan")
+    """Geometric mean of the molecules of these profiles; NaN if none has any."""
+    of_training: float = float("nan")
+    """Geometric mean of the molecules of training profiles."""
+
+    def sentence(self) -> str:
+        """How deep the profiles are taken to be, and from what that is known."""
+        who = f"Profiles of {self.group}" if self.group else "These profiles"
+        if self.is_given:
+            said = f"{who} are read as having 1/{self.ratio:g} of the molecules of the training profiles, as given."
+        elif np.isnan(self.molecules):
+            said = f"{who} have no molecules and are read like training profiles."
+        elif self.ratio == 1:
+            said = (
+                f"{who} are as deep as the training profiles: {self.molecules:,.0f} and {self.of_training:,.0f} "
+                "molecules (geometric means)."
+            )
+        else:
+            said = (
+                f"{who} have {self.molecules:,.0f} molecules (geometric mean), the training profiles had "
+                f"{self.of_training:,.0f}: they are read at a depth ratio of {self.ratio:.3g}. If they differ for "
+                "another reason, such as other cell types, give --depth-ratio."
+            )
+        if self.ratio > SHALLOWEST:
+            said += f" Training has seen ratios up to {SHALLOWEST:g}, which is used instead."
+        if self.ratio < DEEPEST:
+            said += " Deeper profiles are read like training profiles."
+        return said
+
+    def recorded(self) -> dict[str, float | str | bool]:
+        """Entries of a JSON file."""
+        return {
+            "group": self.group,
+            "ratio": self.ratio,
+            "is_given": self.is_given,
+            "n_profiles": len(self.rows),
+            "molecules": self.molecules,
+            "molecules_of_training": self.of_training,
+        }
+
+
+def query_depths(
+    scale: DepthScale, totals: np.ndarray, ratio: float | None = None, groups: pd.Series | None = None
+) -> list[QueryDepth]:
+    """Depth of profiles, one for each group; estimated from the mean log molecules unless given.
+
+    Parameters
+    ----------
+    scale
+        Scale of the log molecules of halves of training profiles.
+    totals
+        (n_profiles,) molecules of the profiles.
+    ratio
+        Depth ratio of all profiles, above 0; None: estimated.
+    groups
+        (n_profiles,) group of each profile; missing values are a group of their own. None: all are one.
+    """
+    if ratio is not None and not (np.isfinite(ratio) and ratio > 0):
+        raise InputError(
+            f"--depth-ratio must be a number above 0; found {ratio:g}. 10 means a tenth of the molecules of the "
+            "training profiles."
+        )
+    of_training = 2 * float(np.exp(scale.mean))
+    found = []
+    for group, rows in _rows_by_group(groups, len(totals)):
+        known = totals[rows][totals[rows] > 0]
+        molecules = float(np.exp(np.log(known).mean())) if len(known) else float("nan")
+        estimate = ratio
+        if estimate is None:
+            estimate = of_training / molecules if len(known) else 1.0
+            estimate = 1.0 if 1 / SAME_DEPTH <= estimate <= SAME_DEPTH else estimate
+        found.append(QueryDepth(float(estimate), rows, ratio is not None, group, molecules, of_training))
+    return found
+
+
+def _rows_by_group(groups: pd.Series | None, n_profiles: int) -> Iterator[tuple[str, np.ndarray]]:
+    if groups is None:
+        yield "", np.arange(n_profiles)
+        return
+    codes, values = pd.factorize(groups.astype(object), sort=False)
+    for code in range(-1, len(values)):
+        rows = np.flatnonzero(codes == code)
+        if len(rows):
+            yield ("no value" if code < 0 else str(values[code])), rows
+
+
+def ratios_of(depths: list[QueryDepth], n_profiles: int) -> np.ndarray:
+    """(n_profiles,) depth ratio of each profile."""
+    ratios = np.ones(n_profiles)
+    for depth in depths:
+        ratios[depth.rows] = depth.ratio
+    return ratios
+
+
+def by_ratio(ratios: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """Each ratio that occurs, and the positions of its profiles."""
+    values, of = np.unique(ratios, return_inverse=True)
+    for number, value in enumerate(values):
+        yield float(value), np.flatnonzero(of == number)
