@@ -49,6 +49,15 @@ def simulate(
     return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
 
 
+def thinned(adata: anndata.AnnData, share: float | np.ndarray, seed: int = 0) -> anndata.AnnData:
+    """A copy that keeps each molecule with this probability, or with one for each profile."""
+    counts = sparse.csr_matrix(adata.X, copy=True)
+    by_value = np.repeat(np.broadcast_to(share, adata.n_obs), np.diff(counts.indptr))
+    counts.data = np.random.default_rng(seed).binomial(counts.data.astype(int), by_value).astype(np.float32)
+    counts.eliminate_zeros()
+    return anndata.AnnData(counts, obs=adata.obs.copy(), var=adata.var.copy())
+
+
 @pytest.fixture(scope="session")
 def _counts() -> anndata.AnnData:
     return simulate()

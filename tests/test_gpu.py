@@ -93,6 +93,10 @@ def _in_the_folder_of_the_metric(metric_folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(metric_folder.parent)  # where it is called metric
 
 
+SENSITIVE = 0.05
+"""Difference allowed where rounding is made more of."""
+
+
 def history(fitted: Fitted) -> pd.DataFrame:
     """Without what a clock says."""
     return fitted.history.drop(columns=CLOCKS)
@@ -112,7 +116,8 @@ def assert_close(found: Fitted, expected: Fitted, within: float) -> None:
     losses = ["train_loss", "validation_loss"]
     np.testing.assert_allclose(one[losses], two[losses], rtol=within, atol=within * 0.01)
     if "cosine" in set(expected.evaluation.metrics["metric"]):
-        assert found.model.config["best_epoch"] == expected.model.config["best_epoch"]
+        if within < SENSITIVE:  # otherwise the epochs may be too close to choose the same one
+            assert found.model.config["best_epoch"] == expected.model.config["best_epoch"]
         cosines = [value(each.evaluation.metrics, "model", "test", "cosine") for each in (found, expected)]
         assert cosines[0] == pytest.approx(cosines[1], abs=within)
 
@@ -123,7 +128,7 @@ def test_a_fit_is_that_of_the_cpu(kind: str, profiles: Profiles) -> None:
     found, expected = (fit_here(profiles, replace(settings, device=device)) for device in (DEVICE, "cpu"))
     # BatchNorm makes more of a difference by rounding, and so does the choice of triplets, which is not continuous
     is_sensitive = settings.objective != "reconstruction" or "triplet" in settings.loss
-    assert_close(found, expected, within=0.05 if is_sensitive else 1e-3)
+    assert_close(found, expected, within=SENSITIVE if is_sensitive else 1e-3)
 
 
 @pytest.mark.parametrize("basis", ["pca", "free"])

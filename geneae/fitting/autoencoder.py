@@ -25,6 +25,7 @@ from geneae.folders.outputs import new_folder
 from geneae.folders.run import write_run
 from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
+from geneae.models.query_depth import ratios_of
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.devices import is_first
@@ -126,9 +127,29 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fit(profiles, **options).fitted()
         return model.latent(model.preprocess.match(profiles)[0])
 
-    def transform(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> np.ndarray:
-        """(n_profiles, n_latent) float32 latents; genes are matched by name."""
-        return self.fitted().latent(self._match(data, layer, use_raw)[1])
+    def transform(
+        self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
+    ) -> np.ndarray:
+        """(n_profiles, n_latent) float32 latents; genes are matched by name.
+
+        Parameters
+        ----------
+        data, layer, use_raw
+            Profiles, as for `fit`.
+        depth_ratio
+            Molecules of the training profiles divided by those of these, typically; None: estimated from all of these
+            together. With a number, the latents of a profile do not depend on the others.
+        """
+        expression = self._match(data, layer, use_raw)[1]
+        return self.fitted().latent(expression, self._ratios(expression, depth_ratio))
+
+    def _ratios(self, expression: Expression, depth_ratio: float | None) -> np.ndarray | None:
+        """(n_profiles,) depth ratios; None for a model that knows one depth only."""
+        model = self.fitted()
+        if depth_ratio == 1:
+            return None
+        depths = model.depths_of(expression.totals, depth_ratio)
+        return ratios_of(depths, expression.n_profiles) if depths else None
 
     def inverse_transform(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstruction in the genes and space of the model (`model_.preprocess`)."""
@@ -142,11 +163,16 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`latent_0`, `latent_1`, ...: columns of the latents, as in the files of `geneae embed`."""
         return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
 
-    def score_profiles(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
-        """One row per profile with cosine, centred_cosine, mse and the other columns of `profiles.csv`."""
+    def score_profiles(
+        self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
+    ) -> pd.DataFrame:
+        """One row per profile with cosine, centred_cosine, mse and the other columns of `profiles.csv`.
+
+        Parameters are those of `transform`.
+        """
         profiles, expression = self._match(data, layer, use_raw)
-        split = pd.Series("all", index=profiles.names)
-        table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False).profiles
+        split, ratios = pd.Series("all", index=profiles.names), self._ratios(expression, depth_ratio)
+        table = evaluate(self.fitted(), expression, profiles.names, split, fit_scales=False, ratios=ratios).profiles
         return table[table["model"] == "model"].set_index("profile")[list(BY_PROFILE)]
 
     def score(self, data: Any, y: Any = None) -> float:

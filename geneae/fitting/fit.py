@@ -18,14 +18,19 @@ from geneae.evaluation.judge import Judgement, PreparedJudge, Watch
 from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.records import Evaluation
 from geneae.fitting.bases import Bases, fit_bases
+from geneae.fitting.estimator import FittedEstimator
+from geneae.fitting.head import train_head
 from geneae.fitting.network import Trained, train_network
 from geneae.fitting.prepare import FitData, prepare
+from geneae.fitting.steps import Step, StepChoice, plain_loss
+from geneae.models.estimator import Estimator
 from geneae.models.model import FORMAT, Model
 from geneae.models.network import Network
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
 from geneae.training.devices import loading_fabric
 from geneae.training.loop import Training
+from geneae.training.sources import VALIDATION_PROFILES, VALIDATION_VALUES
 
 LIBRARIES = ("geneae", "torch", "anndata", "scipy", "numpy")  # libraries whose versions are recorded
 
@@ -88,7 +93,12 @@ def fit(
     with loading_fabric():  # training needs it
         bases = fit_bases(data)
     trained = train_network(data, bases, _watch_of(judges), on_epoch, saved)
-    model = Model(trained.network, data.preprocess, bases.baselines, {}, _describe(data, bases, trained))
+    estimator: Estimator | None = None
+    steps: list[Step] = []
+    if bases.estimator is not None:
+        estimator, steps = choose_steps(data, bases.estimator, trained)
+    described = _describe(data, bases, trained) | {"steps": [asdict(step) for step in steps]}
+    model = Model(trained.network, data.preprocess, bases.baselines, {}, described, estimator)
 
     judgements = [judge.judge(model, trained.training) for judge in judges]
     evaluation = _combined(judgements)
@@ -102,6 +112,32 @@ def fit(
         to_table([diagnostic for judgement in judgements for diagnostic in judgement.diagnostics]),
         " ".join(judgement.sentence for judgement in judgements if judgement.sentence),
     )
+
+
+def choose_steps(data: FitData, fitted: FittedEstimator, trained: Trained) -> tuple[Estimator, list[Step]]:
+    """The estimator with the steps that lower the loss of validation profiles, and what each brought."""
+    settings, objective = data.settings, trained.reconstruction
+    choosing = data.validation.sample(VALIDATION_VALUES, VALIDATION_PROFILES, settings.seed)
+    choice = StepChoice(
+        choosing,
+        data.preprocess,
+        trained.network,
+        data.center,
+        plain_loss(objective),
+        settings.seed,
+        data.partners("validation"),
+    )
+    complete: list[FittedEstimator] = []
+
+    def with_entries() -> Estimator:
+        complete.append(fitted.with_entries(settings.seed))
+        return complete[-1].estimator
+
+    estimator, steps = choice.choose(fitted.estimator, trained.training.best_epoch > 0, with_entries)
+    if "entries" in estimator.kept and objective.loss.needs == "products" and objective.metric is None:
+        estimator, step = choice.choose_head(estimator, train_head(complete[-1], objective, settings.seed))
+        steps.append(step)
+    return estimator, steps
 
 
 def _watch_of(judges: list[PreparedJudge]) -> Watch | None:
@@ -123,7 +159,8 @@ def _combined(judgements: list[Judgement]) -> Evaluation:
     for other in others:
         new = other[~other["model"].isin(first["model"])]
         first = pd.concat([first.merge(other, how="left", on=keys), new], ignore_index=True)
-    metrics = pd.concat([judgement.metrics for judgement in judgements], ignore_index=True)
+    tables = [judgement.metrics for judgement in judgements if len(judgement.metrics)]
+    metrics = pd.concat(tables, ignore_index=True)
     scales = {name: scale for judgement in judgements for name, scale in judgement.scales.items()}
     return Evaluation(first, metrics, scales)
 
@@ -141,7 +178,7 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
         "space": preprocess.space,
         "target_sum": preprocess.target_sum,
         "target": "split" if data.is_split else "self",
-        "loss_constants": asdict(trained.loss_settings),
+        "loss_constants": asdict(trained.reconstruction.settings),
         "loss_at_perfection": trained.loss_at_perfection,
         "metric": data.metric_facts,
         "collapse": trained.training.collapse,

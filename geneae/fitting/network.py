@@ -16,7 +16,7 @@ from geneae.losses.in_batch import at_perfection
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LossSettings
 from geneae.models.baselines import Baselines
-from geneae.models.network import Network, network_in_basis, random_network
+from geneae.models.network import Network, network_in_basis, random_network, whitened_network
 from geneae.models.pca import Basis
 from geneae.settings.settings import Settings, learns_from_labels
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
@@ -39,8 +39,8 @@ class Trained:
     """Network on the CPU, with the weights of the best epoch."""
     training: Training
     """History, best epoch and, if it has collapsed, how."""
-    loss_settings: LossSettings
-    """Settings of the loss, with the constants of the training profiles."""
+    reconstruction: Reconstruction
+    """Reconstruction loss."""
     loss_at_perfection: float | None
     """Loss at a perfect reconstruction, see `_at_perfection`; None also without a decoder."""
 
@@ -71,9 +71,9 @@ def train_network(
     settings, profiles = data.settings, _training_data(data, bases)
     with forked_random():
         torch.manual_seed(settings.seed)
-        network = _start(bases.baselines, settings, data.is_split)
+        network = _start(bases, settings, data.is_split)
         reconstruction = _reconstruction(data, bases, network)
-        shift = mean_shift(bases.baselines, data.is_split)
+        shift = mean_shift(bases.baselines, network)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
         if data.objective is not None:
             sizes = Sizes(settings.n_latent, settings.hidden, data.train.n_profiles)
@@ -88,13 +88,13 @@ def train_network(
         network.to("cpu")
         objective.to(torch.device("cpu"))
         best_loss = _at_perfection(network, bases.blocks, reconstruction, settings) if data.has_decoder else None
-    return Trained(network, training, reconstruction.settings, best_loss)
+    return Trained(network, training, reconstruction, best_loss)
 
 
-def mean_shift(baselines: Baselines, is_split: bool) -> Tensor | None:
+def mean_shift(baselines: Baselines, network: Network) -> Tensor | None:
     """(n_genes,) mean of the training profiles minus the mean in the network, which differ if it was trained on halves;
     None if both are equal."""
-    shift = baselines.whole.mean - _basis(baselines, is_split)[0].mean
+    shift = baselines.whole.mean - network.mean
     return shift if bool(shift.any()) else None
 
 
@@ -118,6 +118,7 @@ def _training_data(data: FitData, bases: Bases) -> TrainingData:
         partners=(data.partners("train"), data.partners("validation")),
         labels=(training_labels(data, "train"), training_labels(data, "validation")),
         views=data.views,
+        estimator=None if bases.estimator is None else bases.estimator.estimator,
     )
 
 
@@ -128,8 +129,13 @@ def _basis(baselines: Baselines, is_split: bool) -> tuple[Basis, Tensor]:
     return baselines.whole, torch.ones(baselines.whole.rank)
 
 
-def _start(baselines: Baselines, settings: Settings, is_split: bool) -> Network:
-    basis, factors = _basis(baselines, is_split)
+def _start(bases: Bases, settings: Settings, is_split: bool) -> Network:
+    if bases.estimator is not None:
+        # a cut would be lost if what it cuts could not be trained
+        is_frozen = settings.cut == 1 and settings.target_norm is None
+        sizes = settings.n_latent, settings.hidden, settings.dropout
+        return whitened_network(bases.estimator.estimator, *sizes, is_frozen)
+    basis, factors = _basis(bases.baselines, is_split)
     if settings.init == "random":
         sizes = settings.n_latent, settings.hidden, settings.dropout
         return random_network(basis.mean, *sizes, settings.latent_norm)

@@ -61,6 +61,13 @@ class FitData:
     metric_facts: dict[str, Any] | None
     """Description of the learned metric in `config.json`, or None."""
 
+    @property
+    def has_estimator(self) -> bool:
+        """Whether the network starts from the depth-aware estimator: counts, split, in a fixed basis, not scaled."""
+        settings = self.settings
+        is_plain = settings.basis == "pca" and self.objective is None and not settings.scale
+        return is_plain and self.has_decoder and self.is_split
+
     @cached_property
     def train(self) -> Expression:
         """Training profiles."""
@@ -89,6 +96,7 @@ class FitData:
             self.preprocess,
             self.has_decoder,
             self.partner,
+            self.has_estimator,
         )
 
 

@@ -70,6 +70,11 @@ class Settings:
         flag="batch",
         metavar="KEY",
     )
+    attainable: bool = setting(
+        False,
+        "Also estimate what a best possible estimator would reach, to tell whether molecules, profiles or the model "
+        "are too few. Takes minutes: two fits of a generative model of the counts. It is not used in training.",
+    )
     n_latent: int = setting(32, "Number of latent dimensions.", limits=COUNT, flag="latent")
     hidden: int = setting(128, "Width of the hidden layers, in units.", limits=COUNT)
     basis: str = setting(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import torch
-from conftest import N_GENES, N_PROFILES, QUICK, simulate
+from conftest import N_GENES, N_PROFILES, QUICK, simulate, thinned
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from geneae import Autoencoder, read_profiles
 from geneae.evaluation.reconstruction import BY_PROFILE
+from geneae.models.depths import COMPLETE
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -121,13 +122,17 @@ def test_a_layer_and_raw_are_read_where_they_are_asked_for(counts: anndata.AnnDa
         by_layer.transform(moved)
 
 
-def test_a_reconstruction_is_the_decoded_latent(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+def test_a_reconstruction_is_the_decoded_latent_moved_to_its_neighbours(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
     latent = fitted.transform(counts)
     predicted = fitted.inverse_transform(latent)
     network, model = fitted.model_.network, fitted.model_
+    assert model.estimator is not None
     with torch.no_grad():
-        hidden = network.decode(torch.from_numpy(latent))
-        expected = hidden @ network.components.T + model.baselines.whole.mean
+        hidden = model.estimator.at(COMPLETE).drawn(network.decode(torch.from_numpy(latent)))
+        slope = model.estimator.curves.slopes[0]  # of complete profiles, as deep as what is predicted
+        expected = hidden @ network.components.T * slope + model.baselines.whole.mean
     assert predicted.shape == (N_PROFILES, len(model.preprocess.genes))
     assert predicted.dtype == np.float32
     np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-4)
@@ -164,6 +169,39 @@ def test_a_latent_of_another_shape_is_refused(fitted: Autoencoder, shape: tuple[
     with pytest.raises(InputError) as error:
         fitted.inverse_transform(np.zeros(shape))
     assert str(error.value) == f"latents must have shape (n_profiles, 4); found {shape}."
+
+
+def test_profiles_are_read_at_the_depth_that_is_given_or_estimated(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    shallow, of_training = thinned(counts, 0.2), fitted.transform(counts)
+    np.testing.assert_array_equal(fitted.transform(counts, depth_ratio=1.0), of_training)
+    np.testing.assert_array_equal(fitted.transform(counts, depth_ratio=None), of_training)  # as deep as they were
+    by_ratio = {ratio: fitted.transform(shallow, depth_ratio=ratio) for ratio in (1.0, 5.0, None)}
+    np.testing.assert_allclose(by_ratio[None], by_ratio[5.0], atol=0.1)
+    error = {ratio: np.abs(latent - of_training).mean() for ratio, latent in by_ratio.items()}
+    assert max(error[5.0], error[None]) < error[1.0]
+    alone = fitted.transform(shallow[:3].copy(), depth_ratio=5.0)
+    np.testing.assert_allclose(alone, by_ratio[5.0][:3], rtol=1e-4, atol=1e-5)  # whatever the others are
+    scores = {ratio: fitted.score_profiles(shallow, depth_ratio=ratio).mean() for ratio in (1.0, 5.0, None)}
+    for score in ("heldout_cosine", "cosine"):
+        assert min(scores[5.0][score], scores[None][score]) > scores[1.0][score]
+
+
+@pytest.mark.parametrize("ratio", [0, -1.0, float("nan"), float("inf")])
+def test_a_ratio_that_there_cannot_be_is_refused(fitted: Autoencoder, counts: anndata.AnnData, ratio: float) -> None:
+    for use in (fitted.transform, fitted.score_profiles):
+        with pytest.raises(InputError, match=rf"^--depth-ratio must be a number above 0; found {ratio:g}\."):
+            use(counts, depth_ratio=ratio)
+
+
+def test_a_model_without_an_estimator_takes_no_ratio(counts: anndata.AnnData) -> None:
+    counts.X = counts.X.log1p()
+    model = Autoencoder(**QUICK | {"epochs": 1}).fit(counts)
+    np.testing.assert_array_equal(model.transform(counts, depth_ratio=None), model.transform(counts))
+    for use in (model.transform, model.score_profiles):
+        with pytest.raises(InputError, match="this model knows one depth only, because it was not fitted on counts"):
+            use(counts, depth_ratio=10.0)
 
 
 def test_genes_are_matched_by_name(fitted: Autoencoder, counts: anndata.AnnData) -> None:

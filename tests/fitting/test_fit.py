@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
-from geneae.evaluation.reconstruction import verdict
+from geneae.evaluation.reconstruction import evaluate, verdict
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.fitting.fit import Fitted, fit
 from geneae.settings.errors import InputError
@@ -174,6 +174,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "views": {"objective": "simclr"},
     "agreement": {"objective": "simclr+reconstruction"},
     "init": {"basis": "free"},
+    "rank": {"target": "self"},
     "center": {"loss": "cosine"},
     "metric": {"loss": "cosine"},
     "alpha": {"loss": "combined"},
@@ -192,7 +193,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 def test_every_setting_is_among_those_that_are_tried() -> None:
-    others = {"batch_key", "device", "devices", "nodes"}  # which change no training
+    others = {"attainable", "batch_key", "device", "devices", "nodes"}  # which change no training
     assert CHANGES.keys() | others == {field.name for field in fields(Settings)}
 
 
@@ -218,7 +219,7 @@ def test_the_device_changes_no_number_where_it_is_the_same(profiles: Profiles, p
 def test_what_was_fitted_is_recorded(profiles: Profiles, plain: Fitted) -> None:
     config = plain.model.config
     assert config["settings"] == asdict(SETTINGS)
-    assert (config["format"], config["seed"], config["center"], config["target"]) == (1, 0, "none", "split")
+    assert (config["format"], config["seed"], config["center"], config["target"]) == (2, 0, "none", "split")
     assert (config["state"], config["space"], config["target_sum"]) == ("counts", "log1p_cp10k", 1e4)
     assert config["data"] == {
         "source": "AnnData in memory",
@@ -306,9 +307,26 @@ def test_a_latent_larger_than_the_data_allow_is_refused(n_genes: int) -> None:
     assert fit(small, replace(SETTINGS, n_latent=largest, epochs=1)).model.n_latent == largest
 
 
-@pytest.mark.parametrize("basis", ["pca", "free"])
-def test_a_start_that_is_kept_is_shrunken_pca(profiles: Profiles, basis: str) -> None:
-    fitted = fit(profiles, replace(SETTINGS, basis=basis, learning_rate=3.0))
+def test_a_start_that_is_kept_is_the_whitened_prediction(profiles: Profiles) -> None:
+    fitted = fit(profiles, replace(SETTINGS, learning_rate=3.0))
+    assert fitted.model.config["best_epoch"] == 0
+    assert "network" not in {step["name"] for step in fitted.model.config["steps"]}
+    table = fitted.evaluation.profiles.set_index(["model", "profile"])[HELD_OUT]
+    np.testing.assert_allclose(table.loc["step_network"], table.loc["whitened"], rtol=1e-6)
+    estimator = fitted.model.estimator
+    assert estimator is not None
+    linear = replace(fitted.model, estimator=estimator.only())
+    expression = fitted.model.preprocess.match(profiles)[0]
+    rows = np.flatnonzero(fitted.split == "test")
+    names = fitted.split.index[rows]
+    alone = evaluate(linear, expression.take(rows), names, fitted.split.iloc[rows], False).profiles
+    columns = ["cosine", "centred_cosine", "mse", HELD_OUT]
+    by_model = alone.set_index(["model", "profile"])[columns]
+    np.testing.assert_allclose(by_model.loc["model"], by_model.loc["whitened"], rtol=1e-5)
+
+
+def test_a_start_that_is_kept_is_shrunken_pca_in_a_free_basis(profiles: Profiles) -> None:
+    fitted = fit(profiles, replace(SETTINGS, basis="free", learning_rate=3.0))
     assert fitted.model.config["best_epoch"] == 0
     table = fitted.evaluation.profiles.set_index(["model", "profile"])
     columns = ["cosine", "centred_cosine", "mse", HELD_OUT]

@@ -46,17 +46,20 @@ def test_the_random_numbers_of_the_caller_stay_and_the_seed_alone_decides(profil
 
 def test_a_watch_adds_columns_for_every_epoch_and_sees_the_shift(profiles: Profiles, bases: Bases) -> None:
     seen: list[Tensor | None] = []
+    expected: list[Tensor | None] = []
 
     def watch(network: Network, shift: Tensor | None) -> dict[str, float]:
         seen.append(shift)
-        return {"weight": float(network.core.encoder_linear.weight.detach().norm())}
+        expected.append(mean_shift(bases.baselines, network))
+        return {"weight": float(network.core.encoder_mlp[-1].weight.detach().norm())}
 
     history = train_network(prepare(profiles, SETTINGS), bases, watch).training.history
     assert len(history) == len(seen) == 3
     assert history["weight"].nunique() > 1
-    expected = mean_shift(bases.baselines, is_split=True)
-    assert expected is not None
-    assert all(torch.equal(shift, expected) for shift in seen)
+    assert all(
+        shift is not None and known is not None and torch.equal(shift, known)
+        for shift, known in zip(seen, expected, strict=True)
+    )
     plain = trained(profiles, bases).training.history
     assert (plain["validation_loss"] == history["validation_loss"]).all()
 
@@ -69,11 +72,12 @@ def test_without_a_reconstruction_no_decoder_is_left(profiles: Profiles) -> None
         assert found.loss_at_perfection is None
 
 
-def test_the_shift_leads_from_the_mean_of_halves_to_that_of_profiles(bases: Bases) -> None:
+def test_the_shift_leads_from_the_mean_of_halves_to_that_of_profiles(profiles: Profiles, bases: Bases) -> None:
+    of_self = fit_bases(prepare(profiles, replace(SETTINGS, target="self")))
+    assert mean_shift(of_self.baselines, trained(profiles, of_self, target="self").network) is None
     baselines = bases.baselines
     assert baselines.half is not None
-    assert mean_shift(baselines, is_split=False) is None
-    shift = mean_shift(baselines, is_split=True)
+    shift = mean_shift(baselines, trained(profiles, bases).network)
     assert shift is not None
     torch.testing.assert_close(baselines.half.mean + shift, baselines.whole.mean)
 

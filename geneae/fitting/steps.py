@@ -1,0 +1,148 @@
+"""Steps of an estimator: each is kept where it lowers the loss of validation profiles, paired."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from geneae.data.count_split import Splitter, draw_halves
+from geneae.data.preprocess import Expression, Preprocess
+from geneae.evaluation.predictors import products_of, step_predictor
+from geneae.losses.inner_products import InnerProducts
+from geneae.losses.reconstruction import LOSSES
+from geneae.models.entry_head import EntryHead
+from geneae.models.estimator import STEPS, Estimator
+from geneae.models.network import Network
+from geneae.training.objectives import Reconstruction
+
+CHOICE_STREAM = 9  # count splits of validation profiles that choose steps, apart from those that choose the epoch
+SPLITS = 2  # count splits, each in both directions
+CLEAR = 2.0  # standard errors above which a mean gain counts
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a fit and what it brought."""
+
+    name: str
+    """`network`, a name in `geneae.models.estimator.STEPS`, or `loss`: the head trained with the loss of the fit."""
+    is_kept: bool
+    """Whether it is used."""
+    gain: float
+    """Mean decrease of the loss of validation profiles."""
+    error: float
+    """Standard error of this mean."""
+
+
+class StepChoice:
+    """Losses of validation halves for any estimator.
+
+    Parameters
+    ----------
+    validation
+        Validation profiles, in memory.
+    preprocess
+        Normalisation.
+    network
+        Trained network, on the CPU.
+    center
+        Centring of the inner products.
+    by_profile
+        Function that gives one loss per profile from them, see `plain_loss`.
+    seed
+        Seed of the count splits.
+    partner
+        (n_profiles,) position of the profile that each profile predicts; None: itself.
+    """
+
+    def __init__(
+        self,
+        validation: Expression,
+        preprocess: Preprocess,
+        network: Network,
+        center: str,
+        by_profile: Callable[[InnerProducts], Tensor],
+        seed: int,
+        partner: np.ndarray | None = None,
+    ) -> None:
+        self._network, self._center, self._by_profile = network, center, by_profile
+        rng = np.random.default_rng((seed, CHOICE_STREAM))
+        splitter = Splitter(validation.rows)
+        self._drawn: list[tuple[list[sparse.csr_matrix], list[np.ndarray]]] = []
+        for _ in range(SPLITS):
+            halves = draw_halves(splitter, validation.totals, rng)
+            blocks, totals = [preprocess.apply(half) for half in halves], [half.totals for half in halves]
+            if partner is not None:
+                blocks, totals = [blocks[0], blocks[1][partner]], [totals[0], totals[1][partner]]
+            self._drawn.append((blocks, totals))
+
+    def losses(self, estimator: Estimator, has_network: bool = True) -> Tensor:
+        """(n_profiles,) mean losses over count splits and directions."""
+        models = {"model": step_predictor(estimator, self._network if has_network else None)}
+        parts = []
+        for blocks, totals in self._drawn:
+            for products in products_of(models, blocks, (self._center,), totals):
+                parts.append(self._by_profile(products["model"][self._center]).double())
+        return torch.stack(parts).mean(0)
+
+    def choose(
+        self, estimator: Estimator, has_network: bool, with_entries: Callable[[], Estimator]
+    ) -> tuple[Estimator, list[Step]]:
+        """The estimator with the steps that lower the loss, each tried on those kept before; and all steps.
+
+        Parameters
+        ----------
+        estimator
+            Estimator whose step `entries` need not be fitted yet.
+        has_network
+            Whether training has found a network better than its start.
+        with_entries
+            Function that gives the estimator with its step `entries` fitted. It is not called, and the step not tried,
+            where own counts clearly do harm.
+        """
+        steps: list[Step] = []
+        kept = estimator.only()
+        best = self.losses(kept, has_network=False)
+        if has_network:
+            found = self.losses(kept)
+            steps.append(replace(_step("network", best - found), is_kept=True))  # by the loop, on other count splits
+            best = found
+        for name in STEPS:
+            if name == "entries":
+                if steps[-1].gain < -CLEAR * steps[-1].error:
+                    break
+                kept = replace(with_entries(), kept=kept.kept)
+            needed = ("own_counts",) if name == "entries" else ()
+            tried = replace(kept, kept=estimator.only(*kept.kept, *needed, name).kept)
+            losses = self.losses(tried)
+            steps.append(_step(name, best - losses))
+            if steps[-1].is_kept:
+                kept, best = tried, losses
+        return kept, steps
+
+    def choose_head(self, estimator: Estimator, head: EntryHead) -> tuple[Estimator, Step]:
+        """The estimator with another head if that lowers the loss, and the step."""
+        tried = replace(estimator, head=head)
+        step = _step("loss", self.losses(estimator) - self.losses(tried))
+        return (tried if step.is_kept else estimator), step
+
+
+def _step(name: str, gains: Tensor) -> Step:
+    n_profiles = len(gains)
+    error = float(gains.std()) / n_profiles**0.5 if n_profiles > 1 else 0.0
+    gain = float(gains.mean())
+    return Step(name, gain > CLEAR * error, gain, error)
+
+
+def plain_loss(objective: Reconstruction) -> Callable[[InnerProducts], Tensor]:
+    """The loss of a fit as a function of the inner products of single profiles, by which steps are chosen.
+
+    It is the loss `cosine` where the loss compares the profiles of a mini-batch, or compares them under a learned
+    metric.
+    """
+    if objective.loss.needs == "products" and objective.metric is None:
+        return objective.by_profile
+    return replace(objective, loss=LOSSES["cosine"], metric=None).by_profile
