@@ -11,7 +11,7 @@ from torch import Tensor
 from geneae.data.permuted import NULLS
 from geneae.data.preprocess import Expression
 from geneae.evaluation.judge import Diagnostic
-from geneae.evaluation.predictors import predictors
+from geneae.evaluation.predictors import LATENT_ONLY, OWN_COUNT, WHITENED, Chunk, predictors
 from geneae.evaluation.records import CLEAR, HELD_OUT, SAME, WITHOUT_COUNTS, Evaluation, paired_difference, value
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
@@ -54,7 +54,9 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
 
     The gain over the mean profile, each on its own data, is compared profile by profile, in held-out cosine (centred
     cosine without counts). A control below its mean profile counts as equal to it, which needs no signal either. Where
-    the fit gains no more than its control, (shrunken) PCA shows whether data or model are the reason.
+    the fit gains no more than its control, (shrunken) PCA shows whether data or model are the reason. Of a model that
+    also reads own counts, that from the latent alone is compared: a count says something about the same gene in the
+    other half of the profile even where genes are permuted.
 
     Parameters
     ----------
@@ -68,14 +70,15 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
     both = evaluation, null_evaluation
     has_counts = not np.isnan(value(evaluation.metrics, "model", split, HELD_OUT))
     metric, rival = (HELD_OUT, "shrunken_pca") if has_counts else (WITHOUT_COUNTS, "pca")
-    gains = [_gain(of, "model", split, metric) for of in both]
+    subject = _without_own_counts(evaluation.metrics)
+    gains = [_gain(of, subject, split, metric) for of in both]
     excess, needed = _excess(*gains)
     rival_excess, rival_needed = _excess(*(_gain(of, rival, split, metric) for of in both))
     title, reached = NULLS[null], {True: "shrunken PCA", False: "PCA"}[has_counts]
     numbers = {
-        metric: [value(of.metrics, "model", split, metric) for of in both],
+        metric: [value(of.metrics, subject, split, metric) for of in both],
         "gain_over_mean_profile": [float(gain.mean()) for gain in gains],
-        "skill": [value(of.metrics, "model", split, "skill") for of in both],
+        "skill": [value(of.metrics, subject, split, "skill") for of in both],
     }
     return [
         *(_of_null(null, name, *pair) for name, pair in numbers.items() if has_counts or name != "skill"),
@@ -126,6 +129,11 @@ def _excess(gain: pd.Series, of_null: pd.Series) -> tuple[float, float]:
     return float(known.mean()), max(SAME, CLEAR * error)
 
 
+def _without_own_counts(metrics: pd.DataFrame) -> str:
+    """Name of the predictions of a model from its latent alone."""
+    return LATENT_ONLY if LATENT_ONLY in set(metrics["model"]) else "model"
+
+
 def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
     """A number of a control, next to that of the fit; it does not fire."""
     beside = "this fit has none" if np.isnan(own) else f"this fit: {own:.4f}"
@@ -134,7 +142,7 @@ def _of_null(null: str, name: str, own: float, of_null: float) -> Diagnostic:
 
 def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> pd.DataFrame:
     """Table of heldout_cosine (or centred_cosine), gain_over_mean_profile and skill, for the fit and its permuted
-    controls by title; empty without controls.
+    controls by title, from the latent alone; empty without controls.
 
     Parameters
     ----------
@@ -151,7 +159,7 @@ def null_table(metrics: pd.DataFrame, diagnostics: pd.DataFrame, split: str) -> 
     ]
     if not columns:
         return pd.DataFrame()
-    own = {name: value(metrics, "model", split, name) for name in columns}
+    own = {name: value(metrics, _without_own_counts(metrics), split, name) for name in columns}
     own["gain_over_mean_profile"] = own[columns[0]] - value(metrics, "mean_profile", split, columns[0])
     rows = {"this fit": [own[name] for name in columns]}
     rows |= {title: [float(values[f"{null}_{name}"]) for name in columns] for null, title in NULLS.items()}
@@ -186,19 +194,26 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
         )
     ]
     metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
-    for rival, baseline in BASELINES.items():
-        title = baseline.title
-        if baseline.is_sized and rival in set(metrics["model"]):
+    said = {
+        rival: f"The model does not beat {baseline.title} of the same size: prefer {baseline.title}, which is simpler."
+        for rival, baseline in BASELINES.items()
+        if baseline.is_sized
+    }
+    said[WHITENED] = (
+        "The model does not beat the whitened linear prediction of the same size that it starts from: its network, "
+        "neighbours and own counts add nothing that these profiles show."
+    )
+    said[OWN_COUNT] = (
+        "The model does not beat own counts around the mean profile: it copies the counts of a profile, and its latent "
+        "adds nothing that these profiles show."
+    )
+    known = set(metrics["model"])
+    for rival, message in said.items():
+        if rival in known and (metric == HELD_OUT or rival in BASELINES):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
-            found.append(
-                Diagnostic(
-                    f"gain_over_{rival}",
-                    difference,
-                    f"above {max(SAME, CLEAR * error):.5f}",
-                    not difference > max(SAME, CLEAR * error),
-                    f"The model does not beat {title} of the same size: prefer {title}, which is simpler.",
-                )
-            )
+            needed = max(SAME, CLEAR * error)
+            limit = f"above {needed:.5f}"
+            found.append(Diagnostic(f"gain_over_{rival}", difference, limit, not difference > needed, message))
     return found
 
 
@@ -224,7 +239,7 @@ def _diversity(model: Model, evaluation: Evaluation, matrix: sparse.csr_matrix, 
     rival = rivals.get("shrunken_pca", rivals["pca"])
     rows = sparse_rows(matrix).to("cpu", torch.float64)
     with torch.no_grad():
-        scores = rival.predict(rows, rival.project(rows))
+        scores = rival.predict(Chunk(rows, matrix, np.empty(0)), rival.project(rows))
     reference = float((scores - scores.mean(0)).square().sum(1).mean())
     diversity = ratio / reference if reference > 0 else float("nan")
     return Diagnostic(

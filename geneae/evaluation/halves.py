@@ -52,15 +52,15 @@ def half_against_half(
     for _ in range(repeats):
         pair = draw_halves(splitter, expression.totals, rng)
         known = has_molecules(*pair)
-        blocks = [preprocess.apply(half) for half in pair]
+        blocks, totals = [preprocess.apply(half) for half in pair], [half.totals for half in pair]
         of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
         judged = known if partner is None else known & known[partner]
         if partner is None:
-            by_direction = products_of(models, blocks, ("none",))
+            by_direction = products_of(models, blocks, ("none",), totals)
         else:
             by_direction = [
-                products_of(models, [given, target[partner]], ("none",))[0]
-                for given, target in (blocks, reversed(blocks))
+                products_of(models, [given, target[partner]], ("none",), [of_given, of_target[partner]])[0]
+                for (given, target), (of_given, of_target) in ((blocks, totals), (blocks[::-1], totals[::-1]))
             ]
         for products in by_direction:
             for name, by_center in products.items():

@@ -53,6 +53,8 @@ class ModelFacts:
     """Whether it has as many dimensions as the latent."""
     line: LineStyle = ""
     """Line style in figures, as matplotlib names it; empty where it has no line."""
+    is_step: bool = False
+    """Whether it is a model with some of its steps, which tables of results leave out."""
 
     @property
     def of_size(self) -> str:
@@ -78,6 +80,8 @@ class JudgingData:
     """Whether profiles are reconstructed."""
     partner: np.ndarray | None = None
     """(n_profiles,) position of the profile whose target replaces its own, see `geneae.data.permuted`; or None."""
+    has_estimator: bool = False
+    """Whether the model will have an estimator, which reads profiles at their depth."""
 
     @property
     def last_split(self) -> str:

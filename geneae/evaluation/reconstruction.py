@@ -7,13 +7,22 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
 from geneae.evaluation.diagnostics import diagnose, of_collapse
 from geneae.evaluation.halves import HeldOutCosines
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
-from geneae.evaluation.predictors import Products, join_chunks, predictors, products_of, take_products
+from geneae.evaluation.predictors import (
+    WHITENED,
+    Chunk,
+    Products,
+    join_chunks,
+    predictors,
+    products_of,
+    take_products,
+)
 from geneae.evaluation.records import (
     CLEAR,
     COLUMNS,
@@ -25,11 +34,15 @@ from geneae.evaluation.records import (
     signed,
     value,
 )
+from geneae.evaluation.steps import GAIN, GAIN_ERROR, OF_STEPS, step_gains, step_sentences
+from geneae.losses.inner_products import InnerProducts
 from geneae.losses.metrics import BY_GENE, METRICS, best_scale, measure, rescaled_mse
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
 from geneae.models.ceiling import disattenuated_cosine, half_ceiling
+from geneae.models.decoders import Corrected
 from geneae.models.model import Model
+from geneae.models.query_depth import by_ratio
 from geneae.training.loop import Training
 
 READ = 1024  # profiles in memory at a time, if they are read from a file
@@ -66,9 +79,12 @@ class Reconstructions(Judge):
         "skill": MetricFacts("skill", "higher"),
         "disattenuated_cosine": MetricFacts("disattenuated cosine", "higher"),
         "gain_over_mean_profile": MetricFacts("gain over mean profile", "higher"),
+        GAIN: MetricFacts("gain over the step before", "higher"),
+        GAIN_ERROR: MetricFacts("standard error of the gain over the step before"),
     }
     models: ClassVar[Mapping[str, ModelFacts]] = {
         "model": ModelFacts("model"),
+        **OF_STEPS,
         **{name: ModelFacts(kind.title, kind.is_sized, kind.line) for name, kind in reversed(BASELINES.items())},
     }
     columns = ("cosine",)
@@ -107,6 +123,7 @@ def evaluate(
     split: pd.Series,
     fit_scales: bool,
     partner: np.ndarray | None = None,
+    ratios: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a model and its baselines on profiles; a model without a decoder is refused.
 
@@ -126,33 +143,56 @@ def evaluate(
         Whether to fit the scales of `rescaled_mse` on the validation profiles among these; if not, use the model's.
     partner
         (n_profiles,) position of the profile that each profile predicts; None: itself.
+    ratios
+        (n_profiles,) depth ratio of each profile, see `geneae.models.query_depth`; None: that of the training profiles.
+        Not together with partners.
     """
     model.check_decoder()
     centers = tuple(dict.fromkeys(("none", "gene", model.center)))
-    products, held_out, of_halves = _all_products(model, expression, centers, partner)
+    if ratios is None or model.estimator is None:
+        products, held_out, of_halves = _all_products(model, expression, centers, partner)
+    else:
+        products, held_out, of_halves = _by_depth(model, expression, centers, ratios)
     scales = model.scales
     if fit_scales:
         chosen = (split == "validation").to_numpy()
         scales = {
-            name: best_scale(take_products(by_center[model.center], chosen)) for name, by_center in products.items()
+            name: best_scale(take_products(by_center[model.center], np.flatnonzero(chosen)))
+            for name, by_center in products.items()
         }
+    own = {name: _own_input(by_center, model.center, scales[name]) for name, by_center in products.items()}
     tables = []
-    for name, by_center in products.items():
-        is_empty = (by_center["none"].target == 0).numpy()  # hidden by centring: zeros minus the mean have a direction
-        columns = {key: measure(metric, by_center[metric.center]).numpy() for key, metric in METRICS.items()}
-        columns = {key: np.where(is_empty, np.nan, values) for key, values in columns.items()}
-        columns["rescaled_mse"] = rescaled_mse(by_center[model.center], scales[name]).numpy()
-        columns["rescaled_mse"][is_empty] = np.nan
-        columns[HELD_OUT] = held_out.get(name, np.full(len(names), np.nan))
-        if model.preprocess.state == "counts":
+    for name in dict.fromkeys((*own, *held_out)):  # PCA of other sizes: held-out numbers only
+        columns = own.get(name, {}) | {HELD_OUT: held_out.get(name, np.full(len(names), np.nan))}
+        if name in own and model.preprocess.state == "counts":
             columns["molecules"] = expression.totals
         tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
-    for name in [name for name in held_out if name not in products]:  # PCA of other sizes: held-out numbers only
-        tables.append(
-            pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), HELD_OUT: held_out[name]})
-        )
     profiles = pd.concat(tables, ignore_index=True)
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
+
+
+def _own_input(by_center: dict[str, InnerProducts], center: str, scale: float) -> dict[str, np.ndarray]:
+    """(n_profiles,) own-input numbers of one predictor by metric; NaN for profiles without molecules."""
+    is_empty = (by_center["none"].target == 0).numpy()  # hidden by centring: zeros minus the mean have a direction
+    found = {key: measure(metric, by_center[metric.center]) for key, metric in METRICS.items()}
+    found["rescaled_mse"] = rescaled_mse(by_center[center], scale)
+    return {key: np.where(is_empty, np.nan, values.numpy()) for key, values in found.items()}
+
+
+def _by_depth(
+    model: Model, expression: Expression, centers: tuple[str, ...], ratios: np.ndarray
+) -> tuple[Products, dict[str, np.ndarray], np.ndarray]:
+    """Results of `_all_products` with the profiles of each depth read at their depth."""
+    groups = list(by_ratio(ratios))
+    found = [_all_products(model.at(ratio), expression.take(rows), centers, None) for ratio, rows in groups]
+    back = np.argsort(np.concatenate([rows for _, rows in groups]), kind="stable")
+    joined = join_chunks([products for products, _, _ in found])
+    products = {
+        name: {center: take_products(by, back) for center, by in by_center.items()}
+        for name, by_center in joined.items()
+    }
+    held_out = {name: np.concatenate([known[name] for _, known, _ in found])[back] for name in found[0][1]}
+    return products, held_out, np.concatenate([halves for _, _, halves in found])[back]
 
 
 def _all_products(
@@ -170,7 +210,8 @@ def _all_products(
     for rows, part in expression.chunks(READ if partner is None else max(1, expression.n_profiles)):
         whole = model.preprocess.apply(part)
         blocks = [whole] if partner is None else [whole, whole[partner]]
-        by_chunk.append(products_of(models, blocks, centers)[0])
+        totals = [part.totals] if partner is None else [part.totals, part.totals[partner]]
+        by_chunk.append(products_of(models, blocks, centers, totals)[0])
         found, between = held_out_cosines(part, rows.start, partner)
         cosines.append(found)
         of_halves.append(between)
@@ -185,25 +226,50 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
     Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that is constant or predicted so.
     """
     predictor = predictors(model, is_half=False)["model"]
-    weight = model.network.output_weight().detach().double().numpy()
+    layer = predictor.decoder.layer
+    weight, offset = layer.weight.double().numpy(), layer.offset.double().numpy()
     n_genes, n_hidden = weight.shape
-    moments = ColumnMoments(n_genes)
+    moments, added = ColumnMoments(n_genes), _Additions(weight, offset)
     cross, squares, total = np.zeros((n_genes, n_hidden)), np.zeros((n_hidden, n_hidden)), np.zeros(n_hidden)
     for _, part in expression.chunks(READ):
         whole = model.preprocess.apply(part)
         rows = sparse_rows(whole).to("cpu", torch.float64)
-        hidden = predictor.predict(rows, predictor.project(rows)).numpy()
+        found = predictor.predict(Chunk(rows, whole, part.totals), predictor.project(rows))
+        hidden = (found.hidden if isinstance(found, Corrected) else found).numpy()
         moments.add(whole)
         cross += whole.T @ hidden
         squares += hidden.T @ hidden
         total += hidden.sum(0)
+        if isinstance(found, Corrected) and found.corrections is not None:
+            added.add(whole, found.corrections, hidden)
     n_profiles, mean = moments.n_profiles, total / moments.n_profiles
-    covariance = ((cross / n_profiles - np.outer(moments.mean(), mean)) * weight).sum(1)
+    level, gene_mean = weight @ mean, moments.mean()
+    covariance = ((cross / n_profiles - np.outer(gene_mean, mean)) * weight).sum(1)
+    covariance += added.with_target / n_profiles - gene_mean * added.total / n_profiles
     variance = ((weight @ (squares / n_profiles - np.outer(mean, mean))) * weight).sum(1)
+    variance += 2 * (added.with_linear / n_profiles - (level + offset) * added.total / n_profiles)
+    variance += added.squares / n_profiles - (added.total / n_profiles) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.sqrt(np.maximum(variance, 0) * moments.variance())
     correlation[~np.isfinite(correlation)] = np.nan
     return pd.DataFrame({"gene": model.preprocess.genes, "mean": moments.mean(), "correlation": correlation})
+
+
+class _Additions:
+    """Sums over profiles of what a decoder adds at single genes, and of its products; each (n_genes,)."""
+
+    def __init__(self, weight: np.ndarray, offset: np.ndarray) -> None:
+        self._weight, self._offset = weight, offset
+        self.total, self.squares, self.with_target, self.with_linear = np.zeros((4, len(offset)))
+
+    def add(self, target: sparse.csr_matrix, additions: sparse.csr_matrix, hidden: np.ndarray) -> None:
+        """Include the next profiles."""
+        additions = additions.astype(np.float64)
+        total = np.asarray(additions.sum(0)).ravel()
+        self.total += total
+        self.squares += np.asarray(additions.power(2).sum(0)).ravel()
+        self.with_target += np.asarray(additions.multiply(target).sum(0)).ravel()
+        self.with_linear += ((additions.T @ hidden) * self._weight).sum(1) + total * self._offset
 
 
 def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, seed: int) -> pd.DataFrame:
@@ -244,19 +310,25 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
             )
             corrected = disattenuated_cosine(held_out, cosines)
             extra.append(row(model, seed, name, "disattenuated_cosine", corrected, n_profiles))
+        for model, (gain, error, n_paired) in step_gains(profiles, name).items():
+            extra.append(row(model, seed, name, GAIN, gain, n_paired))
+            extra.append(row(model, seed, name, GAIN_ERROR, error, n_paired))
     return pd.concat([metrics, pd.DataFrame(extra, columns=COLUMNS)], ignore_index=True) if extra else metrics
 
 
 def verdict(evaluation: Evaluation, split: str) -> str:
-    """Sentences that say whether the model beats PCA and shrunken PCA, profile by profile, on a split."""
+    """Sentences that say whether the model beats PCA, shrunken PCA and, with an estimator, its linear start, profile by
+    profile, on a split; and what its steps brought."""
     metrics = evaluation.metrics
     has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
     metric = HELD_OUT if has_counts else WITHOUT_COUNTS
     rivals = {name: Reconstructions.models[name].of_size for name, kind in BASELINES.items() if kind.is_sized}
     if has_counts:
         sizes = [name for name in metrics["model"].unique() if name.startswith("pca_")]
-        best = max(sizes, key=lambda name: value(metrics, name, split, HELD_OUT))
-        rivals[best] = f"the best PCA (size {best.removeprefix('pca_')})"
+        if sizes:  # none where profiles or genes are too few
+            best = max(sizes, key=lambda name: value(metrics, name, split, HELD_OUT))
+            rivals[best] = f"the best PCA (size {best.removeprefix('pca_')})"
+        rivals[WHITENED] = "its whitened linear start"
     said = []
     for rival, title in rivals.items():
         if rival in set(metrics["model"]):
@@ -267,7 +339,7 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
     sentence = f"On {which} profiles, evaluated against {what}, the model {', '.join(said)}."
     if has_counts:
-        sentence += f" {_standing(metrics, split)}"
+        sentence = " ".join([sentence, _standing(metrics, split), *step_sentences(evaluation, split)])
     else:
         is_shallow = "molecules" in evaluation.profiles  # counts, but too few for a held-out cosine
         reason = "With fewer than 20 molecules in a half of each profile" if is_shallow else "Without counts"

@@ -66,7 +66,11 @@ def short_table(metrics: pd.DataFrame, splits: Sequence[str], names: Sequence[st
 
     known = set(metrics["model"])
     rows = [["", *map(header_of, names)]]
-    rows += [row(facts.title, name, names) for name, facts in Reconstructions.models.items() if name in known]
+    rows += [
+        row(facts.title, name, names)
+        for name, facts in Reconstructions.models.items()
+        if name in known and not facts.is_step
+    ]
     if not np.isnan(value(metrics, "model", splits[-1], "ceiling")):
         rows.append(row(CEILING.title, "model", ["ceiling" if name == HELD_OUT else "" for name in names]))
     return rows

@@ -8,14 +8,18 @@ Each function returns the axes. `show=True` shows the figure with `pyplot.show`;
 whose extension gives the format (`.png`, `.pdf`, `.svg`).
 """
 
+from geneae.pl.depth import cosine_by_depth
 from geneae.pl.differences import difference_by_label, paired_differences
 from geneae.pl.epochs import dynamics_by_epoch, encoder_curves, norm_by_epoch, training_curves
 from geneae.pl.genes import gene_correlation
 from geneae.pl.latents import umap
 from geneae.pl.profiles import cosine_against_mse, cosine_distribution, error_parts
+from geneae.pl.steps import cosine_by_step
 
 __all__ = [
     "cosine_against_mse",
+    "cosine_by_depth",
+    "cosine_by_step",
     "cosine_distribution",
     "difference_by_label",
     "dynamics_by_epoch",

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.comparison import BETTER, NONE, UNDEFINED, WORSE
 from geneae.evaluation.table import metric_facts, title_of
-from geneae.pl.layout import add_legend, finish, label_size, name_rows, one_axes, rows_size
+from geneae.pl.layout import add_legend, dodge, finish, label_size, name_rows, one_axes, rows_size
 from geneae.pl.style import GREY, MOST_LABELS, PALETTE, arm_style, better_way, marker_of, shown
 from geneae.pl.values import label_differences, main_metric, paired_main_metric, shown_split
 
@@ -40,7 +40,7 @@ def difference_by_label(
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     for number, arm in enumerate(arms):
         rows = table[(table["arm"] == arm) & table["label"].isin(labels)]
-        places = np.array([labels.index(label) for label in rows["label"]]) + _dodge(number, len(arms))
+        places = np.array([labels.index(label) for label in rows["label"]]) + dodge(number, len(arms))
         errors = (rows["high"] - rows["difference"]).fillna(0.0)
         style = arm_style(number + 1)
         marker = marker_of(number + 1)
@@ -64,11 +64,6 @@ def difference_by_label(
 
 def _axis_label(metric: str, reference: str, better: str) -> str:
     return f"difference in {title_of(metric)} from {shown(reference)}{better_way(better, 'left', 'right')}"
-
-
-def _dodge(number: int, n_arms: int) -> float:
-    """Vertical offset of a configuration within its row, so that intervals do not hide each other."""
-    return 0.0 if n_arms == 1 else 0.6 * (number / (n_arms - 1) - 0.5)
 
 
 def paired_differences(

@@ -102,6 +102,11 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def dodge(number: int, n_arms: int) -> float:
+    """Vertical offset of a configuration within its row, so that intervals do not hide each other."""
+    return 0.0 if n_arms == 1 else 0.6 * (number / (n_arms - 1) - 0.5)
+
+
 def set_title(ax: Axes, name: str, n_panels: int) -> None:
     """Set a title, shortened so that it does not run into the title of the next panel."""
     is_narrow = panels_shape(n_panels)[1] > 2

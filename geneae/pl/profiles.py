@@ -68,7 +68,7 @@ def cosine_distribution(
         if len(values):
             _draw_distribution(ax, values, row, PALETTE[number % len(PALETTE)])
     if metrics is not None:
-        _draw_baselines(ax, baseline_values(metrics, list(profiles), split, metric))
+        draw_baselines(ax, baseline_values(metrics, list(profiles), split, metric))
     name_rows(ax, list(profiles))
     ax.set_xlabel(axis_label(metric))
     return finish(ax, show, save)
@@ -86,7 +86,7 @@ def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> No
     ax.plot([values.mean()], [row], "D", markerfacecolor="white", markeredgecolor=color, markersize=5, zorder=4)
 
 
-def _draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
+def draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
     """Draw a vertical line through each row for every baseline; equal values join into one line.
 
     Names are above the axes: those of the lower half to the left, in ascending rows, those of the upper half to the

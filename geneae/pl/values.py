@@ -66,6 +66,17 @@ def baseline_values(metrics: pd.DataFrame, arms: Sequence[str], split: str, metr
     return found
 
 
+def mean_of(metrics: pd.DataFrame, arm: str, model: str, split: str, metric: str) -> float:
+    """Mean over profiles and seeds of one model in one configuration; NaN if there is none. Parameters as above."""
+    rows = metrics[
+        (metrics["model"] == model)
+        & (metrics["split"] == split)
+        & (metrics["metric"] == metric)
+        & (metrics["statistic"] == "mean")
+    ]
+    return float((rows[rows["arm"] == arm] if "arm" in rows else rows)["value"].mean())
+
+
 def mean_curve(histories: Sequence[pd.DataFrame], column: str) -> pd.Series:
     """Mean over seeds by epoch, up to the end of the shortest history; beyond it the mean would jump."""
     curves = [history.set_index("epoch")[column] for history in histories]

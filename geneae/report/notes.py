@@ -1,6 +1,7 @@
 """Title, summary and notes of the report."""
 
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.steps import steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
 from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
@@ -40,7 +41,7 @@ def notes_of(runs: list[Run]) -> list[str]:
     """Notes that a reader of the table of results needs."""
     said = _of_latents(runs)
     if not all(run.is_encoder for run in runs):
-        said += [*_of_cosines(runs), *_of_errors(runs), *_of_choice(runs)]
+        said += [*_of_cosines(runs), *_of_steps(runs), *_of_errors(runs), *_of_choice(runs)]
     return said
 
 
@@ -95,6 +96,26 @@ def _of_cosines(runs: list[Run]) -> list[str]:
         f"{fitted} fitted to the training profiles. Validation profiles choose the epoch; test profiles choose nothing."
     )
     return said
+
+
+def _of_steps(runs: list[Run]) -> list[str]:
+    """Notes on the rows of models with an estimator, and on the steps that each configuration uses."""
+    used = {
+        arm: steps_sentence(found)
+        for arm, several in by_configuration(runs).items()
+        if (found := of_config(several[0], "steps"))
+    }
+    if not used:
+        return []
+    return [
+        "The model also reads a profile's own count of each gene. From the latent alone is what can be decoded without "
+        "these, own counts and mean profile is what can be reached without any latent, and whitened linear is the "
+        "start: PCA in units of the noise of each gene.",
+        "The two halves of a profile share technical clumping, such as duplicates, ambient molecules and index swaps, "
+        "which own counts cannot tell from variation of a single gene. From the latent alone is free of it, unless "
+        "it moves many genes together.",
+        *(f"{arm if len(used) > 1 else ''}{': ' * (len(used) > 1)}{said}" for arm, said in used.items()),
+    ]
 
 
 def _of_errors(runs: list[Run]) -> list[str]:

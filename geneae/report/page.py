@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
 from geneae.report.across_runs import REPORTED, directions, main_split
@@ -17,6 +18,8 @@ from geneae.report.notes import facts_of, missing_from, notes_of, title_of_repor
 from geneae.report.pictures import paired_pictures, pictures_of
 from geneae.report.scores import score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
+
+AT_A_GLANCE = 2  # sentences of the answer in large print
 
 
 def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame | None = None) -> None:
@@ -45,14 +48,15 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     judged = main_split(runs)
     present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
-    others = [str(name) for name in metrics["metric"].unique() if name not in (*MAIN_METRICS, "ceiling")]
+    elsewhere = (*MAIN_METRICS, "ceiling", GAIN, GAIN_ERROR)  # gains of steps have a figure
+    others = [str(name) for name in metrics["metric"].unique() if name not in elsewhere]
     splits = [judged, *(split for split in present if split != judged)]
     better = directions(runs)
     scores = {split: score_rows(runs, split) for split in splits}
     return environment.from_string(source).render(
         policy=_policy(source),
         title=title_of_report(runs),
-        answer=answer,
+        answer=_in_two(answer),
         facts=facts_of(runs),
         results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS, better)).rows],
         more=[table for split in splits if (table := score_table(scores[split], split, others, better)).rows],
@@ -69,6 +73,13 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         runs_table=runs_table(runs),
         settings=settings_table(runs),
     )
+
+
+def _in_two(answer: str) -> list[str]:
+    """The first sentences of an answer, to be read at a glance, and the others, if there are any."""
+    sentences = re.split(r"(?<=[.]) (?=[A-Z])", answer)
+    parts = sentences[:AT_A_GLANCE], sentences[AT_A_GLANCE:]
+    return [" ".join(part) for part in parts if part]
 
 
 def _policy(source: str) -> str:

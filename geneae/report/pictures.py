@@ -8,9 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from geneae import pl
+from geneae.evaluation.depth import AT_RATIO
+from geneae.evaluation.records import CLEAR, HELD_OUT, signed
+from geneae.evaluation.steps import GAIN, GAIN_ERROR, LINEAR, STAGES, kept_steps
 from geneae.evaluation.table import CEILING, DRAWN, title_of
 from geneae.folders.run import Run
-from geneae.pl.layout import label_size, rows_size
+from geneae.pl.layout import label_size, panels_size, rows_size
 from geneae.pl.style import DYNAMICS, MOST_LABELS
 from geneae.pl.values import (
     baseline_values,
@@ -19,10 +22,11 @@ from geneae.pl.values import (
     label_differences,
     main_metric,
     mean_curve,
+    mean_of,
     paired_main_metric,
     shown_split,
 )
-from geneae.report.across_runs import by_configuration, color_name, distinct, genes_by_configuration
+from geneae.report.across_runs import by_configuration, color_name, distinct, genes_by_configuration, of_config
 from geneae.report.cells import number, show_difference, show_range
 from geneae.report.image import Picture, canvas, draw_picture, panels
 
@@ -70,6 +74,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     if runs:
         found += [
             _distribution_picture(profiles, metrics, split),
+            *_estimator_pictures(runs, metrics, split),
             _against_mse_picture(profiles, split),
             _parts_picture(profiles, metrics, split),
             _curves_picture(histories, _of_validation(runs)),
@@ -129,6 +134,59 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
         "white diamond the mean. Lines are means of the baselines: compare them with the diamond.",
         f"{title_of(metric)} with 5th to 95th percentiles. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
         lambda: pl.cosine_distribution(profiles, metrics, canvas(rows_size(len(profiles)))[0], split=split),
+    )
+
+
+def _estimator_pictures(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
+    """Figures of steps and of depth, of the configurations that have an estimator."""
+    kept = {
+        arm: kept_steps(steps)
+        for arm, several in by_configuration(runs).items()
+        if (steps := of_config(several[0], "steps"))
+    }
+    found = [_steps_picture(kept, metrics, split)] if kept else []
+    if any((metrics["metric"] == metric).any() for metric in AT_RATIO.values() if metric != HELD_OUT) and kept:
+        found.append(_depth_picture(list(kept), metrics, split))
+    return found
+
+
+def _steps_picture(kept: dict[str, list[str]], metrics: pd.DataFrame, split: str) -> Picture:
+    said = []
+    for arm, used in kept.items():
+        steps = []
+        for name, stage in STAGES.items():
+            reached, gain, error = (
+                mean_of(metrics, arm, stage.model, split, metric) for metric in (HELD_OUT, GAIN, GAIN_ERROR)
+            )
+            with_gain = f"{signed(gain)} ± {CLEAR * error:.4f}" if name in used else "left out"
+            steps.append(f"{stage.title} {reached:.4f}" + (f" ({with_gain})" if name != LINEAR else ""))
+        said.append(f"{arm}: {', '.join(steps)}")
+    return draw_picture(
+        "Step by step",
+        f"Mean held-out cosine over {split} profiles as each step is added, from top to bottom, with 95 % intervals "
+        "of the gain over the step before, paired by profile. A hollow dot is a step that was left out, because "
+        "it did not lower the loss of the validation profiles."
+        + (" Of several seeds, the first one says which steps were left out." if len(kept) > 1 else ""),
+        f"Held-out cosine step by step. {'; '.join(said)}.",
+        lambda: pl.cosine_by_step(metrics, kept, canvas(rows_size(len(STAGES)))[0], split=split),
+    )
+
+
+def _depth_picture(arms: list[str], metrics: pd.DataFrame, split: str) -> Picture:
+    said = []
+    for arm in arms:
+        for model, title in (("model", arm), *((name, DRAWN[name].title) for name in ("shrunken_pca", "mean_profile"))):
+            values = ", ".join(f"{mean_of(metrics, arm, model, split, metric):.4f}" for metric in AT_RATIO.values())
+            said.append(f"{title} {values}")
+    of_depth = metrics[(metrics["metric"].isin(AT_RATIO.values())) & (metrics["split"] == split)]
+    n_profiles = of_depth["n_profiles"].astype(int)
+    return draw_picture(
+        "Fewer molecules",
+        f"Mean held-out cosine over {show_range(n_profiles.min(), n_profiles.max())} {split} profiles whose input is a "
+        "half, or a half that is thinned at random until it has the given share of all molecules; the target is the "
+        "other half, untouched. The model is read at the depth of its input.",
+        f"Held-out cosine from {', '.join(f'1/{ratio}' for ratio in AT_RATIO)} of the molecules. {'; '.join(said)}.",
+        lambda: pl.cosine_by_depth(metrics, arms, canvas(panels_size(1, len(arms) + 2))[0], split=split),
     )
 
 

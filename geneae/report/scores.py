@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geneae.evaluation.predictors import LATENT_ONLY
 from geneae.evaluation.records import HELD_OUT, SAME
 from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
@@ -61,11 +62,14 @@ def _is_same(one: Scores, other: Scores) -> bool:
 
 
 def _baselines(runs: list[Run], split: str) -> list[Scores]:
-    """Rows of the baselines of one configuration, from the strongest kind to the weakest, then of the ceiling."""
+    """Rows of the baselines of one configuration, from the strongest kind to the weakest, then of the ceiling.
+
+    What a model with an estimator predicts from its latent alone stands first."""
     size = of_config(runs[0], "settings", "n_latent")
     sized = "" if size is None else f", size {size}"
     titles = {name: facts.title + sized * facts.is_sized for name, facts in MODEL_FACTS.items() if name != "model"}
-    names = {name: title for name, title in titles.items() if MODEL_FACTS[name].is_sized}
+    names = {name: titles[name] for name in (LATENT_ONLY,)}
+    names |= {name: title for name, title in titles.items() if MODEL_FACTS[name].is_sized}
     known = set(runs[0].metrics["model"])
     sizes = [name for name in dict.fromkeys(runs[0].metrics["model"]) if re.fullmatch(r"pca_\d+", name)]
     names |= {
@@ -75,7 +79,8 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
     }
     names |= {name: title for name, title in titles.items() if name not in names}
     names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
-    found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known]
+    steps = {name for name, facts in MODEL_FACTS.items() if facts.is_step}
+    found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known - steps]
     ceiling = _scores(CEILING.title, "ceiling", runs, split, "model", "ceiling")
     return [scores for scores in [*found, ceiling] if scores.means]
 

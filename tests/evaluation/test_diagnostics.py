@@ -58,7 +58,12 @@ def test_silent_on_a_good_model(good: Autoencoder) -> None:
 
 
 def test_a_constant_predictor_is_found_out(good: Autoencoder) -> None:
-    assert {"skill", "diversity", "gain_over_pca", "own_profile_rank"} <= fired(altered(good, "constant"), good)
+    """With own counts the predictions still differ, but the latent says nothing."""
+    constant = altered(good, "constant")
+    assert constant.estimator is not None
+    assert {"diversity", "gain_over_pca", "own_profile_rank"} <= fired(constant, good)
+    silent = replace(constant, estimator=constant.estimator.only())
+    assert {"skill", "diversity", "gain_over_pca", "own_profile_rank"} <= fired(silent, good)
 
 
 @pytest.mark.parametrize("target", ["split", "self"])
@@ -73,8 +78,9 @@ def test_nulls_stand_beside_the_fit_and_come_only_on_request(good: Autoencoder) 
     table = null_table(metrics, found, "test")
     assert list(table.columns) == [HELD_OUT, "gain_over_mean_profile", "skill"]
     assert list(table.index) == ["this fit", *NULLS.values()]
-    gain = paired_difference(good.evaluation_.profiles, "model", "mean_profile", "test", HELD_OUT)[0]
-    own = [value(metrics, "model", "test", HELD_OUT), gain, value(metrics, "model", "test", "skill")]
+    name = "model_latent_only"  # own counts say something where genes are permuted, too
+    gain = paired_difference(good.evaluation_.profiles, name, "mean_profile", "test", HELD_OUT)[0]
+    own = [value(metrics, name, "test", HELD_OUT), gain, value(metrics, name, "test", "skill")]
     np.testing.assert_allclose(table.loc["this fit"], own, atol=1e-12)
     assert (table["skill"].iloc[1:].abs() < 0.03).all()
     by_name = found.set_index("name")
@@ -89,7 +95,7 @@ def test_the_excess_over_a_null_is_the_difference_of_gains_by_profile(good: Auto
     settings = Settings("mse", **GOOD)
     without = fit(read_profiles(simulate(500, depth=1500)), settings, null=PAIR_PERMUTED).evaluation
     gains = [
-        paired_difference(of.profiles, "model", "mean_profile", "test", HELD_OUT)[2]
+        paired_difference(of.profiles, "model_latent_only", "mean_profile", "test", HELD_OUT)[2]
         for of in (good.evaluation_, without)
     ]
     row = good.diagnostics_.set_index("name").loc["excess_over_pair_permuted"]
@@ -138,13 +144,29 @@ def test_an_oversized_latent_is_found_out() -> None:
 
 
 def test_where_profiles_differ_in_depth_alone_the_simpler_model_is_recommended() -> None:
-    fit = Autoencoder("mse", **GOOD).fit(simulate(500, depth=1500, n_programmes=1))
+    fit = Autoencoder("mse", basis="free", **GOOD).fit(simulate(500, depth=1500, n_programmes=1))
     assert fit.diagnostics_.set_index("name").loc["gain_over_shrunken_pca", "fires"]
 
 
 def test_the_message_names_the_simpler_model(good: Autoencoder) -> None:
     row = good.diagnostics_.set_index("name").loc["gain_over_shrunken_pca"]
     assert row["message"].endswith("prefer shrunken PCA, which is simpler.")
+
+
+def test_a_model_that_is_no_better_than_its_start_or_than_copying_is_found_out(good: Autoencoder) -> None:
+    for rival, said in (("whitened", "that it starts from"), ("own_count", "it copies the counts of a profile")):
+        assert not good.diagnostics_.set_index("name").loc[f"gain_over_{rival}", "fires"]
+        profiles = good.evaluation_.profiles
+        worse = profiles.assign(model=profiles["model"].replace({"model": rival, rival: "model"}))
+        chosen = worse["model"].isin(["model", rival, "mean_profile"])
+        evaluation = replace(good.evaluation_, profiles=worse[chosen])
+        rows = np.flatnonzero(good.split_ == "test")
+        expression = good.model_.preprocess.match(read_profiles(simulate(500, depth=1500)))[0].take(rows)
+        others = evaluation.metrics[evaluation.metrics["model"].isin(["model", rival, "mean_profile"])]
+        found = to_table(diagnose(good.model_, replace(evaluation, metrics=others), expression, "test"))
+        row = found.set_index("name").loc[f"gain_over_{rival}"]
+        assert row["fires"]
+        assert said in row["message"]
 
 
 def test_effective_rank_of_equal_and_of_single_directions() -> None:
@@ -157,6 +179,8 @@ def test_contributions_of_a_linear_decoder_are_the_variances_it_adds(good: Autoe
     model = altered(good, "none")
     model.network.core.silence_mlps()
     latent = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
-    weight = model.network.core.decoder_linear.weight.detach() * model.network.deviation[:, None]
+    weight = model.network.output_weight() @ (
+        model.network.core.decoder_linear.weight.detach() * model.network.deviation[:, None]
+    )
     expected = latent.var(0, correction=0) * weight.square().sum(0)
     np.testing.assert_allclose(contributions(model, latent).numpy(), expected.numpy(), rtol=1e-3)

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, simulate
-from reference import DenseTwin
+from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
+from geneae.evaluation.depth import Depths
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
@@ -31,7 +32,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "free": {"basis": "free", "loss": "pearson"},
 }
 OWN = ["model", "mean_profile", "pca", "shrunken_pca"]
+ESTIMATED = ["model_latent_only", "whitened", "own_count"]
+"""Further predictions of a model with an estimator."""
+STEPS = ["step_network", "step_own_counts"]
+"""Those for halves alone."""
 Judged = tuple[Fitted, Expression]
+
+
+def own(judged: Judged) -> list[str]:
+    """Names of the predictions of complete profiles."""
+    return OWN if judged[0].model.estimator is None else OWN + ESTIMATED
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -52,16 +62,20 @@ def whole(judged: Judged) -> Evaluation:
     return evaluate(fitted.model, expression, fitted.split.index, fitted.split, fit_scales=False)
 
 
-def dense_predictions(judged: Judged, x: np.ndarray, is_half: bool) -> dict[str, np.ndarray]:
+def dense_predictions(judged: Judged, x: np.ndarray, totals: np.ndarray, is_half: bool) -> dict[str, np.ndarray]:
     """Model and baselines, written down plainly."""
     model = judged[0].model
     bases = model.baselines
     assert bases.half is not None
     assert bases.factors is not None
     mean = (bases.half if is_half else bases.whole).mean.double().numpy()
-    twin = DenseTwin(model.network)
-    shift = mean - model.network.mean.double().numpy()
-    predicted = {"model": twin.predict(twin.encode(torch.from_numpy(x - shift))).detach().numpy() + shift}
+    if model.estimator is None:
+        twin = DenseTwin(model.network)
+        shift = mean - model.network.mean.double().numpy()
+        predicted = {"model": twin.predict(twin.encode(torch.from_numpy(x - shift))).detach().numpy() + shift}
+    else:
+        predicted = estimated_predictions(DenseEstimator(model, is_half), x, totals)
+        predicted = {name: one for name, one in predicted.items() if is_half or name not in STEPS}
     predicted["mean_profile"] = np.tile(mean, (len(x), 1))
 
     def linear(components: torch.Tensor, factors: np.ndarray) -> np.ndarray:
@@ -76,6 +90,18 @@ def dense_predictions(judged: Judged, x: np.ndarray, is_half: bool) -> dict[str,
             if size <= basis.rank:
                 predicted[f"pca_{size}"] = linear(basis.components, np.ones(size))
     return predicted
+
+
+def estimated_predictions(dense: DenseEstimator, x: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
+    """All predictions of a model with an estimator."""
+    return {
+        "model": dense.predict(x, totals),
+        "model_latent_only": dense.predict(x, totals, ["neighbours"]),
+        "whitened": dense.predict(x, totals, [], has_network=False),
+        "step_network": dense.predict(x, totals, []),
+        "step_own_counts": dense.predict(x, totals, ["neighbours", "own_counts"]),
+        "own_count": dense.own_count(x),
+    }
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -93,7 +119,7 @@ def dense_own_input(judged: Judged, scale: dict[str, float]) -> dict[str, dict[s
     x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
     mean = fitted.model.baselines.whole.mean.double().numpy()
     columns = {}
-    for name, y in dense_predictions(judged, x, is_half=False).items():
+    for name, y in dense_predictions(judged, x, expression.totals, is_half=False).items():
         norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
         error = ((x - y) ** 2).mean(1)
         by_length = (norms[0] - norms[1]) ** 2 / x.shape[1]
@@ -114,7 +140,7 @@ def dense_own_input(judged: Judged, scale: dict[str, float]) -> dict[str, dict[s
 def test_own_input_numbers_agree_with_dense_arrays(judged: Judged) -> None:
     table = whole(judged).profiles
     expected = dense_own_input(judged, judged[0].model.scales)
-    assert sorted(expected) == sorted(OWN)
+    assert sorted(expected) == sorted(own(judged))
     for name, columns in expected.items():
         found = table[table["model"] == name]
         assert list(found["profile"]) == list(judged[0].split.index)
@@ -130,11 +156,12 @@ def dense_held_out(judged: Judged, partner: np.ndarray | None = None) -> dict[st
     partner = np.arange(expression.n_profiles) if partner is None else partner
     for _ in range(REPEATS):
         pair = halves(expression, rng)
-        enough = np.min([half.matrix.toarray().sum(1) for half in pair], axis=0) >= MIN_MOLECULES
+        totals = [half.matrix.toarray().sum(1) for half in pair]
+        enough = np.min(totals, axis=0) >= MIN_MOLECULES
         x = [fitted.model.preprocess.apply(half).toarray().astype(np.float64) for half in pair]
         found.setdefault("halves", []).append(np.where(enough, cosine(*x), np.nan))
-        for given, wanted in (x, x[::-1]):
-            for name, predicted in dense_predictions(judged, given, is_half=True).items():
+        for (given, wanted), of_given in zip((x, x[::-1]), totals, strict=True):
+            for name, predicted in dense_predictions(judged, given, of_given, is_half=True).items():
                 both = enough & enough[partner]
                 found.setdefault(name, []).append(np.where(both, cosine(wanted[partner], predicted), np.nan))
     return {name: np.mean(cosines, axis=0) for name, cosines in found.items()}
@@ -228,9 +255,10 @@ def test_the_pca_rows_are_those_of_scikit_learn(judged: Judged) -> None:
 def test_the_scale_comes_from_validation_profiles_alone(judged: Judged) -> None:
     fitted, expression = judged
     model = fitted.model
-    x = model.preprocess.apply(expression).toarray().astype(np.float64)[(fitted.split == "validation").to_numpy()]
+    rows = np.flatnonzero(fitted.split == "validation")
+    x = model.preprocess.apply(expression).toarray().astype(np.float64)[rows]
     mean = model.baselines.whole.mean.double().numpy()
-    for name, y in dense_predictions(judged, x, is_half=False).items():
+    for name, y in dense_predictions(judged, x, expression.totals[rows], is_half=False).items():
         pair = centred(x, mean, model.center), centred(y, mean, model.center)
         if name != "mean_profile" or model.center != "gene":  # centred, the mean profile is nothing but rounding
             assert model.scales[name] == pytest.approx((pair[0] * pair[1]).sum() / (pair[1] ** 2).sum(), rel=1e-4)
@@ -259,13 +287,13 @@ def test_with_a_partner_each_profile_is_to_predict_another_one(judged: Judged) -
     partner = np.roll(np.arange(expression.n_profiles), 1)
     found = evaluate(fitted.model, expression, fitted.split.index, fitted.split, False, partner).profiles
     x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
-    predicted = dense_predictions(judged, x, is_half=False)
-    for name in OWN:
+    predicted = dense_predictions(judged, x, expression.totals, is_half=False)
+    for name in own(judged):
         rows = found[found["model"] == name]
         known = np.flatnonzero(rows["cosine"].notna())
         np.testing.assert_allclose(rows["cosine"].iloc[known], cosine(x[partner], predicted[name])[known], rtol=1e-5)
     expected = dense_held_out(judged, partner)
-    for name in OWN:
+    for name in own(judged):
         rows = found.loc[found["model"] == name, HELD_OUT]
         np.testing.assert_allclose(rows, expected[name], rtol=2e-5, atol=1e-6)
 
@@ -286,10 +314,12 @@ def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None
     assert list(profiles.columns[:2]) == ["profile", "split"]
     assert len(profiles) == 24
     assert profiles["profile"].is_unique
-    assert set(metrics["metric"]) == {*BY_PROFILE, "skill", "disattenuated_cosine", "ceiling"}
-    assert set(metrics["model"]) == {*OWN, "pca_4", "pca_8", "pca_16", "pca_32"} & set(
-        judged[0].evaluation.metrics.model
-    )
+    at_shares = set(list(Depths.metrics)[:2])  # of these profiles of 150 molecules, few have 10 in a twentieth
+    of_estimator = {"step_gain", "step_gain_error", *at_shares} if judged[0].model.estimator is not None else set()
+    assert set(metrics["metric"]) == {*BY_PROFILE, "skill", "disattenuated_cosine", "ceiling", *of_estimator}
+    sizes = {name for name in judged[0].evaluation.metrics["model"] if name.startswith("pca_")}
+    assert {"pca_4", "pca_8"} <= sizes <= {"pca_4", "pca_8", "pca_16", "pca_32"}
+    assert set(metrics["model"]) == {*own(judged), *sizes, *([] if own(judged) == OWN else STEPS)}
     assert {"validation", "test"} == set(metrics["split"]) == set(profiles["split"])
     assert {"mean", "median", "p05", "p95"} == set(metrics["statistic"])
     better = metrics.groupby("metric")["better"].first().fillna("").to_dict()
@@ -344,6 +374,24 @@ def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
         "size (+0.0100 ± 0.0004). Without counts there is no held-out cosine, and an own-input cosine also rewards "
         "copying noise."
     )
+
+
+def test_the_verdict_without_a_pca_of_another_size_leaves_that_comparison_out() -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD})
+    assert verdict(found, "test") == (
+        "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
+        "beats PCA of the same size (+0.0100 ± 0.0004). "
+        "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
+    )
+
+
+@pytest.mark.parametrize(("n_profiles", "n_genes"), [(60, 3), (4, 50)])
+def test_few_genes_or_profiles_have_a_verdict(n_profiles: int, n_genes: int) -> None:
+    data = simulate(n_profiles, n_genes)
+    found = fit(read_profiles(data), Settings(**QUICK | {"n_latent": 1, "validation": 0.25, "test": 0.25}))
+    assert not any(name.startswith("pca_") for name in found.evaluation.metrics["model"])
+    assert "PCA of the same size" in found.conclusion
+    assert "the best PCA" not in found.conclusion
 
 
 def test_one_profile_shows_nothing() -> None:
