@@ -1,6 +1,6 @@
 """Fits, latents, reconstructions and scores written into an AnnData, with the conventions of scanpy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.reading import read_profiles
+from geneae.evaluation.reconstruction import evaluate
 from geneae.fitting.autoencoder import Autoencoder
-from geneae.folders.embedding import RECONSTRUCTED, describe, reconstruction
+from geneae.folders.embedding import RECONSTRUCTED, Embedded, depth_groups, describe, reconstructions
+from geneae.folders.embedding import embed as embed_profiles
 from geneae.folders.model import load_model
+from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
 from geneae.models.model import Model
+from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.progress import both, progress_bar
@@ -87,11 +91,14 @@ def embed(
     layer: str | None = None,
     use_raw: bool = False,
     key_added: str = "X_geneae",
+    depth_ratio: float | None = None,
+    depth_by: str | None = None,
     copy: bool = False,
 ) -> anndata.AnnData | None:
     """Write the latents of a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
 
-    The latents are (n_profiles, n_latent). Use them with `sc.pp.neighbors(adata, use_rep="X_geneae")`.
+    The latents are (n_profiles, n_latent). Use them with `sc.pp.neighbors(adata, use_rep="X_geneae")`. A model of
+    counts reads the profiles at their own depth, recorded in `uns["geneae"]["depth"]`.
 
     Parameters
     ----------
@@ -103,13 +110,18 @@ def embed(
         Matrix to read in place of `X`.
     key_added
         Key in `obsm`.
+    depth_ratio
+        Molecules of the training profiles divided by those of these, such as 10 for a tenth; None: estimated from the
+        mean log molecules.
+    depth_by
+        Column of `obs`; the depth is estimated for the profiles of each of its values.
     copy
         Leave `adata` unchanged, and return a copy with the results.
     """
-    loaded = _loaded(model)
-    latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
+    embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
-    _write_latent(target, loaded, latent, key_added)
+    target.obsm[key_added] = embedded.latent
+    target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
     return target if copy else None
 
 
@@ -120,17 +132,20 @@ def reconstruct(
     layer: str | None = None,
     use_raw: bool = False,
     key_added: str = RECONSTRUCTED,
+    depth_ratio: float | None = None,
+    depth_by: str | None = None,
     copy: bool = False,
 ) -> anndata.AnnData | None:
     """Write the dense reconstruction into `layers[key_added]`, float32, in the space that `uns["geneae"]` names.
 
-    Genes that the model does not know are NaN. Parameters are those of `embed`; `key_added` is a key in `layers`.
+    Genes that the model does not know are NaN. A model of counts also writes `layers["geneae_latent_only"]`, the
+    reconstruction without a profile's own counts. Parameters are those of `embed`; `key_added` is a key in `layers`.
     """
-    loaded = _loaded(model)
-    latent = loaded.latent(loaded.preprocess.match(read_profiles(_checked(adata), layer, use_raw))[0])
+    embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
-    target.layers[key_added] = reconstruction(loaded, latent, _genes(target))
-    _describe(target, loaded)
+    for name, values in reconstructions(embedded, _genes(target)).items():
+        target.layers[key_added if name == RECONSTRUCTED else name] = values
+    _describe(target, embedded.model, depths=embedded.depths)
     return target if copy else None
 
 
@@ -141,6 +156,8 @@ def score(
     layer: str | None = None,
     use_raw: bool = False,
     key_added: str = "geneae",
+    depth_ratio: float | None = None,
+    depth_by: str | None = None,
     copy: bool = False,
 ) -> anndata.AnnData | None:
     """Write how well each profile is reconstructed into `obs`: `geneae_cosine`, `geneae_mse`, `geneae_norm_ratio`.
@@ -149,13 +166,30 @@ def score(
     which copying noise cannot raise; NaN for profiles with fewer than 20 molecules in a half. A profile without
     molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
-    loaded = _loaded(model)
-    table = Autoencoder.of(loaded).score_profiles(read_profiles(_checked(adata), layer, use_raw))
+    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    expression = loaded.preprocess.match(profiles)[0]
+    depths = loaded.depths_of(expression.totals, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
+    ratios = ratios_of(depths, profiles.n_profiles) if depths else None
+    split = pd.Series("all", index=profiles.names)
+    table = own_profiles(evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios))
     target = _target(adata, copy)
     for name in SCORES if loaded.can_hold_out else SCORES[:-1]:
         target.obs[f"{key_added}_{name}"] = table[name].to_numpy()
-    _describe(target, loaded)
+    _describe(target, loaded, depths=depths)
     return target if copy else None
+
+
+def _embedded(
+    adata: anndata.AnnData,
+    model: AnyModel,
+    layer: str | None,
+    use_raw: bool,
+    depth_ratio: float | None,
+    depth_by: str | None,
+) -> Embedded:
+    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    groups = depth_groups(profiles, depth_by, depth_ratio)
+    return embed_profiles(loaded, profiles, loaded.preprocess.match(profiles)[0], depth_ratio, groups)
 
 
 def _checked(adata: Any) -> anndata.AnnData:
@@ -189,7 +223,9 @@ def _write_latent(adata: anndata.AnnData, model: Model, latent: np.ndarray, key_
     _describe(adata, model, key_added)
 
 
-def _describe(adata: anndata.AnnData, model: Model, key_added: str | None = None) -> None:
+def _describe(
+    adata: anndata.AnnData, model: Model, key_added: str | None = None, depths: Sequence[QueryDepth] = ()
+) -> None:
     """Record in `uns` which model made the numbers; without a new key, the recorded key of the latents stays."""
     known: Mapping[str, Any] = adata.uns.get("geneae", {})
-    adata.uns["geneae"] = describe(model, key_added or str(known.get("key_added", "")))
+    adata.uns["geneae"] = describe(model, key_added or str(known.get("key_added", "")), depths)

@@ -16,6 +16,19 @@ from geneae.cli.main import main
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--batch-size", "64"]
 
 
+BAD_DEPTHS = {
+    "ratio of 0": (["--depth-ratio", "0"], "--depth-ratio must be a number above 0; found 0. 10 means a tenth of"),
+    "ratio below 0": (["--depth-ratio", "-1"], "--depth-ratio must be a number above 0; found -1."),
+    "ratio that is no number": (["--depth-ratio", "nan"], "--depth-ratio must be a number above 0; found nan."),
+    "unknown column": (["--depth-by", "doner"], "unknown obs column 'doner'; did you mean 'donor'?"),
+    "both": (
+        ["--depth-by", "donor", "--depth-ratio", "3"],
+        "but --depth-ratio 3 gives one for all. Give only one of them.",
+    ),
+}
+"""Flags for the depth of profiles that are refused, and what is said."""
+
+
 TABLES = {"diagnostics.csv", "genes.csv", "genewise.csv", "history.csv", "metrics.csv", "profiles.csv", "split.csv"}
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
-from conftest import N_GENES, N_PROFILES, QUICK, simulate
+from conftest import N_GENES, N_PROFILES, QUICK, simulate, thinned
 
 import geneae
-from geneae import Autoencoder, tl
+from geneae import Autoencoder, read_profiles, tl
 from geneae.folders.embedding import describe
 from geneae.settings.errors import InputError
 
@@ -48,22 +48,81 @@ def test_latents_reconstruction_and_scores_are_those_of_the_model(
         assert tl.embed(adata, model) is None
         np.testing.assert_array_equal(adata.obsm["X_geneae"], fitted.transform(counts))
     assert tl.reconstruct(adata, fitted) is None
-    layer = adata.to_df("geneae_reconstructed")
-    genes = fitted.model_.preprocess.genes
-    np.testing.assert_array_equal(layer[genes], fitted.inverse_transform(adata.obsm["X_geneae"]))
-    assert layer.drop(columns=genes).isna().all(axis=None)
+    genes, expression = fitted.model_.preprocess.genes, fitted.model_.preprocess.match(read_profiles(counts))[0]
+    expected = {
+        "geneae_reconstructed": fitted.model_.reconstructed(expression),
+        "geneae_latent_only": fitted.inverse_transform(adata.obsm["X_geneae"]),
+    }
+    assert set(adata.layers) == set(expected)
+    for name, values in expected.items():
+        layer = adata.to_df(name)
+        np.testing.assert_allclose(layer[genes], values, rtol=1e-5, atol=1e-5)
+        assert layer.drop(columns=genes).isna().all(axis=None)
     assert tl.score(adata, fitted) is None
     scores = fitted.score_profiles(counts)
     for name in SCORES:
         np.testing.assert_array_equal(adata.obs[name], scores[name.removeprefix("geneae_")])
+    depth = {name: list(values) for name, values in adata.uns["geneae"].pop("depth").items()}
+    assert (depth["ratio"], depth["is_given"], depth["n_profiles"]) == ([1.0], [False], [N_PROFILES])
+    assert adata.uns["geneae"].pop("reference_depth").startswith("reconstructions are expected values at 6")
     assert adata.uns["geneae"] == describe(fitted.model_, "X_geneae")
+
+
+def test_profiles_are_read_at_the_depth_of_their_group(
+    fitted: Autoencoder, counts: anndata.AnnData, tmp_path: Path
+) -> None:
+    is_shallow = np.arange(N_PROFILES) % 2 == 0
+    mixed = thinned(counts, np.where(is_shallow, 0.2, 1.0))
+    mixed.obs["run"] = np.where(is_shallow, "late", "early")
+    tl.embed(mixed, fitted, depth_by="run")
+    depth = mixed.uns["geneae"]["depth"]
+    assert list(depth["group"]) == ["late", "early"]
+    np.testing.assert_allclose(depth["ratio"], [5, 1], rtol=0.1)
+    tl.reconstruct(mixed, fitted, depth_by="run")
+    tl.score(mixed, fitted, depth_by="run")
+    for some in (is_shallow, ~is_shallow):
+        part = anndata.AnnData(mixed.X[some], obs=mixed.obs.loc[some, ["run"]], var=mixed.var)
+        for change in (tl.embed, tl.reconstruct, tl.score):
+            change(part, fitted)
+        np.testing.assert_allclose(part.obsm["X_geneae"], mixed.obsm["X_geneae"][some], rtol=1e-5, atol=1e-5)
+        for name in ("geneae_reconstructed", "geneae_latent_only"):
+            np.testing.assert_allclose(part.layers[name], mixed.layers[name][some], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(part.obs["geneae_mse"], mixed.obs.loc[some, "geneae_mse"], rtol=1e-4)
+    mixed.write_h5ad(tmp_path / "out.h5ad")
+    assert list(anndata.read_h5ad(tmp_path / "out.h5ad").uns["geneae"]["depth"]["group"]) == ["late", "early"]
+
+
+def test_a_ratio_is_taken_as_given_and_refused_where_it_means_nothing(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    for change in (tl.embed, tl.reconstruct, tl.score):
+        found = change(counts, fitted, depth_ratio=7, copy=True)
+        assert found is not None
+        assert (list(found.uns["geneae"]["depth"]["ratio"]), list(found.uns["geneae"]["depth"]["is_given"])) == (
+            [7],
+            [True],
+        )
+        for options in ({"depth_ratio": 0}, {"depth_by": "doner"}, {"depth_by": "donor", "depth_ratio": 2}):
+            with pytest.raises(InputError, match=r"must be a number above 0|unknown obs column|Give only one of them"):
+                change(counts, fitted, **options)
+    of_logs = counts.copy()
+    of_logs.X = counts.X.log1p()
+    model = quick_fit(of_logs)
+    before = dict(of_logs.uns["geneae"])
+    for change in (tl.embed, tl.reconstruct, tl.score):
+        for options in ({"depth_ratio": 2}, {"depth_by": "donor"}):
+            with pytest.raises(InputError, match="this model knows one depth only"):
+                change(of_logs, model, **options)
+        change(of_logs, model)
+    assert of_logs.uns["geneae"] == before
+    assert (list(counts.obsm), list(counts.layers), dict(counts.uns)) == ([], [], {})
 
 
 def test_keys_are_those_asked_for(fitted: Autoencoder, counts: anndata.AnnData) -> None:
     tl.embed(counts, fitted, key_added="X_mine")
     tl.reconstruct(counts, fitted, key_added="smooth")
     tl.score(counts, fitted, key_added="mine")
-    assert (list(counts.obsm), list(counts.layers)) == (["X_mine"], ["smooth"])
+    assert (list(counts.obsm), list(counts.layers)) == (["X_mine"], ["smooth", "geneae_latent_only"])
     assert {"mine_cosine", "mine_mse", "mine_norm_ratio", "mine_heldout_cosine"} <= set(counts.obs)
     assert counts.uns["geneae"]["key_added"] == "X_mine"
     other = simulate(60, 30)

@@ -120,6 +120,19 @@ MIN_OVERLAP = click.option(
 )
 
 
+DEPTH_RATIO = click.option(
+    "--depth-ratio",
+    type=float,
+    metavar="NUMBER",
+    help="Molecules of the training profiles divided by those of DATA, such as 10 for a tenth.  [default: estimated]",
+)
+DEPTH_BY = click.option(
+    "--depth-by",
+    metavar="KEY",
+    help="Column of obs, such as the run; the depth is estimated for each of its values.  [default: none]",
+)
+
+
 def options(*several: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Decorator that adds several options, shown in the order given."""
 

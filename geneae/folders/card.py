@@ -1,6 +1,7 @@
 """Models to share: the model card, and the zip in which a model is shared."""
 
 import json
+import math
 import re
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +14,7 @@ from geneae.folders.archive import pack
 from geneae.folders.model import load_model
 from geneae.folders.outputs import new_file
 from geneae.models.model import Model
+from geneae.models.query_depth import SHALLOWEST
 from geneae.settings.errors import InputError
 
 FILE = "README.md"
@@ -70,9 +72,17 @@ def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None =
     lines += ["# An autoencoder of gene-expression profiles", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts.items()), ""]
     lines += ["## How good the reconstruction is", "", *_results(metrics), ""]
+    lines += _limits(model)
     return "\n".join([*lines, *LOADING]) + "\n"
 
 
+OWN_COUNTS = [
+    "- It reads a profile's own count of each gene as well as its latent. The two halves of a profile, on which it was "
+    "trained and judged, share technical clumping (duplicates, ambient molecules, index swaps), so that they cannot "
+    "tell it from real variation of a single gene. What is decoded from the latent alone (`model_latent_only` in "
+    "`metrics.csv`) uses no own counts and is free of it, unless it moves many genes together.",
+]
+"""What own counts cannot tell."""
 LOADING = """## How to load it
 
 ```python
@@ -84,6 +94,25 @@ latents = model.transform("data.h5ad")
 
 or `geneae embed MODEL data.h5ad -o latent.h5ad`. Loading runs no code from this folder: it holds JSON, CSV and
 safetensors. To repeat the fit: `geneae fit DATA --config settings.toml`.""".splitlines()
+
+
+def _limits(model: Model) -> list[str]:
+    """Lines on what a model with an estimator can tell, and what it holds; none for other models."""
+    if model.estimator is None:
+        return []
+    n_molecules, n_reference = 2 * math.exp(model.estimator.scale.mean), len(model.estimator.neighbours.reference)
+    own_counts = OWN_COUNTS if "own_counts" in model.estimator.kept else []
+    return [
+        "## What it can and cannot tell",
+        "",
+        *own_counts,
+        f"- It was trained for profiles with about {n_molecules:,.0f} molecules (the geometric mean of its training "
+        f"profiles), down to 1/{SHALLOWEST:g} of that. Deeper profiles are read like training profiles, shallower ones "
+        "like those at the lower end. Shallow profiles were made by thinning at random; real ones may differ in more.",
+        f"- This folder holds scores of {n_reference:,} training profiles, from which it finds neighbours. They have "
+        "no names and are not counts, but a smoothed version of each of these profiles can be computed from them.",
+        "",
+    ]
 
 
 def _plain(text: Any) -> str:

@@ -16,8 +16,9 @@ from geneae.folders.archive import opened
 from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, read_json, write_json
 from geneae.models.baselines import Baselines
 from geneae.models.cores import PlainCore, SkipCore
-from geneae.models.model import FORMAT, Model
-from geneae.models.network import Network
+from geneae.models.estimator import Estimator, estimator_facts, estimator_of, estimator_tensors
+from geneae.models.model import FORMATS, Model
+from geneae.models.network import Network, whitened_input
 from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import CENTERS
@@ -27,7 +28,10 @@ def save_model(model: Model, folder: Path) -> None:
     """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(model)
-    write_json(folder / CONFIG, model.config | {"scales": model.scales, "tensors": sorted(tensors)})
+    config = model.config | {"scales": model.scales, "tensors": sorted(tensors)}
+    if model.estimator is not None:
+        config["estimator"] = estimator_facts(model.estimator)
+    write_json(folder / CONFIG, config)
     save_file(tensors, folder / WEIGHTS)
     genes = pd.DataFrame(
         {
@@ -50,6 +54,8 @@ def _tensors(model: Model) -> dict[str, Tensor]:
                 tensors[f"{name}.{field}"] = tensor
     if model.baselines.factors is not None:
         tensors["half.factors"] = model.baselines.factors
+    if model.estimator is not None:
+        tensors |= {f"estimator.{name}": tensor for name, tensor in estimator_tensors(model.estimator).items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
@@ -65,7 +71,8 @@ def load_model(path: Path) -> Model:
 def _read_model(folder: Path) -> Model:
     config = read_config(folder)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        # sums of MKL depend on where in memory a tensor begins: a copy begins where that of the fit did
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
         table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
         settings, shape = config["settings"], config["network"]
         _check_config(config)
@@ -76,7 +83,8 @@ def _read_model(folder: Path) -> Model:
             table["scale"].to_numpy(float),
             float(config["target_sum"]),
         )
-        network = _build_network(tensors, settings, shape)
+        estimator = _build_estimator(tensors, config)
+        network = _build_network(tensors, settings, shape, estimator)
         baselines = _build_baselines(tensors, int(settings["n_latent"]))
         scales = {str(name): float(scale) for name, scale in config["scales"].items()}
         _check_genes(preprocess, network, baselines)
@@ -95,7 +103,7 @@ def _read_model(folder: Path) -> Model:
             f"{folder} should be a model folder, but its files do not fit together ({reason}). "
             "Copy the complete folder again, or fit again."
         ) from error
-    return Model(network, preprocess, baselines, scales, config)
+    return Model(network, preprocess, baselines, scales, config, estimator)
 
 
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
@@ -120,10 +128,10 @@ def read_config(folder: Path) -> dict[str, Any]:
             "Give the folder that geneae fit has written."
         )
     config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") not in FORMATS:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise InputError(
-            f"{folder} has format {found}, but this version of geneae reads format {FORMAT}. "
+            f"{folder} has format {found}, but this version of geneae reads format {' and '.join(map(str, FORMATS))}. "
             "Install the version that wrote it, or fit again."
         )
     return config
@@ -149,7 +157,19 @@ def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
             raise ValueError(f"tensor {name} must hold finite float32 values; found {tensor.dtype}")
 
 
-def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any]) -> Network:
+def _build_estimator(tensors: dict[str, Tensor], config: dict[str, Any]) -> Estimator | None:
+    """The estimator of a model; None for one that has none."""
+    facts = config.get("estimator")
+    if facts is None:
+        return None
+    prefix = "estimator."
+    parts = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return estimator_of(parts | {"mean": tensors["network.mean"]}, facts)
+
+
+def _build_network(
+    tensors: dict[str, Tensor], settings: dict[str, Any], shape: dict[str, Any], estimator: Estimator | None
+) -> Network:
     state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
     with torch.device("meta"):  # needs no memory, so that false sizes in the config cost none
@@ -162,13 +182,17 @@ def _build_network(tensors: dict[str, Tensor], settings: dict[str, Any], shape: 
     first = "encoder_weight" if shape["is_free"] else "components"
     last = "decoder_weight" if shape["is_free"] and has_decoder else first
     n_genes = int(shape["n_genes"])
+    if estimator is not None:
+        state["components"] = estimator.whitening.decoder_weight
     for name, expected in ((first, (n_genes, n_scores)), ("mean", (n_genes,)), ("deviation", (n_scores,))):
         if state[name].shape != expected:
             raise ValueError(f"tensor {name} must have shape {expected}; found {tuple(state[name].shape)}")
-    network = Network(core, state[first], state[last], state["mean"], state["deviation"], bool(shape["is_free"]))
+    whitened = None if estimator is None else whitened_input(estimator)
+    is_free, parts = bool(shape["is_free"]), (state[first], state[last], state["mean"], state["deviation"])
+    network = Network(core, *parts, is_free, whitened=whitened)
     if not has_decoder:
         network.drop_decoder()
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict({name: t for name, t in state.items() if name in network.state_dict()}, assign=True)
     return network.eval()
 
 

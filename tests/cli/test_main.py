@@ -94,7 +94,7 @@ def test_an_output_that_cannot_be_made_is_refused(run: Run, counts_path: Path, c
         ("foreign", "{model} is not a model folder of geneae: it lacks config.json, model.safetensors, genes.csv."),
         ("truncated", "{model} should be a model folder, but its files do not fit together (SafetensorError: "),
         ("no json", "{model}/config.json is not JSON ("),
-        ("other format", "{model} has format 99, but this version of geneae reads format 1."),
+        ("other format", "{model} has format 99, but this version of geneae reads format 1 and 2."),
         ("no weights", "{model} is not a model folder of geneae: it lacks model.safetensors."),
         ("other genes", "{model} should be a model folder, but its files do not fit together (ValueError: numbers"),
     ],

@@ -21,16 +21,25 @@ def test_the_table_shows_model_and_baselines_on_both_splits(fitted: Autoencoder)
     lines = metrics_table(fitted.evaluation_).splitlines()
     assert lines[0] == "Means over 24 validation / 24 test profiles; ↑ higher is better, ↓ lower is better"
     assert cells(lines[1]) == ["cosine ↑", "centred cosine ↑", "MSE ↓", "held-out cosine ↑"]
-    assert [cells(line)[0] for line in lines[2:]] == ["model", "shrunken PCA", "PCA", "mean profile", "noise ceiling"]
+    rows = {
+        "model": "model",
+        "model_latent_only": "from the latent alone",
+        "whitened": "whitened linear",
+        "own_count": "own counts and mean profile",
+        "shrunken_pca": "shrunken PCA",
+        "pca": "PCA",
+        "mean_profile": "mean profile",
+    }
+    assert [cells(line)[0] for line in lines[2:]] == [*rows.values(), "noise ceiling"]
     metrics = fitted.evaluation_.metrics
-    for line, model in zip(lines[2:6], ("model", "shrunken_pca", "pca", "mean_profile"), strict=True):
+    for line, model in zip(lines[2:9], rows, strict=True):
         expected = [
             " / ".join(f"{value(metrics, model, split, metric):.4f}" for split in ("validation", "test"))
             for metric in ("cosine", "centred_cosine", "mse", HELD_OUT)
         ]
         assert cells(line)[1:] == expected
     ceiling = " / ".join(f"{value(metrics, 'model', split, 'ceiling'):.4f}" for split in ("validation", "test"))
-    assert cells(lines[6]) == ["noise ceiling", ceiling]
+    assert cells(lines[9]) == ["noise ceiling", ceiling]
     assert {len(line) for line in lines[1:]} == {len(lines[1])}
     assert len(lines[1]) < 100
 

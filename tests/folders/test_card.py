@@ -7,6 +7,7 @@ import stat
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,23 @@ def test_a_card_without_metrics_says_how_to_get_some(fitted: Autoencoder) -> Non
     assert "| Licence | a b c script |" in card
 
 
+def test_the_card_says_what_own_counts_cannot_tell_and_what_the_folder_holds(fitted: Autoencoder) -> None:
+    model = fitted.model_
+    assert model.estimator is not None
+    own_counts = "they cannot tell it from real variation of a single gene"
+    with_own = replace(model, estimator=model.estimator.only("neighbours", "own_counts"))
+    card = model_card(with_own, None)
+    assert own_counts in card
+    n_molecules = 2 * np.exp(model.estimator.scale.mean)
+    assert f"profiles with about {n_molecules:,.0f} molecules (the geometric mean of its training profiles)" in card
+    assert "down to 1/25 of that." in card
+    assert "This folder holds scores of 192 training profiles, from which it finds neighbours." in card
+    latent_only = model_card(replace(model, estimator=model.estimator.only("neighbours")), None)
+    assert own_counts not in latent_only
+    assert "This folder holds scores of 192 training profiles" in latent_only
+    assert "can and cannot tell" not in model_card(replace(model, estimator=None), None)
+
+
 class Bomb:
     """What would be run if it were unpickled."""
 
@@ -255,7 +273,7 @@ def test_an_oversized_or_false_header_is_refused(shared: Path, content: bytes, t
 def test_a_missing_or_false_tensor_is_refused(shared: Path, change: str, tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(contents(shared)["model.safetensors"])
     tensors = load_file(tmp_path / "old")
-    name = "network.components"
+    name = "estimator.components"
     mean = tensors.pop(name)
     if change != "missing":
         tensors[name] = {"float64": mean.double(), "int64": mean.long(), "shape": mean[:-1].clone()}[change]

@@ -1,13 +1,27 @@
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import thinned
 
 from geneae import Autoencoder, read_profiles
-from geneae.folders.embedding import FORMATS, check_format, describe, reconstruction, write_embedding
+from geneae.data.profiles import Profiles
+from geneae.folders.embedding import (
+    FORMATS,
+    FROM_LATENT,
+    RECONSTRUCTED,
+    Embedded,
+    check_format,
+    depth_groups,
+    describe,
+    embed,
+    reconstructions,
+    write_embedding,
+)
 from geneae.settings.errors import InputError
 
 
@@ -33,9 +47,15 @@ def test_a_reconstruction_needs_an_h5ad(ending: str) -> None:
 
 
 def write(fitted: Autoencoder, data: Path, path: Path, key: str = "X_geneae", reconstruct: bool = False) -> np.ndarray:
-    latent = fitted.transform(data)
-    write_embedding(path, str(data), fitted.model_, read_profiles(data), latent, key, reconstruct)
-    return latent
+    embedded = embedded_of(fitted, read_profiles(data))
+    write_embedding(path, str(data), embedded, key, reconstruct)
+    np.testing.assert_array_equal(embedded.latent, fitted.transform(data))  # as deep as the training profiles
+    return embedded.latent
+
+
+def embedded_of(fitted: Autoencoder, profiles: Profiles, ratio: float | None = None) -> Embedded:
+    model = fitted.fitted()
+    return embed(model, profiles, model.preprocess.match(profiles)[0], ratio)
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
@@ -73,7 +93,11 @@ def test_an_h5ad_keeps_all_that_was_there(
     pd.testing.assert_frame_equal(found.obs, counts.obs)
     assert list(found.var_names) == list(counts.var_names)
     assert (list(found.obsm), list(found.layers)) == (["X_mine"], [])
-    assert dict(found.uns["geneae"]) == describe(fitted.model_, "X_mine")
+    described = describe(fitted.model_, "X_mine")
+    assert {name: found.uns["geneae"][name] for name in described} == described
+    depth = {name: list(values) for name, values in found.uns["geneae"]["depth"].items()}
+    assert (depth["ratio"], depth["is_given"], depth["n_profiles"]) == ([1.0], [False], [counts.n_obs])
+    assert depth["molecules"] == pytest.approx([np.exp(np.log(counts.X.toarray().sum(1)).mean())], rel=1e-5)
 
 
 def test_a_reconstruction_is_a_layer_with_its_space_and_units(
@@ -88,16 +112,39 @@ def test_a_reconstruction_is_a_layer_with_its_space_and_units(
     wider.write_h5ad(data)
     latent = write(fitted, data, tmp_path / "out.h5ad", reconstruct=True)
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
-    layer = pd.DataFrame(found.layers["geneae_reconstructed"], columns=found.var_names)
-    genes = list(fitted.model_.preprocess.genes)
-    np.testing.assert_array_equal(layer[genes], fitted.inverse_transform(latent))
-    assert layer.drop(columns=genes).isna().all(axis=None)
+    genes, model = list(fitted.model_.preprocess.genes), fitted.fitted()
+    expected = {
+        RECONSTRUCTED: model.reconstructed(model.preprocess.match(read_profiles(data))[0]),
+        FROM_LATENT: fitted.inverse_transform(latent),
+    }
+    assert set(found.layers) == set(expected)
+    for name, wanted in expected.items():
+        layer = pd.DataFrame(found.layers[name], columns=found.var_names)
+        np.testing.assert_allclose(layer[genes], wanted, rtol=1e-5, atol=1e-5)
+        assert layer.drop(columns=genes).isna().all(axis=None)
     assert "unknown" not in genes
     assert layer.to_numpy().dtype == np.float32
     uns = found.uns["geneae"]
     assert (uns["space"], uns["units"]) == ("log1p_cp10k", "log1p of molecules per 10,000")
     assert (uns["missing"], uns["loss"]) == ("NaN for genes that the model does not know", "cosine")
     assert uns["fitted_on"] == fitted.model_.config["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_own_counts_stand_in_one_of_two_layers(fitted: Autoencoder, counts: anndata.AnnData, share: float) -> None:
+    """Also where profiles are shallower: both layers are as deep as the training profiles."""
+    model, profiles = fitted.fitted(), read_profiles(thinned(counts, share))
+    assert model.estimator is not None
+    model = replace(model, estimator=model.estimator.only("neighbours", "own_counts"))
+    expression = model.preprocess.match(profiles)[0]
+    embedded = embed(model, profiles, expression, 1 / share)
+    found = reconstructions(embedded, model.preprocess.genes)
+    here = model.at(1 / share)
+    np.testing.assert_allclose(found[RECONSTRUCTED], here.reconstructed(expression), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[FROM_LATENT], here.reconstruction(embedded.latent), rtol=1e-5, atol=1e-5)
+    assert np.abs(found[RECONSTRUCTED] - found[FROM_LATENT]).mean() > 1e-3
+    for values in found.values():
+        np.testing.assert_allclose(values.mean(0), model.baselines.whole.mean, atol=0.35)
 
 
 def test_the_units_of_other_values_are_theirs(counts: anndata.AnnData) -> None:
@@ -107,11 +154,54 @@ def test_the_units_of_other_values_are_theirs(counts: anndata.AnnData) -> None:
     assert describe(model, "X")["units"] == "those of the matrix that the model was fitted on"
 
 
-def test_a_reconstruction_in_chunks_is_that_of_all(fitted: Autoencoder) -> None:
-    latent = np.random.default_rng(0).normal(size=(2500, 4)).astype(np.float32)
+def test_reconstructions_in_chunks_are_those_of_all(
+    fitted: Autoencoder, counts_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = embedded_of(fitted, read_profiles(counts_path))
     genes = fitted.model_.preprocess.genes
-    found = reconstruction(fitted.model_, latent, genes[::-1])
-    np.testing.assert_allclose(found[:, ::-1], fitted.inverse_transform(latent), rtol=1e-5, atol=1e-5)
+    whole = reconstructions(embedded, genes[::-1])
+    monkeypatch.setattr("geneae.folders.embedding.CHUNK", 7)
+    for name, found in reconstructions(embedded, genes[::-1]).items():
+        np.testing.assert_allclose(found, whole[name], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        whole[FROM_LATENT][:, ::-1], fitted.inverse_transform(embedded.latent), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_profiles_are_read_at_their_own_depth(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    whole = read_profiles(counts)
+    shallow = read_profiles(thinned(counts, 0.2))
+    estimated, as_deep = embedded_of(fitted, shallow), embedded_of(fitted, shallow, ratio=1.0)
+    (depth,) = estimated.depths
+    assert depth.ratio == pytest.approx(5, rel=0.1)
+    own = embedded_of(fitted, whole).latent
+    assert np.abs(estimated.latent - own).mean() < np.abs(as_deep.latent - own).mean()
+
+
+def test_each_group_has_its_own_depth(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    counts.obs["run"] = np.where(np.arange(counts.n_obs) % 2, "deep", "shallow")
+    shares = np.where(counts.obs["run"] == "deep", 1.0, 0.25)
+    profiles, model = read_profiles(thinned(counts, shares)), fitted.fitted()
+    expression = model.preprocess.match(profiles)[0]
+    found = embed(model, profiles, expression, groups=depth_groups(profiles, "run", None))
+    ratios = {depth.group: depth.ratio for depth in found.depths}
+    assert ratios["deep"] == 1
+    assert ratios["shallow"] == pytest.approx(4, rel=0.15)
+    deep = np.flatnonzero(counts.obs["run"] == "deep")
+    np.testing.assert_allclose(found.latent[deep], model.latent(expression.take(deep)), rtol=1e-5, atol=1e-5)
+
+
+def test_columns_of_depth_are_checked(counts: anndata.AnnData) -> None:
+    profiles = read_profiles(counts)
+    assert depth_groups(profiles, None, 3.0) is None
+    with pytest.raises(InputError, match="obs column"):
+        depth_groups(profiles, "nothing", None)
+    with pytest.raises(InputError) as error:
+        depth_groups(profiles, "nothing", 3.0)
+    assert str(error.value) == (
+        "--depth-by estimates a depth for each value of a column, but --depth-ratio 3 gives one for all. Give only one "
+        "of them."
+    )
 
 
 def test_a_zarr_becomes_an_h5ad(fitted: Autoencoder, counts: anndata.AnnData, tmp_path: Path) -> None:
@@ -128,13 +218,13 @@ def test_a_copy_of_a_streamed_file_holds_what_a_whole_one_holds(
     fitted: Autoencoder, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geneae.folders.embedding.CHUNK", 100)
-    latent = fitted.transform(counts_path)
     for stream in ("yes", "no"):
-        profiles = read_profiles(counts_path, stream=stream)
-        write_embedding(tmp_path / f"{stream}.h5ad", str(counts_path), fitted.model_, profiles, latent, "X_new", True)
+        embedded = embedded_of(fitted, read_profiles(counts_path, stream=stream))
+        write_embedding(tmp_path / f"{stream}.h5ad", str(counts_path), embedded, "X_new", True)
     found, wanted = (anndata.read_h5ad(tmp_path / f"{stream}.h5ad") for stream in ("yes", "no"))
-    np.testing.assert_array_equal(found.obsm["X_new"], wanted.obsm["X_new"])
-    np.testing.assert_allclose(found.layers["geneae_reconstructed"], wanted.layers["geneae_reconstructed"], rtol=1e-5)
+    np.testing.assert_allclose(found.obsm["X_new"], wanted.obsm["X_new"], rtol=1e-4, atol=1e-5)
+    for name in (RECONSTRUCTED, FROM_LATENT):
+        np.testing.assert_allclose(found.layers[name], wanted.layers[name], rtol=1e-4, atol=1e-4)
     assert found.uns["geneae"].keys() == wanted.uns["geneae"].keys()
     assert (found.X != wanted.X).nnz == 0
     pd.testing.assert_frame_equal(found.obs, wanted.obs)

@@ -116,9 +116,11 @@ def test_nothing_is_pickled(model_folder: Path) -> None:
 def test_no_tensor_of_genes_is_stored_twice(model_folder: Path) -> None:
     tensors = load_file(model_folder / "model.safetensors")
     large = {name: tensor.numpy().tobytes() for name, tensor in tensors.items() if tensor.shape[0] > 100}
-    # the network has the mean and the components of the basis of halves
-    assert set(large) == {"network.mean", "network.components", "whole.mean", "whole.components"}
-    assert len(set(large.values())) == 4
+    # the network has the mean of the estimator, and reads and predicts with its components
+    of_estimator = {"estimator.components", "estimator.deviation", "estimator.reference"}
+    bases = {"whole.mean", "whole.components", "half.components"}  # halves have the mean of the network
+    assert set(large) == {"network.mean"} | of_estimator | bases
+    assert len(set(large.values())) == len(large)
 
 
 def test_odd_gene_names_survive(tmp_path: Path) -> None:
@@ -197,12 +199,12 @@ def test_a_config_that_is_no_json_is_refused(damaged: Path, content: bytes) -> N
     assert_refused(damaged, "config.json is not JSON (", "Copy the complete folder again.")
 
 
-@pytest.mark.parametrize(("content", "found"), [("[1, 2]", "list"), ("{}", "None"), ('{"format": 2}', "2")])
+@pytest.mark.parametrize(("content", "found"), [("[1, 2]", "list"), ("{}", "None"), ('{"format": 3}', "3")])
 def test_another_format_is_refused(damaged: Path, content: str, found: str) -> None:
     (damaged / "config.json").write_text(content)
     assert_refused(
         damaged,
-        f"has format {found}, but this version of geneae reads format 1. Install the version that wrote it, or fit",
+        f"has format {found}, but this version of geneae reads format 1 and 2. Install the version that wrote it",
     )
 
 
@@ -292,7 +294,11 @@ def test_a_gene_table_that_is_none_is_refused(damaged: Path, content: bytes) -> 
 TENSORS = [
     "network.mean",
     "network.deviation",
-    "network.components",
+    "estimator.components",
+    "estimator.noises",
+    "estimator.reference",
+    "estimator.weight",
+    "estimator.head.layers.2.weight",
     "network.core.encoder_linear.weight",
     "network.core.decoder_mlp.3.bias",
     "whole.components",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
+from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
 from geneae.cli.steps import match, say_unless
 
 
@@ -15,8 +15,12 @@ from geneae.cli.steps import match, say_unless
 @click.option(
     "--key-added", default="X_geneae", show_default=True, help="Key of the latents in obsm of an .h5ad output."
 )
-@click.option("--reconstruct", is_flag=True, help="Add layers['geneae_reconstructed'] to an .h5ad output.")
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
+@click.option(
+    "--reconstruct",
+    is_flag=True,
+    help="Add layers['geneae_reconstructed'], and ['geneae_latent_only'] without own counts, to an .h5ad output.",
+)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: str,
@@ -27,16 +31,19 @@ def command(
     use_raw: bool,
     stream: str,
     min_overlap: float,
+    depth_ratio: float | None,
+    depth_by: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
     """Compute the latents of the profiles in DATA with MODEL.
 
     MODEL is a folder of geneae fit, or a zip of geneae share. An .h5ad output is a copy of DATA with the latents in
-    obsm, ready for scanpy; .csv and .parquet have one row per profile; .npy is the bare array.
+    obsm, ready for scanpy; .csv and .parquet have one row per profile; .npy is the bare array. A model of counts reads
+    shallower profiles at their own depth, which it estimates and names.
     """
     from geneae.data.source import Source
-    from geneae.folders.embedding import check_format, write_embedding
+    from geneae.folders.embedding import check_format, depth_groups, embed, write_embedding
     from geneae.folders.model import load_model
     from geneae.folders.outputs import check_new_file, new_file
 
@@ -47,7 +54,10 @@ def command(
         loaded.check_decoder()
     say = say_unless(quiet)
     profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
-    latent = loaded.latent(expression)
+    embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
+    for depth in embedded.depths:
+        say(depth.sentence())
     with new_file(Path(output), overwrite) as partial:
-        write_embedding(partial, data, loaded, profiles, latent, key_added, reconstruct)
-    say(f"Written to {output}: {latent.shape[0]:,} profiles x {latent.shape[1]} latents.")
+        write_embedding(partial, data, embedded, key_added, reconstruct)
+    n_profiles, n_latent = embedded.latent.shape
+    say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")

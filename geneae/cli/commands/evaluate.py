@@ -1,10 +1,11 @@
 """Evaluate MODEL and its baselines on the profiles of DATA."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
+from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
 from geneae.cli.steps import match, say_unless
 
 
@@ -12,7 +13,7 @@ from geneae.cli.steps import match, say_unless
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write.")
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: str,
@@ -21,6 +22,8 @@ def command(
     use_raw: bool,
     stream: str,
     min_overlap: float,
+    depth_ratio: float | None,
+    depth_by: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -32,21 +35,36 @@ def command(
     from geneae.folders.outputs import check_writable, new_folder
 
     check_writable(Path(output), overwrite)
-    from geneae.cli.tables import metrics_table
+    import numpy as np
+    import pandas as pd
+
+    from geneae.cli.tables import latent_tables, metrics_table
     from geneae.data.source import Source
+    from geneae.evaluation.depth import judge_depths
     from geneae.evaluation.reconstruction import evaluate, verdict
+    from geneae.folders.embedding import depth_groups
     from geneae.folders.model import load_model, read_split
     from geneae.folders.run import own_profiles, write_tables
+    from geneae.models.query_depth import ratios_of
 
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
     profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
     split = read_split(Path(model), loaded, profiles)
-    evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False)
+    depths = loaded.depths_of(expression.totals, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
+    for depth in depths:
+        say(depth.sentence())
+    ratios = ratios_of(depths, expression.n_profiles) if depths else None
+    evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios)
+    present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
+    if len(depths) == 1:  # several depths have no common table of shares of their molecules
+        last = expression.take(np.flatnonzero(split == present[-1]))
+        thinned = judge_depths(loaded.at(depths[0].ratio), last, present[-1], int(loaded.config["split_seed"]))
+        evaluation = replace(evaluation, metrics=pd.concat([evaluation.metrics, thinned], ignore_index=True))
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})
-    present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
-    say(metrics_table(evaluation, present))
+    for table in (metrics_table(evaluation, present), *latent_tables(evaluation, loaded.config["settings"], present)):
+        say(table)
     say(verdict(evaluation, present[-1]))
     say(f"Written to {output}: profiles.csv, metrics.csv.")

@@ -141,10 +141,16 @@ def _training_line(config: Mapping[str, Any]) -> str:
     """Sentence on the length of the training, the epoch used, and what they mean."""
     if config["settings"]["objective"] != "reconstruction":
         return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
-    best, start = config["best_epoch"], "PCA" if config["target"] == "self" else "shrunken PCA"
+    from geneae.evaluation.steps import steps_sentence
+
+    steps = steps_sentence(config.get("steps") or [])
+    linear = "PCA" if config["target"] == "self" else "shrunken PCA"
+    best, start = config["best_epoch"], "the whitened linear prediction" if steps else linear
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in total."
     if best == 0 and config["settings"]["init"] == "pca":
         line += f" No epoch was better than the start, {start}, which is used."
+    if steps:
+        line += f" {steps}"
     perfect = config["loss_at_perfection"]
     if perfect is not None and perfect > WORTH_SAYING:
         line += (

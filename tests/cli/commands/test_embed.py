@@ -1,5 +1,6 @@
 """`geneae embed`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Run, assert_refused, geneae, there, write
-from conftest import N_PROFILES
+from commands import BAD_DEPTHS, Run, assert_refused, geneae, there, write
+from conftest import N_PROFILES, QUICK, thinned
 from scipy import sparse
 
-from geneae import Autoencoder
+from geneae import Autoencoder, read_profiles
 
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.csv", "out.parquet", "out.npy"])
@@ -38,11 +39,82 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
     genes = fitted.model_.preprocess.genes
     assert list(found.obsm) == ["X_mine"]
-    layer = found.to_df("geneae_reconstructed")
-    np.testing.assert_array_equal(layer[genes], fitted.inverse_transform(found.obsm["X_mine"]))
-    assert layer.drop(columns=genes).isna().all(axis=None)
+    expression = fitted.model_.preprocess.match(read_profiles(counts_path))[0]
+    expected = {
+        "geneae_reconstructed": fitted.model_.reconstructed(expression),
+        "geneae_latent_only": fitted.inverse_transform(found.obsm["X_mine"]),
+    }
+    assert set(found.layers) == set(expected)
+    for name, values in expected.items():
+        layer = found.to_df(name)
+        np.testing.assert_allclose(layer[genes], values, rtol=1e-5, atol=1e-5)
+        assert layer.drop(columns=genes).isna().all(axis=None)
     assert found.uns["geneae"]["space"] == "log1p_cp10k"
     assert found.uns["geneae"]["key_added"] == "X_mine"
+
+
+def test_profiles_are_read_at_the_depth_that_is_said(
+    run: Run, counts: anndata.AnnData, fitted: Autoencoder, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "shallow.h5ad", thinned(counts, 0.2))
+    molecules = "These profiles have 1[0-9]{2} molecules \\(geometric mean\\), the training profiles had 6[0-9]{2}: "
+    for flags, said, ratio in (
+        ([], f"{molecules}they are read at a depth ratio of (4.[5-9]|5.[0-4])[0-9]*\\. If they differ", None),
+        (["--depth-ratio", "5"], "These profiles are read as having 1/5 of the molecules of the .*, as given\\.", 5.0),
+        (["--depth-ratio", "1"], "These profiles are read as having 1/1 of the molecules of the .*, as given\\.", 1.0),
+    ):
+        result = geneae("embed", run.folder, data, "-o", tmp_path / "out.h5ad", "--overwrite", *flags)
+        assert result.exit_code == 0, result.output
+        assert [bool(re.match(said, line)) for line in result.stdout.splitlines()].count(True) == 1
+        found = anndata.read_h5ad(tmp_path / "out.h5ad")
+        np.testing.assert_array_equal(found.obsm["X_geneae"], fitted.transform(data, depth_ratio=ratio))
+        depth = found.uns["geneae"]["depth"]
+        assert list(depth["is_given"]) == [ratio is not None]
+        assert depth["ratio"][0] == pytest.approx(ratio or 5, rel=0.1)
+    as_deep = fitted.transform(data)
+    assert np.abs(fitted.transform(data, depth_ratio=5) - as_deep).max() > 0.01
+
+
+def test_each_value_of_a_column_has_its_depth(
+    run: Run, counts: anndata.AnnData, fitted: Autoencoder, tmp_path: Path
+) -> None:
+    is_shallow = np.arange(N_PROFILES) % 3 == 0
+    mixed = thinned(counts, np.where(is_shallow, 0.1, 1.0))
+    mixed.obs["run"] = np.where(is_shallow, "late", "early")
+    data = write(tmp_path / "mixed.h5ad", mixed)
+    result = geneae("embed", run.folder, data, "-o", tmp_path / "out.npy", "--depth-by", "run")
+    assert result.exit_code == 0, result.output
+    late, early = (line for line in result.stdout.splitlines() if line.startswith("Profiles of "))
+    assert re.match("Profiles of late have 6[0-9] molecules .* at a depth ratio of (9|10)[0-9.]*", late)
+    assert early.startswith("Profiles of early are as deep as the training profiles: ")
+    found = np.load(tmp_path / "out.npy")
+    for some in (is_shallow, ~is_shallow):
+        alone = fitted.transform(mixed[some].copy(), depth_ratio=None)
+        np.testing.assert_allclose(found[some], alone, rtol=1e-5, atol=1e-5)
+    assert np.abs(found - fitted.transform(data)).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", BAD_DEPTHS)
+def test_a_depth_that_there_cannot_be_is_refused(run: Run, counts_path: Path, kind: str, tmp_path: Path) -> None:
+    flags, text = BAD_DEPTHS[kind]
+    for command, name in (("embed", "out.csv"), ("evaluate", "judged")):
+        assert_refused(geneae(command, run.folder, counts_path, "-o", tmp_path / name, *flags), text)
+    assert there(tmp_path) == set()
+
+
+def test_a_model_of_one_depth_takes_no_depth(counts: anndata.AnnData, tmp_path: Path) -> None:
+    counts.X = counts.X.log1p()
+    data = write(tmp_path / "logs.h5ad", counts)
+    Autoencoder(**QUICK | {"epochs": 1}).fit(data).save(tmp_path / "model")
+    for command, name in (("embed", "out.csv"), ("evaluate", "judged")):
+        call = (command, tmp_path / "model", data, "-o", tmp_path / name)
+        for flags in (["--depth-ratio", "10"], ["--depth-ratio", "1"], ["--depth-by", "donor"]):
+            assert_refused(
+                geneae(*call, *flags), "this model knows one depth only, because it was not fitted on counts"
+            )
+        result = geneae(*call)
+        assert result.exit_code == 0, result.output
+        assert "These profiles" not in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
+import pytest
 from commands import Run, geneae, there, write
-from conftest import simulate
+from conftest import N_PROFILES, simulate, thinned
+
+from geneae import Autoencoder, read_profiles
+from geneae.evaluation.depth import AT_RATIO
+from geneae.evaluation.records import HELD_OUT, value
+from geneae.models.depths import COMPLETE
+
+THINNED = "Held-out cosine from inputs thinned to a share of all molecules, means over"
 
 
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:
@@ -32,3 +41,63 @@ def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     assert set(metrics["split"]) == {"all"}
     assert {"model", "mean_profile", "pca", "shrunken_pca"} <= set(metrics["model"])
     assert set(metrics["n_profiles"]) == {50}
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other profiles of the same programmes with a quarter of the molecules."""
+    return write(tmp_path_factory.mktemp("shallow") / "shallow.h5ad", thinned(simulate(), 0.25))
+
+
+def judged(folder: Path, *arguments: object) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    """What `geneae evaluate` prints, its metrics and its profiles."""
+    result = geneae("evaluate", *arguments, "-o", folder)
+    assert result.exit_code == 0, result.output
+    return result.stdout, pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "profiles.csv")
+
+
+def test_shallow_profiles_are_judged_at_their_depth(
+    run: Run, shallow: Path, fitted: Autoencoder, tmp_path: Path
+) -> None:
+    said, metrics, profiles = judged(tmp_path / "own", run.folder, shallow)
+    assert "they are read at a depth ratio of 4" in said
+    n_known = metrics.loc[metrics["metric"] == AT_RATIO[4], "n_profiles"].iloc[0]
+    assert f"{THINNED} {n_known} all profiles" in said  # those with 10 molecules or more in the thinned half
+    assert N_PROFILES / 2 < n_known < N_PROFILES
+    reached, trivial = (value(metrics, name, "all", HELD_OUT) for name in ("model", "mean_profile"))
+    assert reached > trivial
+    assert value(metrics, "model", "all", AT_RATIO[4]) > value(metrics, "mean_profile", "all", AT_RATIO[4])
+    _, as_deep, before = judged(tmp_path / "deep", run.folder, shallow, "--depth-ratio", "1")
+    assert value(as_deep, "model", "all", HELD_OUT) < reached
+    assert profiles["mse"].mean() < before["mse"].mean()
+
+    model = fitted.fitted()
+    expression = model.preprocess.match(read_profiles(shallow))[0]
+    x = model.preprocess.apply(expression).toarray().astype(float)
+    assert model.estimator is not None
+    (depth,) = model.depths_of(expression.totals)
+    delta = np.log(depth.ratio) + COMPLETE
+    mean = model.estimator.at(delta, delta).output_mean.double().numpy()
+    assert value(metrics, "mean_profile", "all", "mse") == pytest.approx(((x - mean) ** 2).mean(), rel=1e-5)
+    assert value(as_deep, "mean_profile", "all", "mse") == pytest.approx(
+        ((x - model.baselines.whole.mean.double().numpy()) ** 2).mean(), rel=1e-5
+    )
+    assert value(metrics, "mean_profile", "all", "mse") < value(as_deep, "mean_profile", "all", "mse")
+
+
+def test_profiles_of_several_depths_have_no_common_table_of_shares(
+    run: Run, counts: anndata.AnnData, tmp_path: Path
+) -> None:
+    is_shallow = np.arange(N_PROFILES) % 2 == 0
+    mixed = thinned(counts, np.where(is_shallow, 0.25, 1.0))
+    mixed.obs["run"] = np.where(is_shallow, "late", "early")
+    data = write(tmp_path / "mixed.h5ad", mixed)
+    said, metrics, by_run = judged(tmp_path / "by", run.folder, data, "--depth-by", "run")
+    assert said.count("\nProfiles of ") == 2
+    assert THINNED not in said
+    assert not set(metrics["metric"]) & {AT_RATIO[ratio] for ratio in (4, 10, 20)}
+    for name, some in (("late", is_shallow), ("early", ~is_shallow)):
+        part = write(tmp_path / f"{name}.h5ad", mixed[some].copy())
+        _, _, alone = judged(tmp_path / name, run.folder, part)
+        both = by_run.set_index("profile").loc[alone["profile"]]
+        np.testing.assert_allclose(both["cosine"], alone["cosine"], rtol=1e-4)

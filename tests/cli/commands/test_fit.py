@@ -23,7 +23,7 @@ from commands import (
 from conftest import simulate
 
 from geneae import Autoencoder, __version__, read_profiles
-from geneae.cli.tables import metrics_table
+from geneae.cli.tables import latent_tables, metrics_table
 from geneae.data.permuted import NULLS
 from geneae.evaluation.reconstruction import verdict
 from geneae.folders.model import load_model
@@ -46,19 +46,31 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     n_genes = len(load_model(run.folder).preprocess.genes)
     assert lines[1] == f"Split into 192 train, 24 validation, 24 test profiles; {n_genes} genes."
     assert lines[2] == "Means over 24 validation / 24 test profiles; ↑ higher is better, ↓ lower is better"
-    assert [line.split("  ")[0] for line in lines[4:9]] == [
+    assert [line.split("  ")[0] for line in lines[4:12]] == [
         "model",
+        "from the latent alone",
+        "whitened linear",
+        "own counts and mean profile",
         "shrunken PCA",
         "PCA",
         "mean profile",
         "noise ceiling",
     ]
-    assert lines[9].startswith(
+    assert lines[12] == "Held-out cosine from inputs thinned to a share of all molecules, means over 24 test profiles"
+    shown = ["model", "from the latent alone", "shrunken PCA", "mean profile"]
+    assert [line.split("  ")[0] for line in lines[14:18]] == shown
+    assert lines[18].startswith(
         "On 24 test profiles, evaluated against the other half of the molecules (held-out cosine)"
     )
-    assert " PCA of the same size (" in lines[9]
-    assert " shrunken PCA of the same size (" in lines[9]
-    assert lines[10].startswith("Best epoch by validation: ")
+    for text in (
+        " PCA of the same size (",
+        " shrunken PCA of the same size (",
+        " its whitened linear start (",
+        "Step by step: ",
+    ):
+        assert text in lines[18]
+    assert lines[19].startswith("Best epoch by validation: ")
+    assert "Steps, with the decrease of the loss of validation profiles: " in lines[19]
     assert lines[-1].startswith(f"Written to {run.folder}: ")
     assert run.result.stderr == ""
 
@@ -67,23 +79,23 @@ def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitte
     found = Autoencoder.load(run.folder)
     assert found.get_params() == fitted.get_params()
     np.testing.assert_array_equal(found.transform(counts_path), fitted.transform(counts_path))
-    table, said = metrics_table(fitted.evaluation_), verdict(fitted.evaluation_, "test")
-    assert f"{table}\n{said}\n" in run.result.stdout
+    tables = [metrics_table(fitted.evaluation_), *latent_tables(fitted.evaluation_, {})]
+    assert "\n".join([*tables, verdict(fitted.evaluation_, "test")]) in run.result.stdout
 
 
 def test_nulls_are_printed_beside_the_fit_and_written(run: Run, counts_path: Path, tmp_path: Path) -> None:
     result = geneae("fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", "--null", *FLAGS)
     lines = result.stdout.splitlines()
-    assert lines[10] == "The same training where there is nothing to learn, means over 24 test profiles"
-    assert [title.strip() for title in lines[11].split("  ")[-3:]] == [
+    assert lines[19] == "The same training where there is nothing to learn, means over 24 test profiles"
+    assert [title.strip() for title in lines[20].split("  ")[-3:]] == [
         "held-out cosine ↑",
         "gain over mean profile ↑",
         "skill ↑",
     ]
-    assert [line.split("  ")[0] for line in lines[12:15]] == ["this fit", *NULLS.values()]
-    assert lines[12].split()[2] == lines[4].split()[-1]  # the held-out cosine of the test profiles, as above
+    assert [line.split("  ")[0] for line in lines[21:24]] == ["this fit", *NULLS.values()]
+    assert lines[21].split()[2] == lines[5].split()[-1]  # the held-out cosine from the latent alone, as above
     written = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name")
-    assert f"{written.loc['pair_permuted_skill', 'value']:.4f}" == lines[14].split()[-1]
+    assert f"{written.loc['pair_permuted_skill', 'value']:.4f}" == lines[23].split()[-1]
     assert not any("permuted" in name for name in pd.read_csv(run.folder / "diagnostics.csv")["name"])
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
 
@@ -111,7 +123,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
-    alone |= {"metric": None, "batch_key": None}
+    alone |= {"metric": None, "batch_key": None, "attainable": False}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 
@@ -256,7 +268,13 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--learning-rate", "3"], "No epoch was better than the start, shrunken PCA, which is used."),
+        (["--learning-rate", "3"], "No epoch was better than the start, the whitened linear prediction, "),
+        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss of validation profiles: "),
+        (["--learning-rate", "3"], "left out: network"),
+        (
+            ["--learning-rate", "3", "--basis", "free"],
+            "No epoch was better than the start, shrunken PCA, which is used.",
+        ),
         (["--learning-rate", "3", "--target", "self"], "No epoch was better than the start, PCA, which is used."),
         (
             ["--basis", "free", "--init", "random", "--learning-rate", "0.01"],
