@@ -29,7 +29,7 @@ from geneae.evaluation.judge import (
     Watch,
 )
 from geneae.evaluation.latents import Representation, encode, neighbour_graph, sample
-from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, signed
+from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, with_interval
 from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.settings.errors import InputError, unknown
@@ -267,5 +267,5 @@ def label_verdict(profiles: pd.DataFrame, split: str) -> str:
         difference, error, each = paired_difference(profiles, "model", rival, split, ACCURACIES[0])
         n_profiles = len(each)
         title = Labels.models[rival].of_size
-        said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
+        said.append(f"{outcome(difference, error)} {title} ({with_interval(difference, error)})")
     return f"By {NEIGHBOURS[0]}-NN accuracy of labels on {n_profiles:,} {split} profiles, the latent {', '.join(said)}."

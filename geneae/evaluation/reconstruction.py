@@ -24,15 +24,14 @@ from geneae.evaluation.predictors import (
     take_products,
 )
 from geneae.evaluation.records import (
-    CLEAR,
     COLUMNS,
     HELD_OUT,
     WITHOUT_COUNTS,
     Evaluation,
     outcome,
     paired_difference,
-    signed,
     value,
+    with_interval,
 )
 from geneae.evaluation.steps import GAIN, GAIN_ERROR, OF_STEPS, step_gains, step_sentences
 from geneae.losses.inner_products import InnerProducts
@@ -333,11 +332,12 @@ def verdict(evaluation: Evaluation, split: str) -> str:
     for rival, title in rivals.items():
         if rival in set(metrics["model"]):
             difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
-            said.append(f"{outcome(difference, error)} {title} ({signed(difference)} ± {CLEAR * error:.4f})")
+            said.append(f"{outcome(difference, error)} {title} ({with_interval(difference, error)})")
     what = "the other half of the molecules (held-out cosine)" if has_counts else "their own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
-    sentence = f"On {which} profiles, evaluated against {what}, the model {', '.join(said)}."
+    which = f"{which} profiles" if n_profiles != 1 else f"one profile ({split})"
+    sentence = f"On {which}, evaluated against {what}, the model {', '.join(said)}."
     if has_counts:
         sentence = " ".join([sentence, _standing(metrics, split), *step_sentences(evaluation, split)])
     else:

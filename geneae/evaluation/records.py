@@ -57,6 +57,11 @@ def signed(difference: float) -> str:
     return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
 
 
+def with_interval(difference: float, error: float) -> str:
+    """A mean difference with its 95 % interval; without one where a single profile gives none."""
+    return signed(difference) if np.isnan(error) else f"{signed(difference)} ± {CLEAR * error:.4f}"
+
+
 def paired_difference(
     profiles: pd.DataFrame, first: str, second: str, split: str, metric: str
 ) -> tuple[float, float, np.ndarray]:

@@ -9,7 +9,15 @@ import pandas as pd
 
 from geneae.evaluation.judge import ModelFacts
 from geneae.evaluation.predictors import LATENT_ONLY, OWN_COUNT, WHITENED, WITH_NETWORK, WITH_OWN_COUNTS
-from geneae.evaluation.records import CLEAR, HELD_OUT, Evaluation, outcome, paired_difference, signed, value
+from geneae.evaluation.records import (
+    HELD_OUT,
+    Evaluation,
+    outcome,
+    paired_difference,
+    signed,
+    value,
+    with_interval,
+)
 
 LINEAR = "linear"
 """The start of all steps, which is always used."""
@@ -101,7 +109,7 @@ def step_sentences(evaluation: Evaluation, split: str) -> list[str]:
     return [
         f"Step by step: {STAGES[LINEAR].title} {reached[WHITENED]:.4f}, {gains}.",
         f"From the latent alone it reaches {reached[LATENT_ONLY]:.4f}, which {outcome(difference, error)} shrunken PCA "
-        f"({signed(difference)} ± {CLEAR * error:.4f}); a profile's own count of each gene brings the other "
+        f"({with_interval(difference, error)}); a profile's own count of each gene brings the other "
         f"{signed(reached['model'] - reached[LATENT_ONLY])}.",
         f"Own counts around the mean profile, which is nothing but copying, reach {reached[OWN_COUNT]:.4f}.",
     ]

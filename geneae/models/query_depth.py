@@ -46,7 +46,7 @@ class QueryDepth:
         else:
             said = (
                 f"{who} have {self.molecules:,.0f} molecules (geometric mean), the training profiles had "
-                f"{self.of_training:,.0f}: they are read at a depth ratio of {self.ratio:.3g}. If they differ for "
+                f"{self.of_training:,.0f}: they are read at a depth ratio of {_short(self.ratio)}. If they differ for "
                 "another reason, such as other cell types, give --depth-ratio."
             )
         if self.ratio > SHALLOWEST:
@@ -65,6 +65,11 @@ class QueryDepth:
             "molecules": self.molecules,
             "molecules_of_training": self.of_training,
         }
+
+
+def _short(ratio: float) -> str:
+    """A ratio with three digits, or as a whole number."""
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"
 
 
 def query_depths(

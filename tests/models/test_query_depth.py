@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from geneae.models import query_depth
 from geneae.models.depths import DepthScale
 from geneae.models.query_depth import SHALLOWEST, QueryDepth, by_ratio, query_depths, ratios_of
 from geneae.settings.errors import InputError
@@ -138,3 +139,8 @@ def test_profiles_of_a_ratio_stand_together() -> None:
     ratios = np.array([2.0, 1, 2, 5])
     assert [(ratio, rows.tolist()) for ratio, rows in by_ratio(ratios)] == [(1.0, [1]), (2.0, [0, 2]), (5.0, [3])]
     np.testing.assert_array_equal(ratios_of([], 2), [1, 1])
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.2345, "1.23"), (12.345, "12.3"), (1271.6, "1,272")])
+def test_ratios_are_short(ratio: float, said: str) -> None:
+    assert query_depth._short(ratio) == said
