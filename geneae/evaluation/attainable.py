@@ -79,9 +79,9 @@ class Standing:
     """Held-out cosines on the way from the mean profile to the noise ceiling."""
 
     trivial: float
-    """Of the mean profile."""
+    """Held-out cosine of the mean profile."""
     reached: float
-    """Of the model."""
+    """Held-out cosine of the model."""
     here: float
     """Attainable with as many profiles."""
     attainable: float
@@ -174,7 +174,7 @@ def _held_out(
 
 
 def _sampled(expression: Expression, rows: np.ndarray, most: int, rng: np.random.Generator) -> Expression:
-    """At most so many of some profiles with enough molecules, in memory."""
+    """Random profiles with enough molecules, at most `most` of those at `rows`, in memory."""
     rows = rows[expression.totals[rows] >= 2 * MIN_MOLECULES]
     if len(rows) > most:
         rows = np.sort(rng.choice(rows, most, replace=False))

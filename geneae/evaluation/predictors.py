@@ -97,7 +97,7 @@ def estimated_predictors(model: Model, at: AtDepth, is_half: bool, dtype: torch.
     decoders: dict[tuple[bool, bool], EntryDecoder] = {}
     found = {}
     for name, (wanted, has_network) in chains.items():
-        here = replace(at, estimator=estimator.only(*(step for step in wanted if step in estimator.kept)))
+        here = replace(at, estimator=estimator.within(*wanted))
         kind = "own_counts" in here.estimator.kept, "entries" in here.estimator.kept
         decoder = decoders.setdefault(kind, EntryDecoder(here.linear(dtype)))
         found[name] = _step(here, decoder, network if has_network else None)

@@ -16,11 +16,11 @@ from geneae.losses.reconstruction import LOSSES
 from geneae.models.entry_head import EntryHead
 from geneae.models.estimator import STEPS, Estimator
 from geneae.models.network import Network
+from geneae.training.loop import is_clear, mean_gain
 from geneae.training.objectives import Reconstruction
 
 CHOICE_STREAM = 9  # count splits of validation profiles that choose steps, apart from those that choose the epoch
 SPLITS = 2  # count splits, each in both directions
-CLEAR = 2.0  # standard errors above which a mean gain counts
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class StepChoice:
             best = found
         for name in STEPS:
             if name == "entries":
-                if steps[-1].gain < -CLEAR * steps[-1].error:
+                if is_clear(-steps[-1].gain, steps[-1].error):
                     break
                 kept = replace(with_entries(), kept=kept.kept)
             needed = ("own_counts",) if name == "entries" else ()
@@ -131,10 +131,8 @@ class StepChoice:
 
 
 def _step(name: str, gains: Tensor) -> Step:
-    n_profiles = len(gains)
-    error = float(gains.std()) / n_profiles**0.5 if n_profiles > 1 else 0.0
-    gain = float(gains.mean())
-    return Step(name, gain > CLEAR * error, gain, error)
+    gain, error = mean_gain(gains)
+    return Step(name, is_clear(gain, error), gain, error)
 
 
 def plain_loss(objective: Reconstruction) -> Callable[[InnerProducts], Tensor]:

@@ -37,7 +37,7 @@ class Estimator:
     scale: DepthScale
     """Unit of depth scores."""
     posterior: Posterior
-    """From raw to posterior scores."""
+    """Map from raw to posterior scores."""
     neighbours: Neighbours
     """Reference of training profiles."""
     own_counts: OwnCounts
@@ -52,8 +52,12 @@ class Estimator:
         return AtDepth(self, delta, output)
 
     def only(self, *steps: str) -> "Estimator":
-        """The same with some of its steps."""
+        """The same with these of all steps."""
         return replace(self, kept=tuple(step for step in STEPS if step in steps))
+
+    def within(self, *steps: str) -> "Estimator":
+        """The same with those of its own steps that are among these."""
+        return self.only(*(step for step in self.kept if step in steps))
 
     @cached_property
     def latent_unit(self) -> Tensor:
@@ -178,7 +182,7 @@ class AtDepth:
         self, scores: Tensor, rows: Tensor, genes: Tensor, values: Tensor, totals: np.ndarray
     ) -> Tensor:
         own, basis = self.estimator.own_counts, self.estimator.whitening
-        p = predictions_at(rows, genes, scores, basis.components)
+        p = self.predictions(rows, genes, scores)
         share = (self._weights @ own.shares)[genes]
         constant, of_p, of_e, of_ep = (some[genes] for some in self._at_zero)
         e = self.depth_scores(totals)[rows]

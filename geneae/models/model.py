@@ -136,9 +136,7 @@ class Model:
             hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
             decoder = self.network.decoder(self.shift(is_half=False))
             if self.estimator is not None:
-                at = self.estimator.only(*(step for step in self.estimator.kept if step == "neighbours")).at(
-                    self.delta + COMPLETE, COMPLETE
-                )
+                at = self.estimator.within("neighbours").at(self.delta + COMPLETE, COMPLETE)
                 hidden, decoder = at.drawn(hidden), at.linear()
             predicted: np.ndarray = decoder.expectation(hidden).numpy()
         return predicted

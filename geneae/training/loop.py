@@ -31,6 +31,7 @@ KEPT_BYTES = 2**28  # value of both thresholds, well above the size of a gradien
 SHOWN = 3  # profiles named in a message
 STOP = 2**10  # distinguishes requests to stop from requests to write, in their sum over processes
 RANK_STRIDE = 2**40  # between the dropout seeds of processes, larger than any seed that a user would choose
+CLEAR = 2.0  # standard errors above which a mean gain counts
 SGD_MOMENTUM = 0.9  # momentum of `sgd-momentum`, as in the papers on self-supervised learning that use it
 LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at PCA, relative to that of the MLPs
 
@@ -212,7 +213,7 @@ class TrainingLoop:
         losses = self._record(state.epoch, train_loss, state.update, time.perf_counter() - start)
         self.collapse = self._check(self.rows[-1])
         best = self.rows[state.best]["validation_loss"]
-        is_better = self.rows[-1]["validation_loss"] < best and _is_gain(state.at_start - losses)
+        is_better = self.rows[-1]["validation_loss"] < best and is_clear(*mean_gain(state.at_start - losses))
         if is_better or not self.objective.chooses_epoch:
             state.best, state.best_state = state.epoch, copy.deepcopy(self.network.state_dict())
         state.epoch += 1
@@ -328,10 +329,15 @@ def _cut(network: Network, source: BatchSource, settings: Settings) -> None:
     cut_initialize(network, *choices, inputs)
 
 
-def _is_gain(gains: Tensor) -> bool:
-    """Whether the mean of paired gains is above two of its standard errors."""
+def mean_gain(gains: Tensor) -> tuple[float, float]:
+    """Mean of paired gains and its standard error; 0 for a single one."""
     error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return float(gains.mean()) > 2 * error
+    return float(gains.mean()), error
+
+
+def is_clear(gain: float, error: float) -> bool:
+    """Whether a mean gain is above two of its standard errors, the rule by which every choice of a fit is made."""
+    return gain > CLEAR * error
 
 
 def _optimizer(network: Network, objective: Objective, settings: Settings) -> torch.optim.Optimizer:
