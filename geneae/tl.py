@@ -112,7 +112,7 @@ def embed(
         Key in `obsm`.
     depth_ratio
         Molecules of the training profiles divided by those of these, such as 10 for a tenth; None: estimated from the
-        mean log molecules.
+        molecules that training profiles like them have.
     depth_by
         Column of `obs`; the depth is estimated for the profiles of each of its values.
     copy
@@ -168,7 +168,7 @@ def score(
     """
     loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
     expression = loaded.preprocess.match(profiles)[0]
-    depths = loaded.depths_of(expression.totals, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
+    depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
     split = pd.Series("all", index=profiles.names)
     table = own_profiles(evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios))

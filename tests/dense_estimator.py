@@ -19,6 +19,7 @@ from geneae.models import entry_head
 from geneae.models.depths import DELTAS, DepthCurves, DepthScale
 from geneae.models.entry_head import EntryHead
 from geneae.models.estimator import Estimator
+from geneae.models.molecules import TypicalMolecules
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import OwnCounts
 from geneae.models.posterior import Posterior
@@ -131,6 +132,7 @@ def random_estimator(n_genes: int = 13, rank: int = 3, n_reference: int = 40, se
             normal(9, n_genes, size=0.1),
         ),
         head.eval(),
+        TypicalMolecules(normal(rank, size=0.1), normal(rank, size=0.1), 3.5, (2.0, 5.0)),
     )
 
 

@@ -124,7 +124,7 @@ def _shown(found: Mapping[int, ByModel]) -> tuple[list[int], np.ndarray]:
 
 
 def thinned_cosines(
-    model: Model, expression: Expression, seed: int, ratios: Sequence[int] = RATIOS
+    model: Model, expression: Expression, seed: int, ratios: Sequence[int] = RATIOS, misread: float = 1.0
 ) -> dict[int, ByModel]:
     """(n_profiles,) cosines of predictions from one thinned half with the other, untouched half, by ratio and model.
 
@@ -140,10 +140,12 @@ def thinned_cosines(
     seed
         Seed of count splits and thinning.
     ratios
-        Molecules of complete profiles per molecule of an input, above 2.
+        Molecules of complete profiles per molecule of an input, at least 2.
+    misread
+        Factor by which inputs are taken to be shallower than they are: what a wrong depth costs.
     """
     rng = np.random.default_rng((seed, DEPTH_STREAM, 0))
-    readers = {ratio: _readers(model, ratio) for ratio in ratios}
+    readers = {ratio: _readers(model, ratio, misread) for ratio in ratios}
     sums = {ratio: {name: np.zeros(expression.n_profiles) for name in readers[ratio]} for ratio in ratios}
     splitter = Splitter(expression.rows)
     for _ in range(REPEATS):
@@ -165,9 +167,9 @@ def thinned_cosines(
     }
 
 
-def _readers(model: Model, ratio: int) -> dict[str, Predictor]:
+def _readers(model: Model, ratio: int, misread: float = 1.0) -> dict[str, Predictor]:
     """Predictors for inputs with `1 / ratio` of the molecules of the profiles that the model is applied to."""
-    at_depth = replace(model, delta=model.delta + math.log(ratio / OF_HALF))
+    at_depth = replace(model, delta=model.delta + math.log(misread * ratio / OF_HALF))
     found = predictors(at_depth, is_half=True, output=model.delta)
     return {name: found[name] for name in Depths.models}
 

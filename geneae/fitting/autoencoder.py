@@ -148,7 +148,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fitted()
         if depth_ratio == 1:
             return None
-        depths = model.depths_of(expression.totals, depth_ratio)
+        depths = model.depths_of(expression, depth_ratio)
         return ratios_of(depths, expression.n_profiles) if depths else None
 
     def inverse_transform(self, latent: np.ndarray) -> np.ndarray:

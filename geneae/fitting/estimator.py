@@ -14,6 +14,7 @@ from geneae.losses.sparse_rows import sparse_product, sparse_rows
 from geneae.models.depths import SHARES, WEIGHTS, Item, depth_scale, fit_curves
 from geneae.models.entry_head import EntryHead, EntrySample, fit_head, sample_size
 from geneae.models.estimator import Estimator
+from geneae.models.molecules import fit_molecules
 from geneae.models.neighbours import fit_neighbours
 from geneae.models.own_counts import Entries, entries_of, fit_own_counts, with_zeros
 from geneae.models.posterior import Scored, fit_posterior, raw_weight
@@ -114,11 +115,17 @@ def fit_estimator(
     scale = depth_scale(np.concatenate([half.totals for half in first.counts]))
     curves = fit_curves(sample, items, column_mean(whole))
     posterior, scored = fit_posterior(sample, curves, scale, items)
+    of_half = [one for one in scored if not one.item.share]
+    molecules = fit_molecules(
+        torch.cat([one.expected for one in of_half]), np.concatenate([one.item.totals for one in of_half])
+    )
     raw, by_fold = _references(whitened, halves)
     neighbours, scored = fit_neighbours(raw, posterior.factors[0], scored, by_fold, fold, seed)
     n_seen = np.bincount(whole.indices, minlength=n_genes)
     own_counts = fit_own_counts(sample, curves, scored, fold, n_seen)
-    estimator = Estimator(whitened.whitening, curves, scale, posterior, neighbours, own_counts, EntryHead(seed))
+    estimator = Estimator(
+        whitened.whitening, curves, scale, posterior, neighbours, own_counts, EntryHead(seed), molecules
+    )
     return FittedEstimator(estimator, sample, scored, n_seen)
 
 

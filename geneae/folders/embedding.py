@@ -64,7 +64,7 @@ def embed(
     groups: pd.Series | None = None,
 ) -> Embedded:
     """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`."""
-    depths = model.depths_of(expression.totals, ratio, groups)
+    depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
     return Embedded(model, profiles, expression, model.latent(expression, ratios), depths)
 

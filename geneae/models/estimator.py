@@ -15,8 +15,9 @@ from torch import Tensor
 
 from geneae.losses.sparse_rows import sparse_product, sparse_rows, to_tensor
 from geneae.models.decoders import LinearDecoder
-from geneae.models.depths import DELTAS, DepthCurves, DepthScale, depth_weights
+from geneae.models.depths import COMPLETE, DELTAS, DepthCurves, DepthScale, depth_weights
 from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene_features
+from geneae.models.molecules import TypicalMolecules, depth_of_set
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import CHUNK_ENTRIES, ZERO_TERMS, OwnCounts, predictions_at, rows_of
 from geneae.models.posterior import CONSTANTS, Posterior, raw_weight
@@ -44,12 +45,24 @@ class Estimator:
     """Shares of own counts, and the residual where a gene is not seen."""
     head: EntryHead
     """Correction where it is seen."""
+    molecules: TypicalMolecules
+    """Molecules of training profiles with given scores."""
     kept: tuple[str, ...] = STEPS
     """Steps that are used."""
 
     def at(self, delta: float, output: float = 0.0) -> "AtDepth":
         """The estimator for profiles of depth `delta`, which predicts profiles of depth `output`."""
         return AtDepth(self, delta, output)
+
+    def depth_of(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> float:
+        """Depth delta of a set of normalised profiles: by how many molecules they have less than training profiles like
+        them, as `geneae.models.molecules.depth_of_set` finds it. Profiles without molecules do not count; of nothing
+        else the depth is that of complete training profiles."""
+        known = np.flatnonzero(totals > 0)
+        if not len(known):
+            return COMPLETE
+        some, of_some = matrix[known], totals[known]
+        return depth_of_set(self.molecules, of_some, lambda delta: self.at(delta).scores(some, of_some), COMPLETE)
 
     def only(self, *steps: str) -> "Estimator":
         """The same with these of all steps."""
@@ -255,24 +268,28 @@ TENSORS = {
     "alone": "own_counts",
     "zeros": "own_counts",
 }
-"""Part of an estimator to which each of its tensors belongs; besides these, `score_deviation` and those of the head."""
+"""Part of an estimator to which each of its tensors belongs; besides these, `score_deviation`, those of `molecules` and
+those of the head."""
 
 
 def estimator_tensors(estimator: Estimator) -> dict[str, Tensor]:
     """All tensors of an estimator but the mean of its genes, by name."""
     tensors = {name: getattr(getattr(estimator, part), name) for name, part in TENSORS.items()}
     tensors["score_deviation"] = estimator.posterior.deviation
+    tensors["by_score"], tensors["mean_score"] = estimator.molecules.weight, estimator.molecules.mean_score
     return tensors | {f"head.{name}": tensor for name, tensor in estimator.head.state_dict().items()}
 
 
 def estimator_facts(estimator: Estimator) -> dict[str, Any]:
     """Everything else of an estimator, for a JSON file."""
-    scale = estimator.scale
+    scale, molecules = estimator.scale, estimator.molecules
+    smallest, largest = molecules.limits
+    of_all = {"mean": scale.mean, "deviation": scale.deviation}
     return {
         "kept": list(estimator.kept),
         "n_neighbours": estimator.neighbours.number,
         "n_reference": len(estimator.neighbours.reference),
-        "log_molecules": {"mean": scale.mean, "deviation": scale.deviation},
+        "log_molecules": of_all | {"mean_of_scores": molecules.mean, "smallest": smallest, "largest": largest},
     }
 
 
@@ -285,7 +302,7 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         "deviation": (n_genes,),
         "factors": (n_depths, rank),
         "weight": (3 * rank + CONSTANTS, rank),
-        "score_deviation": (rank,),
+        **dict.fromkeys(("score_deviation", "by_score", "mean_score"), (rank,)),
         "reference": (int(facts["n_reference"]), rank),
         "pull": (n_depths,),
         "zeros": (len(ZERO_TERMS), n_genes),
@@ -298,9 +315,7 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         raise ValueError("noise deviations of genes must be above 0")
     if bool((tensors["score_deviation"] <= 0).any()):
         raise ValueError("deviations of scores must be above 0")
-    scale = DepthScale(*(float(facts["log_molecules"][name]) for name in ("mean", "deviation")))
-    if not (np.isfinite(scale.mean) and np.isfinite(scale.deviation) and scale.deviation > 0):
-        raise ValueError(f"log_molecules must have a mean and a deviation above 0; found {facts['log_molecules']}")
+    scale, molecules = _molecules_of(tensors, facts["log_molecules"])
     n_reference, n_neighbours = len(tensors["reference"]), int(facts["n_neighbours"])
     if min(n_reference, n_neighbours) < 1:
         raise ValueError(f"there must be neighbours; found {n_neighbours} among {n_reference} profiles")
@@ -315,5 +330,14 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         Neighbours(t["reference"], t["factors"][0], t["pull"], n_neighbours),
         OwnCounts(t["shares"], t["alone"], t["zeros"]),
         head.eval(),
+        molecules,
         tuple(step for step in STEPS if step in facts["kept"]),
     )
+
+
+def _molecules_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[DepthScale, TypicalMolecules]:
+    scale = DepthScale(*(float(facts[name]) for name in ("mean", "deviation")))
+    mean, smallest, largest = (float(facts[name]) for name in ("mean_of_scores", "smallest", "largest"))
+    if not (np.isfinite([scale.mean, scale.deviation, mean, smallest, largest]).all() and scale.deviation > 0):
+        raise ValueError(f"log_molecules must be finite, with a deviation above 0; found {facts}")
+    return scale, TypicalMolecules(tensors["by_score"], tensors["mean_score"], mean, (smallest, largest))

@@ -87,18 +87,24 @@ class Model:
         return shift if bool(shift.any()) else None
 
     def depths_of(
-        self, totals: np.ndarray, ratio: float | None = None, groups: pd.Series | None = None
+        self, expression: Expression, ratio: float | None = None, groups: pd.Series | None = None
     ) -> list[QueryDepth]:
-        """Depth of profiles with these molecules, see `query_depths`; empty for a model without an estimator, for which
-        a given ratio or column is refused."""
+        """Depth of profiles in the genes of the model, see `query_depths`; empty for a model without an estimator, for
+        which a given ratio or column is refused."""
         if self.estimator is not None:
-            return query_depths(self.estimator.scale, totals, ratio, groups)
+            return query_depths(lambda rows: self._ratio_of(expression.take(rows)), expression.totals, ratio, groups)
         if ratio is not None or groups is not None:
             raise InputError(
                 "this model knows one depth only, because it was not fitted on counts with the default basis and "
                 "target. Leave out --depth-ratio and --depth-by."
             )
         return []
+
+    def _ratio_of(self, expression: Expression) -> float:
+        """Molecules of training profiles like these, divided by theirs."""
+        assert self.estimator is not None
+        part = expression.load()
+        return math.exp(self.estimator.depth_of(self.preprocess.apply(part), part.totals) - COMPLETE)
 
     def latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents of complete profiles.

@@ -1,15 +1,16 @@
 """Depth of the profiles that a model is applied to: one ratio for all of them, or one for each group."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from geneae.models.depths import DELTAS, DepthScale
+from geneae.models.depths import DELTAS
 from geneae.settings.errors import InputError
 
 SAME_DEPTH = 1.25  # ratios up to this, and down to its inverse, count as 1: samples of the same profiles differ as much
+MOST_PROFILES = 2000  # evenly spaced ones, from which the depth of a group is estimated
 DEEPEST, SHALLOWEST = 1.0, float(np.exp(DELTAS[-1] - DELTAS[0]))
 """Range of ratios that training has seen; outside, its nearest end is used."""
 
@@ -29,7 +30,7 @@ class QueryDepth:
     molecules: float = float("nan")
     """Geometric mean of the molecules of these profiles; NaN if none has any."""
     of_training: float = float("nan")
-    """Geometric mean of the molecules of training profiles."""
+    """The same of training profiles like them; NaN if the ratio was given."""
 
     def sentence(self) -> str:
         """How deep the profiles are taken to be, and from what that is known."""
@@ -40,14 +41,14 @@ class QueryDepth:
             said = f"{who} have no molecules and are read like training profiles."
         elif self.ratio == 1:
             said = (
-                f"{who} are as deep as the training profiles: {self.molecules:,.0f} and {self.of_training:,.0f} "
+                f"{who} are as deep as training profiles like them: {self.molecules:,.0f} and {self.of_training:,.0f} "
                 "molecules (geometric means)."
             )
         else:
             said = (
-                f"{who} have {self.molecules:,.0f} molecules (geometric mean), the training profiles had "
-                f"{self.of_training:,.0f}: they are read at a depth ratio of {_short(self.ratio)}. If they differ for "
-                "another reason, such as other cell types, give --depth-ratio."
+                f"{who} have {self.molecules:,.0f} molecules (geometric mean), training profiles like them had "
+                f"{self.of_training:,.0f}: they are read at a depth ratio of {_short(self.ratio)}. If you know better, "
+                "give --depth-ratio."
             )
         if self.ratio > SHALLOWEST:
             said += f" Training has seen ratios up to {SHALLOWEST:g}, which is used instead."
@@ -73,14 +74,17 @@ def _short(ratio: float) -> str:
 
 
 def query_depths(
-    scale: DepthScale, totals: np.ndarray, ratio: float | None = None, groups: pd.Series | None = None
+    ratio_of: Callable[[np.ndarray], float],
+    totals: np.ndarray,
+    ratio: float | None = None,
+    groups: pd.Series | None = None,
 ) -> list[QueryDepth]:
-    """Depth of profiles, one for each group; estimated from the mean log molecules unless given.
+    """Depth of profiles, one for each group; estimated unless given.
 
     Parameters
     ----------
-    scale
-        Scale of the log molecules of halves of training profiles.
+    ratio_of
+        Function that estimates the depth ratio of the profiles at some positions.
     totals
         (n_profiles,) molecules of the profiles.
     ratio
@@ -93,16 +97,17 @@ def query_depths(
             f"--depth-ratio must be a number above 0; found {ratio:g}. 10 means a tenth of the molecules of the "
             "training profiles."
         )
-    of_training = 2 * float(np.exp(scale.mean))
     found = []
     for group, rows in _rows_by_group(groups, len(totals)):
-        known = totals[rows][totals[rows] > 0]
-        molecules = float(np.exp(np.log(known).mean())) if len(known) else float("nan")
-        estimate = ratio
-        if estimate is None:
-            estimate = of_training / molecules if len(known) else 1.0
-            estimate = 1.0 if 1 / SAME_DEPTH <= estimate <= SAME_DEPTH else estimate
-        found.append(QueryDepth(float(estimate), rows, ratio is not None, group, molecules, of_training))
+        known = rows[totals[rows] > 0]
+        molecules = float(np.exp(np.log(totals[known]).mean())) if len(known) else float("nan")
+        if ratio is not None:
+            found.append(QueryDepth(float(ratio), rows, True, group, molecules))
+            continue
+        some = known[np.unique(np.linspace(0, len(known) - 1, MOST_PROFILES).astype(int))] if len(known) else known
+        estimate = ratio_of(some) if len(some) else 1.0
+        is_same = 1 / SAME_DEPTH <= estimate <= SAME_DEPTH
+        found.append(QueryDepth(1.0 if is_same else estimate, rows, False, group, molecules, molecules * estimate))
     return found
 
 

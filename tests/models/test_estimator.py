@@ -16,7 +16,7 @@ from torch import Tensor
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models import estimator as steps_of
 from geneae.models.decoders import Corrected, EntryDecoder
-from geneae.models.depths import DELTAS
+from geneae.models.depths import COMPLETE, DELTAS
 from geneae.models.estimator import (
     STEPS,
     TENSORS,
@@ -273,9 +273,10 @@ def test_scores_without_spread_are_refused(whole: Estimator) -> None:
 
 @pytest.mark.parametrize(("mean", "deviation"), [(math.nan, 1.0), (3.0, 0.0), (3.0, math.inf), (3.0, -1.0)])
 def test_a_scale_of_depths_that_is_none_is_refused(whole: Estimator, mean: float, deviation: float) -> None:
-    facts = estimator_facts(whole) | {"log_molecules": {"mean": mean, "deviation": deviation}}
+    facts = estimator_facts(whole)
+    facts["log_molecules"] |= {"mean": mean, "deviation": deviation}
     with pytest.raises(
-        ValueError, match=r"log_molecules must have a mean and a deviation above 0; found \{'mean': .*\}"
+        ValueError, match=r"log_molecules must be finite, with a deviation above 0; found \{'mean': .*\}"
     ):
         estimator_of(estimator_tensors(whole) | {"mean": whole.whitening.mean}, facts)
 
@@ -314,3 +315,18 @@ def test_a_fit_predicts_the_other_half_better_than_its_mean() -> None:
 
     assert error(found) < 0.8 * error(np.tile(estimator.whitening.mean.numpy(), (len(first), 1)))
     assert math.isfinite(error(found))
+
+
+def test_a_set_is_as_deep_as_training_profiles_with_its_scores(
+    whole: Estimator, profiles: tuple[np.ndarray, np.ndarray]
+) -> None:
+    z, totals = profiles
+    known = totals > 0
+    delta = whole.depth_of(csr(z), totals)
+    scores = DenseEstimator(whole, max(delta, COMPLETE)).scores(z[known], totals[known])
+    typical = whole.molecules
+    logs = typical.mean + (scores - typical.mean_score.double().numpy()) @ typical.weight.double().numpy()
+    again = logs.clip(*typical.limits).mean() - np.log(totals[known]).mean()
+    assert delta == pytest.approx(again, abs=0.05)
+    assert whole.depth_of(csr(z[:0]), totals[:0]) == COMPLETE
+    assert whole.depth_of(csr(z[:1] * 0), np.zeros(1)) == COMPLETE

@@ -8,12 +8,8 @@ import pandas as pd
 import pytest
 
 from geneae.models import query_depth
-from geneae.models.depths import DepthScale
 from geneae.models.query_depth import SHALLOWEST, QueryDepth, by_ratio, query_depths, ratios_of
 from geneae.settings.errors import InputError
-
-SCALE = DepthScale(math.log(500), 0.4)
-"""Training profiles of 1,000 molecules."""
 
 
 def totals_of(mean: float, n: int = 50, seed: int = 0) -> np.ndarray:
@@ -22,10 +18,21 @@ def totals_of(mean: float, n: int = 50, seed: int = 0) -> np.ndarray:
     return np.asarray(mean * np.exp(logs - logs.mean()))
 
 
+def depths(
+    totals: np.ndarray, ratio: float | None = None, groups: pd.Series | None = None, training: float = 1000
+) -> list[QueryDepth]:
+    """Depths of profiles whose like have `training` molecules in training."""
+
+    def ratio_of(rows: np.ndarray) -> float:
+        return float(training / np.exp(np.log(totals[rows]).mean()))
+
+    return query_depths(ratio_of, totals, ratio, groups)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 1.3, 4.0, 10.0, 60.0])
-def test_the_ratio_is_that_of_geometric_means(ratio: float) -> None:
+def test_the_ratio_is_the_estimate(ratio: float) -> None:
     totals = totals_of(1000 / ratio)
-    (found,) = query_depths(SCALE, totals)
+    (found,) = depths(totals)
     assert found.ratio == pytest.approx(ratio)
     assert found.molecules == pytest.approx(1000 / ratio)
     assert found.of_training == pytest.approx(1000)
@@ -35,11 +42,11 @@ def test_the_ratio_is_that_of_geometric_means(ratio: float) -> None:
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.24, 1.0), (0.81, 1.0), (1.0, 1.0), (1.26, 1.26), (0.79, 0.79)])
 def test_profiles_of_nearly_the_same_depth_are_read_at_that_of_training(ratio: float, expected: float) -> None:
-    assert query_depths(SCALE, totals_of(1000 / ratio))[0].ratio == pytest.approx(expected)
+    assert depths(totals_of(1000 / ratio))[0].ratio == pytest.approx(expected)
 
 
 def test_a_given_ratio_is_taken_as_it_is() -> None:
-    (found,) = query_depths(SCALE, totals_of(50), 1.1)
+    (found,) = depths(totals_of(50), 1.1)
     assert (found.ratio, found.is_given) == (1.1, True)
     assert found.molecules == pytest.approx(50)
 
@@ -47,7 +54,7 @@ def test_a_given_ratio_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(("ratio", "said"), [(0.0, "0"), (-2.0, "-2"), (math.nan, "nan"), (math.inf, "inf")])
 def test_a_ratio_that_is_not_above_zero_is_refused(ratio: float, said: str) -> None:
     with pytest.raises(InputError) as error:
-        query_depths(SCALE, totals_of(50), ratio)
+        depths(totals_of(50), ratio)
     assert str(error.value) == (
         f"--depth-ratio must be a number above 0; found {said}. 10 means a tenth of the molecules of the training "
         "profiles."
@@ -57,7 +64,7 @@ def test_a_ratio_that_is_not_above_zero_is_refused(ratio: float, said: str) -> N
 def test_every_group_has_its_depth_and_missing_values_are_one() -> None:
     groups = pd.Series(["b", "a", None, "b", "a", np.nan])
     totals = np.array([100.0, 1000, 10, 100, 1000, 10])
-    found = {depth.group: depth for depth in query_depths(SCALE, totals, groups=groups)}
+    found = {depth.group: depth for depth in depths(totals, groups=groups)}
     assert {name: depth.rows.tolist() for name, depth in found.items()} == {
         "b": [0, 3],
         "a": [1, 4],
@@ -67,34 +74,50 @@ def test_every_group_has_its_depth_and_missing_values_are_one() -> None:
     np.testing.assert_allclose(ratios_of(list(found.values()), 6), [10, 1, 100, 10, 1, 100])
 
 
+def test_large_groups_are_estimated_from_evenly_spaced_profiles() -> None:
+    seen: list[np.ndarray] = []
+
+    def ratio_of(rows: np.ndarray) -> float:
+        seen.append(rows)
+        return 3.0
+
+    totals = np.ones(4 * query_depth.MOST_PROFILES)
+    totals[0] = 0  # has nothing to say
+    assert query_depths(ratio_of, totals)[0].ratio == 3
+    (rows,) = seen
+    assert len(rows) == query_depth.MOST_PROFILES
+    assert (rows[0], rows[-1]) == (1, len(totals) - 1)
+    assert set(np.diff(rows)) <= {3, 4, 5}
+
+
 def test_groups_may_be_categories_and_numbers() -> None:
     totals = np.array([100.0, 1000, 1000])
     categories = pd.Series(pd.Categorical(["x", "y", "y"], categories=["z", "y", "x"]))
-    assert [depth.group for depth in query_depths(SCALE, totals, groups=categories)] == ["x", "y"]
-    assert [depth.group for depth in query_depths(SCALE, totals, groups=pd.Series([2, 1, 1]))] == ["2", "1"]
+    assert [depth.group for depth in depths(totals, groups=categories)] == ["x", "y"]
+    assert [depth.group for depth in depths(totals, groups=pd.Series([2, 1, 1]))] == ["2", "1"]
 
 
 def test_a_given_ratio_holds_for_every_group() -> None:
-    found = query_depths(SCALE, np.array([100.0, 1000]), 3.0, pd.Series(["a", "b"]))
+    found = depths(np.array([100.0, 1000]), 3.0, pd.Series(["a", "b"]))
     assert [(depth.group, depth.ratio, depth.is_given) for depth in found] == [("a", 3.0, True), ("b", 3.0, True)]
 
 
 def test_empty_profiles_do_not_count() -> None:
-    (found,) = query_depths(SCALE, np.array([0.0, 100, 0, 100]))
+    (found,) = depths(np.array([0.0, 100, 0, 100]))
     assert found.ratio == pytest.approx(10)
     assert found.rows.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("totals", [np.zeros(3), np.zeros(0)], ids=["empty profiles", "no profiles"])
 def test_profiles_without_molecules_are_read_at_the_depth_of_training(totals: np.ndarray) -> None:
-    (found,) = query_depths(SCALE, totals)
+    (found,) = depths(totals)
     assert found.ratio == 1
     assert math.isnan(found.molecules)
     assert found.sentence() == "These profiles have no molecules and are read like training profiles."
 
 
 def test_no_profiles_have_no_groups() -> None:
-    assert query_depths(SCALE, np.zeros(0), groups=pd.Series([], dtype=object)) == []
+    assert depths(np.zeros(0), groups=pd.Series([], dtype=object)) == []
 
 
 def test_sentences() -> None:
@@ -102,10 +125,13 @@ def test_sentences() -> None:
         known = {"ratio": 1.0, "rows": np.arange(3), "is_given": False, "molecules": 1020.0, "of_training": 1000.0}
         return QueryDepth(**(known | fields)).sentence()  # type: ignore[arg-type]
 
-    assert said() == "These profiles are as deep as the training profiles: 1,020 and 1,000 molecules (geometric means)."
+    assert (
+        said()
+        == "These profiles are as deep as training profiles like them: 1,020 and 1,000 molecules (geometric means)."
+    )
     assert said(ratio=10.0, molecules=100.0, group="d1") == (
-        "Profiles of d1 have 100 molecules (geometric mean), the training profiles had 1,000: they are read at a depth "
-        "ratio of 10. If they differ for another reason, such as other cell types, give --depth-ratio."
+        "Profiles of d1 have 100 molecules (geometric mean), training profiles like them had 1,000: they are read at a "
+        "depth ratio of 10. If you know better, give --depth-ratio."
     )
     assert said(ratio=3.0, is_given=True) == (
         "These profiles are read as having 1/3 of the molecules of the training profiles, as given."
@@ -118,13 +144,13 @@ def test_sentences() -> None:
 
 def test_the_shallowest_profiles_of_training_are_within_its_range() -> None:
     assert pytest.approx(25) == SHALLOWEST
-    (found,) = query_depths(SCALE, totals_of(40), 25.0)
+    (found,) = depths(totals_of(40), 25.0)
     assert "instead" not in found.sentence()
-    assert "instead" in query_depths(SCALE, totals_of(40), 25.1)[0].sentence()
+    assert "instead" in depths(totals_of(40), 25.1)[0].sentence()
 
 
 def test_what_is_recorded_is_json() -> None:
-    (found,) = query_depths(SCALE, np.full(4, 100.0))
+    (found,) = depths(np.full(4, 100.0))
     assert json.loads(json.dumps(found.recorded())) == {
         "group": "",
         "ratio": pytest.approx(10),

@@ -3,10 +3,12 @@
     python workflows/benchmarks/truth.py DATA.h5ad ... --seeds 5 --n-top-genes 2000 -o truth.csv
     python workflows/benchmarks/truth.py DATA.h5ad ... --loss mse --loss cosine --loss combined --loss magnitude
     python workflows/benchmarks/truth.py DATA.h5ad ... --alone
+    python workflows/benchmarks/truth.py DATA.h5ad ... --queries cell_type
 
 Every seed is a split of its own, of profiles and of molecules. Numbers are means over test profiles, which take part in
 no choice of a model; differences are paired by profile. Rows are written as they come, so that a run can be stopped.
-With `--alone`, estimators that are fitted for a single depth stand beside the one for all depths.
+With `--alone`, estimators that are fitted for a single depth stand beside the one for all depths. With `--queries`,
+depths are wrong by a factor, or estimated from query sets of one label or of half the labels: what that costs.
 """
 
 import importlib
@@ -23,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from geneae.data.augment import thin_to
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
@@ -39,6 +42,7 @@ from geneae.training.batches import TRAINING_STREAM
 RANKS = (4, 8, 16, 32, 64, 128)  # sizes of shrunken PCA
 STEPS = ("mean_profile", "shrunken_pca", "whitened", "step_network", "model_latent_only", "step_own_counts", "model")
 CONTROLS = ("own_count",)
+LEAST_QUERY = 10  # profiles of a query set
 DEPTHS = ("depths", "posterior", "neighbours", "own_counts", "estimator", "query_depth")
 """Modules of `geneae.models` that hold the depths of training."""
 
@@ -129,6 +133,56 @@ def alone_rows(fitted: Fitted, profiles: Any, settings: Settings) -> Iterator[di
         yield from _paired(f"model_{ratio}", f"mean_profile_{ratio}", by_model["model"], by_model["mean_profile"])
 
 
+def query_rows(fitted: Fitted, profiles: Any, label: str) -> Iterator[dict[str, Any]]:
+    """What it costs to read profiles at a wrong depth, and at the depth that sets of another composition suggest.
+
+    Query sets are taken from the profiles outside of training, the whole, a label or a random half of the labels; each
+    is thinned to each ratio, and its depth estimated from its mean log molecules. Costs are differences in held-out
+    cosine between reading at the true depth and at that depth, means over the profiles of the set.
+    """
+    expression, _ = fitted.model.preprocess.match(profiles)
+    is_query = (fitted.split != "train").to_numpy() & (expression.totals > 0)
+    expression, seed = expression.take(np.flatnonzero(is_query)).load(), int(fitted.model.config["seed"])
+    ratios, rng = (OF_HALF, *RATIOS), np.random.default_rng(seed)
+    at_truth = {
+        ratio: found["model"] for ratio, found in thinned_cosines(fitted.model, expression, seed, ratios).items()
+    }
+
+    def cost(rows: np.ndarray, ratio: int, misread: float) -> tuple[float, int]:
+        some = expression.take(rows)
+        found = thinned_cosines(fitted.model, some, seed, (ratio,), misread)[ratio]["model"]
+        exact = thinned_cosines(fitted.model, some, seed, (ratio,))[ratio]["model"]  # the same thinned inputs
+        loss = exact - found
+        return float(np.nanmean(loss)), int((~np.isnan(loss)).sum())
+
+    everyone = np.arange(expression.n_profiles)
+    for ratio in ratios:
+        yield {
+            "model": f"true_{ratio}",
+            "metric": HELD_OUT,
+            "value": float(np.nanmean(at_truth[ratio])),
+            "n_profiles": 0,
+        }
+        for factor in (1.4, 2.0, 1 / 1.4, 0.5):
+            loss, n_profiles = cost(everyone, ratio, factor)
+            yield {"model": f"factor_{factor:.2f}_{ratio}", "metric": "cost", "value": loss, "n_profiles": n_profiles}
+    labels = profiles.obs[label].astype(str).to_numpy()[is_query]
+    names = sorted({name for name in labels if (labels == name).sum() >= LEAST_QUERY})
+    sets = {"all": everyone} | {name: np.flatnonzero(labels == name) for name in names}
+    for number in range(4 if len(names) > 2 else 0):
+        half = rng.permutation(names)[: len(names) // 2]
+        sets[f"half_{number}"] = np.flatnonzero(np.isin(labels, half))
+    for name, rows in sets.items():
+        for ratio in ratios:
+            times = ratio / OF_HALF
+            thinned = expression.take(rows) if ratio == OF_HALF else thin_to(expression.take(rows), 1 / times, rng)
+            estimated = fitted.model.depths_of(thinned)[0].ratio
+            loss, n_profiles = cost(rows, ratio, estimated / times)
+            what = {"model": f"set_{name}_{ratio}", "n_profiles": n_profiles}
+            yield what | {"metric": "estimated", "value": estimated / times}
+            yield what | {"metric": "cost", "value": loss}
+
+
 def all_depths(fitted: Fitted, expression: Expression, ratios: tuple[int, ...] = (OF_HALF, *RATIOS)) -> Any:
     """Cosines by ratio and model, from halves and from thinned halves."""
     seed, found = int(fitted.model.config["seed"]), {}
@@ -155,6 +209,7 @@ def _paired(first: str, second: str, one: np.ndarray, other: np.ndarray) -> Iter
 @click.option("--n-top-genes", default=2000, show_default=True, help="0: all genes.")
 @click.option("--latent", default=32, show_default=True)
 @click.option("--alone", is_flag=True, help="Also fit estimators for single depths.")
+@click.option("--queries", metavar="LABEL", help="Column of obs: what a wrong or an estimated depth costs.")
 @click.option("--own-totals", is_flag=True, help="Molecules are counted over the genes of the model only.")
 @click.option("-o", "--output", default=Path("truth.csv"), show_default=True, type=click.Path(path_type=Path))
 def main(
@@ -164,6 +219,7 @@ def main(
     n_top_genes: int,
     latent: int,
     alone: bool,
+    queries: str | None,
     own_totals: bool,
     output: Path,
 ) -> None:
@@ -176,7 +232,10 @@ def main(
                 start = time.perf_counter()
                 some = only_top_genes(profiles, settings) if own_totals else profiles
                 fitted = fit(some, settings)
-                rows = list(alone_rows(fitted, some, settings) if alone else rows_of(fitted, some))
+                if queries is not None:
+                    rows = list(query_rows(fitted, some, queries))
+                else:
+                    rows = list(alone_rows(fitted, some, settings) if alone else rows_of(fitted, some))
                 table = pd.DataFrame(rows).assign(data=path.stem, loss=loss, seed=seed, genes=n_top_genes)
                 table.to_csv(output, mode="a", header=not output.exists(), index=False)
                 reached = fitted.evaluation.metrics.query("model == 'model' and split == 'test' and metric == 'skill'")
@@ -210,6 +269,10 @@ def summary(table: pd.DataFrame) -> None:
     if len(skill):
         click.echo("Skill, mean over seeds")
         click.echo(skill[shown].round(4).to_string())
+    costs = table[table["metric"] == "cost"].groupby(["data", "model"])["value"].mean()
+    if len(costs):
+        click.echo("Cost in held-out cosine, mean over seeds")
+        click.echo(costs.round(5).to_string())
     gains = table[table["metric"] == "gain"].groupby(["data", "genes", "loss", "model"])["value"].agg(["mean", "min"])
     if len(gains):
         click.echo("Paired gain in held-out cosine: mean over seeds, and the smallest seed")

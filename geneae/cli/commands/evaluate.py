@@ -52,7 +52,7 @@ def command(
     say = say_unless(quiet)
     profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
     split = read_split(Path(model), loaded, profiles)
-    depths = loaded.depths_of(expression.totals, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
+    depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in depths:
         say(depth.sentence())
     ratios = ratios_of(depths, expression.n_profiles) if depths else None

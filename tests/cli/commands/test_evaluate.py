@@ -75,7 +75,7 @@ def test_shallow_profiles_are_judged_at_their_depth(
     expression = model.preprocess.match(read_profiles(shallow))[0]
     x = model.preprocess.apply(expression).toarray().astype(float)
     assert model.estimator is not None
-    (depth,) = model.depths_of(expression.totals)
+    (depth,) = model.depths_of(expression)
     delta = np.log(depth.ratio) + COMPLETE
     mean = model.estimator.at(delta, delta).output_mean.double().numpy()
     assert value(metrics, "mean_profile", "all", "mse") == pytest.approx(((x - mean) ** 2).mean(), rel=1e-5)
