@@ -41,7 +41,8 @@ def fit(
 ) -> Any:
     """Train an autoencoder on the profiles of an AnnData, and write latents, split and loadings into it.
 
-    Writes (n_profiles, n_latent) latents into `obsm[key_added]`; `train`, `validation`, `test` or `excluded` into
+    Writes (n_profiles, n_latent) latents into `obsm[key_added]` and, for counts, how uncertain they are into
+    `obsm[key_added + "_sd"]`, see `embed`; `train`, `validation`, `test` or `excluded` into
     `obs["geneae_split"]`; (n_genes, n_latent) loadings into `varm["geneae_loadings"]`, NaN for genes outside the model
     (not with `use_raw`, because raw has genes of its own); and version, loss, settings, space and units into
     `uns["geneae"]`. A fit that fails writes nothing.
@@ -74,9 +75,12 @@ def fit(
     epochs = Settings(**model.get_params()).epochs
     with progress_bar(epochs, is_quiet=not progress) as show:
         model.fit(profiles, on_epoch=both(show, on_epoch))
-    latent = model.model_.latent(model.model_.preprocess.match(profiles)[0])
+    loaded = model.model_
+    expression = loaded.preprocess.match(profiles)[0]
+    latent, deviation = loaded.latent(expression), loaded.latent_deviation(expression)
     target = _target(adata, copy)
-    _write_latent(target, model.model_, latent, key_added)
+    target.obsm.update(Embedded(loaded, profiles, expression, latent, deviation, []).in_obsm(key_added))
+    _describe(target, loaded, key_added)
     target.obs["geneae_split"] = pd.Categorical(model.split_.to_numpy())
     if not use_raw:
         table = loadings(model.model_).reindex(_genes(target))
@@ -98,7 +102,8 @@ def embed(
     """Write the latents of a fitted model into `obsm[key_added]`, and its description into `uns["geneae"]`.
 
     The latents are (n_profiles, n_latent). Use them with `sc.pp.neighbors(adata, use_rep="X_geneae")`. A model of
-    counts reads the profiles at their own depth, recorded in `uns["geneae"]["depth"]`.
+    counts reads the profiles at their own depth, recorded in `uns["geneae"]["depth"]`, and writes how uncertain each
+    latent is into `obsm[key_added + "_sd"]`: the posterior standard deviation, in units of the latent.
 
     Parameters
     ----------
@@ -120,7 +125,7 @@ def embed(
     """
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
-    target.obsm[key_added] = embedded.latent
+    target.obsm.update(embedded.in_obsm(key_added))
     target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
     return target if copy else None
 
@@ -216,11 +221,6 @@ def _target(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
 def _genes(adata: anndata.AnnData) -> pd.Index:
     names: pd.Index = adata.var_names.astype(str)
     return names
-
-
-def _write_latent(adata: anndata.AnnData, model: Model, latent: np.ndarray, key_added: str) -> None:
-    adata.obsm[key_added] = latent
-    _describe(adata, model, key_added)
 
 
 def _describe(

@@ -124,7 +124,13 @@ def random_estimator(n_genes: int = 13, rank: int = 3, n_reference: int = 40, se
         Whitening(uniform(0.2, 2.0, n_genes), uniform(0.5, 1.5, n_genes), components),
         DepthCurves(*(uniform(0.1, 2.0, N_DEPTHS, n_genes) for _ in range(3))),
         DepthScale(3.5, 0.4),
-        Posterior(factors, normal(3 * rank + 4, rank, size=0.1), uniform(0.5, 2.0, rank)),
+        Posterior(
+            factors,
+            normal(3 * rank + 4, rank, size=0.1),
+            uniform(0.5, 2.0, rank),
+            uniform(0.5, 2.0, rank),
+            uniform(0.0, 1.0, N_DEPTHS, rank),
+        ),
         Neighbours(normal(n_reference, rank), factors[0], uniform(0.1, 0.6, N_DEPTHS), 5),
         OwnCounts(
             uniform(-0.05, 0.9, N_DEPTHS, n_genes),

@@ -122,12 +122,12 @@ def test_keys_are_those_asked_for(fitted: Autoencoder, counts: anndata.AnnData) 
     tl.embed(counts, fitted, key_added="X_mine")
     tl.reconstruct(counts, fitted, key_added="smooth")
     tl.score(counts, fitted, key_added="mine")
-    assert (list(counts.obsm), list(counts.layers)) == (["X_mine"], ["smooth", "geneae_latent_only"])
+    assert (list(counts.obsm), list(counts.layers)) == (["X_mine", "X_mine_sd"], ["smooth", "geneae_latent_only"])
     assert {"mine_cosine", "mine_mse", "mine_norm_ratio", "mine_heldout_cosine"} <= set(counts.obs)
     assert counts.uns["geneae"]["key_added"] == "X_mine"
     other = simulate(60, 30)
     quick_fit(other, key_added="X_other")
-    assert list(other.obsm) == ["X_other"]
+    assert list(other.obsm) == ["X_other", "X_other_sd"]
 
 
 def test_a_copy_leaves_the_original_alone(fitted: Autoencoder, counts: anndata.AnnData) -> None:

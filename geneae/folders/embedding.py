@@ -47,8 +47,15 @@ class Embedded:
     """The same in the genes of the model."""
     latent: np.ndarray
     """(n_profiles, n_latent)"""
+    deviation: np.ndarray | None
+    """(n_profiles, n_latent) posterior standard deviations of the latents; None for a model without an estimator."""
     depths: list[QueryDepth]
     """Depth of the profiles; empty for a model that knows one depth only."""
+
+    def in_obsm(self, key_added: str) -> dict[str, np.ndarray]:
+        """Entries of `obsm`: the latents and, if they are known, their deviations under `key_added` + `_sd`."""
+        entries = {key_added: self.latent}
+        return entries if self.deviation is None else entries | {f"{key_added}_sd": self.deviation}
 
     @cached_property
     def ratios(self) -> np.ndarray:
@@ -66,7 +73,8 @@ def embed(
     """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`."""
     depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
-    return Embedded(model, profiles, expression, model.latent(expression, ratios), depths)
+    latent, deviation = model.latent(expression, ratios), model.latent_deviation(expression, ratios)
+    return Embedded(model, profiles, expression, latent, deviation, depths)
 
 
 def depth_groups(profiles: Profiles, depth_by: str | None, depth_ratio: float | None) -> pd.Series | None:
@@ -112,7 +120,7 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
         _add_to_copy(path, Path(data), embedded, key_added, reconstruct)
     else:
         adata = _read(data)
-        adata.obsm[key_added] = latent
+        adata.obsm.update(embedded.in_obsm(key_added))
         adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
@@ -125,7 +133,8 @@ def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, rec
     shutil.copyfile(data, path)
     n_profiles = len(embedded.latent)
     with h5py.File(path, "r+") as file:
-        write_elem(file, f"obsm/{key_added}", embedded.latent)
+        for key, values in embedded.in_obsm(key_added).items():
+            write_elem(file, f"obsm/{key}", values)
         write_elem(file, "uns/geneae", describe(embedded.model, key_added, embedded.depths))
         if not reconstruct:
             return

@@ -125,6 +125,13 @@ class AtDepth:
         raw = sparse_product(sparse_rows(matrix), weight) - offset
         return self.estimator.posterior.expected(raw, self.depth_scores(totals), self.delta, self._weights)
 
+    def uncertainty(self, totals: np.ndarray) -> Tensor:
+        """(n_profiles, rank) standard deviations of the noise-free scores around the posterior scores of profiles with
+        these molecules."""
+        scale = self.estimator.scale
+        relative = (self.depth_scores(totals) * scale.deviation).exp()
+        return self.estimator.posterior.uncertainty(relative, self._weights)
+
     def drawn(self, scores: Tensor) -> Tensor:
         """(n_profiles, rank) scores after the step `neighbours`, if it is kept."""
         if "neighbours" not in self.estimator.kept:
@@ -262,6 +269,8 @@ TENSORS = {
     "slopes": "curves",
     "factors": "posterior",
     "weight": "posterior",
+    "signal": "posterior",
+    "unexplained": "posterior",
     "reference": "neighbours",
     "pull": "neighbours",
     "shares": "own_counts",
@@ -287,6 +296,7 @@ def estimator_facts(estimator: Estimator) -> dict[str, Any]:
     of_all = {"mean": scale.mean, "deviation": scale.deviation}
     return {
         "kept": list(estimator.kept),
+        "power_of_molecules": estimator.posterior.power,
         "n_neighbours": estimator.neighbours.number,
         "n_reference": len(estimator.neighbours.reference),
         "log_molecules": of_all | {"mean_of_scores": molecules.mean, "smallest": smallest, "largest": largest},
@@ -302,7 +312,8 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         "deviation": (n_genes,),
         "factors": (n_depths, rank),
         "weight": (3 * rank + CONSTANTS, rank),
-        **dict.fromkeys(("score_deviation", "by_score", "mean_score"), (rank,)),
+        **dict.fromkeys(("score_deviation", "signal", "by_score", "mean_score"), (rank,)),
+        "unexplained": (n_depths, rank),
         "reference": (int(facts["n_reference"]), rank),
         "pull": (n_depths,),
         "zeros": (len(ZERO_TERMS), n_genes),
@@ -313,12 +324,17 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
             raise ValueError(f"tensor estimator.{name} must have shape {shape}; found {tuple(tensors[name].shape)}")
     if bool((tensors["deviation"] <= 0).any()) or bool((tensors["noises"] <= 0).any()):
         raise ValueError("noise deviations of genes must be above 0")
+    if bool((tensors["signal"] < 0).any() or (tensors["unexplained"] < 0).any() or (tensors["unexplained"] > 1).any()):
+        raise ValueError("variances of scores must not be negative, and shares of them must be between 0 and 1")
     if bool((tensors["score_deviation"] <= 0).any()):
         raise ValueError("deviations of scores must be above 0")
     scale, molecules = _molecules_of(tensors, facts["log_molecules"])
     n_reference, n_neighbours = len(tensors["reference"]), int(facts["n_neighbours"])
     if min(n_reference, n_neighbours) < 1:
         raise ValueError(f"there must be neighbours; found {n_neighbours} among {n_reference} profiles")
+    power = float(facts["power_of_molecules"])
+    if not 0 <= power <= 1:
+        raise ValueError(f"power_of_molecules must be between 0 and 1; found {power}")
     head = EntryHead()
     head.load_state_dict({name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")})
     t = tensors
@@ -326,7 +342,14 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         Whitening(t["mean"], t["deviation"], t["components"]),
         DepthCurves(t["means"], t["noises"], t["slopes"]),
         scale,
-        Posterior(t["factors"], t["weight"], t["score_deviation"]),
+        Posterior(
+            t["factors"],
+            t["weight"],
+            t["score_deviation"],
+            t["signal"],
+            t["unexplained"],
+            power,
+        ),
         Neighbours(t["reference"], t["factors"][0], t["pull"], n_neighbours),
         OwnCounts(t["shares"], t["alone"], t["zeros"]),
         head.eval(),

@@ -127,6 +127,20 @@ class Model:
                 latent[rows] = self.network.encode(self._scores(part)).numpy()
         return latent
 
+    def latent_deviation(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray | None:
+        """(n_profiles, n_latent) float32 posterior standard deviations of the latents, in their units; None without an
+        estimator. They are those of the start: what a network adds to it counts as known. Parameters as in `latent`."""
+        if self.estimator is None:
+            return None
+        rank = min(self.estimator.whitening.rank, self.n_latent)
+        result = np.zeros((expression.n_profiles, self.n_latent), np.float32)
+        given = np.full(expression.n_profiles, math.exp(self.delta)) if ratios is None else ratios
+        for ratio, chosen in by_ratio(given):
+            at = self.estimator.at(math.log(ratio) + COMPLETE)
+            found = at.uncertainty(expression.totals[chosen]) / self.network.deviation
+            result[chosen, :rank] = found[:, :rank].numpy()
+        return result
+
     def _scores(self, part: Expression) -> Tensor:
         """(n_profiles, n_scores) input of the core, for complete profiles in memory."""
         matrix = self.preprocess.apply(part)

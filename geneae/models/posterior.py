@@ -13,6 +13,8 @@ from geneae.models.whitening import Whitened
 
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Ridge penalties tried for the map between depths, in units of the mean of its diagonal."""
+POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Powers of the molecules tried for the uncertainty of a profile within its set."""
 CONSTANTS = 4  # features of the map that do not depend on scores
 
 
@@ -31,6 +33,31 @@ class Posterior:
     """(3 rank + 4, rank) float32 weights of these features."""
     deviation: Tensor
     """(rank,) float32 deviation of raw scores."""
+    signal: Tensor
+    """(rank,) float32 variance of the scores that profiles would have without noise."""
+    unexplained: Tensor
+    """(n_depths, rank) float32 share of this variance that posterior scores leave open, from 0 to 1."""
+
+    power: float = 1.0
+    """Power of the molecules of a profile with which its noise falls within a set, from 0 to 1."""
+
+    def uncertainty(self, relative: Tensor, weights: Tensor) -> Tensor:
+        """(n_profiles, rank) standard deviation of the noise-free scores around posterior scores.
+
+        Under a normal model with signal variance c and noise variance n / r**power, where r are the molecules of a
+        profile relative to the typical ones of its depth, the variance is c n / (c r**power + n); n is such that it is
+        right at r = 1. The power is 1 if profiles differ in depth alone; where cells with more molecules also vary
+        more, which is common, it is smaller.
+
+        Parameters
+        ----------
+        relative
+            (n_profiles,) molecules relative to the geometric mean of training profiles at this depth.
+        weights
+            `depth_weights` of the depth.
+        """
+        left = weights @ self.unexplained
+        return (self.signal * _left(relative[:, None] ** self.power, left)).sqrt()
 
     def expected(self, raw: Tensor, depth_scores: Tensor, delta: float, weights: Tensor) -> Tensor:
         """(n_profiles, rank) posterior scores.
@@ -51,6 +78,11 @@ class Posterior:
 
     def _features(self, raw: Tensor, depth_scores: Tensor, delta: float) -> Tensor:
         return map_features(raw / self.deviation.to(raw.dtype), depth_scores.to(raw.dtype), delta)
+
+
+def _left(relative: Tensor, typical: Tensor) -> Tensor:
+    """Share of the variance that is left open at r times the molecules, from the share that typical profiles leave."""
+    return typical / (relative * (1 - typical) + typical).clamp(min=1e-12)
 
 
 def map_features(scores: Tensor, depth_scores: Tensor, delta: float) -> Tensor:
@@ -125,7 +157,56 @@ def fit_posterior(
             features = map_features(raw[number] / deviation, depth_scores[number], item.delta)
             expected = expected + _by_fold(features, by_fold, fold)
         scored.append(Scored(item, depth_scores[number], expected, targets[number]))
-    return Posterior(factors, weight, deviation), scored
+    signal, unexplained = _left_open(scored, raw)
+    power = _power(scored, raw, signal * unexplained[1], unexplained[1], scale.deviation)
+    return Posterior(factors, weight, deviation, signal, unexplained, power), scored
+
+
+def _power(scored: list[Scored], raw: list[Tensor], variance: Tensor, left: Tensor, deviation: float) -> float:
+    """Power in `POWERS` that fits the errors of halves best, by the quasi-likelihood of gamma distributed squares.
+
+    The squared error of a profile is that against its other half, minus the noise of that half, which is half the
+    squared difference of both.
+    """
+    halves = [(one, of) for one, of in zip(scored, raw, strict=True) if not one.item.share]
+    error, relative, weight = [], [], []
+    for one, of in halves:
+        square = (one.targets - one.expected).square() - (one.targets - of).square() / 2
+        error.append(square.double().sum(1))
+        relative.append((one.depth_scores.double() * deviation).exp())
+        weight.append(one.weight.double())
+    errors, molecules, weights = torch.cat(error), torch.cat(relative), torch.cat(weight)
+
+    def misfit(power: float) -> float:
+        expected = (variance / left.clamp(min=1e-12) * _left(molecules[:, None] ** power, left)).sum(1).clamp(min=1e-12)
+        size = (weights * errors / expected).sum() / weights.sum().clamp(min=1e-9)
+        if size <= 0:
+            return float("inf")
+        return float((weights * ((size * expected).log() + errors / (size * expected))).sum())
+
+    return min(POWERS, key=misfit)
+
+
+def _left_open(scored: list[Scored], raw: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(rank,) variance of noise-free scores, and (n_depths, rank) the share that posterior scores leave open.
+
+    Noise of a half and of its other half are independent, so that means of products of a score with the target are
+    those with the noise-free score: for raw scores its variance, for posterior scores the part that they explain. What
+    a half leaves open gives the noise, which is half as large in complete profiles.
+    """
+
+    def product(share: int, scores: list[Tensor]) -> Tensor:
+        some = [(one, of) for one, of in zip(scored, scores, strict=True) if one.item.share == share]
+        total = sum(float(one.weight.sum()) for one, _ in some)
+        summed = torch.stack([(one.weight[:, None] * of * one.targets).double().sum(0) for one, of in some]).sum(0)
+        return summed / max(total, 1e-9)
+
+    signal = product(0, raw).clamp(min=1e-9)
+    expected = [one.expected for one in scored]
+    left = torch.stack([1 - product(share, expected) / signal for share in range(len(DELTAS) - 1)])
+    left = left.clamp(0, 1).cummax(0).values
+    complete = left[0] / (2 - left[0])
+    return signal.float(), torch.cat([complete[None], left]).float()
 
 
 def _ridge(grams: Tensor, rights: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ def test_an_h5ad_keeps_all_that_was_there(
     np.testing.assert_array_equal(found.X.toarray(), counts.X.toarray())
     pd.testing.assert_frame_equal(found.obs, counts.obs)
     assert list(found.var_names) == list(counts.var_names)
-    assert (list(found.obsm), list(found.layers)) == (["X_mine"], [])
+    assert (list(found.obsm), list(found.layers)) == (["X_mine", "X_mine_sd"], [])
     described = describe(fitted.model_, "X_mine")
     assert {name: found.uns["geneae"][name] for name in described} == described
     depth = {name: list(values) for name, values in found.uns["geneae"]["depth"].items()}

@@ -100,3 +100,23 @@ def test_only_counts_can_be_held_out() -> None:
     assert Autoencoder(**QUICK).fit(adata).model_.can_hold_out is True
     adata.X = adata.X.log1p()
     assert Autoencoder(**QUICK).fit(adata).model_.can_hold_out is False
+
+
+def test_deviations_are_those_of_scores_in_units_of_the_latent(known: Known) -> None:
+    fitted, expression = known
+    found = fitted.latent_deviation(expression)
+    if fitted.estimator is None:
+        assert found is None
+        return
+    assert found is not None
+    posterior, scale = fitted.estimator.posterior, fitted.estimator.scale
+    relative = np.exp(np.log(expression.totals.clip(1) / 2) - scale.mean).clip(
+        *np.exp([-3 * scale.deviation, 3 * scale.deviation])
+    )
+    left = posterior.unexplained[0].double().numpy()
+    share = left / (relative[:, None] ** posterior.power * (1 - left) + left)
+    expected = np.sqrt(posterior.signal.numpy() * share) / fitted.network.deviation.numpy()
+    np.testing.assert_allclose(found, expected[:, : fitted.n_latent], rtol=1e-4)
+    shallow = fitted.latent_deviation(expression, np.full(expression.n_profiles, 10.0))
+    assert shallow is not None
+    assert shallow.sum() > found.sum()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from dense_estimator import AT, BETWEEN, DenseEstimator, dense_map_features, random_estimator
 from reference import csr
 
+from geneae.models import posterior as posterior_file
 from geneae.models.depths import DELTAS, SHARES, DepthCurves, DepthScale, Item, depth_weights
-from geneae.models.posterior import PENALTIES, fit_posterior, map_features, raw_weight
+from geneae.models.posterior import PENALTIES, Scored, fit_posterior, map_features, raw_weight
 from geneae.models.whitening import Whitened, Whitening
 
 N_PROFILES, N_GENES, RANK, N_FOLDS = 40, 9, 2, 3
@@ -214,3 +216,55 @@ def test_profiles_without_molecules_give_a_map_of_zeros() -> None:
     assert not bool(posterior.weight.any())
     assert not bool(posterior.factors.any())
     assert all(bool(one.expected.isfinite().all()) for one in scored)
+
+
+def test_what_is_left_open_is_what_the_truth_says() -> None:
+    """With signal variance c and noise n at a depth, posterior means c / (c + n) x leave n / (c + n) open."""
+    rng = np.random.default_rng(2)
+    signal, n_profiles = torch.tensor([4.0, 1.0]), 20000
+    truth = signal.sqrt() * torch.tensor(rng.standard_normal((n_profiles, 2)))
+    scored, raw, left = [], [], []
+    for share, of_all in enumerate(SHARES):
+        noise = 0.5 * 0.5 / of_all
+        for _ in range(2):
+            seen = truth + noise**0.5 * torch.tensor(rng.standard_normal(truth.shape))
+            wanted = truth + 0.5**0.5 * torch.tensor(rng.standard_normal(truth.shape))
+            item = SimpleNamespace(share=share, weight=np.ones(n_profiles, np.float32))
+            scored.append(Scored(item, torch.zeros(n_profiles), signal / (signal + noise) * seen, wanted))  # type: ignore[arg-type]
+            raw.append(seen)
+        left.append(noise / (signal + noise))
+    found, unexplained = posterior_file._left_open(scored, raw)
+    np.testing.assert_allclose(found, signal, rtol=0.03)
+    np.testing.assert_allclose(unexplained[1:], torch.stack(left), atol=0.02)
+    np.testing.assert_allclose(unexplained[0], 0.25 / (signal + 0.25), atol=0.01)
+
+
+def test_uncertainty_is_that_of_the_normal_model() -> None:
+    posterior = replace(random_estimator().posterior, power=1.0)
+    weights, relative = depth_weights(0.0), torch.tensor([0.25, 1.0, 4.0])
+    left = posterior.unexplained[1]
+    noise = posterior.signal * left / (1 - left)
+    expected = (posterior.signal * noise / (posterior.signal * relative[:, None] + noise)).sqrt()
+    torch.testing.assert_close(posterior.uncertainty(relative, weights), expected)
+    torch.testing.assert_close(posterior.uncertainty(relative[1:2], weights)[0], (posterior.signal * left).sqrt())
+    alike = replace(posterior, power=0.0).uncertainty(relative, weights)
+    torch.testing.assert_close(alike, alike[1].expand(3, -1))
+    nothing_open = replace(posterior, unexplained=torch.zeros_like(posterior.unexplained))
+    assert not nothing_open.uncertainty(relative, weights).any()
+
+
+@pytest.mark.parametrize(("power", "among"), [(0.0, (0.0, 0.25)), (1.0, (0.75, 1.0))])
+def test_the_power_of_the_molecules_is_found(power: float, among: tuple[float, ...]) -> None:
+    """Noise variance of a half that falls with this power of its molecules."""
+    rng = np.random.default_rng(1)
+    n_profiles, signal, spread = 4000, 2.0, 0.8
+    e = torch.tensor(rng.standard_normal(n_profiles).clip(-3, 3))
+    truth = signal**0.5 * torch.tensor(rng.standard_normal((n_profiles, 1)))
+    size = (-power * e * spread / 2).exp()[:, None]
+    first, second = (truth + size * torch.tensor(rng.standard_normal((n_profiles, 1))) for _ in range(2))
+    left = torch.tensor([1 / (signal + 1)], dtype=torch.float64)
+    best = signal / (signal + size**2) * first  # the posterior mean
+    weight = np.ones(n_profiles, np.float32)
+    item = SimpleNamespace(share=0, weight=weight)
+    scored = Scored(item, e, best, second)  # type: ignore[arg-type]
+    assert posterior_file._power([scored], [first], signal * left, left, spread) in among

@@ -39,8 +39,9 @@ def command(
     """Compute the latents of the profiles in DATA with MODEL.
 
     MODEL is a folder of geneae fit, or a zip of geneae share. An .h5ad output is a copy of DATA with the latents in
-    obsm, ready for scanpy; .csv and .parquet have one row per profile; .npy is the bare array. A model of counts reads
-    shallower profiles at their own depth, which it estimates and names.
+    obsm, ready for scanpy, and for a model of counts their posterior deviations beside them (X_geneae_sd); .csv and
+    .parquet have one row per profile; .npy is the bare array. A model of counts reads shallower profiles at their own
+    depth, which it estimates and names.
     """
     from geneae.data.source import Source
     from geneae.folders.embedding import check_format, depth_groups, embed, write_embedding

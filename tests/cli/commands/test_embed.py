@@ -38,7 +38,7 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
     assert geneae("embed", run.folder, counts_path, *arguments).exit_code == 0
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
     genes = fitted.model_.preprocess.genes
-    assert list(found.obsm) == ["X_mine"]
+    assert list(found.obsm) == ["X_mine", "X_mine_sd"]
     expression = fitted.model_.preprocess.match(read_profiles(counts_path))[0]
     expected = {
         "geneae_reconstructed": fitted.model_.reconstructed(expression),
@@ -60,6 +60,7 @@ def test_profiles_are_read_at_the_depth_that_is_said(
     molecules = (
         "These profiles have 1[0-9]{2} molecules \\(geometric mean\\), training profiles like them had [56][0-9]{2}: "
     )
+    uncertain = {}
     for flags, said, ratio in (
         ([], f"{molecules}they are read at a depth ratio of (4.[5-9]|5.[0-4])[0-9]*\\. If you know better", None),
         (["--depth-ratio", "5"], "These profiles are read as having 1/5 of the molecules of the .*, as given\\.", 5.0),
@@ -73,6 +74,8 @@ def test_profiles_are_read_at_the_depth_that_is_said(
         depth = found.uns["geneae"]["depth"]
         assert list(depth["is_given"]) == [ratio is not None]
         assert depth["ratio"][0] == pytest.approx(ratio or 5, rel=0.1)
+        uncertain[ratio] = found.obsm["X_geneae_sd"]
+    assert uncertain[5.0].mean() > 1.1 * uncertain[1.0].mean()  # shallower profiles are known less well
     as_deep = fitted.transform(data)
     assert np.abs(fitted.transform(data, depth_ratio=5) - as_deep).max() > 0.01
 
