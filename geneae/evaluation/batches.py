@@ -18,7 +18,7 @@ from sklearn.utils.extmath import row_norms
 from geneae.evaluation.controls import UNTRAINED, untrained_controls
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.labels import ACCURACIES
-from geneae.evaluation.latents import Representation, encode, sample
+from geneae.evaluation.latents import Representation, latents_of, sample
 from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
 from geneae.settings.errors import InputError, unknown
@@ -77,7 +77,7 @@ class _Prepared(PreparedJudge):
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate the latents, their controls and shuffled batches."""
         settings, matrix = self.data.settings, self.known.matrix
-        latent = encode(model.network, matrix, model.shift(is_half=False))
+        latent = latents_of(model, matrix)
         representations = {"model": latent, **untrained_controls(matrix, model.baselines, settings)}
         metrics = judge_batches(self.known, representations, settings.seed)
         return Judgement(metrics, sentence=mixing_verdict(metrics, self.data.last_split))

@@ -28,7 +28,7 @@ from geneae.evaluation.judge import (
     PreparedJudge,
     Watch,
 )
-from geneae.evaluation.latents import Representation, encode, neighbour_graph, sample
+from geneae.evaluation.latents import Representation, encode, latents_of, neighbour_graph, sample
 from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, with_interval
 from geneae.models.model import Model
 from geneae.models.network import Network
@@ -144,7 +144,7 @@ class _Prepared(PreparedJudge):
     def judge(self, model: Model, training: Training) -> Judgement:
         """Evaluate the latents and all controls; without a decoder, diagnostics compare them, too."""
         settings, split = self.data.settings, self.data.last_split
-        latent = encode(model.network, self.known.matrix, model.shift(is_half=False))
+        latent = latents_of(model, self.known.matrix)
         others = {
             "supervised": supervised_control(
                 self.known.matrix, self.known.labels, self.known.among("train"), model.baselines, settings

@@ -9,6 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.losses.sparse_rows import sparse_rows
+from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.training.devices import threads
 
@@ -38,6 +39,17 @@ def encode(network: Network, matrix: sparse.csr_matrix, shift: Tensor | None = N
     shift = None if shift is None else shift.to(device)
     parts = [
         network.encode(network.scores(sparse_rows(matrix[start : start + CHUNK]).to(device), shift)).cpu().numpy()
+        for start in range(0, matrix.shape[0], CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def latents_of(model: Model, matrix: sparse.csr_matrix) -> np.ndarray:
+    """(n_profiles, n_latent) latents of normalised, complete profiles, as the model exports them."""
+    network, shift = model.network.eval(), model.shift(is_half=False)
+    parts = [
+        model.encoded(network.scores(sparse_rows(matrix[start : start + CHUNK]), shift)).numpy()
         for start in range(0, matrix.shape[0], CHUNK)
     ]
     return np.concatenate(parts)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geneae.data.profiles import Profiles
 from geneae.data.splits import EXCLUDED
+from geneae.evaluation.agreement import CHOICE_PROFILES, choose_latent
 from geneae.evaluation.diagnostics import to_table
 from geneae.evaluation.judge import Judgement, PreparedJudge, Watch
 from geneae.evaluation.judges import JUDGES
@@ -98,6 +99,10 @@ def fit(
     if bases.estimator is not None:
         estimator, steps = choose_steps(data, bases.estimator, trained)
     described = _describe(data, bases, trained) | {"steps": [asdict(step) for step in steps]}
+    if estimator is not None and trained.training.best_epoch > 0:
+        validation = data.validation.sample(VALIDATION_VALUES, CHOICE_PROFILES, settings.seed)
+        choice = choose_latent(estimator, trained.network, validation, data.preprocess, settings.seed)
+        described["latent_choice"] = asdict(choice)
     model = Model(trained.network, data.preprocess, bases.baselines, {}, described, estimator)
 
     judgements = [judge.judge(model, trained.training) for judge in judges]

@@ -36,7 +36,7 @@ def mean_latent(model: Model) -> Tensor:
     """(n_latent,) latent of the mean training profile."""
     network = model.network
     if not network.is_free:
-        return network.encode(torch.zeros(1, len(network.deviation)))[0]
+        return model.encoded(torch.zeros(1, len(network.deviation)))[0]
     mean = network.mean  # of the profiles that the network was trained on; a shift would be subtracted from the input
     return network.encode((mean[None] @ network.encoder_weight + network.encoder_bias) / network.deviation)[0]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geneae.data.preprocess import Expression, Preprocess
@@ -73,6 +74,23 @@ class Model:
                 f"reconstructed or compared with profiles. For both, fit with --objective {objective}+reconstruction."
             )
 
+    @property
+    def exports_start(self) -> bool:
+        """Whether the latents are those from which training starts, because it did not clearly better them."""
+        return bool((self.config.get("latent_choice") or {}).get("is_start", False))
+
+    def encoded(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) latents that are exported, from the scores that the network reads."""
+        if not self.exports_start:
+            return self.network.encode(scores)
+        return F.pad(scores, (0, self.n_latent - scores.shape[1]))
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """(n_profiles, n_scores) input of the last layer, from latents that are exported."""
+        if self.exports_start:
+            latent = self.network.encode(latent[:, : len(self.network.deviation)])
+        return self.network.decode(latent)
+
     def shift(self, is_half: bool) -> Tensor | None:
         """(n_genes,) mean of halves or complete profiles, minus the mean of the network; None if they are equal.
 
@@ -124,7 +142,7 @@ class Model:
         size = max(1, CHUNK_VALUES * expression.n_profiles // max(1, expression.n_values))
         with torch.no_grad():
             for rows, part in expression.chunks(size):
-                latent[rows] = self.network.encode(self._scores(part)).numpy()
+                latent[rows] = self.encoded(self._scores(part)).numpy()
         return latent
 
     def latent_deviation(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray | None:
@@ -153,7 +171,7 @@ class Model:
         expected values of complete training profiles, whatever the depth of the profiles themselves."""
         self.check_decoder()
         with torch.no_grad():
-            hidden = self.network.decode(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
+            hidden = self.decoded(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
             decoder = self.network.decoder(self.shift(is_half=False))
             if self.estimator is not None:
                 at = self.estimator.within("neighbours").at(self.delta + COMPLETE, COMPLETE)
@@ -170,7 +188,7 @@ class Model:
             scores = self._scores(part)
             latent = self.network.encode(scores)
             if self.estimator is None:
-                return self.reconstruction(latent.numpy())
+                return self.reconstruction(self.encoded(scores).numpy())
             at, matrix = self.estimator.at(self.delta + COMPLETE, COMPLETE), self.preprocess.apply(part)
             hidden = at.drawn(self.network.decode(latent))
             decoder = EntryDecoder(at.linear())

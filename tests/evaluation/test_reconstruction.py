@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
+from geneae.evaluation.agreement import START, Agreement
 from geneae.evaluation.depth import Depths
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
@@ -309,17 +310,24 @@ def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None
     assert list(metrics.columns) == ["model", "seed", "split", "metric", "statistic", "value", "n_profiles", "better"]
     assert set(profiles.columns) == {
         *("profile", "split", "cosine", "centred_cosine", "mse", "relative_mse", "rescaled_mse", "norm_ratio"),
-        *("direction_error", "magnitude_error", "heldout_cosine", "molecules"),
+        *("direction_error", "magnitude_error", "heldout_cosine", "molecules", "shared_neighbours", "other_half_rank"),
     }
     assert list(profiles.columns[:2]) == ["profile", "split"]
     assert len(profiles) == 24
     assert profiles["profile"].is_unique
     at_shares = set(list(Depths.metrics)[:2])  # of these profiles of 150 molecules, few have 10 in a twentieth
     of_estimator = {"step_gain", "step_gain_error", *at_shares} if judged[0].model.estimator is not None else set()
-    assert set(metrics["metric"]) == {*BY_PROFILE, "skill", "disattenuated_cosine", "ceiling", *of_estimator}
+    assert set(metrics["metric"]) == {
+        *BY_PROFILE,
+        "skill",
+        "disattenuated_cosine",
+        "ceiling",
+        *of_estimator,
+        *Agreement.metrics,
+    }
     sizes = {name for name in judged[0].evaluation.metrics["model"] if name.startswith("pca_")}
     assert {"pca_4", "pca_8"} <= sizes <= {"pca_4", "pca_8", "pca_16", "pca_32"}
-    assert set(metrics["model"]) == {*own(judged), *sizes, *([] if own(judged) == OWN else STEPS)}
+    assert set(metrics["model"]) == {*own(judged), *sizes, *([] if own(judged) == OWN else [*STEPS, START])}
     assert {"validation", "test"} == set(metrics["split"]) == set(profiles["split"])
     assert {"mean", "median", "p05", "p95"} == set(metrics["statistic"])
     better = metrics.groupby("metric")["better"].first().fillna("").to_dict()
