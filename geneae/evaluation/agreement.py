@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.linear_model import LinearRegression
-from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from geneae.data.count_split import Splitter, draw_halves
@@ -84,12 +83,12 @@ def shared_neighbours(first: np.ndarray, second: np.ndarray, number: int = NEIGH
     number = min(number, len(first) - 1)
     if number < 1:
         return np.full(len(first), np.nan)
-    of = [
-        NearestNeighbors(n_neighbors=number, metric="cosine", algorithm="brute")
-        .fit(latent)
-        .kneighbors(return_distance=False)
-        for latent in (first, second)
-    ]
+    of = []
+    for latent in (first, second):
+        unit = normalize(latent)
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, -np.inf)
+        of.append(np.argpartition(cosines, -number, axis=1)[:, -number:])
     both = np.sort(np.hstack(of), axis=1)  # a neighbour in both stands twice in a row
     shared: np.ndarray = (both[:, 1:] == both[:, :-1]).sum(1) / number
     return shared
