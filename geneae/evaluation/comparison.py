@@ -14,6 +14,8 @@ from geneae.losses.names import find_loss
 
 ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, ACCURACIES[0])
 """Metrics that can decide the answer: the first one that is available does."""
+BY_HALVES = "other_half_rank"
+"""Metric that judges latents without labels."""
 UNSTEADY = 0.25  # deviation between seeds over their mean, above which a result depends on the seed
 LEVEL = 0.05  # significance level of the family of all comparisons, after Holm
 BETTER, WORSE, NONE, UNDEFINED = "better", "worse", "no difference that these data can show", "not comparable"
@@ -219,6 +221,31 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
         f"By {facts.in_full or facts.title} on {int(rows['n_profiles'].iloc[0]):,} {split} profiles and {seeds}, "
         f"against {reference}: "
         f"{'; '.join(said)}. {standing(metrics, reference, split, metric)}"
+    )
+
+
+def guard_sentence(paired: pd.DataFrame) -> str:
+    """Sentence on how often labels and the agreement of halves, which needs no label, say the same of a configuration,
+    where both are clear; empty without labels or halves.
+
+    Parameters
+    ----------
+    paired
+        Result of `compare_configurations`.
+    """
+    by_label, by_halves = (
+        paired[paired["metric"] == metric].set_index("arm")["verdict"] for metric in (ACCURACIES[0], BY_HALVES)
+    )
+    if by_label.empty or by_halves.empty:
+        return ""
+    both = pd.DataFrame({"label": by_label, "halves": by_halves})
+    clear = both[both.isin([BETTER, WORSE]).all(axis=1)]
+    if clear.empty:
+        return " Labels and the agreement of halves are both clear about no configuration."
+    agree = int((clear["label"] == clear["halves"]).sum())
+    return (
+        f" Where labels and the agreement of halves ({METRIC_FACTS[BY_HALVES].title}) are both clear, they agree on "
+        f"{agree} of {len(clear)} configurations."
     )
 
 

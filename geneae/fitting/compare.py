@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from geneae.evaluation.comparison import Configuration, answer, compare_configurations, seed_sentence, seed_table
+from geneae.evaluation.comparison import (
+    Configuration,
+    answer,
+    compare_configurations,
+    guard_sentence,
+    seed_sentence,
+    seed_table,
+)
 from geneae.evaluation.records import judged_split
 from geneae.fitting.grid import shown_setting
 from geneae.fitting.runs import REPORT
@@ -54,7 +61,7 @@ def compare_runs(
         else "There is only one configuration, so there is nothing to compare it with."
     )
     seeds = seed_table(metrics, split)
-    said += seed_sentence(seeds)
+    said += ("" if paired is None else guard_sentence(paired)) + seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     paired = None if paired is None or paired.empty else paired
     with only_writer(output):

@@ -17,6 +17,7 @@ from geneae.evaluation.comparison import (
     Configuration,
     answer,
     compare_configurations,
+    guard_sentence,
     holm,
     seed_sentence,
     seed_table,
@@ -239,3 +240,21 @@ def test_without_counts_success_is_a_share_of_the_way_from_the_mean_profile() ->
     assert table["metric"][0] == "gain_over_mean_profile"
     assert (table["least"][0], table["most"][0]) == (pytest.approx(0.025), pytest.approx(0.5))
     assert table["success_rate"][0] == 0.5
+
+
+def test_labels_and_halves_are_counted_where_both_are_clear() -> None:
+    def table(**verdicts: tuple[str, str]) -> pd.DataFrame:
+        rows = [
+            (arm, metric, verdict)
+            for arm, pair in verdicts.items()
+            for metric, verdict in zip(("knn_20", "other_half_rank"), pair, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["arm", "metric", "verdict"])
+
+    found = table(a=(BETTER, BETTER), b=(WORSE, BETTER), c=(NONE, WORSE), d=(WORSE, WORSE))
+    assert guard_sentence(found) == (
+        " Where labels and the agreement of halves (rank of the other half) are both clear, they agree on 2 of 3 "
+        "configurations."
+    )
+    assert guard_sentence(table(a=(NONE, BETTER))).endswith(" are both clear about no configuration.")
+    assert guard_sentence(found[found["metric"] == "knn_20"]) == ""
