@@ -17,6 +17,7 @@ from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, stored_rows
+from geneae.data.containers import check_all, check_folder, check_parts, check_stored
 from geneae.data.matrix_check import Fingerprint, Values
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
 from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, unknown
@@ -120,6 +121,7 @@ def _read_open(path: Path, layer: str | None, use_raw: bool, stream: str, is_ane
             with contextlib.ExitStack() as stack:
                 group = stack.enter_context(_open(path, stack.enter_context(path.open("rb")) if is_fresh else path))
                 if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
+                    check_all(group, str(path))
                     return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream)
                 profiles = _read_group(group, layer, use_raw, str(path), stream)
                 if profiles.is_streamed and not is_fresh:
@@ -157,6 +159,7 @@ def _check_path(path: Path) -> None:
 def _open(path: Path, file: Any) -> contextlib.AbstractContextManager[Any]:
     """Root of a container at `path`; HDF5 is read from `file`, the path or an open file."""
     if path.is_dir():
+        check_folder(path)
         import zarr  # slow to import, and most files are .h5ad
 
         return contextlib.nullcontext(zarr.open_group(path, mode="r"))
@@ -180,7 +183,9 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
     layers = list(group["layers"]) if "layers" in group else []
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
     location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
-    node = group["layers"][layer] if layer is not None else group["raw/X" if use_raw else "X"]
+    place = ("layers", layer) if layer is not None else ("raw", "X") if use_raw else ("X",)
+    check_parts(group, (place, ("obs",), ("raw", "var") if use_raw else ("var",)), source)
+    node = group["/".join(place)]
     matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
     genes = read_elem(group["raw/var" if use_raw else "var"]).index
     return _build(matrix, read_elem(group["obs"]), genes, source, location, stream)
@@ -248,6 +253,7 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
+    check_stored(matrix, where)
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
         matrix = matrix.to_memory()
