@@ -1,5 +1,6 @@
 """A small simulated world with a known structure, and one fit of it that many tests look at."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy import sparse
 from starts import Data
 
@@ -56,6 +58,12 @@ def thinned(adata: anndata.AnnData, share: float | np.ndarray, seed: int = 0) ->
     counts.data = np.random.default_rng(seed).binomial(counts.data.astype(int), by_value).astype(np.float32)
     counts.eliminate_zeros()
     return anndata.AnnData(counts, obs=adata.obs.copy(), var=adata.var.copy())
+
+
+def write_checkpoint(path: Path) -> Path:
+    """A file that geneae knows as a checkpoint of its own, without a network in it."""
+    save_file({"order": torch.zeros(3)}, path, {"state": json.dumps({"identity": {"checkpoint format": 1}})})
+    return path
 
 
 @pytest.fixture(scope="session")

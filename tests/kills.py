@@ -90,7 +90,7 @@ def differences(whole: Path, other: Path) -> list[str]:
     """What is not the same in two run folders, but for time, memory, the report that shows them, and the command."""
     names = {path.name for path in whole.iterdir()}
     found = [f"file {path.name}" for path in other.iterdir() if path.name not in names]
-    for name in sorted(names - {"config.json", "history.csv", "report.html"}):
+    for name in sorted(names - {"config.json", "history.csv", "report.html", "SHA256SUMS"}):
         if not (other / name).is_file() or (other / name).read_bytes() != (whole / name).read_bytes():
             found.append(name)
     histories = [pd.read_csv(folder / "history.csv", dtype=str, keep_default_na=False) for folder in (whole, other)]

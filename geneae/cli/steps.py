@@ -72,11 +72,13 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
     from geneae.fitting.checks import check_choices
     from geneae.fitting.grid import run_grid
     from geneae.fitting.runs import writing_alone
-    from geneae.folders.outputs import check_parent
+    from geneae.folders.manifest import OF_GRIDS
+    from geneae.folders.outputs import check_addable, check_apart
 
     for settings in dict.fromkeys(replace(task.settings, seed=0) for task in tasks):
         check_choices(settings)
-    check_parent(folder)
+    check_apart(folder, source.data, *(task.settings.metric for task in tasks))
+    check_addable(folder, OF_GRIDS)
     seconds: list[float] = []
     done = run_grid(source, tasks, request, jobs)
     try:

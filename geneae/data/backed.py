@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
+from geneae.settings.errors import InputChanged
+
+FACTORS_SEED = 32  # fixed, so that equal rows have equal digests
 GAP = 8  # reading up to this many unwanted rows in between is faster than starting a new read
 SPAN = 1024  # most rows of the file in memory at a time while a chunk is gathered
 
@@ -37,6 +42,48 @@ def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr
     return chosen
 
 
+def row_digests(matrix: sparse.csr_matrix) -> np.ndarray:
+    """(n_rows,) uint32 digests of rows of a canonical float32 matrix, which tell changed rows from those of before.
+
+    A digest is the sum of the bits of every value, mixed, times an odd random number of its gene, modulo 2^32. It costs
+    a tenth of the reading. A row that was changed at random has the same digest once in at least a million cases.
+    """
+    bits = matrix.data.view(np.uint32)
+    mixed = bits >> np.uint32(15)  # spreads the high bits, which alone differ between small whole numbers
+    mixed ^= bits
+    found = sparse.csr_matrix((mixed, matrix.indices, matrix.indptr), shape=matrix.shape) @ _factors(matrix.shape[1])
+    return np.asarray(found, dtype=np.uint32)
+
+
+@lru_cache(maxsize=2)
+def _factors(n_genes: int) -> np.ndarray:
+    return np.random.default_rng(FACTORS_SEED).integers(0, 2**32, n_genes, dtype=np.uint32) | np.uint32(1)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLook:
+    """What a matrix in a file was when it was read first; every later reading has to find the same."""
+
+    where: str
+    """File and matrix, for messages."""
+    digests: np.ndarray
+    """(n_source_rows,) uint32, from `row_digests`."""
+
+    def check(self, start: int, rows: sparse.csr_matrix) -> None:
+        """Refuse rows, from `start` on, that are not what they were."""
+        expected = self.digests[start : start + rows.shape[0]]
+        found = row_digests(rows)
+        if found.shape != expected.shape or (found != expected).any():
+            changed = start + int(np.argmax(found != expected)) if found.shape == expected.shape else start
+            raise self.changed(f"profile number {changed + 1} is not what it was when it was first read")
+
+    def changed(self, how: str) -> InputChanged:
+        """Error for a file that is not what it was."""
+        return InputChanged(
+            f"{self.where} changed while it was in use: {how}. Run again with a file that stays as it is."
+        )
+
+
 class BackedMatrix:
     """Matrix of profiles x genes in a file, or selected rows and columns of it; `read` loads them into memory.
 
@@ -50,10 +97,20 @@ class BackedMatrix:
         (n_source_rows,) number of non-zero values of every row of `source`.
     columns
         (n_columns,) columns of `source`, -1 for a column of zeros; None takes all.
+    first_look
+        What every row was when it was read first; None: rows are not checked.
     """
 
-    def __init__(self, source: Any, rows: np.ndarray, lengths: np.ndarray, columns: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        rows: np.ndarray,
+        lengths: np.ndarray,
+        columns: np.ndarray | None = None,
+        first_look: FirstLook | None = None,
+    ) -> None:
         self._source, self._rows, self._lengths, self._columns = source, rows, lengths, columns
+        self._first_look = first_look
         n_columns = source.shape[1] if columns is None else len(columns)
         self.shape = (len(rows), int(n_columns))
 
@@ -69,13 +126,13 @@ class BackedMatrix:
 
     def __getitem__(self, rows: Any) -> "BackedMatrix":
         """Selected rows, by positions, mask or slice; nothing is read."""
-        return BackedMatrix(self._source, self._rows[rows], self._lengths, self._columns)
+        return BackedMatrix(self._source, self._rows[rows], self._lengths, self._columns, self._first_look)
 
     def select(self, columns: np.ndarray) -> "BackedMatrix":
         """Selected columns, chosen as in `select_columns`; nothing is read."""
         if self._columns is not None:
             columns = np.where(columns >= 0, self._columns[columns], -1)
-        return BackedMatrix(self._source, self._rows, self._lengths, columns)
+        return BackedMatrix(self._source, self._rows, self._lengths, columns, self._first_look)
 
     def read(self) -> sparse.csr_matrix:
         """All selected rows, in memory: canonical float32 CSR."""
@@ -90,18 +147,44 @@ class BackedMatrix:
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
         """Nearby rows, in increasing order, from a single read of the file."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
-        block = read_rows(self._source, start, stop)
+        block = self._read_checked(start, stop)
         if len(rows) < stop - start:
             block = block[rows - start]
         return block if self._columns is None else select_columns(block, self._columns)
 
+    def _read_checked(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Rows of the file, all columns; refused if they are not what they were."""
+        if self._first_look is None:
+            return read_rows(self._source, start, stop)
+        try:
+            block = read_rows(self._source, start, stop)
+        except MemoryError:
+            raise
+        except Exception as error:  # HDF5, zarr and codecs raise errors without a common class
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            how = f"profiles {start + 1} to {stop} cannot be read any more ({reason})"
+            raise self._first_look.changed(how) from error
+        self._first_look.check(start, block)
+        return block
+
 
 def read_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
     """Rows `start` to `stop` of a matrix in a file: canonical float32 CSR."""
-    block = source[start:stop]
-    if isinstance(block, np.ndarray):
-        block = block.astype(np.float32)  # SciPy has no float16
-    return canonical(sparse.csr_matrix(block, dtype=np.float32))
+    block = stored_rows(source, start, stop)
+    return block if block.dtype == np.float32 else canonical(block.astype(np.float32))
+
+
+def stored_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
+    """The same in the type of the file, or float64 where SciPy lacks that; indices out of range raise ValueError."""
+    block: Any = source[start:stop]
+    is_sparse = sparse.issparse(block)  # a separate name, because mypy would narrow the type to one without methods
+    if is_sparse:
+        block.check_format(full_check=True)  # indices out of range would crash the compiled code
+    else:
+        # SciPy supports neither float16 and longdouble nor foreign byte orders
+        is_odd = block.dtype.kind == "f" and block.dtype.itemsize not in (4, 8)
+        block = np.asarray(block, dtype=np.float64 if is_odd else block.dtype.newbyteorder("="))
+    return canonical(sparse.csr_matrix(block))
 
 
 def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:

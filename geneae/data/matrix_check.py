@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from geneae.data.backed import canonical
+from geneae.data.backed import canonical, row_digests
 from geneae.settings.errors import InputError
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32
@@ -96,6 +96,7 @@ class Fingerprint:
         self._parts = [hashlib.sha256() for _ in range(3)]
         self._pool = ThreadPoolExecutor(1)
         self._coming = self._pool.submit(int)  # nothing to wait for yet
+        self._rows: list[np.ndarray] = []
 
     def add(self, block: sparse.csr_matrix) -> None:
         """Include the next rows: wait for the previous block, then hash these in the background."""
@@ -105,11 +106,17 @@ class Fingerprint:
     def _update(self, block: sparse.csr_matrix) -> int:
         """Hash a block and return its number of values."""
         block = canonical(block)
+        self._rows.append(row_digests(block))
         arrays = (np.diff(block.indptr).astype("<i4"), block.indices, block.data)
         for digest, array, dtype in zip(self._parts, arrays, ("<i4", "<i4", "<f4"), strict=True):
             for start in range(0, len(array), CHUNK):
                 digest.update(np.ascontiguousarray(array[start : start + CHUNK], dtype=dtype).data)
         return int(block.nnz)
+
+    @property
+    def row_digests(self) -> np.ndarray:
+        """(n_rows,) digests of all rows added; to be read after `finish`."""
+        return np.concatenate(self._rows)
 
     def finish(self) -> str:
         """Hexadecimal digest of all rows added; ends the thread."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,33 @@ STATES = {
 }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where profiles were read, so that they can be read again."""
+
+    path: Path
+    """Path of the file or folder."""
+    layer: str | None
+    """Layer, or None for X."""
+    use_raw: bool
+    """Whether raw was read."""
+    stamp: tuple[int, ...]
+    """Identity, size and time of the file as it was, from `stamp_of`."""
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Device, number, size and time of a file; of a folder a digest of these of all its files. Empty without either."""
+    try:
+        if not path.is_dir():
+            found = path.stat()
+            return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        files = sorted(path.rglob("*"))
+        stats = [file.stat() for file in files if file.is_file()]
+        return len(files), len(stats), hash(tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in stats))
+    except OSError:
+        return ()
+
+
 @dataclass(frozen=True, eq=False)
 class Profiles:
     """Expression profiles with names and annotation; the matrix is sparse in memory, or stays in its file."""
@@ -40,6 +68,8 @@ class Profiles:
     """Path, or `AnnData in memory`, `array in memory` or `table in memory`."""
     location: str
     """`X`, `layers['NAME']` or `raw`."""
+    origin: Origin | None = None
+    """File that they were read from; None for profiles from memory, and for a selection."""
 
     @property
     def n_profiles(self) -> int:

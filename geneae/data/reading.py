@@ -4,6 +4,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
-from geneae.data.backed import BackedMatrix, ahead, canonical
+from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, stored_rows
+from geneae.data.containers import check_all, check_folder, check_parts, check_stored
 from geneae.data.matrix_check import Fingerprint, Values
-from geneae.data.profiles import CHUNK_ROWS, Profiles, megabytes
-from geneae.settings.errors import InputError, did_you_mean, listed, unknown
+from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
+from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, unknown
 from geneae.settings.settings import STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
@@ -75,17 +77,54 @@ def _is_array(data: Any) -> bool:
 
 
 def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Profiles:
-    """Profiles from a file; errors of the storage libraries about damaged files become one clear error."""
+    """Profiles from a file that stays the same meanwhile; errors of storage libraries become one clear error."""
     _check_path(path)
+    stamp = stamp_of(path)
+    profiles = _read_open(path, layer, use_raw, stream)
+    if stamp_of(path) != stamp:
+        raise InputChanged(f"{path} changed while it was read. Run again with a file that stays as it is.")
+    return replace(profiles, origin=Origin(path, layer, use_raw, stamp))
+
+
+def check_unchanged(profiles: Profiles, also_in_memory: bool = False) -> None:
+    """Refuse profiles whose file is not what it was when they were read.
+
+    If its size and time are those of before, it is taken to be the same; otherwise it is read again, and its
+    fingerprint decides. Profiles in memory are what they are, so that their file is looked at only if asked to.
+    """
+    origin = profiles.origin
+    if origin is None or not (profiles.is_streamed or also_in_memory) or stamp_of(origin.path) == origin.stamp:
+        return
+    try:
+        stream = "yes" if profiles.is_streamed else "auto"
+        again = _read_open(origin.path, origin.layer, origin.use_raw, stream, is_anew=True)
+        is_same = again.fingerprint == profiles.fingerprint
+    except InputError:
+        is_same = False
+    if not is_same:
+        raise InputChanged(
+            f"{origin.path} changed while it was in use: its content is not what it was when it was first read. Run "
+            "again with a file that stays as it is."
+        )
+
+
+def _read_open(path: Path, layer: str | None, use_raw: bool, stream: str, is_anew: bool = False) -> Profiles:
+    """Profiles from an existing file.
+
+    Anew means past what HDF5 keeps in memory of a file that is open in this process, and shares between all who open
+    the file by its path. Streamed profiles then have their fingerprint, and their file is closed.
+    """
+    is_fresh = is_anew and path.is_file()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old formats, repeated names: our own errors report what matters
             with contextlib.ExitStack() as stack:
-                group = stack.enter_context(_open(path))
+                group = stack.enter_context(_open(path, stack.enter_context(path.open("rb")) if is_fresh else path))
                 if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
+                    check_all(group, str(path))
                     return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream)
                 profiles = _read_group(group, layer, use_raw, str(path), stream)
-                if profiles.is_streamed:
+                if profiles.is_streamed and not is_fresh:
                     stack.pop_all()  # the file stays open as long as its matrix is in use
                 return profiles
     except (InputError, MemoryError):
@@ -117,13 +156,15 @@ def _check_path(path: Path) -> None:
         )
 
 
-def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
+def _open(path: Path, file: Any) -> contextlib.AbstractContextManager[Any]:
+    """Root of a container at `path`; HDF5 is read from `file`, the path or an open file."""
     if path.is_dir():
+        check_folder(path)
         import zarr  # slow to import, and most files are .h5ad
 
         return contextlib.nullcontext(zarr.open_group(path, mode="r"))
-    file: contextlib.AbstractContextManager[Any] = h5py.File(path, "r")
-    return file
+    opened: contextlib.AbstractContextManager[Any] = h5py.File(file, "r")
+    return opened
 
 
 def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
@@ -142,7 +183,9 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
     layers = list(group["layers"]) if "layers" in group else []
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
     location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
-    node = group["layers"][layer] if layer is not None else group["raw/X" if use_raw else "X"]
+    place = ("layers", layer) if layer is not None else ("raw", "X") if use_raw else ("X",)
+    check_parts(group, (place, ("obs",), ("raw", "var") if use_raw else ("var",)), source)
+    node = group["/".join(place)]
     matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
     genes = read_elem(group["raw/var" if use_raw else "var"]).index
     return _build(matrix, read_elem(group["obs"]), genes, source, location, stream)
@@ -210,6 +253,7 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
+    check_stored(matrix, where)
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
         matrix = matrix.to_memory()
@@ -228,7 +272,8 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
     scan = values.scan(digest)
     obs = obs.set_axis(names, axis=0)
     if is_streamed:
-        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths)
+        first_look = None if digest is None else FirstLook(where, digest.row_digests)
+        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths, None, first_look)
         return Profiles(backed, names, genes, obs, scan, source, location)
     csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
     return Profiles(csr, names, genes, obs, scan, source, location)
@@ -294,15 +339,6 @@ def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
             matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
         yield canonical(sparse.csr_matrix(matrix.tocsr()))
         return
-    if isinstance(matrix, CSRDataset):
-        for start in range(0, matrix.shape[0], CHUNK_ROWS):
-            block = matrix[start : start + CHUNK_ROWS]
-            block.check_format(full_check=True)
-            yield canonical(sparse.csr_matrix(block))
-        return
-    n_rows = max(1, CHUNK // matrix.shape[1])
-    # SciPy supports neither float16 and longdouble nor foreign byte orders
-    is_odd = matrix.dtype.kind == "f" and matrix.dtype.itemsize not in (4, 8)
-    dtype = np.dtype(np.float64) if is_odd else matrix.dtype.newbyteorder("=")
+    n_rows = CHUNK_ROWS if isinstance(matrix, CSRDataset) else max(1, CHUNK // matrix.shape[1])
     for start in range(0, matrix.shape[0], n_rows):
-        yield canonical(sparse.csr_matrix(np.asarray(matrix[start : start + n_rows], dtype=dtype)))
+        yield stored_rows(matrix, start, min(start + n_rows, matrix.shape[0]))

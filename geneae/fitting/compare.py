@@ -16,9 +16,9 @@ from geneae.evaluation.comparison import (
 from geneae.evaluation.records import judged_split
 from geneae.fitting.grid import shown_setting
 from geneae.fitting.runs import REPORT
-from geneae.folders.locks import only_writer
+from geneae.folders.manifest import OF_GRIDS, SPLIT
 from geneae.folders.model import read_config
-from geneae.folders.outputs import SPLIT, new_file
+from geneae.folders.outputs import check_addable, check_apart, new_files
 from geneae.folders.run import Run, read_run
 from geneae.report import write_report
 from geneae.settings.errors import InputError
@@ -48,6 +48,8 @@ def compare_runs(
         Column of `obs` that all runs must have been fitted with (`--color`).
     """
     folders = list(folders)
+    check_apart(output, *folders)
+    check_addable(output, OF_GRIDS)
     check_same(folders, color)
     names = names or configuration_names(folders)
     runs = [read_run(folder, names[folder]) for folder in folders]
@@ -64,13 +66,11 @@ def compare_runs(
     said += ("" if paired is None else guard_sentence(paired)) + seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     paired = None if paired is None or paired.empty else paired
-    with only_writer(output):
+    with new_files(output) as partial:
         for name, table in ((METRICS, metrics[columns]), (SEEDS, seeds), (PAIRED, paired)):
             if table is not None:
-                with new_file(output / name, overwrite=True) as partial:
-                    table.to_csv(partial, index=False)
-        with new_file(output / REPORT, overwrite=True) as partial:
-            write_report(partial, runs, said, paired)
+                table.to_csv(partial / name, index=False)
+        write_report(partial / REPORT, runs, said, paired)
     return said
 
 

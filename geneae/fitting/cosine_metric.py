@@ -1,6 +1,7 @@
 """`CosineMetric`: a cosine learned from labels, as a scikit-learn estimator, and the folder that stores it."""
 
 import hashlib
+import io
 import json
 from importlib.metadata import version
 from os import PathLike
@@ -11,7 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -20,7 +21,9 @@ from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_pre
 from geneae.data.profiles import STATES, Profiles, complete_column
 from geneae.data.reading import read_profiles
 from geneae.fitting.keywords import set_keywords, signature_of
-from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, read_json, write_json
+from geneae.folders.contents import ChangedFile, Contents, FolderContents
+from geneae.folders.manifest import CONFIG, GENES, METRIC_WEIGHTS
+from geneae.folders.outputs import new_folder, write_json
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import Rows, learn_map
@@ -214,17 +217,20 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def load(cls, folder: str | Path) -> "CosineMetric":
         """Load a folder written by `save` or `geneae metric`. No code from the folder is run."""
         folder = Path(folder)
-        config = _read_config(folder)
+        files = FolderContents(folder)
+        config = _read_config(files)
         try:
             loaded = cls(**vars(MetricSettings(**config["settings"])))
-            loaded.map_ = load_file(folder / METRIC_WEIGHTS)["map"]
+            loaded.map_ = load(files.read(METRIC_WEIGHTS))["map"]
             loaded.n_features_in_ = int(config["n_features"])
             loaded.classes_ = np.array(config["classes"])
             loaded.best_epoch_ = int(config["best_epoch"])
-            loaded.history_ = pd.read_csv(folder / "history.csv", float_precision="round_trip")
-            loaded.preprocess_ = None if config["state"] is None else _read_preprocess(folder, config)
+            loaded.history_ = pd.read_csv(io.BytesIO(files.read("history.csv")), float_precision="round_trip")
+            loaded.preprocess_ = None if config["state"] is None else _read_preprocess(files, config)
             if loaded.map_.shape[1:] != (loaded.n_features_in_,) or not np.isfinite(loaded.map_).all():
                 raise ValueError(f"the map must be finite and have {loaded.n_features_in_} columns")
+        except ChangedFile:
+            raise
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
             raise InputError(
@@ -292,25 +298,26 @@ def _opened(X: Any) -> Any:
     return read_profiles(X) if isinstance(X, str | PathLike | anndata.AnnData) else X
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    missing = [name for name in (CONFIG, METRIC_WEIGHTS) if not (folder / name).is_file()]
+def _read_config(files: Contents) -> dict[str, Any]:
+    missing = [name for name in (CONFIG, METRIC_WEIGHTS) if name not in files]
     if missing:
         raise InputError(
-            f"{folder} is not the folder of a metric: it lacks {', '.join(missing)}. "
+            f"{files.path} is not the folder of a metric: it lacks {', '.join(missing)}. "
             "Give a folder written by geneae metric."
         )
-    config = read_json(folder / CONFIG)
+    config = files.json(CONFIG)
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
         found = f"{config.get('kind')} {config.get('format')}" if isinstance(config, dict) else type(config).__name__
         raise InputError(
-            f"{folder} holds {found}, but this version of geneae reads {KIND} {FORMAT}. "
+            f"{files.path} holds {found}, but this version of geneae reads {KIND} {FORMAT}. "
             "Install the version that wrote it, or learn the metric again."
         )
     return config
 
 
-def _read_preprocess(folder: Path, config: dict[str, Any]) -> Preprocess:
-    table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+def _read_preprocess(files: Contents, config: dict[str, Any]) -> Preprocess:
+    content = io.BytesIO(files.read(GENES))
+    table = pd.read_csv(content, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
     if config["state"] not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
         raise ValueError(f"{GENES} must hold {config['n_features']} different genes, in a known space")
     genes = pd.Index(table["gene"], dtype=object)

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from geneae.data.profiles import Profiles
+from geneae.data.reading import check_unchanged
 from geneae.data.splits import EXCLUDED
 from geneae.evaluation.agreement import CHOICE_PROFILES, choose_latent
 from geneae.evaluation.diagnostics import to_table
@@ -107,6 +108,7 @@ def fit(
 
     judgements = [judge.judge(model, trained.training) for judge in judges]
     evaluation = _combined(judgements)
+    check_unchanged(profiles)
     spent = {"seconds": time.perf_counter() - begin, "peak_memory_mb": peak_memory(), "parts": 1}
     return Fitted(
         replace(model, scales=evaluation.scales, config=model.config | (spent if saved is None else saved.spent())),

@@ -18,6 +18,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.source import Source
 from geneae.fitting.runs import Request, check_color, fit_run, is_finished, writing_alone
 from geneae.folders.outputs import Output
+from geneae.settings.errors import InputChanged
 from geneae.settings.settings import Settings
 
 
@@ -108,7 +109,8 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        futures = {pool.submit(_run_apart, source, task, request, threads): task for task in waiting}
+        known = profiles.fingerprint
+        futures = {pool.submit(_run_apart, source, known, task, request, threads): task for task in waiting}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -125,9 +127,12 @@ def _fit_task(profiles: Profiles, task: Task, request: Request) -> None:
         fit_run(profiles, task.settings, Output(task.folder, resume=True), asked)
 
 
-def _run_apart(source: Source, task: Task, request: Request, threads: int) -> float:
-    """One run in a separate process; returns its seconds."""
+def _run_apart(source: Source, fingerprint: str, task: Task, request: Request, threads: int) -> float:
+    """One run in a separate process, on the data with this fingerprint; returns its seconds."""
     torch.set_num_threads(threads)
     begin = time.perf_counter()
-    _fit_task(source.read(), task, request)
+    profiles = source.read()
+    if profiles.fingerprint != fingerprint:
+        raise InputChanged(f"{source.data} changed between the runs. Run again with a file that stays as it is.")
+    _fit_task(profiles, task, request)
     return time.perf_counter() - begin

@@ -15,8 +15,9 @@ from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted
 from geneae.fitting.fitted import fit_with_nulls, run_of
 from geneae.folders.locks import only_writer
+from geneae.folders.manifest import CONFIG
 from geneae.folders.model import read_config
-from geneae.folders.outputs import CONFIG, Output, finish_swap
+from geneae.folders.outputs import Output, finish_swap
 from geneae.folders.run import COLOR, write_run
 from geneae.report import write_report
 from geneae.settings.errors import InputError, unknown

@@ -14,8 +14,7 @@ from geneae.evaluation.records import HELD_OUT, judged_split, value
 from geneae.fitting.compare import PAIRED, gather
 from geneae.fitting.grid import Task
 from geneae.fitting.runs import REPORT
-from geneae.folders.locks import only_writer
-from geneae.folders.outputs import new_file
+from geneae.folders.outputs import new_files
 from geneae.folders.run import Run, read_run
 from geneae.report import write_report
 from geneae.settings.errors import InputError
@@ -106,17 +105,14 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     said = "There is only one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
     said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(means, best)}"
     shown = [name for name in dict.fromkeys(controls["arm"]) if name in set(means["arm"])][:MOST_SHOWN] or best
-    with only_writer(folder):
+    with new_files(folder) as partial:
         for name, content in ((RUNS, table), (ARMS, means), (CONTROLS, controls), (PAIRED, paired)):
             if content is not None:
-                with new_file(folder / name, overwrite=True) as partial:
-                    content.to_csv(partial, index=False)
-        with new_file(folder / CURVES, overwrite=True) as partial:
-            figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
-            assert figure is not None
-            figure.savefig(partial, dpi=150)
-        with new_file(folder / REPORT, overwrite=True) as partial:
-            write_report(partial, chosen, said, paired)
+                content.to_csv(partial / name, index=False)
+        figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
+        assert figure is not None
+        figure.savefig(partial / CURVES, dpi=150)
+        write_report(partial / REPORT, chosen, said, paired)
     return said
 
 

@@ -1,39 +1,22 @@
-"""Pack the files of a model into one zip with checksums, and open such a zip without trusting its contents."""
+"""Pack the files of a model into one zip with checksums, and read such a zip without trusting its contents."""
 
 import contextlib
 import errno
 import hashlib
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from geneae.folders.contents import Contents, FolderContents
+from geneae.folders.manifest import PIECE, SHAREABLE, SUMS
 from geneae.settings.errors import InputError, listed
 
-SUMS = "SHA256SUMS"
-SHAREABLE = (
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "genes.csv",
-    "settings.toml",
-    "metrics.csv",
-    "history.csv",
-    "profiles.csv",
-    "split.csv",
-    "genewise.csv",
-    "diagnostics.csv",
-    "umap.csv",
-    "report.html",
-)
-"""Files that a zip may hold in addition to its checksums; anything else is refused."""
 MOST_BYTES = 2**33  # total of all files: a hundred times the largest model of 60,000 genes with its tables
 MOST_EXPANSION = 100  # unpacked bytes per byte of the zip; 3 to 10 for tables, hardly above 1 for weights
 FREE_BYTES = 2**26  # total up to which any expansion is allowed, as in small zips
-PIECE = 2**20  # bytes read at a time
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store; fixed, so that equal files give equal bytes
 
 
@@ -78,33 +61,65 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """A folder with the files of a model: `path` itself, or a temporary folder with the contents of a zip.
+def opened(path: Path) -> Iterator[Contents]:
+    """Files of a model folder, or of a zip, which are read from it as they are needed and never unpacked to a disk.
 
-    Everything in a zip is checked before it is used: names, file types, sizes, checksums. A zip cannot choose
-    where its files are written. An `InputError` raised inside names the zip instead of the temporary folder.
+    Everything in a zip is checked before it is used: names, file types, sizes, and checksums as files are read.
     """
     if path.is_dir() or not path.is_file():
-        yield path
+        yield FolderContents(path)
         return
-    with tempfile.TemporaryDirectory(prefix="geneae.") as name:
-        try:
-            unpack(path, Path(name))
-            yield Path(name)
-        except InputError as error:
-            raise InputError(str(error).replace(name, str(path))) from error
+    with contextlib.ExitStack() as stack:
+        with _reading(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            contents = ZipContents(path, archive)
+        yield contents
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Extract a zip that `pack` wrote into a folder; any other zip, or a changed one, is refused."""
+class ZipContents(Contents):
+    """Files of a zip that `pack` wrote; any other zip, or a changed one, is refused."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self._archive = path, archive
+        self._entries = {entry.filename: entry for entry in archive.infolist()}
+        _check_entries(path, archive.infolist())
+        self._sums = _read_sums(path, archive.read(SUMS), set(self._entries) - {SUMS})
+        self._unread = dict.fromkeys(self._sums)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of all files but the list of checksums."""
+        return iter(self._sums)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file with the listed checksum, of at most as many bytes as declared."""
+        return b"".join(self._checked(name))
+
+    def check_all(self) -> None:
+        """Refuse the zip if a file that was not read has another checksum than the listed one."""
+        for name in list(self._unread):
+            for _ in self._checked(name):
+                pass
+
+    def _checked(self, name: str) -> Iterator[bytes]:
+        entry, digest = self._entries[name], hashlib.sha256()
+        left = entry.file_size
+        with _reading(self.path), self._archive.open(entry) as source:
+            while piece := source.read(PIECE):
+                left -= len(piece)
+                if left < 0:
+                    raise _refused(self.path, f"{name} is longer than declared")
+                digest.update(piece)
+                yield piece
+            if digest.hexdigest() != self._sums[name]:
+                raise _refused(self.path, f"{name} does not have the checksum that {SUMS} lists for it")
+        self._unread.pop(name, None)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of a damaged zip into one that says so."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            _check_entries(path, archive.infolist())
-            sums = _read_sums(path, archive.read(SUMS), set(entries) - {SUMS})
-            for name, expected in sums.items():
-                if _extract(path, archive, entries[name], folder / name) != expected:
-                    raise _refused(path, f"{name} does not have the checksum that {SUMS} lists for it")
+        yield
     except InputError:
         raise
     except OSError as error:
@@ -154,16 +169,3 @@ def _read_sums(path: Path, content: bytes, names: set[str]) -> dict[str, str]:
     if set(sums) != names or len(sums) != len(lines):
         raise _refused(path, f"{SUMS} does not list each of its files exactly once")
     return sums
-
-
-def _extract(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path) -> str:
-    """Write one file, never more bytes than declared, and return its checksum."""
-    digest, left = hashlib.sha256(), entry.file_size
-    with archive.open(entry) as source, to.open("xb") as file:
-        while piece := source.read(PIECE):
-            left -= len(piece)
-            if left < 0:
-                raise _refused(path, f"{entry.filename} is longer than declared")
-            digest.update(piece)
-            file.write(piece)
-    return digest.hexdigest()

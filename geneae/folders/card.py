@@ -11,6 +11,8 @@ import pandas as pd
 from geneae.evaluation.records import judged_split
 from geneae.evaluation.table import short_table
 from geneae.folders.archive import pack
+from geneae.folders.contents import FolderContents
+from geneae.folders.manifest import SHAREABLE
 from geneae.folders.model import load_model
 from geneae.folders.outputs import new_file
 from geneae.models.model import Model
@@ -31,6 +33,7 @@ def share_model(folder: Path, path: Path, licence: str | None = None, overwrite:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
     model, metrics = load_model(folder), folder / "metrics.csv"
+    FolderContents(folder).check(SHAREABLE)
     table = pd.read_csv(metrics) if metrics.is_file() else None
     with new_file(path, overwrite) as partial:
         return pack(folder, partial, {FILE: model_card(model, table, licence).encode("utf-8")})

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem, write_elem
 
+from geneae.data.containers import check_all, check_own
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.models.model import Model, latent_names
@@ -132,16 +133,23 @@ def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, rec
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
     shutil.copyfile(data, path)
     n_profiles = len(embedded.latent)
+    with h5py.File(path, "r") as file:
+        check_all(file, str(data))
+        check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
-        for key, values in embedded.in_obsm(key_added).items():
-            write_elem(file, f"obsm/{key}", values)
+        entries = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
+        for name in (*entries, "uns/geneae"):
+            if file.get(name, getlink=True) is not None:
+                del file[name]  # a link of this name goes, and not what it leads to
+        for name, values in entries.items():
+            write_elem(file, name, values)
         write_elem(file, "uns/geneae", describe(embedded.model, key_added, embedded.depths))
         if not reconstruct:
             return
         genes = pd.Index(read_elem(file["var"]).index.astype(str))
         shape, chunk = (n_profiles, len(genes)), (min(CHUNK, n_profiles), len(genes))
         for name in layers_of(embedded.model):
-            if f"layers/{name}" in file:
+            if file.get(f"layers/{name}", getlink=True) is not None:
                 del file[f"layers/{name}"]
             layer = file.create_dataset(f"layers/{name}", shape, np.float32, chunks=chunk)
             layer.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
@@ -152,9 +160,22 @@ def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, rec
 
 
 def _read(data: str) -> anndata.AnnData:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # everything that matters was reported when the profiles were read
-        return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
+    """Everything in a file, none of it from elsewhere."""
+    if not Path(data).is_dir():
+        with h5py.File(data, "r") as file:
+            check_all(file, data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # everything that matters was reported when the profiles were read
+            return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"an .h5ad output is a copy of {data}, but not all of it can be read: {reason}. Write an output that ends "
+            "in .csv, .parquet or .npy, or remove that part of the file."
+        ) from error
 
 
 def describe(model: Model, key_added: str, depths: Sequence[QueryDepth] = ()) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from geneae.settings.errors import InputError
 
+MOST_NAME = 225  # bytes of an output's name; file systems allow 255, and temporary names add up to 30
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """Error numbers that file systems without locks give."""
 PATIENCE = 0.1  # seconds to wait for a lock, because a writer that ends needs a moment to remove its lock file
@@ -42,6 +44,22 @@ def only_writer(path: Path) -> Iterator[None]:
         for folder in new:
             with contextlib.suppress(OSError):  # something was written there
                 folder.rmdir()
+
+
+def check_name(path: Path) -> None:
+    """Refuse an output whose name is too long, is none, or is a link that leads to itself."""
+    size = len(os.fsencode(path.name))
+    if size > MOST_NAME:
+        raise InputError(
+            f"the name of an output must have at most {MOST_NAME} bytes, because temporary files have longer ones; "
+            f"{path.name[:20]}... has {size}. Choose a shorter name."
+        )
+    try:
+        resolved = path.resolve()
+        resolved.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).split(" from ")[0]
+        raise InputError(f"the output {path} cannot be created: {reason}. Choose another output.") from error
 
 
 def check_no_writer(path: Path) -> None:

@@ -1,19 +1,21 @@
 """Model folders of JSON, CSV and safetensors files. Nothing is pickled."""
 
+import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
-from geneae.folders.archive import opened
-from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, read_json, write_json
+from geneae.folders.archive import ZipContents, opened
+from geneae.folders.contents import Contents, FolderContents
+from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
+from geneae.folders.outputs import write_json
 from geneae.models.baselines import Baselines
 from geneae.models.cores import PlainCore, SkipCore
 from geneae.models.estimator import Estimator, estimator_facts, estimator_of, estimator_tensors
@@ -22,6 +24,8 @@ from geneae.models.network import Network, whitened_input
 from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import CENTERS
+
+LARGEST = 1e37  # of the numbers of a model; the largest float32 is 3.4e38
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -64,18 +68,23 @@ def load_model(path: Path) -> Model:
 
     Damaged folders, folders of other programs and other formats raise an `InputError`. No code in a folder is run.
     """
-    with opened(path) as folder:
-        return _read_model(folder)
+    with opened(path) as files:
+        model = _read_model(files)
+        if isinstance(files, ZipContents):
+            files.check_all()
+        return model
 
 
-def _read_model(folder: Path) -> Model:
-    config = read_config(folder)
+def _read_model(files: Contents) -> Model:
+    config = _read_config(files)
     try:
         # sums of MKL depend on where in memory a tensor begins: a copy begins where that of the fit did
-        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
-        table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+        tensors = {name: tensor.clone() for name, tensor in load(files.read(WEIGHTS)).items()}
+        content = io.BytesIO(files.read(GENES))
+        table = pd.read_csv(content, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
         settings, shape = config["settings"], config["network"]
         _check_config(config)
+        _check_numbers(config)
         _check_tensors(tensors, config["tensors"])
         preprocess = Preprocess(
             config["state"],
@@ -88,6 +97,8 @@ def _read_model(folder: Path) -> Model:
         baselines = _build_baselines(tensors, int(settings["n_latent"]))
         scales = {str(name): float(scale) for name, scale in config["scales"].items()}
         _check_genes(preprocess, network, baselines)
+    except InputError:
+        raise
     except (
         OSError,
         KeyError,
@@ -100,7 +111,7 @@ def _read_model(folder: Path) -> Model:
     ) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         raise InputError(
-            f"{folder} should be a model folder, but its files do not fit together ({reason}). "
+            f"{files.path} should be a model folder, but its files do not fit together ({reason}). "
             "Copy the complete folder again, or fit again."
         ) from error
     return Model(network, preprocess, baselines, scales, config, estimator)
@@ -109,9 +120,10 @@ def _read_model(folder: Path) -> Model:
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     """Split of each profile if these are exactly the profiles of the fit, otherwise `all` for each."""
     if profiles.fingerprint == model.config["data"]["fingerprint"]:
-        with opened(folder) as known:
-            path = known / SPLIT
-            table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+        table = pd.DataFrame()
+        with opened(folder) as files:
+            if SPLIT in files:
+                table = pd.read_csv(io.BytesIO(files.read(SPLIT)), dtype=str, keep_default_na=False)
         if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
             return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
     return pd.Series("all", index=profiles.names, name="split")
@@ -119,15 +131,20 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Contents of `config.json` of a model folder; any other folder, or another format, is refused."""
-    if not folder.is_dir():
+    return _read_config(FolderContents(folder))
+
+
+def _read_config(files: Contents) -> dict[str, Any]:
+    folder = files.path
+    if not folder.exists() or (not folder.is_dir() and not isinstance(files, ZipContents)):
         raise InputError(f"{folder} is not a folder. Give the folder that geneae fit has written.")
-    missing = [name for name in (CONFIG, WEIGHTS, GENES) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG, WEIGHTS, GENES) if name not in files]
     if missing:
         raise InputError(
             f"{folder} is not a model folder of geneae: it lacks {', '.join(missing)}. "
             "Give the folder that geneae fit has written."
         )
-    config = read_json(folder / CONFIG)
+    config = files.json(CONFIG)
     if not isinstance(config, dict) or config.get("format") not in FORMATS:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise InputError(
@@ -149,12 +166,21 @@ def _check_config(config: dict[str, Any]) -> None:
         int(config[name])
 
 
+def _check_numbers(content: Any) -> None:
+    """Refuse numbers near the end of float32, which no fit gives: everything computed with them overflows."""
+    if isinstance(content, dict | list):
+        for item in content.values() if isinstance(content, dict) else content:
+            _check_numbers(item)
+    elif isinstance(content, float) and abs(content) > LARGEST:
+        raise ValueError(f"{CONFIG} holds the number {content:g}")
+
+
 def _check_tensors(tensors: dict[str, Tensor], expected: list[str]) -> None:
     if sorted(tensors) != expected:
         raise ValueError(f"{WEIGHTS} does not hold the {len(expected)} tensors of {CONFIG}")
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
-            raise ValueError(f"tensor {name} must hold finite float32 values; found {tensor.dtype}")
+        if tensor.dtype != torch.float32 or not bool((tensor.abs() <= LARGEST).all()):  # false for NaN, too
+            raise ValueError(f"tensor {name} must hold finite float32 values up to {LARGEST:g}; found {tensor.dtype}")
 
 
 def _build_estimator(tensors: dict[str, Tensor], config: dict[str, Any]) -> Estimator | None:
@@ -216,5 +242,7 @@ def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines)
             raise ValueError(f"{len(baselines.factors)} Wiener factors for {baselines.half.rank} components")
     if len(sizes) != 1 or preprocess.genes.has_duplicates:
         raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
-    if not (np.isfinite(preprocess.scale) & (preprocess.scale > 0)).all():
-        raise ValueError(f"every scale in {GENES} must be a number above 0")
+    if not ((preprocess.scale > 0) & (preprocess.scale <= LARGEST)).all():
+        raise ValueError(f"every scale in {GENES} must be a number above 0, up to {LARGEST:g}")
+    if not 0 < preprocess.target_sum <= LARGEST:
+        raise ValueError(f"target_sum must be a number above 0; found {preprocess.target_sum:g}")

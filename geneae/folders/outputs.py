@@ -1,28 +1,30 @@
-"""Output files and folders that are written completely or not at all."""
+"""Output files and folders that are written completely or not at all, and replace only what geneae wrote."""
 
 import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geneae.folders.locks import check_no_writer, has_other_writer, only_writer
-from geneae.settings.errors import InputError
-from geneae.training.checkpoints import is_partial, is_unfinished, sync
-
-CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
-METRIC_WEIGHTS = "metric.safetensors"
-OURS = (
-    {CONFIG, WEIGHTS, GENES},
-    {CONFIG, METRIC_WEIGHTS},
-    {"profiles.csv", "metrics.csv"},
-    {"paired.csv", "metrics.csv"},
+from geneae.folders.locks import check_name, check_no_writer, has_other_writer, only_writer
+from geneae.folders.manifest import (
+    CONFIG,
+    SHAREABLE,
+    SUMS,
+    foreign,
+    is_marked,
+    owned,
+    read_list,
+    remove_owned,
+    write_list,
 )
+from geneae.settings.errors import InputError, listed
+from geneae.training.checkpoints import is_partial, is_unfinished, sync
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class Output:
     folder: Path
     """Folder to write."""
     overwrite: bool = False
-    """Replace an existing folder that geneae wrote."""
+    """Replace what geneae wrote into an existing folder."""
     resume: bool = False
-    """Resume from the checkpoint in an existing folder, and replace the folder at the end."""
+    """Resume from the checkpoint in an existing folder, and replace what geneae wrote at the end."""
 
     def check(self) -> None:
         """Finish an interrupted write, then refuse what `check_writable` refuses."""
         finish_swap(self.folder)
-        check_writable(self.folder, self.overwrite, self.resume)
+        check_writable(self.folder, self.overwrite, self.resume, (*SHAREABLE, SUMS))
 
     def new(self) -> contextlib.AbstractContextManager[Path]:
         """Temporary folder from `new_folder`."""
@@ -50,49 +52,108 @@ class Output:
 def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder next to `path` that is renamed to `path` at the end, or removed if anything fails before.
 
-    An existing folder is refused, or with `overwrite` replaced if geneae wrote it. A folder that holds only checkpoints
-    is always replaced. A folder that another process is writing is refused, too. If the process is killed,
-    `finish_swap` repairs what it left behind.
+    It gets a list of its files with their checksums, by which geneae knows later that it wrote them. An existing folder
+    is refused, or with `overwrite` replaced if geneae wrote it; what others have put into it is moved to the new one. A
+    folder in which geneae wrote only checkpoints is always replaced. A folder that another process is writing is
+    refused, too. If the process is killed, `finish_swap` repairs what it left behind.
     """
     check_parent(path)
     with only_writer(path):
         finish_swap(path)
         check_writable(path, overwrite, resume=is_unfinished(path) and not (path / CONFIG).exists())
         path = path.resolve()  # a link to a folder elsewhere stays a link
-        partial, old = _beside(path)
-        partial.mkdir(parents=True)
-        try:
+        with _new_partial(path) as partial:
             yield partial
-            for file in partial.iterdir():
-                file.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
-                sync(file)
-            sync(partial)
+            names = _complete(partial)
             if path.exists():
+                check_free(path, names)
+                old = _beside(path)[1]
                 os.replace(path, old)
                 os.replace(partial, path)
-                shutil.rmtree(old)
+                _clear(old, path)
             else:
                 os.replace(partial, path)
             sync(path.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files are moved into `folder` at the end, or removed if anything fails before.
+
+    There they replace earlier files of geneae with the same names; a file of somebody else under such a name is
+    refused. Everything else in the folder stays, such as the folders of runs beside the tables that compare them.
+    """
+    check_parent(folder)
+    with only_writer(folder):
+        finish_swap(folder)
+        folder = folder.resolve()
+        with _new_partial(folder) as partial:
+            yield partial
+            names = _complete(partial)
+            folder.mkdir(parents=True, exist_ok=True)
+            check_addable(folder, names)
+            before = {name for name in owned(folder) if name not in names and not (folder / name).is_symlink()}
+            kept = [f"{digest}  {name}\n" for name, digest in (read_list(folder) or {}).items() if name in before]
+            with (partial / SUMS).open("a", encoding="utf-8") as file:
+                file.writelines(kept)
+            for name in (SUMS, *sorted(names - {SUMS})):  # a killed process leaves files that the list has already
+                os.replace(partial / name, folder / name)
+            sync(folder)
+
+
+@contextlib.contextmanager
+def _new_partial(path: Path) -> Iterator[Path]:
+    """The temporary folder of an output, marked as ours and empty; it is removed at the end if it is still there."""
+    partial = _beside(path)[0]
+    if partial.exists():
+        raise InputError(f"{partial} is in the way of the output {path}, and geneae did not write it. Move it away.")
+    partial.mkdir(parents=True)
+    try:
+        write_list(partial)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _complete(partial: Path) -> set[str]:
+    """List the files of a temporary folder with their checksums, bring them to disk, and return their names."""
+    names = {file.name for file in partial.iterdir()}
+    write_list(partial, names - {SUMS})
+    for name in names:
+        (partial / name).chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+        sync(partial / name)
+    sync(partial)
+    return names
 
 
 def finish_swap(path: Path) -> None:
     """Repair a write that was killed: afterwards any folder at `path` is complete, and no temporary one remains.
 
     The old folder is renamed only when the new one is complete, so if the old one exists and `path` does not, the new
-    one was about to take its name. A folder that another process is writing now is left alone.
+    one was about to take its name. Folders that geneae did not write are left alone, and so is one that another process
+    is writing now.
     """
+    check_name(path)
     if has_other_writer(path):
         return
     path = path.resolve()
     partial, old = _beside(path)
-    if old.is_dir() and not path.exists():
+    is_ours = old.is_dir() and (bool(owned(old)) or not any(old.iterdir()))
+    if is_ours and not path.exists():
         with contextlib.suppress(FileNotFoundError):  # another process of the same run may have done it
             os.replace(partial if partial.is_dir() else old, path)
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
+    if is_ours and old.is_dir() and path.is_dir():
+        _clear(old, path)
+    if partial.is_dir() and (is_marked(partial) or not any(partial.iterdir())):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear(old: Path, path: Path) -> None:
+    """Remove the folder that another has replaced; what geneae did not write there is moved to the new one."""
+    for name in foreign(old):
+        if not os.path.lexists(path / name):
+            os.replace(old / name, path / name)
+    remove_owned(old)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -100,14 +161,16 @@ def _beside(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.geneae-partial"), path.with_name(f".{path.name}.geneae-old")
 
 
-def check_writable(path: Path, overwrite: bool = False, resume: bool = False) -> None:
+def check_writable(path: Path, overwrite: bool = False, resume: bool = False, names: Iterable[str] = (SUMS,)) -> None:
     """Refuse an output folder that exists, cannot be created, or is being written by another process.
 
-    With `overwrite` or `resume` it may exist, unfinished or finished, if geneae wrote it.
+    With `overwrite` or `resume` it may exist, unfinished or finished, if geneae wrote it; files of somebody else in it
+    must not have the `names` of files to be written.
     """
+    check_name(path)
     check_no_writer(path)
-    if path.exists():
-        if not _is_ours(path):
+    if os.path.lexists(path):
+        if not path.is_dir() or (any(not is_partial(file) for file in path.iterdir()) and not owned(path)):
             raise InputError(
                 f"{path} already exists and was not written by geneae. Choose another name for the output."
             )
@@ -116,22 +179,55 @@ def check_writable(path: Path, overwrite: bool = False, resume: bool = False) ->
                 f"{path} holds the checkpoint of an unfinished run. Add --resume to resume it, --overwrite to start "
                 "again, or choose another output."
             )
-        if _names(path) and not overwrite and not resume:
+        if not overwrite and not resume and any(not is_partial(file) for file in path.iterdir()):
             raise InputError(
                 f"the output folder {path} already exists. Choose another one, or add --overwrite to replace it."
             )
+        check_free(path, names)
     check_parent(path)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a folder is empty, or holds a checkpoint, a model, a learned metric, or the tables of an evaluation or
-    comparison. One file alone does not tell: other programs write a `config.json` or a `metrics.csv`, too."""
-    return path.is_dir() and (not _names(path) or is_unfinished(path) or any(known <= _names(path) for known in OURS))
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to write files under these names into a folder where somebody else's file has one of them."""
+    taken = sorted(set(names) & foreign(folder)) if folder.is_dir() else []
+    if taken:
+        raise InputError(
+            f"{folder} holds {listed(taken)}, which geneae did not write and would replace. Move it away, or choose "
+            "another output."
+        )
 
 
-def _names(path: Path) -> set[str]:
-    """Names of the files in a folder, without half-written checkpoints."""
-    return {file.name for file in path.iterdir() if not is_partial(file)}
+def check_addable(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder to which files with these names cannot be added: they are somebody else's, or a model's."""
+    check_name(folder)
+    check_parent(folder / SUMS)
+    if not folder.is_dir():
+        return
+    if CONFIG in owned(folder):
+        raise InputError(f"{folder} holds a model or a metric, whose tables would be replaced. Choose another output.")
+    check_free(folder, names)
+
+
+def check_apart(output: Path, *inputs: str | Path | None) -> None:
+    """Refuse an output that is one of the inputs of a command, lies in its container, or is one of its files."""
+    check_name(output)
+    to = output.resolve()
+    for given in inputs:
+        if given is None or not Path(given).exists():
+            continue
+        source = Path(given).resolve()
+        is_same = to == source or (to.exists() and to.samefile(source))
+        is_within = source.is_dir() and source in to.parents
+        is_part = is_within and (_is_zarr(source) or to.relative_to(source).parts[0] in owned(source))
+        if is_same or is_part:
+            raise InputError(
+                f"the output {output} is {'the input' if is_same else 'a part of the input'} {given}, which would be "
+                "replaced. Choose another output."
+            )
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (".zgroup", "zarr.json"))
 
 
 @contextlib.contextmanager
@@ -140,8 +236,9 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     check_parent(path)
     with only_writer(path):
         check_new_file(path, overwrite)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        partial = path.with_name(f".{path.name}.geneae-partial{path.suffix}")
         try:
+            partial.unlink(missing_ok=True)  # left by a killed process
             yield partial
             sync(partial)
             os.replace(partial, path)
@@ -151,8 +248,9 @@ def new_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
     """Refuse an output file that exists (unless `overwrite`), cannot be created, or is written by another process."""
+    check_name(path)
     check_no_writer(path)
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.is_dir() or (os.path.lexists(path) and not overwrite):
         raise InputError(
             f"the output {path} already exists. Choose another name, or add --overwrite to replace a file."
         )
@@ -166,7 +264,8 @@ def _umask() -> int:
 
 
 def check_parent(path: Path) -> None:
-    """Refuse an output whose folder cannot be created or written to."""
+    """Refuse an output whose name is too long, or whose folder cannot be created or written to."""
+    check_name(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(
@@ -177,14 +276,6 @@ def check_parent(path: Path) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary as a JSON file in the format of `to_json`."""
     path.write_text(to_json(content) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Contents of a JSON file; anything that is not JSON is refused."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}). Copy the complete folder again.") from error
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A run: everything that a fit produces, written to a folder and read from one."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,9 @@ import pandas as pd
 from geneae.evaluation.records import Evaluation
 from geneae.folders.card import FILE as CARD
 from geneae.folders.card import model_card
+from geneae.folders.contents import ChangedFile, Contents, FolderContents
+from geneae.folders.manifest import SPLIT
 from geneae.folders.model import read_config, save_model
-from geneae.folders.outputs import SPLIT
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
 from geneae.settings.toml import FILE as SETTINGS
@@ -122,18 +124,19 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
 
 def read_run(folder: Path, configuration: str | None = None) -> Run:
     """Read a run from its files; `configuration` is the name from `configuration_of` by default."""
+    files = FolderContents(folder)
     config = read_config(folder)
     needed = ENCODER_NEEDED if is_encoder(config) else NEEDED
     metrics, profiles, history = (
-        _read_table(folder / f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
+        _read_table(files, f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
     )
     genewise, umap, diagnostics = (
-        _read_table(path) if (path := folder / f"{name}.csv").is_file() else None
+        _read_table(files, f"{name}.csv") if f"{name}.csv" in files else None
         for name in ("genewise", "umap", "diagnostics")
     )
     sizes: dict[str, int] = {}
-    if (folder / SPLIT).is_file():
-        sizes = sizes_of(pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"])
+    if SPLIT in files:
+        sizes = sizes_of(pd.read_csv(io.BytesIO(files.read(SPLIT)), dtype=str, keep_default_na=False)["split"])
     configuration = configuration or configuration_of(config)
     return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
@@ -158,20 +161,22 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
     return isinstance(network, dict) and network.get("has_decoder") is False
 
 
-def _read_table(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
+def _read_table(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        missing = [name for name in needed[path.stem] if name not in table]
+        table = pd.read_csv(io.BytesIO(files.read(file)), dtype=str, keep_default_na=False)
+        missing = [name for name in needed[file.removesuffix(".csv")] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")
         if "fires" in table:
             table["fires"] = _truths(table["fires"])
         for name in table.columns.difference([*TEXT_COLUMNS, "fires"]):
             table[name] = table[name].replace("", "nan").astype(int if name in WHOLE_COLUMNS else float)
+    except ChangedFile:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a table of geneae ({str(error).splitlines()[0]}). "
+            f"{files.path / file} cannot be read as a table of geneae ({str(error).splitlines()[0]}). "
             "Copy the complete folder again, or fit again."
         ) from error
     return table

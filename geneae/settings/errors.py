@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class InputChanged(InputError):
+    """A file is no longer what it was when it was first read, so that nothing can be said about either."""
+
+
 def did_you_mean(name: object, options: Iterable[object]) -> str:
     """The hint `"; did you mean 'cosine'?"`, or an empty string if no option is similar; case is ignored."""
     by_lower = {str(option).lower(): str(option) for option in options}

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from geneae.data.permuted import NULLS
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.training.devices import Processes
@@ -29,6 +30,7 @@ from geneae.training.objectives import Objective
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1  # version of the file format
 SPARE = 100  # training between two writes takes this many times as long as a write, which thus costs 1 % of the time
+MOST_HEADER = 10**8  # bytes, the most that safetensors allows
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -85,6 +87,11 @@ class Checkpoint:
         self._begin, self._cost, self._written = begin, 0.0, time.perf_counter()
         self._tensors: dict[str, Tensor] = {}
         self._state: dict[str, Any] = {}
+        if path.exists() and not is_checkpoint(path):
+            raise InputError(
+                f"{path} should be a checkpoint of geneae, but cannot be read as one: it is damaged, or of another "
+                "program. Move it away, or choose another output."
+            )
         if resume and path.is_file():
             self._tensors, self._state = _read(path)
             self._check()
@@ -182,12 +189,34 @@ def checkpoint_name(null: str | None = None) -> str:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds checkpoints of an unfinished run."""
-    return any(folder.glob("checkpoint*.safetensors"))
+    return any(not is_partial(folder / name) for name in checkpoint_files(folder))
+
+
+def checkpoint_files(folder: Path) -> set[str]:
+    """Names of the checkpoints in a folder, incomplete ones too; files of other programs under these names are none."""
+    names = [checkpoint_name(null) for null in (None, *NULLS)]
+    found = {name for name in names if is_checkpoint(folder / name)}
+    return found | {name for name in map(_partial, names) if (folder / name).is_file()}
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint that geneae wrote, by its header; its name alone does not tell."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, MOST_HEADER)))
+        return "checkpoint format" in json.loads(header["__metadata__"]["state"])["identity"]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return False
 
 
 def is_partial(file: Path) -> bool:
     """Whether a file is an incomplete checkpoint, of a running process or of one that was killed while writing."""
-    return file.match(".checkpoint*.partial")
+    return file.name in {_partial(checkpoint_name(null)) for null in (None, *NULLS)}
+
+
+def _partial(name: str) -> str:
+    return f".{name}.partial"
 
 
 def digest(values: np.ndarray) -> str:
@@ -249,8 +278,8 @@ def _pack(state: TrainingState, random: Tensor) -> dict[str, Tensor]:
 def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a new file next to the old one and rename it once it is on disk, so that one is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, {"state": json.dumps(state)})
+    partial, text = path.with_name(_partial(path.name)), json.dumps(state)
+    save_file(tensors, partial, {"state": text, "sha256": _checksum(tensors, text)})
     sync(partial)
     os.replace(partial, path)
     sync(path.parent)
@@ -260,13 +289,25 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state: dict[str, Any] = json.loads(file.metadata()["state"])
+            written: dict[str, str] = file.metadata()
+            state: dict[str, Any] = json.loads(written["state"])
+        if written.get("sha256", "") not in ("", _checksum(tensors, written["state"])):
+            raise ValueError("its checksum is not that of its content")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} should be a checkpoint of geneae, but cannot be read ({type(error).__name__}: {error}). "
             "Add --overwrite to start again."
         ) from error
     return tensors, state
+
+
+def _checksum(tensors: dict[str, Tensor], state: str) -> str:
+    """SHA-256 of a state and of all tensors, as hexadecimal digits."""
+    found = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

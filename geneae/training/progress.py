@@ -14,6 +14,10 @@ from geneae.settings.errors import InputError
 
 OnEpoch = Callable[[dict[str, float]], None]
 CSV = "history.csv"
+CSV_BEGINS = b"epoch,train_loss,validation_loss,"
+"""Beginning of a `history.csv` of geneae, by which it is told from one of another program."""
+EVENTS_END = ".geneae"
+"""End of the names of geneae's files for TensorBoard."""
 BAR_WIDTH = 24  # characters
 
 WATCHED = {
@@ -119,7 +123,7 @@ def tensorboard_log(folder: Path) -> Iterator[OnEpoch]:
 
         def note(row: dict[str, float]) -> None:
             if not writers:
-                writers.append(SummaryWriter(str(folder)))
+                writers.append(SummaryWriter(str(folder), filename_suffix=EVENTS_END))
                 stack.callback(writers[0].close)
             for name, number in row.items():
                 if name != "epoch":
@@ -164,10 +168,19 @@ def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = Fa
             "--log tensorboard needs the package tensorboard, which is not installed. "
             "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
         )
+    table = folder / CSV
+    if table.exists() and not _is_history(table):
+        raise InputError(f"{table} was not written by geneae, and the log would replace it. Choose another output.")
     if not folder.exists() or (resume and folder.is_dir()):
         return
-    ours = [folder / CSV, *folder.glob("events.out.tfevents.*")] if folder.is_dir() else []
     if not overwrite or not folder.is_dir():
         raise InputError(f"the log {folder} already exists. Choose another output, or add --overwrite to replace it.")
-    for file in ours:
+    for file in (table, *folder.glob(f"events.out.tfevents.*{EVENTS_END}")):
         file.unlink(missing_ok=True)
+
+
+def _is_history(path: Path) -> bool:
+    """Whether a file is a table that `csv_log` wrote, or the empty beginning of one."""
+    with path.open("rb") as file:
+        beginning = file.read(len(CSV_BEGINS))
+    return beginning in (b"", CSV_BEGINS)

@@ -187,6 +187,7 @@ def test_a_metric_read_back_is_the_same(counts: anndata.AnnData, tmp_path: Path)
     metric = CosineMetric(**QUICK).fit(counts, "kind")
     metric.save(tmp_path / "metric")
     assert {path.name for path in (tmp_path / "metric").iterdir()} == {
+        "SHA256SUMS",
         "config.json",
         "metric.safetensors",
         "genes.csv",
@@ -210,8 +211,9 @@ def test_a_metric_read_back_is_the_same(counts: anndata.AnnData, tmp_path: Path)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a metric, to be damaged."""
+    """Of a metric, to be damaged; without checksums, as earlier versions wrote it."""
     CosineMetric(epochs=1).fit(*latents()).save(tmp_path / "metric")
+    (tmp_path / "metric" / "SHA256SUMS").unlink()
     return tmp_path / "metric"
 
 
@@ -251,6 +253,7 @@ def test_a_damaged_folder_is_refused(folder: Path, damage: str) -> None:
 
 def test_genes_that_do_not_fit_are_refused(counts: anndata.AnnData, tmp_path: Path) -> None:
     CosineMetric(**QUICK).fit(counts, "kind").save(tmp_path / "metric")
+    (tmp_path / "metric" / "SHA256SUMS").unlink()
     path = tmp_path / "metric" / "genes.csv"
     pd.read_csv(path).iloc[1:].to_csv(path, index=False)
     with pytest.raises(InputError, match=r"genes\.csv must hold 120 different genes"):

@@ -154,6 +154,7 @@ def test_finished_folders_can_be_compared_by_themselves(compared: Path, tmp_path
 def test_runs_that_do_not_belong_together_are_refused(compared: Path, tmp_path: Path, title: str) -> None:
     other = tmp_path / "other"
     shutil.copytree(compared / "cosine-seed0", other)
+    (other / "SHA256SUMS").unlink()  # by which the change would be found first
     config = json.loads((other / "config.json").read_text())
     if title == "data":
         config["data"]["fingerprint"] = "0"

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, simulate
+from conftest import QUICK, simulate, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from geneae import Autoencoder, read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import Evaluation
+from geneae.folders.manifest import write_list
 from geneae.folders.model import load_model, read_split, save_model
 from geneae.folders.outputs import check_writable, finish_swap, new_file, new_folder, write_json
 from geneae.models.model import Model
@@ -22,6 +23,7 @@ from geneae.settings.errors import InputError
 
 FILES = {
     "README.md",
+    "SHA256SUMS",
     "config.json",
     "diagnostics.csv",
     "genes.csv",
@@ -103,7 +105,7 @@ def test_the_tables_say_what_the_model_knows(model_folder: Path, fitted: Autoenc
 def test_nothing_is_pickled(model_folder: Path) -> None:
     for path in model_folder.iterdir():
         content = path.read_bytes()
-        assert path.suffix in (".json", ".csv", ".safetensors", ".md", ".toml")
+        assert path.suffix in (".json", ".csv", ".safetensors", ".md", ".toml", "")
         assert content[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
         assert b"torch._utils" not in content
         if path.suffix != ".safetensors":
@@ -156,8 +158,9 @@ def test_other_profiles_have_no_split(model_folder: Path, fitted: Autoencoder, c
 
 @pytest.fixture
 def damaged(model_folder: Path, tmp_path: Path) -> Path:
-    """A copy of a model folder, to be damaged."""
-    return Path(shutil.copytree(model_folder, tmp_path / "damaged"))
+    """A copy of a model folder, to be damaged; without checksums, as earlier versions wrote it."""
+    ignored = shutil.ignore_patterns("SHA256SUMS")
+    return Path(shutil.copytree(model_folder, tmp_path / "damaged", ignore=ignored))
 
 
 def edit_config(folder: Path, **changes: Any) -> None:
@@ -459,6 +462,7 @@ def test_a_killed_swap_is_finished(has_name: bool, has_partial: bool, has_old: b
         if is_there:
             (tmp_path / name).mkdir()
             (tmp_path / name / "config.json").write_text(name)
+            write_list(tmp_path / name, ["config.json"])
     finish_swap(path)
     left = "run" if has_name else ".run.geneae-partial" if has_partial and has_old else ".run.geneae-old"
     # without the old folder nobody knows whether the new one is whole: it was about to be written
@@ -468,7 +472,7 @@ def test_a_killed_swap_is_finished(has_name: bool, has_partial: bool, has_old: b
 
 def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
+    checkpoint = write_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     (tmp_path / "run" / ".checkpoint.safetensors.partial").write_text("half")
     text = r"run holds the checkpoint of an unfinished run. Add --resume to resume it, --overwrite to start"
     with pytest.raises(InputError, match=text):
@@ -476,8 +480,8 @@ def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
     check_writable(tmp_path / "run", resume=True)
     with new_folder(tmp_path / "run") as partial:
         (partial / "metrics.csv").write_text("x")
-    assert content(tmp_path / "run") == {"metrics.csv": b"x"}
-    (tmp_path / "run" / "checkpoint.safetensors").write_text("x")
+    assert content(tmp_path / "run").keys() == {"metrics.csv", "SHA256SUMS"}
+    write_checkpoint(checkpoint)
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds the checkpoint of an unfinished run"):
         new_folder(tmp_path / "run").__enter__()
@@ -486,7 +490,7 @@ def test_a_folder_of_checkpoints_alone_is_replaced(tmp_path: Path) -> None:
 def test_folders_above_are_made(tmp_path: Path) -> None:
     with new_folder(tmp_path / "a" / "b" / "run") as partial:
         (partial / "metrics.csv").write_text("x")
-    assert content(tmp_path / "a" / "b" / "run") == {"metrics.csv": b"x"}
+    assert content(tmp_path / "a" / "b" / "run").keys() == {"metrics.csv", "SHA256SUMS"}
 
 
 def test_an_output_below_a_file_is_refused(fitted: Autoencoder, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_a_run_in_memory_is_the_run_of_its_folder_to_the_last_bit(kind: str, tmp
 
 def test_what_is_neither_true_nor_false_is_refused(model_folder: Path, tmp_path: Path) -> None:
     for file in model_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+        if file.name != "SHA256SUMS":  # by which the change would be found first
+            (tmp_path / file.name).write_bytes(file.read_bytes())
     table = pd.read_csv(tmp_path / "diagnostics.csv", dtype=str).assign(fires="maybe")
     table.to_csv(tmp_path / "diagnostics.csv", index=False)
     with pytest.raises(

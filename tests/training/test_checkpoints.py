@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK as SMALL
-from conftest import simulate
+from conftest import simulate, write_checkpoint
 from starts import PLAIN, QUICK, Data, Start, are_equal, make_start, weights
 
 from geneae.data.reading import read_profiles
@@ -260,6 +260,6 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / f".{checkpoint_name()}.partial").write_text("half")
     assert not is_unfinished(tmp_path)
     assert [is_partial(path) for path in tmp_path.iterdir()] == [True]
-    (tmp_path / checkpoint_name("gene_permuted")).write_text("whole")
+    write_checkpoint(tmp_path / checkpoint_name("gene_permuted"))
     assert is_unfinished(tmp_path)
     assert digest(np.array(["a", "b"])) != digest(np.array(["ab"]))

@@ -13,7 +13,7 @@ from geneae.settings.errors import InputError
 from geneae.training import progress
 from geneae.training.progress import BAR_WIDTH, LOGS, both, check_log, open_log, progress_bar
 
-ROWS = [{"epoch": epoch, "validation_loss": 1 / (epoch + 1), "seconds": 0.5} for epoch in range(3)]
+ROWS = [{"epoch": e, "train_loss": 1.0, "validation_loss": 1 / (e + 1), "seconds": 0.5} for e in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,18 @@ def test_an_earlier_log_is_refused_or_replaced(name: str, tmp_path: Path) -> Non
     assert str(error.value) == message
     check_log(name, folder, overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("flags", [{"overwrite": True}, {"overwrite": False, "resume": True}, {"overwrite": False}])
+def test_a_table_of_somebody_else_is_never_replaced_by_a_log(flags: dict[str, bool], tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("year,event\n1066,Hastings\n")
+    (tmp_path / "events.out.tfevents.1.other").write_text("curves of another program")
+    for name in LOGS:
+        with pytest.raises(InputError, match=r"history\.csv was not written by geneae, and the log would replace it\."):
+            check_log(name, tmp_path, **flags)
+    (tmp_path / "history.csv").write_text("")  # the beginning of a log whose fit was killed
+    check_log("tensorboard", tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["events.out.tfevents.1.other"]
 
 
 def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

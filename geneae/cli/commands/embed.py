@@ -43,12 +43,14 @@ def command(
     .parquet have one row per profile; .npy is the bare array. A model of counts reads shallower profiles at their own
     depth, which it estimates and names.
     """
+    from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.folders.embedding import check_format, depth_groups, embed, write_embedding
     from geneae.folders.model import load_model
-    from geneae.folders.outputs import check_new_file, new_file
+    from geneae.folders.outputs import check_apart, check_new_file, new_file
 
     check_format(Path(output), reconstruct)
+    check_apart(Path(output), model, data)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     if reconstruct:
@@ -60,5 +62,6 @@ def command(
         say(depth.sentence())
     with new_file(Path(output), overwrite) as partial:
         write_embedding(partial, data, embedded, key_added, reconstruct)
+        check_unchanged(profiles, also_in_memory=True)
     n_profiles, n_latent = embedded.latent.shape
     say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")

@@ -32,13 +32,15 @@ def command(
     MODEL is a folder of geneae fit, or a zip of geneae share. If the model was fitted on DATA, training, validation
     and test profiles are reported separately.
     """
-    from geneae.folders.outputs import check_writable, new_folder
+    from geneae.folders.outputs import check_apart, check_writable, new_folder
 
+    check_apart(Path(output), model, data)
     check_writable(Path(output), overwrite)
     import numpy as np
     import pandas as pd
 
     from geneae.cli.tables import latent_tables, metrics_table
+    from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.evaluation.depth import judge_depths
     from geneae.evaluation.reconstruction import evaluate, verdict
@@ -62,6 +64,7 @@ def command(
         last = expression.take(np.flatnonzero(split == present[-1]))
         thinned = judge_depths(loaded.at(depths[0].ratio), last, present[-1], int(loaded.config["split_seed"]))
         evaluation = replace(evaluation, metrics=pd.concat([evaluation.metrics, thinned], ignore_index=True))
+    check_unchanged(profiles)
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})
     for table in (metrics_table(evaluation, present), *latent_tables(evaluation, loaded.config["settings"], present)):

@@ -11,7 +11,7 @@ import click
 
 from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, NULL, OVERWRITE, QUIET, STREAM, options
 from geneae.cli.steps import Say, command_line, is_first, say_unless
-from geneae.settings.errors import InputError, Interrupted
+from geneae.settings.errors import InputChanged, InputError, Interrupted
 from geneae.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def command(
     settings = Settings(**fields)
     if resume and overwrite:
         raise InputError("--resume resumes an existing run, but --overwrite replaces it. Give only one of them.")
-    from geneae.folders.outputs import Output
+    from geneae.folders.outputs import Output, check_apart
 
     folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
+    check_apart(folder, data, settings.metric)
     to = Output(folder, overwrite, resume)
     to.check()
     from geneae.fitting.checks import check_choices
@@ -71,13 +72,13 @@ def command(
         open_processes(settings)  # before anything is read, so that all processes read at the same time
     quiet = quiet or not is_first()
     say = say_unless(quiet)
-    profiles = Source(data, layer, use_raw, stream).read()
-    say(profiles.describe())
     request = Request(command_line(), color, null)
-    if resume and is_finished(folder, settings, request, profiles.fingerprint):
-        say(f"{folder} already holds this run, complete: nothing to do.")
-        return
     try:
+        profiles = Source(data, layer, use_raw, stream).read()
+        say(profiles.describe())
+        if resume and is_finished(folder, settings, request, profiles.fingerprint):
+            say(f"{folder} already holds this run, complete: nothing to do.")
+            return
         with (
             writing_alone(folder),
             progress_bar(settings.epochs, quiet) as show,
@@ -86,6 +87,8 @@ def command(
             fitted = fit_run(profiles, settings, to, request, both(show, note))
     except Interrupted as stop:
         raise Interrupted(stop.number, _how_to_resume(folder)) from None
+    except InputChanged as error:
+        raise InputChanged(f"{error}{_what_is_kept(folder)}") from error
     if quiet:
         return
     _say_results(fitted, settings, null, say)
@@ -107,6 +110,14 @@ def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> 
     say(_training_line(fitted.model.config))
     for message in fitted.diagnostics.loc[fitted.diagnostics["fires"], "message"]:
         say(f"Note: {message}")
+
+
+def _what_is_kept(folder: Path) -> str:
+    from geneae.training.checkpoints import is_unfinished
+
+    if not is_unfinished(folder):
+        return ""
+    return f" The training so far is saved in {folder}; --resume goes on with it on the data as they were."
 
 
 def _how_to_resume(folder: Path) -> str:

@@ -31,12 +31,14 @@ def command(
     from dataclasses import asdict
 
     from geneae.cli.tables import inspection_table
+    from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.evaluation.inspection import inspect_profiles
     from geneae.folders.outputs import to_json
 
     profiles = Source(data, layer, use_raw, stream).read()
     inspection = inspect_profiles(profiles, seed, cosine)
+    check_unchanged(profiles)
     if as_json:
         click.echo(to_json(asdict(inspection)))
         return

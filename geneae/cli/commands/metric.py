@@ -59,8 +59,9 @@ def command(
     """
     MetricSettings(**settings, seed=seed)  # refuses impossible values before anything is read
     folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
-    from geneae.folders.outputs import check_writable
+    from geneae.folders.outputs import check_apart, check_writable
 
+    check_apart(folder, data, model)
     check_writable(folder, overwrite)
     say = say_unless(quiet)
     from geneae.cli.tables import accuracy_table

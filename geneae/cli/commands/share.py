@@ -20,8 +20,9 @@ def command(model: str, output: str, licence: str | None, overwrite: bool, quiet
     (profiles.csv, split.csv).
     """
     from geneae.folders.card import share_model
-    from geneae.folders.outputs import check_new_file
+    from geneae.folders.outputs import check_apart, check_new_file
 
+    check_apart(Path(output), model)
     check_new_file(Path(output), overwrite)
     names = share_model(Path(model), Path(output), licence, overwrite)
     megabytes = Path(output).stat().st_size / 1e6

@@ -20,7 +20,7 @@ THINNED = "Held-out cosine from inputs thinned to a share of all molecules, mean
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:
     result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
-    assert there(tmp_path / "judged") == {"metrics.csv", "profiles.csv"}
+    assert there(tmp_path / "judged") == {"SHA256SUMS", "metrics.csv", "profiles.csv"}
     assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
     assert "On 24 test profiles, evaluated against the other half" in result.stdout
     profiles = pd.read_csv(tmp_path / "judged" / "profiles.csv")
