@@ -101,7 +101,7 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
     """
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
-        np.save(path, latent, allow_pickle=False)
+        _save_array(path, latent)
         return
     table = pd.DataFrame(latent, index=profiles.names, columns=latent_names(latent.shape[1]))
     if path.suffix == ".csv":
@@ -118,6 +118,13 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
                 adata.layers[name] = layer
         adata.write_h5ad(path)
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file as `np.save` does, which on a full disk loses the end of an array without an error."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
 
 
 def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool) -> None:

@@ -22,14 +22,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from geneae.models.network import Network
-from geneae.settings.errors import InputError
+from geneae.settings.errors import InputError, listened
 from geneae.training.devices import Processes
 from geneae.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1  # version of the file format
 SPARE = 100  # training between two writes takes this many times as long as a write, which thus costs 1 % of the time
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -192,26 +191,27 @@ def is_partial(file: Path) -> bool:
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of text values in their order, as hexadecimal digits."""
-    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()
+    return hashlib.sha256("\0".join(map(str, values)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextlib.contextmanager
 def stops_wait() -> Iterator[Callable[[], int]]:
-    """Defer SIGINT and SIGTERM inside this context; yields a function that returns the signal received, or 0.
+    """Defer the signals `STOPS` inside this context; yields a function that returns the signal received, or 0.
 
-    The same signal a second time has its usual effect. Outside the main thread, signals are not deferred.
+    The same signal a second time has its usual effect. Outside the main thread, signals are not deferred; SIGHUP that
+    is ignored, as under `nohup`, stays ignored.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {stop: signal.getsignal(stop) for stop in STOPS}
+    before = {stop: signal.getsignal(stop) for stop in listened()}
 
     def note(number: int, _: object) -> None:
         came.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
-    for stop in STOPS:
+    for stop in before:
         signal.signal(stop, note)
     try:
         yield lambda: came[0] if came else 0
@@ -250,9 +250,12 @@ def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> N
     """Write a new file next to the old one and rename it once it is on disk, so that one is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, {"state": json.dumps(state)})
-    sync(partial)
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, {"state": json.dumps(state)})
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # a full disk leaves a part of it
     sync(path.parent)
 
 

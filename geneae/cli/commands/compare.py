@@ -20,7 +20,8 @@ from geneae.cli.flags import (
     options,
     several,
 )
-from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 

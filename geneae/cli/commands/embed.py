@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
-from geneae.cli.steps import match, say_unless
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import match
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """Train an autoencoder on the profiles of DATA, and evaluate it."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, NULL, OVERWRITE, QUIET, STREAM, options
-from geneae.cli.steps import Say, command_line, is_first, say_unless
+from geneae.cli.printing import Say, say_unless
+from geneae.cli.steps import command_line, is_first
 from geneae.settings.errors import InputError, Interrupted
 from geneae.settings.settings import Settings
+from geneae.settings.text import escaped, shell_line
 
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
@@ -86,6 +87,9 @@ def command(
             fitted = fit_run(profiles, settings, to, request, both(show, note))
     except Interrupted as stop:
         raise Interrupted(stop.number, _how_to_resume(folder)) from None
+    except Exception as error:
+        error.add_note(_how_to_resume(folder))  # printed where the system, such as a full disk, is to blame
+        raise
     if quiet:
         return
     _say_results(fitted, settings, null, say)
@@ -115,7 +119,7 @@ def _how_to_resume(folder: Path) -> str:
     if not is_unfinished(folder):
         return "Training had not started. Run the same command again."
     given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-    return f"The training so far is saved in {folder}. Resume it with:\n{shlex.join(['geneae', *given, '--resume'])}"
+    return f"The training so far is saved in {folder}. Resume it with:\n{shell_line(['geneae', *given, '--resume'])}"
 
 
 def _split_line(fitted: "Fitted") -> str:
@@ -125,7 +129,7 @@ def _split_line(fitted: "Fitted") -> str:
     line = f"Split into {line} profiles; {len(fitted.model.preprocess.genes):,} genes."
     excluded = fitted.split.index[fitted.split == "excluded"]
     if len(excluded):
-        names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
+        names = ", ".join(map(escaped, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
         line += f" {len(excluded):,} profiles without any value were excluded: {names}."
     metric = fitted.model.config["metric"]
     if metric is not None:

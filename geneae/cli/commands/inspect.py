@@ -3,6 +3,7 @@
 import click
 
 from geneae.cli.flags import MATRIX_OPTIONS, STREAM, options
+from geneae.cli.printing import say
 
 
 @click.command()
@@ -38,8 +39,8 @@ def command(
     profiles = Source(data, layer, use_raw, stream).read()
     inspection = inspect_profiles(profiles, seed, cosine)
     if as_json:
-        click.echo(to_json(asdict(inspection)))
+        say(to_json(asdict(inspection)))
         return
-    click.echo(profiles.describe())
-    click.echo(inspection_table(inspection))
-    click.echo(inspection.verdict)
+    say(profiles.describe())
+    say(inspection_table(inspection))
+    say(inspection.verdict)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, QUIET, option, options
-from geneae.cli.steps import say_unless
+from geneae.cli.printing import say_unless
 from geneae.settings.settings import MetricSettings
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import OVERWRITE, QUIET, options
-from geneae.cli.steps import say_unless
+from geneae.cli.printing import say_unless
 
 
 @click.command()

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, QUIET, RATE, SEEDS, options, several
-from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -67,8 +68,8 @@ def command(
     if not quiet:
         import pandas as pd
 
-        click.echo(pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format))
-        click.echo(
+        say(pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format))
+        say(
             "difference: mean validation cosine over the epochs minus that of the cut; deviation: its standard "
             "deviation between seeds"
         )
