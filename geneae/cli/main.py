@@ -75,7 +75,7 @@ class Commands(click.Group):
                 said, code = _report(error)
             gc.collect()  # closes files that the error has kept open, while nothing more is said about them
         _complain(*said)
-        ctx.exit(code)
+        raise click.exceptions.Exit(code)
 
 
 def _report(error: Exception) -> tuple[list[str], int]:

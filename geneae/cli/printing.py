@@ -12,24 +12,26 @@ import click
 
 from geneae.settings.text import escaped
 
-Say = Callable[[str], None]
+Say = Callable[..., None]
+"""`say`, or a function that takes the same and prints nothing."""
 
 CLOSED = (errno.EPIPE, errno.EIO)
 """Errors of an output that nobody reads any more: a closed pipe, a closed terminal."""
 
 
 def say_unless(is_quiet: bool) -> Say:
-    """A function that prints text, or does nothing if quiet."""
-    return (lambda _: None) if is_quiet else say
+    """`say`, or a function that does nothing if quiet."""
+    return (lambda *_: None) if is_quiet else say
 
 
-def say(text: str) -> None:
-    """Print lines; control characters other than line breaks are escaped."""
-    click.echo(escaped(text, keep="\n"))
+def say(*lines: str) -> None:
+    """Print lines; control characters, line breaks too, are escaped, so that no name can begin a line of its own."""
+    for line in lines:
+        click.echo(escaped(line))
 
 
 def complain(text: str) -> None:
-    """Print lines on standard error; control characters other than line breaks are escaped."""
+    """Print text on standard error; control characters other than line breaks are escaped."""
     click.echo(escaped(text, keep="\n"), err=True)
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+from click.core import ParameterSource
+
 from geneae.cli.printing import Say
-from geneae.settings.errors import InputError, Interrupted
+from geneae.settings.errors import InputError, Interrupted, listed
 from geneae.settings.settings import Settings
 from geneae.settings.text import shell_line
 
@@ -23,6 +26,26 @@ RESUME = "Run the same command again to resume:"
 def command_line() -> str:
     """The running command, quoted for a shell."""
     return shell_line(["geneae", *sys.argv[1:]])
+
+
+def refuse_others(*used: str, why: str) -> None:
+    """Refuse flags that the running command was given and does not use.
+
+    Parameters
+    ----------
+    used
+        Names of the arguments that it uses.
+    why
+        Why it does not use the others, in words for the message.
+    """
+    ctx = click.get_current_context()
+    given = [
+        one.opts[-1]
+        for one in ctx.command.params
+        if one.name not in used and ctx.get_parameter_source(str(one.name)) not in (ParameterSource.DEFAULT, None)
+    ]
+    if given:
+        raise InputError(f"{why}, without {listed(given)}. Leave out {'this flag' if len(given) == 1 else 'these'}.")
 
 
 def is_first() -> bool:

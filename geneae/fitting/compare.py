@@ -13,6 +13,7 @@ from geneae.folders.locks import only_writer
 from geneae.folders.model import read_config
 from geneae.folders.outputs import SPLIT, new_file
 from geneae.folders.run import Run, read_run
+from geneae.folders.tables import write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 
@@ -61,7 +62,7 @@ def compare_runs(
         for name, table in ((METRICS, metrics[columns]), (SEEDS, seeds), (PAIRED, paired)):
             if table is not None:
                 with new_file(output / name, overwrite=True) as partial:
-                    table.to_csv(partial, index=False)
+                    write_table(table, partial)
         with new_file(output / REPORT, overwrite=True) as partial:
             write_report(partial, runs, said, paired)
     return said

@@ -17,6 +17,7 @@ from geneae.fitting.runs import REPORT
 from geneae.folders.locks import only_writer
 from geneae.folders.outputs import new_file
 from geneae.folders.run import Run, read_run
+from geneae.folders.tables import write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -110,7 +111,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
         for name, content in ((RUNS, table), (ARMS, means), (CONTROLS, controls), (PAIRED, paired)):
             if content is not None:
                 with new_file(folder / name, overwrite=True) as partial:
-                    content.to_csv(partial, index=False)
+                    write_table(content, partial)
         with new_file(folder / CURVES, overwrite=True) as partial:
             figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
             assert figure is not None

@@ -14,6 +14,7 @@ from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
 from geneae.folders.archive import opened
 from geneae.folders.outputs import CONFIG, GENES, SPLIT, WEIGHTS, read_json, write_json
+from geneae.folders.tables import read_table, write_table
 from geneae.models.baselines import Baselines
 from geneae.models.cores import PlainCore, SkipCore
 from geneae.models.estimator import Estimator, estimator_facts, estimator_of, estimator_tensors
@@ -40,7 +41,7 @@ def save_model(model: Model, folder: Path) -> None:
             "scale": model.preprocess.scale,
         }
     )
-    genes.to_csv(folder / GENES, index=False)
+    write_table(genes, folder / GENES)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -73,14 +74,14 @@ def _read_model(folder: Path) -> Model:
     try:
         # sums of MKL depend on where in memory a tensor begins: a copy begins where that of the fit did
         tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
-        table = pd.read_csv(folder / GENES, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+        table = read_table(folder / GENES)
         settings, shape = config["settings"], config["network"]
         _check_config(config)
         _check_tensors(tensors, config["tensors"])
         preprocess = Preprocess(
             config["state"],
             pd.Index(table["gene"], dtype=object),
-            table["scale"].to_numpy(float),
+            table["scale"].astype(float).to_numpy(),
             float(config["target_sum"]),
         )
         estimator = _build_estimator(tensors, config)
@@ -111,7 +112,7 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     if profiles.fingerprint == model.config["data"]["fingerprint"]:
         with opened(folder) as known:
             path = known / SPLIT
-            table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+            table = read_table(path) if path.is_file() else pd.DataFrame()
         if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
             return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
     return pd.Series("all", index=profiles.names, name="split")

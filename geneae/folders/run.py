@@ -12,6 +12,7 @@ from geneae.folders.card import FILE as CARD
 from geneae.folders.card import model_card
 from geneae.folders.model import read_config, save_model
 from geneae.folders.outputs import SPLIT
+from geneae.folders.tables import read_table, write_table
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
 from geneae.settings.toml import FILE as SETTINGS
@@ -105,19 +106,13 @@ def write_run(folder: Path, model: Model, run: Run | None) -> None:
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write tables as CSV files; the keys are file names without `.csv`."""
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_table(table, folder / f"{name}.csv")
 
 
 def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
     """Rows per profile for the model alone, without its baselines: the contents of `profiles.csv`."""
     table = evaluation.profiles
     return table[table["model"] == "model"].drop(columns="model").reset_index(drop=True)
-
-
-def as_written(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a CSV file would give it back: float32 numbers as the float64 of their shortest decimals."""
-    single = table.select_dtypes("float32")
-    return table.assign(**{str(name): single[name].astype(str).astype(float) for name in single})
 
 
 def read_run(folder: Path, configuration: str | None = None) -> Run:
@@ -133,7 +128,7 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
     )
     sizes: dict[str, int] = {}
     if (folder / SPLIT).is_file():
-        sizes = sizes_of(pd.read_csv(folder / SPLIT, dtype=str, keep_default_na=False)["split"])
+        sizes = sizes_of(read_table(folder / SPLIT)["split"])
     configuration = configuration or configuration_of(config)
     return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
@@ -161,7 +156,7 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
 def _read_table(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_table(path)
         missing = [name for name in needed[path.stem] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")

@@ -75,9 +75,9 @@ def test_signs_that_an_encoding_lacks_are_escaped(monkeypatch: pytest.MonkeyPatc
 
 
 def test_control_characters_are_escaped_on_both_outputs(capsys: pytest.CaptureFixture[str]) -> None:
-    say("two\nlines\x1b[2J")
-    complain("left\u202e")
-    assert capsys.readouterr() == ("two\nlines\\x1b[2J\n", "left\\u202e\n")
+    say("first", "a name\nof two lines\x1b[2J")
+    complain("left\u202e\nright")
+    assert capsys.readouterr() == ("first\na name\\nof two lines\\x1b[2J\n", "left\\u202e\nright\n")
 
 
 def test_control_characters_in_what_was_typed_are_escaped(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

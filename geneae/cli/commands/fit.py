@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, NULL, OVERWRITE, QUIET, STREAM, options
+from geneae.cli.flags import (
+    COLOR,
+    CONFIG,
+    FIT_OPTIONS,
+    LOG,
+    MATRIX_OPTIONS,
+    NULL,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    options,
+)
 from geneae.cli.printing import Say, say_unless
 from geneae.cli.steps import command_line, is_first
 from geneae.settings.errors import InputError, Interrupted
@@ -22,8 +34,8 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 
 
 @click.command()
-@click.argument("data", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
 @NULL
 @click.option(
@@ -57,10 +69,11 @@ def command(
     folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
     to = Output(folder, overwrite, resume)
     to.check()
-    from geneae.fitting.checks import check_choices
+    from geneae.fitting.checks import check_choices, check_used
     from geneae.training.progress import check_log
 
     check_choices(settings)
+    check_used(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.data.source import Source
@@ -104,10 +117,10 @@ def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> 
     found, split = fitted.evaluation, judged_split(fitted.split)
     say(_split_line(fitted))
     for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
-        say(table)
+        say(*table.split("\n"))
     say(fitted.conclusion)
     if null:
-        say(null_lines(found, fitted.diagnostics, split))
+        say(*null_lines(found, fitted.diagnostics, split).split("\n"))
     say(_training_line(fitted.model.config))
     for message in fitted.diagnostics.loc[fitted.diagnostics["fires"], "message"]:
         say(f"Note: {message}")
@@ -119,7 +132,8 @@ def _how_to_resume(folder: Path) -> str:
     if not is_unfinished(folder):
         return "Training had not started. Run the same command again."
     given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-    return f"The training so far is saved in {folder}. Resume it with:\n{shell_line(['geneae', *given, '--resume'])}"
+    line = shell_line(["geneae", *given, "--resume"])
+    return f"The training so far is saved in {escaped(folder)}. Resume it with:\n{line}"
 
 
 def _split_line(fitted: "Fitted") -> str:
@@ -129,7 +143,7 @@ def _split_line(fitted: "Fitted") -> str:
     line = f"Split into {line} profiles; {len(fitted.model.preprocess.genes):,} genes."
     excluded = fitted.split.index[fitted.split == "excluded"]
     if len(excluded):
-        names = ", ".join(map(escaped, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
+        names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
         line += f" {len(excluded):,} profiles without any value were excluded: {names}."
     metric = fitted.model.config["metric"]
     if metric is not None:

@@ -2,12 +2,12 @@
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, STREAM, options
+from geneae.cli.flags import MATRIX_OPTIONS, PATH, STREAM, options
 from geneae.cli.printing import say
 
 
 @click.command()
-@click.argument("data", type=click.Path())
+@click.argument("data", type=PATH)
 @click.option(
     "--cosine",
     type=click.FloatRange(-1, 1),
@@ -39,8 +39,8 @@ def command(
     profiles = Source(data, layer, use_raw, stream).read()
     inspection = inspect_profiles(profiles, seed, cosine)
     if as_json:
-        say(to_json(asdict(inspection)))
+        say(*to_json(asdict(inspection)).split("\n"))
         return
     say(profiles.describe())
-    say(inspection_table(inspection))
+    say(*inspection_table(inspection).split("\n"))
     say(inspection.verdict)
