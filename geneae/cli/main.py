@@ -84,6 +84,8 @@ def _report(error: Exception) -> tuple[list[str], int]:
         return [f"Error: {fault}", *getattr(error, "__notes__", ())], 1
     if isinstance(error, InputError | OSError):
         return [f"Error: {error if isinstance(error, InputError) else refusal_of(error)}"], 2
+    if isinstance(error, UnicodeEncodeError) and error.encoding.startswith("utf"):
+        return [f"Error: the name '{error.object:.200}' is not UTF-8 text, as is needed here. Rename it."], 2
     raise error
 
 

@@ -24,6 +24,7 @@ from geneae.folders.outputs import CONFIG, GENES, METRIC_WEIGHTS, new_folder, re
 from geneae.folders.tables import read_table, write_table
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
+from geneae.training.checkpoints import utf8_path
 from geneae.training.metric_learning import Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
 
@@ -218,7 +219,8 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         config = _read_config(folder)
         try:
             loaded = cls(**vars(MetricSettings(**config["settings"])))
-            loaded.map_ = load_file(folder / METRIC_WEIGHTS)["map"]
+            with utf8_path(folder / METRIC_WEIGHTS) as weights:
+                loaded.map_ = load_file(weights)["map"]
             loaded.n_features_in_ = int(config["n_features"])
             loaded.classes_ = np.array(config["classes"])
             loaded.best_epoch_ = int(config["best_epoch"])

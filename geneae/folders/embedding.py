@@ -138,7 +138,11 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
     if path.suffix == ".csv":
         write_table(table, path)
     elif path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
+        from pyarrow import Table  # slow to import, and seldom needed
+        from pyarrow.parquet import write_table as write_parquet
+
+        with path.open("wb") as file:  # a path would have to be UTF-8
+            write_parquet(Table.from_pandas(table, preserve_index=False), file)
     elif profiles.is_streamed and Path(data).is_file():
         _add_to_copy(path, Path(data), embedded, key_added, reconstruct)
     else:

@@ -23,6 +23,7 @@ from geneae.models.network import Network, whitened_input
 from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import CENTERS
+from geneae.training.checkpoints import utf8_path
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -73,7 +74,8 @@ def _read_model(folder: Path) -> Model:
     config = read_config(folder)
     try:
         # sums of MKL depend on where in memory a tensor begins: a copy begins where that of the fit did
-        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+        with utf8_path(folder / WEIGHTS) as weights:
+            tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
         table = read_table(folder / GENES)
         settings, shape = config["settings"], config["network"]
         _check_config(config)

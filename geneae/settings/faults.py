@@ -35,7 +35,7 @@ TEXTS = {
     "not enough memory": errno.ENOMEM,
     "bad_alloc": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
-    "bytes requested and": errno.ENOSPC,  # NumPy, which keeps no number of the error
+    " requested and ": errno.ENOSPC,  # NumPy, which keeps no number of the error
 }
 """Numbers by what libraries write where they keep no number."""
 NUMBER = re.compile(r"\b(?:os error|errno =|\[errno) (\d+)")

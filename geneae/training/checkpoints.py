@@ -226,6 +226,18 @@ def peak_memory() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A name of an existing file that is UTF-8, which safetensors needs: its own, or that of a descriptor."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield os.fspath(path)
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk, so that they survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -261,7 +273,7 @@ def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> N
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as name, safe_open(name, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state: dict[str, Any] = json.loads(file.metadata()["state"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

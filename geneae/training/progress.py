@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from geneae.settings.errors import InputError
+from geneae.settings.text import escaped
 
 OnEpoch = Callable[[dict[str, float]], None]
 CSV = "history.csv"
@@ -163,6 +164,11 @@ def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = Fa
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed. "
             "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
+        )
+    if name == "tensorboard" and escaped(folder) != str(folder):
+        raise InputError(
+            f"--log tensorboard needs a folder whose name is UTF-8 text; found {folder}. Choose another output, or use "
+            "--log csv."
         )
     if not folder.exists() or (resume and folder.is_dir()):
         return

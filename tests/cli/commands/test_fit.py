@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import Result
 from commands import (
     BAD_DATA,
     FILES,
@@ -16,6 +15,7 @@ from commands import (
     Run,
     assert_refused,
     geneae,
+    stopped,
     there,
     with_values,
     write,
@@ -28,7 +28,6 @@ from geneae.data.permuted import NULLS
 from geneae.evaluation.reconstruction import verdict
 from geneae.folders.model import load_model
 from geneae.settings.settings import LOSS_NAMES
-from geneae.training.checkpoints import Checkpoint
 
 
 def test_fit_writes_the_promised_files(run: Run) -> None:
@@ -174,24 +173,6 @@ def test_a_runaway_loss_is_one_message_and_leaves_the_weights_before(tmp_path: P
     assert_refused(result, "on the profiles 'cell")
     assert f"Earlier weights are in {folder / 'checkpoint.safetensors'}." in result.stderr
     assert there(folder) == {"checkpoint.safetensors"}
-
-
-def stopped(
-    *arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2, by: signal.Signals = signal.SIGTERM
-) -> Result:
-    """The command, stopped by a signal in the middle of an epoch."""
-    real, left = Checkpoint.is_due, [after]
-
-    def is_due(self: Checkpoint) -> bool:
-        left[0] -= 1
-        if not left[0]:
-            signal.raise_signal(by)
-        return real(self)
-
-    monkeypatch.setattr(Checkpoint, "is_due", is_due)
-    result = geneae(*arguments)
-    monkeypatch.setattr(Checkpoint, "is_due", real)
-    return result
 
 
 def test_a_resumed_run_logs_every_epoch_once(
