@@ -11,7 +11,15 @@ import pandas as pd
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.fitting.autoencoder import Autoencoder
-from geneae.folders.embedding import RECONSTRUCTED, Embedded, depth_groups, describe, reconstructions
+from geneae.folders.embedding import (
+    LATENTS,
+    RECONSTRUCTED,
+    Embedded,
+    check_key,
+    depth_groups,
+    describe,
+    reconstructions,
+)
 from geneae.folders.embedding import embed as embed_profiles
 from geneae.folders.model import load_model
 from geneae.folders.run import own_profiles
@@ -33,7 +41,7 @@ def fit(
     *,
     layer: str | None = None,
     use_raw: bool = False,
-    key_added: str = "X_geneae",
+    key_added: str = LATENTS,
     copy: bool = False,
     progress: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -70,6 +78,7 @@ def fit(
     -------
     The fitted `Autoencoder`; with `copy`, a tuple of it and the copy.
     """
+    check_key(key_added)
     model = Autoencoder(loss, **settings)
     profiles = read_profiles(_checked(adata), layer, use_raw)
     epochs = Settings(**model.get_params()).epochs
@@ -94,7 +103,7 @@ def embed(
     *,
     layer: str | None = None,
     use_raw: bool = False,
-    key_added: str = "X_geneae",
+    key_added: str = LATENTS,
     depth_ratio: float | None = None,
     depth_by: str | None = None,
     copy: bool = False,
@@ -123,6 +132,7 @@ def embed(
     copy
         Leave `adata` unchanged, and return a copy with the results.
     """
+    check_key(key_added)
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
     target.obsm.update(embedded.in_obsm(key_added))
@@ -146,6 +156,7 @@ def reconstruct(
     Genes that the model does not know are NaN. A model of counts also writes `layers["geneae_latent_only"]`, the
     reconstruction without a profile's own counts. Parameters are those of `embed`; `key_added` is a key in `layers`.
     """
+    check_key(key_added)
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
     for name, values in reconstructions(embedded, _genes(target)).items():
@@ -171,6 +182,7 @@ def score(
     which copying noise cannot raise; NaN for profiles with fewer than 20 molecules in a half. A profile without
     molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
+    check_key(key_added)
     loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))

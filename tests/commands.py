@@ -1,6 +1,7 @@
 """What tests of several commands share: the command in this process, a small fit, and bad input."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+import pytest
 from click.testing import CliRunner, Result
 from conftest import simulate
 
 from geneae.cli.main import main
+from geneae.training.checkpoints import Checkpoint
 
 FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "3", "--splits", "2", "--batch-size", "64"]
 
@@ -189,3 +192,21 @@ def damage(run: Run, folder: Path, kind: str) -> Path:
         table = pd.read_csv(path / "genes.csv")
         table.iloc[:-3].to_csv(path / "genes.csv", index=False)
     return path
+
+
+def stopped(
+    *arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2, by: signal.Signals = signal.SIGTERM
+) -> Result:
+    """The command, stopped by a signal in the middle of an epoch."""
+    real, left = Checkpoint.is_due, [after]
+
+    def is_due(self: Checkpoint) -> bool:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(by)
+        return real(self)
+
+    monkeypatch.setattr(Checkpoint, "is_due", is_due)
+    result = geneae(*arguments)
+    monkeypatch.setattr(Checkpoint, "is_due", real)
+    return result

@@ -40,6 +40,19 @@ def test_a_fit_writes_what_it_found(counts: anndata.AnnData) -> None:
     assert list(counts.layers) == []
 
 
+def test_a_key_that_would_be_a_path_is_refused_and_nothing_is_written(
+    counts: anndata.AnnData, fitted: Autoencoder
+) -> None:
+    before = counts.copy()
+    for write in (tl.embed, tl.reconstruct, tl.score):
+        with pytest.raises(InputError, match=r"^key_added must be a name without '/'"):
+            write(counts, fitted, key_added="a/../X")
+    with pytest.raises(InputError, match=r"^key_added must be a name without '/'"):
+        quick_fit(counts, key_added="..")
+    assert list(counts.obs) == list(before.obs)
+    assert [*counts.obsm, *counts.layers, *counts.uns] == [*before.obsm, *before.layers, *before.uns]
+
+
 def test_latents_reconstruction_and_scores_are_those_of_the_model(
     fitted: Autoencoder, model_folder: Path, counts: anndata.AnnData
 ) -> None:

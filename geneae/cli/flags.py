@@ -11,7 +11,30 @@ from typing import Any
 import click
 
 from geneae.settings.declaration import Setting
+from geneae.settings.errors import InputError
 from geneae.settings.settings import METRIC_SETTINGS, RUN_OPTIONS, SETTINGS
+
+
+class NamedPath(click.Path):
+    """A path of a file or folder; an empty text, which would be the current folder, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it was given."""
+        if not str(value).strip():
+            name = (
+                "a path"
+                if param is None
+                else param.human_readable_name
+                if "-" not in param.opts[-1]
+                else param.opts[-1]
+            )
+            raise InputError(
+                f"{name} must name a file or folder; found an empty text. Check the variables of your script."
+            )
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath()
 
 
 @cache
@@ -94,7 +117,7 @@ def _use_file(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
 
 CONFIG = click.option(
     "--config",
-    type=click.Path(),
+    type=PATH,
     is_eager=True,
     expose_value=False,
     callback=_use_file,

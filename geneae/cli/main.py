@@ -4,7 +4,9 @@ Each command imports what it needs when it runs, so that `--help` is fast.
 """
 
 import contextlib
+import gc
 import signal
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +16,10 @@ import click
 
 from geneae import __version__
 from geneae.cli import commands
-from geneae.settings.errors import InputError, Interrupted
+from geneae.cli.printing import complain, outlets
+from geneae.settings.errors import InputError, Interrupted, listened
+from geneae.settings.faults import fault_of, refusal_of
+from geneae.settings.text import escaped
 
 FOLDER = Path(commands.__file__).parent
 
@@ -22,9 +27,21 @@ FOLDER = Path(commands.__file__).parent
 class Commands(click.Group):
     """The commands in `geneae.cli.commands`, each imported when it is needed.
 
-    Input errors print only their message and exit with code 2; SIGINT and SIGTERM print how to resume and exit with
-    codes 130 and 143.
+    Input errors print only their message and exit with code 2, and so do paths that the system refuses; a full disk and
+    other errors of the system print one sentence and exit with code 1; SIGINT, SIGTERM and SIGHUP print how to resume
+    and exit with codes 130, 143 and 129. A closed pipe at standard output is no error: the command completes its work.
     """
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command line; an output that cannot be printed is reported when everything else is done."""
+        with outlets() as unprinted:
+            try:
+                return super().main(*args, **options)
+            except SystemExit as end:
+                if end.code or (fault := unprinted()) is None:
+                    raise
+                complain(f"Error: standard output could not be written: {fault_of(fault) or refusal_of(fault)}")
+                raise SystemExit(1) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the files, with - instead of _."""
@@ -44,38 +61,65 @@ class Commands(click.Group):
             formatter.write_dl([(name, line.strip('"')) for name, line in lines.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command and report input errors and signals."""
-        try:
-            with _stops_raise():
-                return super().invoke(ctx)
-        except InputError as error:
-            _complain(f"Error: {error}")
-            ctx.exit(2)
-        except Interrupted as stop:
-            name = signal.Signals(stop.number).name
-            _complain(f"Stopped by {name}. {stop.message or 'Nothing was written.'}")
-            ctx.exit(128 + stop.number)
+        """Run a command and report signals, input errors and errors of the system."""
+        with _said_once():
+            try:
+                with _stops_raise():
+                    return super().invoke(ctx)
+            except Interrupted as stop:
+                name = signal.Signals(stop.number).name
+                said, code = [f"Stopped by {name}. {stop.message or 'Nothing was written.'}"], 128 + stop.number
+            except click.UsageError as error:
+                raise click.UsageError(escaped(error.format_message()), error.ctx) from None
+            except Exception as error:
+                said, code = _report(error)
+            gc.collect()  # closes files that the error has kept open, while nothing more is said about them
+        _complain(*said)
+        raise click.exceptions.Exit(code)
+
+
+def _report(error: Exception) -> tuple[list[str], int]:
+    """Lines about an error, and the exit code; an error that is neither of the input nor of the system is raised."""
+    if (fault := fault_of(error)) is not None:
+        return [f"Error: {fault}", *getattr(error, "__notes__", ())], 1
+    if isinstance(error, InputError | OSError):
+        return [f"Error: {error if isinstance(error, InputError) else refusal_of(error)}"], 2
+    if isinstance(error, UnicodeEncodeError) and error.encoding.startswith("utf"):
+        return [f"Error: the name '{error.object:.200}' is not UTF-8 text, as is needed here. Rename it."], 2
+    raise error
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Keep libraries from printing a traceback for every file that they cannot close on a full disk."""
+    before = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if fault_of(error) else before[0](kind, error, trace)
+    sys.unraisablehook = lambda found: None if fault_of(found.exc_value) else before[1](found)
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = before
 
 
 def _file(name: str) -> Path:
     return FOLDER / f"{name.replace('-', '_')}.py"
 
 
-def _complain(message: str) -> None:
+def _complain(*lines: str) -> None:
     from geneae.cli.steps import is_first  # with all settings, which --help does not need
 
     if is_first():
-        click.echo(message, err=True)
+        complain("\n".join(lines))
 
 
 @contextlib.contextmanager
 def _stops_raise() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise `Interrupted`, so that half-written files are removed."""
+    """Let SIGINT, SIGTERM and SIGHUP raise `Interrupted`, so that half-written files are removed."""
 
     def stop(number: int, _: object) -> None:
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in listened()}
     try:
         yield
     finally:

@@ -1,16 +1,17 @@
 """Steps shared by several commands. They import what they need when they run, so that `--help` is fast."""
 
-import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from geneae.settings.errors import InputError, Interrupted
+from geneae.cli.printing import Say
+from geneae.settings.errors import InputError, Interrupted, listed
 from geneae.settings.settings import Settings
+from geneae.settings.text import shell_line
 
 if TYPE_CHECKING:
     from geneae.data.preprocess import Expression
@@ -19,18 +20,32 @@ if TYPE_CHECKING:
     from geneae.fitting.grid import Task
     from geneae.fitting.runs import Request
     from geneae.models.model import Model
-
-Say = Callable[[str], None]
-
-
-def say_unless(is_quiet: bool) -> Say:
-    """A function that prints a line, or does nothing if quiet."""
-    return (lambda _: None) if is_quiet else click.echo
+RESUME = "Run the same command again to resume:"
 
 
 def command_line() -> str:
     """The running command, quoted for a shell."""
-    return shlex.join(["geneae", *sys.argv[1:]])
+    return shell_line(["geneae", *sys.argv[1:]])
+
+
+def refuse_others(*used: str, why: str) -> None:
+    """Refuse flags that the running command was given and does not use.
+
+    Parameters
+    ----------
+    used
+        Names of the arguments that it uses.
+    why
+        Why it does not use the others, in words for the message.
+    """
+    ctx = click.get_current_context()
+    given = [
+        one.opts[-1]
+        for one in ctx.command.params
+        if one.name not in used and ctx.get_parameter_source(str(one.name)) not in (ParameterSource.DEFAULT, None)
+    ]
+    if given:
+        raise InputError(f"{why}, without {listed(given)}. Leave out {'this flag' if len(given) == 1 else 'these'}.")
 
 
 def is_first() -> bool:
@@ -90,4 +105,7 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
                 name = f"{task.configuration}, seed {task.settings.seed}"
                 say(f"{number}/{len(tasks)}  {name}: {how}; about {left:.0f} s left")
     except Interrupted as stop:
-        raise Interrupted(stop.number, f"Run the same command again to resume:\n{request.command}") from None
+        raise Interrupted(stop.number, f"{RESUME}\n{request.command}") from None
+    except Exception as error:
+        error.add_note(f"{RESUME}\n{request.command}")  # printed where the system, such as a full disk, is to blame
+        raise

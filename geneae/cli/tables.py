@@ -17,6 +17,7 @@ from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.records import Evaluation, value
 from geneae.evaluation.table import SHOWN, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
+from geneae.settings.text import escaped
 
 EVALUATED = ("validation", "test")
 WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
@@ -94,7 +95,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     for _ in rows[0][1:]:
         table.add_column(justify="right", no_wrap=True)
     for cells in rows:
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(escaped(cell)) for cell in cells))
     written = io.StringIO()
     Console(file=written, width=WIDEST, color_system=None).print(table)
     return [line.rstrip() for line in written.getvalue().splitlines()]

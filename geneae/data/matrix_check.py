@@ -92,7 +92,7 @@ class Fingerprint:
     def __init__(self, names: pd.Index, genes: pd.Index) -> None:
         self._head = hashlib.sha256(f"{len(names)} {len(genes)}".encode())
         for some in (names, genes):
-            self._head.update(b"\1" + "\0".join(some).encode())
+            self._head.update(b"\1" + "\0".join(some).encode("utf-8", "surrogatepass"))
         self._parts = [hashlib.sha256() for _ in range(3)]
         self._pool = ThreadPoolExecutor(1)
         self._coming = self._pool.submit(int)  # nothing to wait for yet

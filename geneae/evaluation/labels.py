@@ -73,6 +73,12 @@ def labelled(data: JudgingData, key: str) -> Labelled:
             "labels must have at least 2 different values among the training profiles; column "
             f"'{key}' has {len(np.unique(codes[rows[0]]))}. Name another column with --label."
         )
+    n_train, n_values = len(rows[0]), len(np.unique(codes[rows[0]]))
+    if n_values > round(n_train / 2):
+        raise InputError(
+            f"labels must be shared by profiles; column '{key}' has {n_values:,} different values among {n_train:,} "
+            "training profiles, as names or measurements have. Name another column with --label."
+        )
     kept = np.concatenate(rows)
     matrix = data.preprocess.apply(data.expression.take(kept))
     return Labelled(matrix, obs.index[kept], codes[kept], split.to_numpy()[kept])
@@ -103,7 +109,10 @@ class Labels(Judge):
     columns = (*ACCURACIES, *OF_CLUSTERS)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Refuse a column that is missing or has fewer than two values in training profiles; None without `--label`."""
+        """Refuse a column that is missing, or that has one value or nearly as many values as training profiles.
+
+        None without `--label`.
+        """
         return None if data.settings.label is None else _Prepared(data, labelled(data, data.settings.label))
 
     def head(self, settings: Mapping[str, Any]) -> str:
@@ -232,11 +241,20 @@ def judge_latents(
             right["linear_probe"] = by_probe[judged].astype(float)
             found = {metric: float(column.mean()) for metric, column in right.items()}
             if of_cluster is not None:
-                found["ari"] = adjusted_rand_score(known.labels[judged], of_cluster[judged])
-                found["nmi"] = normalized_mutual_info_score(known.labels[judged], of_cluster[judged])
+                found |= _agreement(known.labels[judged], of_cluster[judged])
             tables.append(pd.DataFrame({"model": model, "profile": known.names[judged], "split": name, **right}))
             rows += [Labels.row(model, seed, name, metric, mean, len(judged)) for metric, mean in found.items()]
     return pd.concat(tables, ignore_index=True), pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _agreement(labels: np.ndarray, of_cluster: np.ndarray) -> dict[str, float]:
+    """`ari` and `nmi` of labels and clusters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # of few profiles, most labels may be single
+        return {
+            "ari": adjusted_rand_score(labels, of_cluster),
+            "nmi": normalized_mutual_info_score(labels, of_cluster),
+        }
 
 
 def _against_controls(profiles: pd.DataFrame, split: str) -> list[Diagnostic]:

@@ -2,13 +2,15 @@
 
 from importlib.util import find_spec
 
+from geneae.data.augment import parse_views
 from geneae.data.permuted import NULLS
 from geneae.data.profiles import Profiles
 from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.names import find_loss
 from geneae.models.pca import largest_rank
 from geneae.settings.errors import InputError, unknown
-from geneae.settings.settings import Settings
+from geneae.settings.settings import SETTINGS, Settings
+from geneae.settings.text import escaped
 from geneae.training.selfsupervised import parse_objective
 
 
@@ -16,8 +18,30 @@ def check_choices(settings: Settings) -> None:
     """Refuse settings that contradict each other, before any profile is read."""
     check_loss(settings)
     check_objective(settings)
+    parse_views(settings.views, "counts")
     open_metric(settings)
     check_batch(settings)
+
+
+def check_used(*several: Settings) -> None:
+    """Refuse settings that none of several fits uses, because their objectives have no part for them."""
+    ignored = [_ignored(settings) for settings in several]
+    unused = [name for name in ignored[0] if all(name in names for names in ignored)]
+    if unused:
+        flags = [f"--{SETTINGS[name].flag} {vars(several[0])[name]}" for name in unused]
+        raise InputError(
+            f"objective {several[0].objective} does not use {' and '.join(flags)}. Leave "
+            f"{'it' if len(flags) == 1 else 'them'} out, or choose another --objective."
+        )
+
+
+def _ignored(settings: Settings) -> list[str]:
+    """Names of settings other than their defaults that the objective of a fit does not use."""
+    name, is_reconstructed = parse_objective(settings.objective)
+    unused = ["views"] if name is None else []
+    unused += ["agreement"] if name is None or not is_reconstructed else []
+    unused += [] if is_reconstructed else ["loss"]
+    return [one for one in unused if vars(settings)[one] != SETTINGS[one].default]
 
 
 def check_loss(settings: Settings) -> str:
@@ -70,6 +94,11 @@ def open_metric(settings: Settings) -> CosineMetric | None:
     """Learned metric of the loss, or None. Refuse a folder without one, and a metric that was not learned on genes."""
     if settings.metric is None:
         return None
+    if escaped(settings.metric) != settings.metric:
+        raise InputError(
+            f"the name of --metric {settings.metric} must be UTF-8 text without control characters, because "
+            "settings.toml holds it. Rename the folder."
+        )
     metric = CosineMetric.load(settings.metric)
     if metric.preprocess_ is None:
         raise InputError(

@@ -20,6 +20,7 @@ from geneae.folders.manifest import OF_GRIDS, SPLIT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import check_addable, check_apart, new_files
 from geneae.folders.run import Run, read_run
+from geneae.folders.tables import write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 
@@ -69,7 +70,7 @@ def compare_runs(
     with new_files(output) as partial:
         for name, table in ((METRICS, metrics[columns]), (SEEDS, seeds), (PAIRED, paired)):
             if table is not None:
-                table.to_csv(partial / name, index=False)
+                write_table(table, partial / name)
         write_report(partial / REPORT, runs, said, paired)
     return said
 

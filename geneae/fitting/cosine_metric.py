@@ -24,6 +24,7 @@ from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.contents import ChangedFile, Contents, FolderContents
 from geneae.folders.manifest import CONFIG, GENES, METRIC_WEIGHTS
 from geneae.folders.outputs import new_folder, write_json
+from geneae.folders.tables import read_table, write_table
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
 from geneae.training.metric_learning import Rows, learn_map
@@ -211,7 +212,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             write_json(partial / CONFIG, config)
             save_file({"map": np.ascontiguousarray(self.map_)}, partial / METRIC_WEIGHTS)
             for name, table in written.items():
-                table.to_csv(partial / name, index=False)
+                write_table(table, partial / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> "CosineMetric":
@@ -264,8 +265,9 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return rows
 
     def _labels(self, X: Any, y: Any) -> Any:
-        """Labels as given, or read from the column of obs that `y` names."""
+        """Labels as given, or read from the column of obs that `y` names; missing labels are refused."""
         if not isinstance(y, str):
+            _check_complete(y)
             return y
         if not isinstance(X, Profiles):
             raise InputError(
@@ -293,6 +295,18 @@ def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
         )
 
 
+def _check_complete(y: Any) -> None:
+    """Refuse labels of which some are missing: None, NaN or NA."""
+    if y is None:
+        return
+    missing = np.flatnonzero(np.ravel(pd.isna(np.asarray(y, dtype=object))))
+    if len(missing):
+        raise InputError(
+            f"every profile must have a label; {len(missing):,} of {len(y):,} have none, first profile {missing[0]} "
+            "(counted from 0). Leave these profiles out, or label them."
+        )
+
+
 def _opened(X: Any) -> Any:
     """Profiles read from a path or AnnData; anything else unchanged."""
     return read_profiles(X) if isinstance(X, str | PathLike | anndata.AnnData) else X
@@ -316,9 +330,8 @@ def _read_config(files: Contents) -> dict[str, Any]:
 
 
 def _read_preprocess(files: Contents, config: dict[str, Any]) -> Preprocess:
-    content = io.BytesIO(files.read(GENES))
-    table = pd.read_csv(content, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+    table = read_table(files.read(GENES))
     if config["state"] not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
         raise ValueError(f"{GENES} must hold {config['n_features']} different genes, in a known space")
     genes = pd.Index(table["gene"], dtype=object)
-    return Preprocess(config["state"], genes, table["scale"].to_numpy(float), float(config["target_sum"]))
+    return Preprocess(config["state"], genes, table["scale"].astype(float).to_numpy(), float(config["target_sum"]))

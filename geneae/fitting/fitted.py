@@ -11,7 +11,8 @@ from geneae.data.profiles import Profiles
 from geneae.evaluation.diagnostics import against_null, to_table
 from geneae.evaluation.records import judged_split
 from geneae.fitting.fit import Fitted, fit
-from geneae.folders.run import COLOR, Run, as_written, configuration_of, own_profiles, sizes_of
+from geneae.folders.run import COLOR, Run, configuration_of, own_profiles, sizes_of
+from geneae.folders.tables import as_written
 from geneae.settings.settings import Settings
 
 

@@ -16,6 +16,7 @@ from geneae.fitting.grid import Task
 from geneae.fitting.runs import REPORT
 from geneae.folders.outputs import new_files
 from geneae.folders.run import Run, read_run
+from geneae.folders.tables import write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -108,7 +109,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     with new_files(folder) as partial:
         for name, content in ((RUNS, table), (ARMS, means), (CONTROLS, controls), (PAIRED, paired)):
             if content is not None:
-                content.to_csv(partial / name, index=False)
+                write_table(content, partial / name)
         figure = pl.dynamics_by_epoch(_histories(runs, shown), SHOWN)[0].get_figure(root=True)
         assert figure is not None
         figure.savefig(partial / CURVES, dpi=150)

@@ -18,6 +18,7 @@ from geneae.folders.outputs import new_file
 from geneae.models.model import Model
 from geneae.models.query_depth import SHALLOWEST
 from geneae.settings.errors import InputError
+from geneae.settings.text import escaped
 
 FILE = "README.md"
 NO_LICENCE = "not stated: ask whoever gave it to you"
@@ -67,7 +68,7 @@ def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None =
     }
     lines = [
         "---",
-        f"license: {json.dumps(licence or 'unknown', ensure_ascii=False)}",
+        f"license: {json.dumps(escaped(licence or 'unknown'), ensure_ascii=False)}",
         "library_name: geneae",
         "---",
         "",
@@ -119,8 +120,8 @@ def _limits(model: Model) -> list[str]:
 
 
 def _plain(text: Any) -> str:
-    """Text without markup and line breaks, which cannot break out of its table cell."""
-    return re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip()
+    """Text without markup, line breaks and control characters, which cannot break out of its table cell."""
+    return escaped(re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip())
 
 
 def _under(metric: dict[str, Any] | None) -> str:

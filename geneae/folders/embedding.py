@@ -17,19 +17,49 @@ from anndata.io import read_elem, write_elem
 from geneae.data.containers import check_all, check_own
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
+from geneae.folders.tables import write_table
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.errors import InputError, unknown
+from geneae.settings.text import escaped
 
 FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
+LATENTS = "X_geneae"
+"""Key of the latents in `obsm` if no other is given."""
 RECONSTRUCTED, FROM_LATENT = "geneae_reconstructed", "geneae_latent_only"
 CHUNK = 1024  # profiles reconstructed at a time
 
 
-def check_format(path: Path, reconstruct: bool) -> None:
-    """Refuse an output with an unknown ending, or one that cannot hold a reconstruction if one is asked for."""
+def check_key(key: Any, what: str = "key_added") -> None:
+    """Refuse a key under which AnnData cannot keep an entry, because it would be read as a path or be lost.
+
+    Parameters
+    ----------
+    key
+        Key of an entry of obs, obsm or layers.
+    what
+        Name of the argument, for the message.
+    """
+    is_text = isinstance(key, str)
+    if not is_text or key.strip() in ("", ".", "..") or "/" in key or escaped(key) != key:
+        found = f"'{key}'" if is_text else type(key).__name__
+        raise InputError(
+            f"{what} must be a name without '/' and control characters, and not empty, '.' or '..'; found {found}. "
+            f"Give a name such as {LATENTS}."
+        )
+
+
+def check_format(path: Path, reconstruct: bool, key_added: str | None) -> None:
+    """Refuse an output with an unknown ending, or one that cannot hold what is asked for: a reconstruction, a key."""
     if path.suffix not in FORMATS:
         raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
+    if key_added is not None:
+        check_key(key_added, "--key-added")
+    if key_added is not None and path.suffix != ".h5ad":
+        raise InputError(
+            f"--key-added names an entry of obsm and needs an output ending in .h5ad; found '{path.name}'. Leave it "
+            "out, or choose another output."
+        )
     if reconstruct and path.suffix != ".h5ad":
         raise InputError(
             f"a reconstruction is written as a layer and needs an output ending in .h5ad; found '{path.name}'."
@@ -110,13 +140,18 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
     """
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
-        np.save(path, latent, allow_pickle=False)
+        _save_array(path, latent)
         return
-    table = pd.DataFrame(latent, index=profiles.names, columns=latent_names(latent.shape[1]))
+    table = pd.DataFrame(latent, columns=latent_names(latent.shape[1]))
+    table.insert(0, "profile", profiles.names)
     if path.suffix == ".csv":
-        table.to_csv(path, index_label="profile")
+        write_table(table, path)
     elif path.suffix == ".parquet":
-        table.rename_axis("profile").reset_index().to_parquet(path, index=False)
+        from pyarrow import Table  # slow to import, and seldom needed
+        from pyarrow.parquet import write_table as write_parquet
+
+        with path.open("wb") as file:  # a path would have to be UTF-8
+            write_parquet(Table.from_pandas(table, preserve_index=False), file)
     elif profiles.is_streamed and Path(data).is_file():
         _add_to_copy(path, Path(data), embedded, key_added, reconstruct)
     else:
@@ -126,7 +161,20 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
                 adata.layers[name] = layer
-        adata.write_h5ad(path)
+        try:
+            adata.write_h5ad(path)
+        except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"{data} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or .npy."
+            ) from error
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file as `np.save` does, which on a full disk loses the end of an array without an error."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
 
 
 def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool) -> None:

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from geneae.settings.errors import InputError
 
 MOST_NAME = 225  # bytes of an output's name; file systems allow 255, and temporary names add up to 30
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""Error numbers that file systems without locks give."""
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO, errno.ENOTTY)
+"""Error numbers that file systems without locks give, or network file systems whose lock service does not answer."""
 PATIENCE = 0.1  # seconds to wait for a lock, because a writer that ends needs a moment to remove its lock file
 
 
@@ -33,14 +33,17 @@ def only_writer(path: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         _try(lock)
     except Timeout:
+        if not file.exists():  # /proc and its like have folders in which nothing can be made
+            raise InputError(f"the output {path} cannot be created. Choose another output.") from None
         raise _taken(path) from None
     except OSError as error:
         raise InputError(f"the output {path} cannot be created: {error}. Choose another output.") from error
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # before the release, so that nobody locks a file that is about to be removed
-        lock.release()
+        with contextlib.suppress(OSError):  # a lock service that fails now does not fail what was written
+            file.unlink(missing_ok=True)  # before the release, so that nobody locks a file that is about to be removed
+            lock.release()
         for folder in new:
             with contextlib.suppress(OSError):  # something was written there
                 folder.rmdir()

@@ -1,6 +1,5 @@
 """Model folders of JSON, CSV and safetensors files. Nothing is pickled."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from geneae.folders.archive import ZipContents, opened
 from geneae.folders.contents import Contents, FolderContents
 from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
 from geneae.folders.outputs import write_json
+from geneae.folders.tables import read_table, write_table
 from geneae.models.baselines import Baselines
 from geneae.models.cores import PlainCore, SkipCore
 from geneae.models.estimator import Estimator, estimator_facts, estimator_of, estimator_tensors
@@ -44,7 +44,7 @@ def save_model(model: Model, folder: Path) -> None:
             "scale": model.preprocess.scale,
         }
     )
-    genes.to_csv(folder / GENES, index=False)
+    write_table(genes, folder / GENES)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -80,8 +80,7 @@ def _read_model(files: Contents) -> Model:
     try:
         # sums of MKL depend on where in memory a tensor begins: a copy begins where that of the fit did
         tensors = {name: tensor.clone() for name, tensor in load(files.read(WEIGHTS)).items()}
-        content = io.BytesIO(files.read(GENES))
-        table = pd.read_csv(content, keep_default_na=False, float_precision="round_trip", dtype={"gene": str})
+        table = read_table(files.read(GENES))
         settings, shape = config["settings"], config["network"]
         _check_config(config)
         _check_numbers(config)
@@ -89,7 +88,7 @@ def _read_model(files: Contents) -> Model:
         preprocess = Preprocess(
             config["state"],
             pd.Index(table["gene"], dtype=object),
-            table["scale"].to_numpy(float),
+            table["scale"].astype(float).to_numpy(),
             float(config["target_sum"]),
         )
         estimator = _build_estimator(tensors, config)
@@ -123,7 +122,7 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
         table = pd.DataFrame()
         with opened(folder) as files:
             if SPLIT in files:
-                table = pd.read_csv(io.BytesIO(files.read(SPLIT)), dtype=str, keep_default_na=False)
+                table = read_table(files.read(SPLIT))
         if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
             return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
     return pd.Series("all", index=profiles.names, name="split")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,10 +268,12 @@ def check_parent(path: Path) -> None:
     """Refuse an output whose name is too long, or whose folder cannot be created or written to."""
     check_name(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
+    try:
+        tempfile.TemporaryFile(dir=above).close()  # permissions alone do not tell, of /proc or a disk that is read-only
+    except OSError as error:
         raise InputError(
             f"the output {path} cannot be created: {above} is not a writable folder. Choose another output."
-        )
+        ) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

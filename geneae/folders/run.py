@@ -1,6 +1,5 @@
 """A run: everything that a fit produces, written to a folder and read from one."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from geneae.folders.card import model_card
 from geneae.folders.contents import ChangedFile, Contents, FolderContents
 from geneae.folders.manifest import SPLIT
 from geneae.folders.model import read_config, save_model
+from geneae.folders.tables import read_table, write_table
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
 from geneae.settings.toml import FILE as SETTINGS
@@ -107,19 +107,13 @@ def write_run(folder: Path, model: Model, run: Run | None) -> None:
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write tables as CSV files; the keys are file names without `.csv`."""
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_table(table, folder / f"{name}.csv")
 
 
 def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
     """Rows per profile for the model alone, without its baselines: the contents of `profiles.csv`."""
     table = evaluation.profiles
     return table[table["model"] == "model"].drop(columns="model").reset_index(drop=True)
-
-
-def as_written(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a CSV file would give it back: float32 numbers as the float64 of their shortest decimals."""
-    single = table.select_dtypes("float32")
-    return table.assign(**{str(name): single[name].astype(str).astype(float) for name in single})
 
 
 def read_run(folder: Path, configuration: str | None = None) -> Run:
@@ -136,7 +130,7 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
     )
     sizes: dict[str, int] = {}
     if SPLIT in files:
-        sizes = sizes_of(pd.read_csv(io.BytesIO(files.read(SPLIT)), dtype=str, keep_default_na=False)["split"])
+        sizes = sizes_of(read_table(files.read(SPLIT))["split"])
     configuration = configuration or configuration_of(config)
     return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
@@ -164,7 +158,7 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
 def _read_table(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
     try:
-        table = pd.read_csv(io.BytesIO(files.read(file)), dtype=str, keep_default_na=False)
+        table = read_table(files.read(file))
         missing = [name for name in needed[file.removesuffix(".csv")] if name not in table]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")

@@ -5,6 +5,7 @@ import hashlib
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -18,6 +19,7 @@ from geneae.report.notes import facts_of, missing_from, notes_of, title_of_repor
 from geneae.report.pictures import paired_pictures, pictures_of
 from geneae.report.scores import score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
+from geneae.settings.text import escaped
 
 AT_A_GLANCE = 2  # sentences of the answer in large print
 
@@ -43,7 +45,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     """HTML of the report; parameters as in `write_report`."""
     source = files("geneae.report").joinpath("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=_safe, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     judged = main_split(runs)
     present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]
@@ -73,6 +75,11 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         runs_table=runs_table(runs),
         settings=settings_table(runs),
     )
+
+
+def _safe(shown: Any) -> Any:
+    """Text of the page without control characters; what the template has made itself as it is."""
+    return escaped(shown) if type(shown) is str else shown
 
 
 def _in_two(answer: str) -> list[str]:

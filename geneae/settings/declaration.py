@@ -1,6 +1,7 @@
 """Declaration of a setting: default, description and allowed values, written once and read by everything else."""
 
 import math
+import numbers
 import textwrap
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, get_args
@@ -8,6 +9,14 @@ from typing import Any, TypeVar, get_args
 from geneae.settings.errors import InputError, unknown
 
 T = TypeVar("T")
+
+KINDS: dict[type, tuple[type, str]] = {
+    str: (str, "a text"),
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+}
+"""What a setting of each kind accepts, and how that reads; numbers of NumPy are numbers, and a truth value is none."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,40 @@ class Setting:
     none: str
     """Meaning of None, in words; may be empty."""
 
-    def check(self, value: Any) -> None:
-        """Raise `InputError` for a value that is not among the choices or is outside the limits."""
+    def check(self, value: Any) -> Any:
+        """The value as plain `str`, `int`, `float` or `bool`.
+
+        Raise `InputError` for a value of another kind, one that is not among the choices, or one outside the limits.
+        """
         if value is None and self.default is None:
-            return
+            return None
         if self.choices and value not in self.choices:
             raise unknown(self.flag, value, self.choices)
+        self._check_kind(value)
         if self.limits is not None and not self.limits.hold(value):
             finite = "finite and " if math.isinf(value) else ""
             note = f" ({self.limits.note})" if self.limits.note else ""
             raise InputError(f"{self.flag} must be {finite}{self.limits}{note}; found {value:g}.")
+        return self.kind(value)
+
+    def _check_kind(self, value: Any) -> None:
+        accepted, words = KINDS[self.kind]
+        is_truth = isinstance(value, bool) or type(value).__name__ in (
+            "bool",
+            "bool_",
+        )  # NumPy's, which is not imported
+        if is_truth if self.kind is bool else isinstance(value, accepted) and not is_truth:
+            return
+        found = "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
+        none = " or None" if self.default is None else ""
+        raise InputError(f"{self.flag} must be {words}{none}; found {found}. Give for example {self._example!r}.")
+
+    @property
+    def _example(self) -> Any:
+        """A value of the right kind."""
+        if self.default is not None:
+            return self.default
+        return {str: "name", bool: True, int: 1, float: 0.5}[self.kind]
 
     @property
     def sentence(self) -> str:

@@ -1,7 +1,10 @@
 """Error classes for unusable input and interruptions, and the wording of their messages."""
 
 import difflib
+import signal
 from collections.abc import Iterable
+
+from geneae.settings.text import escaped
 
 SHOWN = 20  # an annotation table may have hundreds of columns, and nobody reads so many names in an error
 
@@ -9,8 +12,12 @@ SHOWN = 20  # an annotation table may have hundreds of columns, and nobody reads
 class InputError(ValueError):
     """The input of the user cannot be used; the message says what was expected, what was found and what to do.
 
-    The command line prints the message without a traceback and exits with status 2.
+    The message is one line; control characters of the names in it are escaped. The command line prints it without a
+    traceback and exits with status 2.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(escaped(message))
 
 
 class InputChanged(InputError):
@@ -36,6 +43,15 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> InputError:
     options = list(options)
     hint = did_you_mean(name, options) or "."
     return InputError(f"unknown {kind} '{name}'{hint} Available: {listed(options)}")
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask the program to stop: from the keyboard, from a scheduler, and when its terminal is closed."""
+
+
+def listened() -> list[signal.Signals]:
+    """The signals of `STOPS` that have an effect: `nohup` has SIGHUP ignored, and it stays so."""
+    return [stop for stop in STOPS if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN]
 
 
 class Interrupted(KeyboardInterrupt):

@@ -9,7 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from geneae.settings.declaration import COUNT, Limits, declared, described, setting
+from geneae.settings.declaration import COUNT, Limits, Setting, declared, described, setting
 from geneae.settings.errors import InputError
 from geneae.settings.families import IN_BATCH_NAMES, LOG_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
@@ -229,8 +229,6 @@ class Settings:
         return self.seed if self.split_seed is None else self.split_seed
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            SETTINGS[name].check(value)
         if self.metric is not None:
             if not isinstance(self.metric, str | os.PathLike):
                 raise InputError(
@@ -238,6 +236,7 @@ class Settings:
                     "metric with save(folder), and give the folder."
                 )
             object.__setattr__(self, "metric", os.fspath(self.metric))  # JSON knows no Path
+        _check_all(self, SETTINGS)
         if self.basis == "pca" and self.init == "random":
             raise InputError(
                 "--init random needs a learned basis; found --basis pca. Use --basis free with --init random."
@@ -314,8 +313,13 @@ class MetricSettings:
     seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            METRIC_SETTINGS[name].check(value)
+        _check_all(self, METRIC_SETTINGS)
+
+
+def _check_all(record: object, settings: dict[str, Setting]) -> None:
+    """Refuse impossible values of a record, and store the others as plain Python values, which JSON knows."""
+    for name, value in list(vars(record).items()):
+        object.__setattr__(record, name, settings[name].check(value))
 
 
 SETTINGS = declared(Settings)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geneae.data.permuted import NULLS
 from geneae.models.network import Network
-from geneae.settings.errors import InputError
+from geneae.settings.errors import InputError, listened
 from geneae.training.devices import Processes
 from geneae.training.objectives import Objective
 
@@ -31,7 +31,6 @@ CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1  # version of the file format
 SPARE = 100  # training between two writes takes this many times as long as a write, which thus costs 1 % of the time
 MOST_HEADER = 10**8  # bytes, the most that safetensors allows
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -221,26 +220,27 @@ def _partial(name: str) -> str:
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of text values in their order, as hexadecimal digits."""
-    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()
+    return hashlib.sha256("\0".join(map(str, values)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextlib.contextmanager
 def stops_wait() -> Iterator[Callable[[], int]]:
-    """Defer SIGINT and SIGTERM inside this context; yields a function that returns the signal received, or 0.
+    """Defer the signals `STOPS` inside this context; yields a function that returns the signal received, or 0.
 
-    The same signal a second time has its usual effect. Outside the main thread, signals are not deferred.
+    The same signal a second time has its usual effect. Outside the main thread, signals are not deferred; SIGHUP that
+    is ignored, as under `nohup`, stays ignored.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {stop: signal.getsignal(stop) for stop in STOPS}
+    before = {stop: signal.getsignal(stop) for stop in listened()}
 
     def note(number: int, _: object) -> None:
         came.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
-    for stop in STOPS:
+    for stop in before:
         signal.signal(stop, note)
     try:
         yield lambda: came[0] if came else 0
@@ -253,6 +253,18 @@ def peak_memory() -> float:
     """Peak memory of this process so far, in MB (10^6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A name of an existing file that is UTF-8, which safetensors needs: its own, or that of a descriptor."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield os.fspath(path)
 
 
 def sync(path: Path) -> None:
@@ -279,15 +291,18 @@ def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> N
     """Write a new file next to the old one and rename it once it is on disk, so that one is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, text = path.with_name(_partial(path.name)), json.dumps(state)
-    save_file(tensors, partial, {"state": text, "sha256": _checksum(tensors, text)})
-    sync(partial)
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, {"state": text, "sha256": _checksum(tensors, text)})
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # a full disk leaves a part of it
     sync(path.parent)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as name, safe_open(name, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             written: dict[str, str] = file.metadata()
             state: dict[str, Any] = json.loads(written["state"])

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from geneae.settings.errors import InputError
+from geneae.settings.text import escaped
 
 OnEpoch = Callable[[dict[str, float]], None]
 CSV = "history.csv"
@@ -171,6 +172,11 @@ def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = Fa
     table = folder / CSV
     if table.exists() and not _is_history(table):
         raise InputError(f"{table} was not written by geneae, and the log would replace it. Choose another output.")
+    if name == "tensorboard" and escaped(folder) != str(folder):
+        raise InputError(
+            f"--log tensorboard needs a folder whose name is UTF-8 text; found {folder}. Choose another output, or use "
+            "--log csv."
+        )
     if not folder.exists() or (resume and folder.is_dir()):
         return
     if not overwrite or not folder.is_dir():

@@ -188,7 +188,10 @@ class Projections:
         parts += [projection.weight, sums] + ([] if projection.mapped is None else [projection.mapped])
         records = torch.cat(parts, 1).cpu().unflatten(0, (self._halves, -1)).transpose(0, 1)
         place = (split * self._n_profiles + start) * self._bytes
-        os.pwrite(self._file.fileno(), np.ascontiguousarray(records.numpy()).data, place)
+        left = np.ascontiguousarray(records.numpy()).data.cast("B")
+        while left:  # on a disk that is nearly full, the first part is written without an error
+            written = os.pwrite(self._file.fileno(), left, place)
+            left, place = left[written:], place + written
 
     def read(self, split: int, profiles: np.ndarray) -> Projected:
         """Projections of some profiles, in increasing order, all first halves before all second halves."""

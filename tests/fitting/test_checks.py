@@ -1,13 +1,23 @@
 """Choices that do not go together are refused before anything is computed, with what to do instead."""
 
 import re
+from typing import Any
 
 import pytest
 from conftest import simulate
 
 from geneae.data.reading import read_profiles
 from geneae.fitting import checks
-from geneae.fitting.checks import check_batch, check_loss, check_objective, check_profiles, check_sizes, is_split_target
+from geneae.fitting.checks import (
+    check_batch,
+    check_choices,
+    check_loss,
+    check_objective,
+    check_profiles,
+    check_sizes,
+    check_used,
+    is_split_target,
+)
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
@@ -34,6 +44,32 @@ def test_a_centring_against_that_of_the_loss_is_refused() -> None:
 def test_an_unknown_loss_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"^unknown loss 'cosin'; did you mean 'cosine'\? Available: mse, "):
         check_loss(Settings(loss="cosin"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"views": "mask"}, "objective reconstruction does not use --views mask. Leave it out, or choose another"),
+        ({"agreement": 0.3, "views": "mask"}, "does not use --views mask and --agreement 0.3. Leave them out, or"),
+        ({"objective": "simclr", "loss": "cosine"}, "objective simclr does not use --loss cosine. Leave it out, or"),
+        ({"objective": "byol", "agreement": 0.2}, "objective byol does not use --agreement 0.2. Leave it out, or"),
+    ],
+)
+def test_a_choice_that_an_objective_does_not_use_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_used(Settings(**options))
+
+
+def test_a_choice_that_one_of_several_fits_uses_is_kept() -> None:
+    check_used(Settings(loss="cosine"), Settings(loss="cosine", objective="simclr"))
+    check_used(Settings(objective="simclr+reconstruction", loss="cosine", views="mask", agreement=0.2))
+    check_used(Settings(objective="simclr", views="mask"), Settings(views="mask"))
+    check_used(Settings())
+
+
+def test_an_unknown_view_is_refused_whatever_the_objective() -> None:
+    with pytest.raises(InputError, match=r"^unknown view 'masc'; did you mean 'mask'"):
+        check_choices(Settings(views="masc"))
 
 
 @pytest.mark.parametrize(

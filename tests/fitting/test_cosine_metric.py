@@ -306,3 +306,18 @@ def test_nothing_is_known_before_fitting(tmp_path: Path) -> None:
         with pytest.raises(NotFittedError):
             use(clone(CosineMetric()))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+def test_missing_labels_are_refused_and_counted(nothing: object) -> None:
+    rows, labels = latents(30)
+    some: list[object] = [f"k{label}" for label in labels]
+    some[4] = some[7] = nothing
+    text = "every profile must have a label; 2 of 30 have none, first profile 4 \\(counted from 0\\). Leave these"
+    for y in (some, np.array(some, dtype=object), pd.Series(some), pd.Series(some, dtype="category")):
+        with pytest.raises(InputError, match=text):
+            CosineMetric(**QUICK).fit(rows, y)
+    with pytest.raises(InputError, match=text):
+        CosineMetric(**QUICK).fit(rows, labels, validation=(rows, some))
+    with pytest.raises(InputError, match=text):
+        CosineMetric(**QUICK).fit(rows, labels).score(rows, some)

@@ -408,11 +408,15 @@ def test_what_a_loss_is_at_a_perfect_reconstruction_is_recorded_where_it_compare
     [
         ("kin", "unknown obs column 'kin'; did you mean 'kind'?"),
         ("same", "labels must have at least 2 different values among the training profiles; column 'same' has 1."),
+        ("name", "column 'name' has 64 different values among 64 training profiles, as names or measurements have."),
+        ("size", "labels must be shared by profiles; column 'size' has 64 different values among 64 training profiles"),
     ],
 )
 def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None:
     adata = simulate(80, 40)
     adata.obs["same"] = "a"
+    adata.obs["name"] = [f"n{i}" for i in range(80)]
+    adata.obs["size"] = np.arange(80) / 7
     with pytest.raises(InputError, match=re.escape(message)):
         fit(read_profiles(adata), replace(SETTINGS, loss="cosine+triplet", label=label))
 

@@ -165,6 +165,18 @@ def test_a_card_without_metrics_says_how_to_get_some(fitted: Autoencoder) -> Non
     assert "| Licence | a b c script |" in card
 
 
+def test_a_card_shows_no_control_characters(fitted: Autoencoder) -> None:
+    model = fitted.model_
+    data = model.config["data"] | {"source": "/data/run\udcff\x1b[2J.h5ad", "location": "layers['\u202e']"}
+    genes = pd.Index(["\x1b[31mgene", *model.preprocess.genes[1:]], dtype=object)
+    hostile = replace(model, config=model.config | {"data": data}, preprocess=replace(model.preprocess, genes=genes))
+    card = model_card(hostile, None, "\x9b2J")
+    assert not [sign for sign in card if sign in "\x1b\u202e\udcff\x9b"]
+    for text in (r"| Data | run\udcff\x1b 2J.h5ad, layers '\u202e':", r"\x1b 31mgene", r"| Licence | \x9b2J |"):
+        assert text in card, text
+    card.encode("utf-8")
+
+
 def test_the_card_says_what_own_counts_cannot_tell_and_what_the_folder_holds(fitted: Autoencoder) -> None:
     model = fitted.model_
     assert model.estimator is not None

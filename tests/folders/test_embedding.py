@@ -1,6 +1,8 @@
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -16,6 +18,7 @@ from geneae.folders.embedding import (
     RECONSTRUCTED,
     Embedded,
     check_format,
+    check_key,
     depth_groups,
     describe,
     embed,
@@ -28,22 +31,46 @@ from geneae.settings.errors import InputError
 @pytest.mark.parametrize("name", ["out.txt", "out", "out.h5", "out.h5ad.gz", ".csv"])
 def test_an_ending_that_cannot_be_written_is_refused(name: str) -> None:
     with pytest.raises(InputError) as error:
-        check_format(Path(name), reconstruct=False)
+        check_format(Path(name), False, None)
     assert str(error.value) == f"the output must end in .h5ad, .csv, .parquet, .npy; found '{name}'."
 
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_reconstruction_needs_an_h5ad(ending: str) -> None:
-    check_format(Path(f"out{ending}"), reconstruct=False)
+    check_format(Path(f"out{ending}"), False, None)
     if ending == ".h5ad":
-        check_format(Path("out.h5ad"), reconstruct=True)
+        check_format(Path("out.h5ad"), True, "X_mine")
     else:
         with pytest.raises(InputError) as error:
-            check_format(Path(f"out{ending}"), reconstruct=True)
+            check_format(Path(f"out{ending}"), True, None)
         assert (
             str(error.value)
             == f"a reconstruction is written as a layer and needs an output ending in .h5ad; found 'out{ending}'."
         )
+
+
+KEYS = ["", " ", ".", "..", "/X", "a/b", "../X", "X\0", "X\n", "X\x1b[31m", "X\u202e", "X\udcff", None, 3]
+"""Keys that HDF5 would read as a path, or that cannot be stored or shown."""
+
+
+@pytest.mark.parametrize("key", KEYS, ids=ascii)
+def test_a_key_that_would_be_a_path_is_refused(key: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^key_added must be a name without '/' and control characters, and not empty"
+    ):
+        check_key(key)
+
+
+def test_other_keys_are_names() -> None:
+    for key in ("X_geneae", "latent 1", "μ", "...", ".x", "-o", "a=b", "x" * 300):
+        check_key(key)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".npy"])
+def test_a_key_is_refused_where_nothing_has_keys(ending: str) -> None:
+    text = f"--key-added names an entry of obsm and needs an output ending in .h5ad; found 'out{ending}'. Leave it out"
+    with pytest.raises(InputError, match=re.escape(text)):
+        check_format(Path(f"out{ending}"), False, "X_mine")
 
 
 def write(fitted: Autoencoder, data: Path, path: Path, key: str = "X_geneae", reconstruct: bool = False) -> np.ndarray:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from geneae import Autoencoder
 from geneae.cli.main import main
 from geneae.folders.locks import check_no_writer, has_other_writer, lock_of, only_writer
-from geneae.folders.outputs import finish_swap, new_file, new_folder
+from geneae.folders.outputs import check_parent, finish_swap, new_file, new_folder
 from geneae.settings.errors import InputError
 
 WRITER = """
@@ -126,7 +126,7 @@ def test_where_no_lock_can_be_made_the_output_is_refused(tmp_path: Path) -> None
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.EIO])
 def test_where_the_file_system_knows_no_locks_outputs_are_written_all_the_same(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +139,27 @@ def test_where_the_file_system_knows_no_locks_outputs_are_written_all_the_same(
         assert not has_other_writer(path)
         (partial / "metrics.csv").touch()
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_lock_service_that_fails_while_a_run_is_written_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks any more")
+
+    with new_folder(tmp_path / "run") as partial:
+        (partial / "metrics.csv").touch()
+        monkeypatch.setattr("fcntl.flock", flock)
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["metrics.csv"]
+
+
+def test_a_folder_in_which_nothing_can_be_made_has_no_other_writer() -> None:
+    text = "the output /proc/run cannot be created"
+    with pytest.raises(InputError, match=f"^{text}. Choose"), only_writer(Path("/proc/run")):
+        pass
+    with pytest.raises(InputError, match=f"^{text}: /proc is not a writable folder. Choose"):
+        check_parent(Path("/proc/run"))
 
 
 def test_a_file_that_its_writer_is_just_removing_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from geneae.settings.declaration import COUNT, Limits, declared, described, setting
@@ -60,7 +61,16 @@ def test_a_sentence_gives_limits_but_not_that_a_count_is_one_at_least() -> None:
     ("name", "value", "message"),
     [
         ("n_steps", 0, "steps must be at least 1; found 0."),
-        ("n_steps", math.inf, "steps must be finite and at least 1; found inf."),
+        ("share", math.inf, "share must be finite and between 0 and 1 (1 is all); found inf."),
+        ("n_steps", "5", "steps must be a whole number; found '5' (str). Give for example 3."),
+        ("n_steps", 2.5, "steps must be a whole number; found 2.5 (float). Give for example 3."),
+        ("n_steps", True, "steps must be a whole number; found True (bool). Give for example 3."),
+        ("n_steps", None, "steps must be a whole number; found None. Give for example 3."),
+        ("n_steps", np.array([1]), "steps must be a whole number; found array([1]) (ndarray). Give for example 3."),
+        ("start", ["pca"], "unknown start '['pca']'; did you mean 'pca'? Available: pca, random"),
+        ("share", "all", "share must be a number or None; found 'all' (str). Give for example 0.5."),
+        ("is_fast", "no", "is-fast must be True or False; found 'no' (str). Give for example True."),
+        ("is_fast", 1, "is-fast must be True or False; found 1 (int). Give for example True."),
         ("start", "pcs", "unknown start 'pcs'; did you mean 'pca'? Available: pca, random"),
         ("start", None, "unknown start 'None'. Available: pca, random"),
         ("share", 2, "share must be between 0 and 1 (1 is all); found 2."),
@@ -75,8 +85,15 @@ def test_a_value_that_is_none_of_its_values_is_refused(name: str, value: object,
 def test_values_within_the_limits_and_none_where_it_is_the_default_are_accepted() -> None:
     for name, values in {"n_steps": [1, 100], "start": ["random"], "share": [None, 0, 1], "is_fast": [False]}.items():
         for value in values:
-            FOUND[name].check(value)
+            assert FOUND[name].check(value) == value
     assert FOUND["share"].default is None
+
+
+def test_numbers_of_numpy_become_plain_ones_which_json_knows() -> None:
+    for name, value, kind in (("n_steps", np.int64(4), int), ("share", np.float32(0.5), float), ("share", 1, float)):
+        assert type(FOUND[name].check(value)) is kind
+        assert FOUND[name].check(value) == value
+    assert FOUND["is_fast"].check(np.bool_(False)) is False
 
 
 def test_the_description_is_a_section_of_numpydoc() -> None:

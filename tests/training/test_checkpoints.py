@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,16 @@ def test_a_damaged_checkpoint_is_refused(data: Data, tmp_path: Path) -> None:
         Checkpoint(path, identity(QUICK), True, 0.0)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """SIGHUP has its usual effect even if the tests were started with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_heard")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_step_and_the_training_goes_on_from_there(data: Data, stop: int, tmp_path: Path) -> None:
     before = signal.getsignal(stop)
     settings = replace(PLAIN, learning_rate=0.01)
@@ -207,6 +216,14 @@ def test_the_same_signal_a_second_time_does_not_wait() -> None:
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
+def test_a_hangup_that_is_ignored_as_under_nohup_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stops_wait() as stopped_by:
+        signal.raise_signal(signal.SIGHUP)
+        assert stopped_by() == 0
 
 
 def test_a_loss_that_runs_away_names_profiles_and_leaves_good_weights(data: Data, tmp_path: Path) -> None:

@@ -15,21 +15,21 @@ from geneae.cli.flags import (
     LOSS,
     MATRIX_OPTIONS,
     OBJECTIVE,
+    PATH,
     QUIET,
     SEEDS,
     options,
     several,
 )
-from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, refuse_others, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "-o", "--output", type=click.Path(), required=True, help="Folder to write; it holds one folder for each run."
-)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("objective", "objectives", "Objectives to combine with the losses.")
 @several("loss", "losses", "Losses to compare; the first is the reference.", "mse, cosine")
 @several("cut", "cuts", "Cut factors to combine with the losses.")
@@ -63,6 +63,7 @@ def command(
     if (Path(data[0]) / "config.json").is_file():
         from geneae.fitting.compare import compare_runs
 
+        refuse_others("data", "output", "color", "quiet", why="finished runs are compared as they are")
         said = compare_runs([Path(run) for run in data], folder, color=color)
     else:
         if len(data) > 1:
@@ -70,6 +71,7 @@ def command(
         base = Settings(**fields)
         say = say_unless(quiet or not open_grid(base, jobs))
         from geneae.data.source import Source
+        from geneae.fitting.checks import check_used
         from geneae.fitting.compare import compare_runs
         from geneae.fitting.grid import grid
         from geneae.fitting.runs import Request
@@ -81,6 +83,7 @@ def command(
             "n_latent": list(latents) or [base.n_latent],
         }
         tasks = grid(base, values, seeds, folder)
+        check_used(*(task.settings for task in tasks))
         run_tasks(Source(data[0], layer, use_raw), tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():
             return

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
-from geneae.cli.steps import match, say_unless
+from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import match
 
 
 @click.command()
-@click.argument("model", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
-@click.option(
-    "--key-added", default="X_geneae", show_default=True, help="Key of the latents in obsm of an .h5ad output."
-)
+@click.argument("model", type=PATH)
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
+@click.option("--key-added", metavar="KEY", help="Key of the latents in obsm of an .h5ad output.  [default: X_geneae]")
 @click.option(
     "--reconstruct",
     is_flag=True,
@@ -25,7 +24,7 @@ def command(
     model: str,
     data: str,
     output: str,
-    key_added: str,
+    key_added: str | None,
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
@@ -45,11 +44,11 @@ def command(
     """
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
-    from geneae.folders.embedding import check_format, depth_groups, embed, write_embedding
+    from geneae.folders.embedding import LATENTS, check_format, depth_groups, embed, write_embedding
     from geneae.folders.model import load_model
     from geneae.folders.outputs import check_apart, check_new_file, new_file
 
-    check_format(Path(output), reconstruct)
+    check_format(Path(output), reconstruct, key_added)
     check_apart(Path(output), model, data)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
@@ -61,7 +60,7 @@ def command(
     for depth in embedded.depths:
         say(depth.sentence())
     with new_file(Path(output), overwrite) as partial:
-        write_embedding(partial, data, embedded, key_added, reconstruct)
+        write_embedding(partial, data, embedded, key_added or LATENTS, reconstruct)
         check_unchanged(profiles, also_in_memory=True)
     n_profiles, n_latent = embedded.latent.shape
     say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")

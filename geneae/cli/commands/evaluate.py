@@ -5,14 +5,15 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, QUIET, STREAM, options
-from geneae.cli.steps import match, say_unless
+from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import match
 
 
 @click.command()
-@click.argument("model", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write.")
+@click.argument("model", type=PATH)
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 @options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
@@ -68,6 +69,6 @@ def command(
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})
     for table in (metrics_table(evaluation, present), *latent_tables(evaluation, loaded.config["settings"], present)):
-        say(table)
+        say(*table.split("\n"))
     say(verdict(evaluation, present[-1]))
     say(f"Written to {output}: profiles.csv, metrics.csv.")

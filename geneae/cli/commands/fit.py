@@ -1,6 +1,5 @@
 """Train an autoencoder on the profiles of DATA, and evaluate it."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,10 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geneae.cli.flags import COLOR, CONFIG, FIT_OPTIONS, LOG, MATRIX_OPTIONS, NULL, OVERWRITE, QUIET, STREAM, options
-from geneae.cli.steps import Say, command_line, is_first, say_unless
+from geneae.cli.flags import (
+    COLOR,
+    CONFIG,
+    FIT_OPTIONS,
+    LOG,
+    MATRIX_OPTIONS,
+    NULL,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    options,
+)
+from geneae.cli.printing import Say, say_unless
+from geneae.cli.steps import command_line, is_first
 from geneae.settings.errors import InputChanged, InputError, Interrupted
 from geneae.settings.settings import Settings
+from geneae.settings.text import escaped, shell_line
 
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
@@ -21,8 +34,8 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 
 
 @click.command()
-@click.argument("data", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _geneae]")
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
 @NULL
 @click.option(
@@ -57,10 +70,11 @@ def command(
     check_apart(folder, data, settings.metric)
     to = Output(folder, overwrite, resume)
     to.check()
-    from geneae.fitting.checks import check_choices
+    from geneae.fitting.checks import check_choices, check_used
     from geneae.training.progress import check_log
 
     check_choices(settings)
+    check_used(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
     from geneae.data.source import Source
@@ -89,6 +103,9 @@ def command(
         raise Interrupted(stop.number, _how_to_resume(folder)) from None
     except InputChanged as error:
         raise InputChanged(f"{error}{_what_is_kept(folder)}") from error
+    except Exception as error:
+        error.add_note(_how_to_resume(folder))  # printed where the system, such as a full disk, is to blame
+        raise
     if quiet:
         return
     _say_results(fitted, settings, null, say)
@@ -103,10 +120,10 @@ def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> 
     found, split = fitted.evaluation, judged_split(fitted.split)
     say(_split_line(fitted))
     for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
-        say(table)
+        say(*table.split("\n"))
     say(fitted.conclusion)
     if null:
-        say(null_lines(found, fitted.diagnostics, split))
+        say(*null_lines(found, fitted.diagnostics, split).split("\n"))
     say(_training_line(fitted.model.config))
     for message in fitted.diagnostics.loc[fitted.diagnostics["fires"], "message"]:
         say(f"Note: {message}")
@@ -126,7 +143,8 @@ def _how_to_resume(folder: Path) -> str:
     if not is_unfinished(folder):
         return "Training had not started. Run the same command again."
     given = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-    return f"The training so far is saved in {folder}. Resume it with:\n{shlex.join(['geneae', *given, '--resume'])}"
+    line = shell_line(["geneae", *given, "--resume"])
+    return f"The training so far is saved in {escaped(folder)}. Resume it with:\n{line}"
 
 
 def _split_line(fitted: "Fitted") -> str:

@@ -2,11 +2,12 @@
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, STREAM, options
+from geneae.cli.flags import MATRIX_OPTIONS, PATH, STREAM, options
+from geneae.cli.printing import say
 
 
 @click.command()
-@click.argument("data", type=click.Path())
+@click.argument("data", type=PATH)
 @click.option(
     "--cosine",
     type=click.FloatRange(-1, 1),
@@ -40,8 +41,8 @@ def command(
     inspection = inspect_profiles(profiles, seed, cosine)
     check_unchanged(profiles)
     if as_json:
-        click.echo(to_json(asdict(inspection)))
+        say(*to_json(asdict(inspection)).split("\n"))
         return
-    click.echo(profiles.describe())
-    click.echo(inspection_table(inspection))
-    click.echo(inspection.verdict)
+    say(profiles.describe())
+    say(*inspection_table(inspection).split("\n"))
+    say(inspection.verdict)

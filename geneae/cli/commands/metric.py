@@ -5,20 +5,20 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, QUIET, option, options
-from geneae.cli.steps import say_unless
+from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
+from geneae.cli.printing import say_unless
 from geneae.settings.settings import MetricSettings
 
 
 @click.command()
-@click.argument("data", type=click.Path())
+@click.argument("data", type=PATH)
 @click.option(
     "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."
 )
-@click.option("-o", "--output", type=click.Path(), help="Folder to write.  [default: name of DATA + _metric]")
+@click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _metric]")
 @click.option(
     "--model",
-    type=click.Path(),
+    type=PATH,
     metavar="FOLDER",
     help="Learn the metric on the latents of this model.  [default: on genes]",
 )
@@ -76,7 +76,7 @@ def command(
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())
-    say(accuracy_table(judged.table))
+    say(*accuracy_table(judged.table).split("\n"))
     say(answer(judged))
     learner.save(folder, overwrite=overwrite, tables=judged.tables())
     say(f"Written to {folder}: the metric, split.csv, profiles.csv, metrics.csv.")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import OVERWRITE, QUIET, options
-from geneae.cli.steps import say_unless
+from geneae.cli.flags import OVERWRITE, PATH, QUIET, options
+from geneae.cli.printing import say_unless
 
 
 @click.command()
-@click.argument("model", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), required=True, help="File to write, ending in .zip.")
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="File to write, ending in .zip.")
 @click.option("--licence", metavar="TEXT", help="Licence that the model card names.  [default: not stated]")
 @options(OVERWRITE, QUIET)
 def command(model: str, output: str, licence: str | None, overwrite: bool, quiet: bool) -> None:

@@ -5,17 +5,16 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, QUIET, RATE, SEEDS, options, several
-from geneae.cli.steps import command_line, is_first, open_grid, run_tasks, say_unless
+from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, PATH, QUIET, RATE, SEEDS, options, several
+from geneae.cli.printing import say_unless
+from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
 @click.command()
-@click.argument("data", type=click.Path())
-@click.option(
-    "-o", "--output", type=click.Path(), required=True, help="Folder to write; it holds one folder for each run."
-)
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("cut", "cuts", "Cut factors, such as 1/3.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
 @several(
     "learning_rate",
@@ -67,8 +66,9 @@ def command(
     if not quiet:
         import pandas as pd
 
-        click.echo(pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format))
-        click.echo(
+        table = pd.read_csv(folder / CONTROLS).to_string(index=False, float_format="{:.4f}".format)
+        say(*table.split("\n"))
+        say(
             "difference: mean validation cosine over the epochs minus that of the cut; deviation: its standard "
             "deviation between seeds"
         )

@@ -13,6 +13,7 @@ from conftest import N_PROFILES, QUICK, thinned
 from scipy import sparse
 
 from geneae import Autoencoder, read_profiles
+from geneae.folders.tables import read_table
 
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.csv", "out.parquet", "out.npy"])
@@ -51,6 +52,35 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
         assert layer.drop(columns=genes).isna().all(axis=None)
     assert found.uns["geneae"]["space"] == "log1p_cp10k"
     assert found.uns["geneae"]["key_added"] == "X_mine"
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+@pytest.mark.parametrize("key", ["/X", "../X", "", "."])
+def test_a_key_never_leads_to_another_part_of_the_file(
+    run: Run, counts_path: Path, key: str, stream: str, tmp_path: Path
+) -> None:
+    arguments = ["-o", tmp_path / "out.h5ad", "--key-added", key, "--stream", stream]
+    result = geneae("embed", run.folder, counts_path, *arguments)
+    assert_refused(
+        result,
+        f"--key-added must be a name without '/' and control characters, and not empty, '.' or '..'; found '{key}'. ",
+    )
+    assert there(tmp_path) == set()
+
+
+def test_a_name_that_an_h5ad_cannot_hold_is_refused_there_and_kept_elsewhere(
+    run: Run, counts: anndata.AnnData, tmp_path: Path
+) -> None:
+    counts.obs_names = ["a\0b", "c\rd", *counts.obs_names[2:]]
+    data = tmp_path / "data.zarr"
+    counts.write_zarr(data)
+    result = geneae("embed", run.folder, data, "-o", tmp_path / "out.h5ad")
+    assert_refused(result, f"{data} cannot be written as .h5ad: VLEN strings do not support embedded NULLs. Choose")
+    for name in ("out.csv", "out.parquet"):
+        assert geneae("embed", run.folder, data, "-o", tmp_path / name).exit_code == 0
+    assert list(read_table((tmp_path / "out.csv").read_bytes())["profile"]) == list(counts.obs_names)
+    assert list(pd.read_parquet(tmp_path / "out.parquet")["profile"]) == list(counts.obs_names)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.zarr", "out.csv", "out.parquet"}
 
 
 def test_profiles_are_read_at_the_depth_that_is_said(
@@ -145,10 +175,10 @@ def test_a_failure_while_embedding_leaves_nothing(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", fail)
     result = geneae("embed", run.folder, counts_path, "-o", tmp_path / "out.npy")
     assert result.exit_code == 1
-    assert isinstance(result.exception, OSError)
+    assert result.stderr.startswith("Error: the disk is full. Free some space")
     assert there(tmp_path) == set()
 
 

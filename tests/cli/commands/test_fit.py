@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import Result
 from commands import (
     BAD_DATA,
     FILES,
@@ -16,6 +15,7 @@ from commands import (
     Run,
     assert_refused,
     geneae,
+    stopped,
     there,
     with_values,
     write,
@@ -28,7 +28,6 @@ from geneae.data.permuted import NULLS
 from geneae.evaluation.reconstruction import verdict
 from geneae.folders.model import load_model
 from geneae.settings.settings import LOSS_NAMES
-from geneae.training.checkpoints import Checkpoint
 
 
 def test_fit_writes_the_promised_files(run: Run) -> None:
@@ -176,22 +175,6 @@ def test_a_runaway_loss_is_one_message_and_leaves_the_weights_before(tmp_path: P
     assert there(folder) == {"checkpoint.safetensors"}
 
 
-def stopped(*arguments: object, monkeypatch: pytest.MonkeyPatch, after: int = 2) -> Result:
-    """The command, stopped by a signal in the middle of an epoch."""
-    real, left = Checkpoint.is_due, [after]
-
-    def is_due(self: Checkpoint) -> bool:
-        left[0] -= 1
-        if not left[0]:
-            signal.raise_signal(signal.SIGTERM)
-        return real(self)
-
-    monkeypatch.setattr(Checkpoint, "is_due", is_due)
-    result = geneae(*arguments)
-    monkeypatch.setattr(Checkpoint, "is_due", real)
-    return result
-
-
 def test_a_resumed_run_logs_every_epoch_once(
     counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +210,20 @@ def test_a_stopped_run_goes_on_with_resume_alone(
     assert_refused(other, f"{folder} holds a run that differs in epochs. Choose")
     assert_refused(geneae(*arguments, "--resume", "--null"), f"{folder} holds a run that differs in null. Choose")
     assert_refused(geneae(*arguments, "--resume", "--overwrite"), "--resume resumes an existing run, but --overw")
+
+
+def test_a_closed_terminal_stops_a_run_as_a_scheduler_does(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        arguments = ["fit", counts_path, "-o", tmp_path / "run", *FLAGS]
+        result = stopped(*arguments, monkeypatch=monkeypatch, by=signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.exit_code == 129
+    assert "Stopped by SIGHUP. The training so far is saved in " in result.stderr
+    assert there(tmp_path / "run") == {"checkpoint.safetensors"}
 
 
 def test_overwrite_starts_anew_and_keeps_the_old_run_until_the_end(
