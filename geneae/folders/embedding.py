@@ -25,10 +25,10 @@ RECONSTRUCTED, FROM_LATENT = "geneae_reconstructed", "geneae_latent_only"
 CHUNK = 1024  # profiles reconstructed at a time
 
 
-def check_format(path: Path, reconstruct: bool) -> None:
+def check_format(path: Path, reconstruct: bool, formats: Sequence[str] = FORMATS) -> None:
     """Refuse an output with an unknown ending, or one that cannot hold a reconstruction if one is asked for."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
+    if path.suffix not in formats:
+        raise InputError(f"the output must end in {', '.join(formats)}; found '{path.name}'.")
     if reconstruct and path.suffix != ".h5ad":
         raise InputError(
             f"a reconstruction is written as a layer and needs an output ending in .h5ad; found '{path.name}'."
@@ -83,7 +83,27 @@ def depth_groups(profiles: Profiles, depth_by: str | None, depth_ratio: float | 
     return profiles.obs[depth_by]
 
 
-def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool) -> None:
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What is added to an .h5ad beside latents."""
+
+    obs: pd.DataFrame
+    """Columns of `obs`, a row for each profile."""
+    uns: dict[str, Any]
+    """Entries of `uns["geneae"]`."""
+
+    def add_to(self, obs: pd.DataFrame) -> None:
+        """Add the columns to a table of the same profiles, in place of any of the same names."""
+        for name in self.obs.columns:
+            obs[name] = self.obs[name].to_numpy() if self.obs[name].dtype != "category" else self.obs[name].array
+
+
+NOTHING = Annotation(pd.DataFrame(), {})
+
+
+def write_embedding(
+    path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation = NOTHING
+) -> None:
     """Write latents in the format that the ending of `path` names.
 
     Parameters
@@ -98,6 +118,8 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
         Key of the latents in `obsm`.
     reconstruct
         Add the dense reconstructions as layers, with NaN for genes that the model does not know.
+    annotation
+        Added to an `.h5ad` output.
     """
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
@@ -109,24 +131,31 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
     elif path.suffix == ".parquet":
         table.rename_axis("profile").reset_index().to_parquet(path, index=False)
     elif profiles.is_streamed and Path(data).is_file():
-        _add_to_copy(path, Path(data), embedded, key_added, reconstruct)
+        _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
     else:
         adata = _read(data)
         adata.obsm[key_added] = latent
-        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
+        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        annotation.add_to(adata.obs)
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
                 adata.layers[name] = layer
         adata.write_h5ad(path)
 
 
-def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool) -> None:
+def _add_to_copy(
+    path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
+) -> None:
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
     shutil.copyfile(data, path)
     n_profiles = len(embedded.latent)
     with h5py.File(path, "r+") as file:
         write_elem(file, f"obsm/{key_added}", embedded.latent)
-        write_elem(file, "uns/geneae", describe(embedded.model, key_added, embedded.depths))
+        write_elem(file, "uns/geneae", describe(embedded.model, key_added, embedded.depths) | annotation.uns)
+        if len(annotation.obs.columns):
+            obs = read_elem(file["obs"])
+            annotation.add_to(obs)
+            write_elem(file, "obs", obs)
         if not reconstruct:
             return
         genes = pd.Index(read_elem(file["var"]).index.astype(str))

@@ -117,6 +117,17 @@ def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     return pd.Series("all", index=profiles.names, name="split")
 
 
+def trained_on(folder: Path) -> pd.Index | None:
+    """Names of the profiles that a model was trained on; None where its folder or zip does not tell."""
+    with opened(folder) as known:
+        path = known / SPLIT
+        table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    if not {"profile", "split"} <= set(table.columns):
+        return None
+    names: pd.Index = pd.Index(table.loc[table["split"] == "train", "profile"])
+    return names
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Contents of `config.json` of a model folder; any other folder, or another format, is refused."""
     if not folder.is_dir():
