@@ -154,12 +154,6 @@ def sentences(found: Transferred) -> list[str]:
     unseen = "" if found.reference.is_unseen.all() else " that the model was not trained on"
     thinned = ", thinned to the depth of the query" if any(one.share < 1 for one in found.rehearsals) else ""
     said.append(f"Of reference profiles{unseen}{thinned}, {rate} get their own label back from the others.")
-    is_sure = ~found.is_refused & (np.nan_to_num(found.probability) >= SURE)
-    if is_sure.any():
-        said.append(
-            f"Next: the {int(is_sure.sum()):,} labels of probability {SURE:g} or more promise to be right in "
-            f"{100 * found.probability[is_sure].mean():.1f} % of cases; look at the others one by one."
-        )
     return said
 
 
@@ -200,6 +194,17 @@ def verdict(found: Transferred, truth: pd.Series) -> list[str]:
         )
         said.append(f"Labels of the query that the reference lacks: {named}.")
     return said
+
+
+def next_step(found: Transferred) -> str:
+    """How many labels are sure, and how right they promise to be; empty if none is."""
+    is_sure = ~found.is_refused & (np.nan_to_num(found.probability) >= SURE)
+    if not is_sure.any():
+        return ""
+    return (
+        f"Next: the {int(is_sure.sum()):,} labels of probability {SURE:g} or more promise to be right in "
+        f"{100 * found.probability[is_sure].mean():.1f} % of cases; look at the others one by one."
+    )
 
 
 def _named(parts: list[str]) -> str:

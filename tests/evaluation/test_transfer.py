@@ -11,7 +11,7 @@ from conftest import QUICK, simulate, thinned
 from geneae import Autoencoder, read_profiles
 from geneae.evaluation.calibration import calibration_error, calibration_table
 from geneae.evaluation.rehearsal import Reference, labelled_reference, rehearse
-from geneae.evaluation.transfer import Transferred, balanced_accuracy, sentences, transfer, verdict
+from geneae.evaluation.transfer import Transferred, balanced_accuracy, next_step, sentences, transfer, verdict
 from geneae.models.model import Model
 from geneae.settings.settings import TransferSettings
 
@@ -145,9 +145,12 @@ def test_what_is_said_by_hand(fitted: Autoencoder, counts: anndata.AnnData) -> N
         "profiles at this depth. Without molecules: 1.",
         "Labels closest to the refused: k2 (1).",
         f"Of reference profiles, {accuracy:.1f} % get their own label back from the others.",
-        "Next: the 4 labels of probability 0.9 or more promise to be right in 95.0 % of cases; look at the others one "
-        "by one.",
     ]
+    assert next_step(found) == (
+        "Next: the 4 labels of probability 0.9 or more promise to be right in 95.0 % of cases; look at the others one "
+        "by one."
+    )
+    assert next_step(replace(found, probability=np.full(10, 0.89))) == ""
     truth = pd.Series(["k0"] * 4 + ["k1", "k1", "k0", None, "k2", "k2"])
     assert verdict(found, truth) == [
         "Accuracy by the query's own 'kind': 85.7 % of 7 labelled profiles (balanced 90.0 %), where probabilities "

@@ -57,7 +57,7 @@ def command(
     settings = TransferSettings(**choices)  # refuses impossible values before anything is read
     from geneae.data.source import Source
     from geneae.evaluation.rehearsal import labelled_reference, labels_of
-    from geneae.evaluation.transfer import sentences, transfer, verdict
+    from geneae.evaluation.transfer import next_step, sentences, transfer, verdict
     from geneae.folders.embedding import check_format, depth_groups, embed
     from geneae.folders.labels import LABEL_FORMATS, write_labels
     from geneae.folders.model import load_model, trained_on
@@ -78,9 +78,7 @@ def command(
     found = transfer(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
     with new_file(Path(output), overwrite) as partial:
         write_labels(partial, query, embedded, found, key_added)
-    for line in sentences(found):
+    judged = verdict(found, labels_of(profiles, key)) if key in profiles.obs.columns else []
+    for line in filter(None, (*sentences(found), *judged, next_step(found))):
         say(line)
-    if key in profiles.obs.columns:
-        for line in verdict(found, labels_of(profiles, key)):
-            say(line)
     say(f"Written to {output}: geneae_label, geneae_probability, geneae_distance, geneae_closest_label.")
