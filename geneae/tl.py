@@ -10,6 +10,8 @@ import pandas as pd
 
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import evaluate
+from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
+from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
 from geneae.folders.embedding import (
     LATENTS,
@@ -21,13 +23,14 @@ from geneae.folders.embedding import (
     reconstructions,
 )
 from geneae.folders.embedding import embed as embed_profiles
-from geneae.folders.model import load_model
+from geneae.folders.labels import annotation_of
+from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
 from geneae.models.model import Model
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
-from geneae.settings.settings import Settings
+from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
@@ -194,6 +197,74 @@ def score(
         target.obs[f"{key_added}_{name}"] = table[name].to_numpy()
     _describe(target, loaded, depths=depths)
     return target if copy else None
+
+
+def transfer(
+    adata: anndata.AnnData,
+    reference: anndata.AnnData,
+    model: AnyModel,
+    *,
+    label: str,
+    n_neighbors: int = DEFAULTS.n_neighbors,
+    refuse: float = DEFAULTS.refuse,
+    seed: int = DEFAULTS.seed,
+    layer: str | None = None,
+    use_raw: bool = False,
+    key_added: str = "X_geneae",
+    depth_ratio: float | None = None,
+    depth_by: str | None = None,
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    """Label profiles by their nearest profiles in a labelled reference, by cosine in the latents of a model.
+
+    Writes `obs["geneae_label"]`, missing for profiles that are unlike the reference; `obs["geneae_probability"]`, the
+    probability of the label; `obs["geneae_distance"]`, the distance from the neighbours relative to that of reference
+    profiles; `obs["geneae_closest_label"]`, which the refused have, too; the latents into `obsm[key_added]`; and how it
+    was done into `uns["geneae"]["transfer"]`. Probability and limit of the distance are learned from reference profiles
+    thinned to the depth of `adata`, see `geneae.evaluation.rehearsal`.
+
+    Parameters
+    ----------
+    adata
+        Profiles to label, in memory or backed.
+    reference
+        Profiles with labels; left unchanged. Those without a label are left out.
+    model
+        Fitted `Autoencoder` or `Model`, or the path of a model folder or of a zip written by `geneae share`.
+    label
+        Column of `reference.obs`; labels are compared and written as text.
+    n_neighbors
+        Nearest reference profiles that vote.
+    refuse
+        Fraction of profiles like the reference that may be refused as unlike it; 0 refuses none.
+    seed
+        Seed of the thinning.
+    layer, use_raw
+        Matrix to read in place of `X`, of both.
+    key_added, depth_ratio, depth_by, copy
+        See `embed`; the depth is that of `adata`.
+    """
+    check_key(key_added)
+    settings = TransferSettings(n_neighbors, refuse, seed)
+    loaded, known = _loaded(model), read_profiles(_checked(reference), layer, use_raw)
+    expression = loaded.preprocess.match(known)[0]
+    labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
+    embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by)
+    profiles, is_empty = embedded.profiles, embedded.profiles.scan.lengths == 0
+    found = transfer_labels(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
+    target = _target(adata, copy)
+    annotation = annotation_of(found, target.obs_names)
+    target.obsm.update(embedded.in_obsm(key_added))
+    target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+    annotation.add_to(target.obs)
+    return target if copy else None
+
+
+def _trained_on(model: AnyModel) -> pd.Index | None:
+    """Names of the profiles that a model was trained on, where that is known."""
+    if isinstance(model, Autoencoder):
+        return model.split_.index[model.split_ == "train"]
+    return None if isinstance(model, Model) else trained_on(Path(model))
 
 
 def _embedded(

@@ -65,7 +65,8 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--help", "fit --help", "embed --help", "evaluate --help", "metric --help", "--version"]
+    "arguments",
+    ["--help", "fit --help", "embed --help", "evaluate --help", "metric --help", "transfer --help", "--version"],
 )
 def test_help_loads_nothing_heavy(arguments: str) -> None:
     code = f"""

@@ -100,6 +100,17 @@ def umap_table(labels: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"profile": range(len(labels)), "umap_1": first, "umap_2": second, "label": labels})
 
 
+def labelled_table() -> pd.DataFrame:
+    """Labels of a query: half of those of probability 0.6 are right, all of those of 0.95, and one is refused."""
+    return pd.DataFrame(
+        {
+            "geneae_label": pd.Categorical(["T", "B"] * 5 + ["T"] * 10 + [None]),
+            "geneae_probability": [0.6] * 10 + [0.95] * 10 + [0.1],
+            "kind": ["T"] * 20 + ["B"],
+        }
+    )
+
+
 def paired_table(arms: list[str], reference: str = "mse") -> pd.DataFrame:
     rows = []
     for n, arm in enumerate(arms):
@@ -422,6 +433,7 @@ def test_paired_differences_show_interval_and_verdict() -> None:
 
 
 FIGURES: dict[str, Callable[[list[str], Any], Any]] = {
+    "calibration": lambda names, ax: pl.calibration({name: labelled_table() for name in names}, "kind", ax),
     "distribution": lambda names, ax: pl.cosine_distribution(tables(names, 1), metrics_table(names), ax),
     "against_mse": lambda names, ax: pl.cosine_against_mse(tables(names, 1), ax),
     "parts": lambda names, ax: pl.error_parts(tables(names, 1), metrics_table(names), ax),

@@ -131,6 +131,66 @@ def test_a_ratio_is_taken_as_given_and_refused_where_it_means_nothing(
     assert (list(counts.obsm), list(counts.layers), dict(counts.uns)) == ([], [], {})
 
 
+def query_of(counts: anndata.AnnData, share: float) -> anndata.AnnData:
+    """The same profiles with fewer molecules, under other names."""
+    adata = thinned(counts, share)
+    adata.obs_names = [f"other{number}" for number in range(adata.n_obs)]
+    return adata
+
+
+def test_labels_are_transferred_from_a_reference(
+    fitted: Autoencoder, model_folder: Path, counts: anndata.AnnData, tmp_path: Path
+) -> None:
+    for share in (1.0, 0.1):
+        adata = query_of(counts, share)
+        expected = tl.embed(adata, fitted, copy=True)
+        assert tl.transfer(adata, counts, fitted, label="kind") is None
+        assert expected is not None
+        np.testing.assert_array_equal(adata.obsm["X_geneae"], expected.obsm["X_geneae"])
+        is_given = adata.obs["geneae_label"].notna()
+        assert is_given.mean() > 0.85
+        assert (adata.obs["geneae_closest_label"].astype(str) == adata.obs["kind"].astype(str)).mean() > 0.75
+        assert adata.obs["geneae_probability"].between(0.2, 1).all()
+        limit = adata.uns["geneae"]["transfer"]["distance_limit"][0]
+        np.testing.assert_array_equal(is_given, adata.obs["geneae_distance"] <= limit)
+        of_folder = tl.transfer(adata, counts, model_folder, label="kind", copy=True)
+        assert of_folder is not None
+        pd.testing.assert_frame_equal(of_folder.obs, adata.obs)
+    assert list(counts.obs) == ["donor", "kind"]  # the reference is left alone
+    assert (list(counts.obsm), dict(counts.uns)) == ([], {})
+    adata.write_h5ad(tmp_path / "out.h5ad")
+    pd.testing.assert_frame_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obs, adata.obs)
+
+
+def test_a_transfer_takes_its_limit_from_profiles_that_the_model_has_not_seen(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    more = anndata.concat([counts, query_of(counts, 0.9)])  # as many new ones as the model knows
+    adata = query_of(counts, 0.8)
+    adata.obs_names = [f"new {name}" for name in adata.obs_names]
+    limits = {}
+    for name, model in (("knows its split", fitted), ("does not", fitted.model_)):
+        found = tl.transfer(adata, more, model, label="kind", copy=True)
+        assert found is not None
+        limits[name] = found.uns["geneae"]["transfer"]["distance_limit"][0]
+    assert limits["knows its split"] != limits["does not"]
+
+
+def test_a_transfer_that_cannot_be_done_writes_nothing(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    adata = query_of(counts, 1.0)
+    for options, text in (
+        ({"label": "kinds"}, "unknown obs column 'kinds'; did you mean 'kind'?"),
+        ({"label": "kind", "n_neighbors": 0}, "neighbors must be at least 1; found 0"),
+        ({"label": "kind", "refuse": -0.1}, "refuse must be at least 0 and below 1"),
+        ({"label": "kind", "depth_ratio": 0}, "must be a number above 0"),
+    ):
+        with pytest.raises(InputError, match=text):
+            tl.transfer(adata, counts, fitted, **options)
+    with pytest.raises(InputError, match="AnnData was expected; found ndarray"):
+        tl.transfer(adata, np.ones((3, 3)), fitted, label="kind")
+    assert (list(adata.obs), list(adata.obsm), dict(adata.uns)) == (["donor", "kind"], [], {})
+
+
 def test_keys_are_those_asked_for(fitted: Autoencoder, counts: anndata.AnnData) -> None:
     tl.embed(counts, fitted, key_added="X_mine")
     tl.reconstruct(counts, fitted, key_added="smooth")

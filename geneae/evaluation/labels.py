@@ -171,7 +171,7 @@ def nearest_labels(reference: Representation, labels: np.ndarray, queries: Repre
     Wu et al. 2018, arXiv 1805.01978. With fewer than k references, all vote.
     """
     k = min(k, reference.shape[0])
-    voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=_vote_weights)
+    voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=vote_weights)
     # predict would sum the votes label by label, which is slow for many labels
     shares = voters.fit(reference, labels).predict_proba(queries)
     found: np.ndarray = voters.classes_[shares.argmax(axis=1)]
@@ -186,7 +186,7 @@ def knn_is_right(known: Labelled, values: Representation, name: str, k: int) -> 
     return right
 
 
-def _vote_weights(distances: np.ndarray) -> np.ndarray:
+def vote_weights(distances: np.ndarray) -> np.ndarray:
     """exp(cosine / temperature), without the factor exp(1 / temperature) that all votes share."""
     weights: np.ndarray = np.exp(-distances / TEMPERATURE)
     return weights

@@ -17,7 +17,7 @@ from anndata.io import read_elem, write_elem
 from geneae.data.containers import check_all, check_own
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
-from geneae.folders.tables import write_table
+from geneae.folders.tables import write_parquet, write_table
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.errors import InputError, unknown
@@ -49,10 +49,10 @@ def check_key(key: Any, what: str = "key_added") -> None:
         )
 
 
-def check_format(path: Path, reconstruct: bool, key_added: str | None) -> None:
+def check_format(path: Path, reconstruct: bool, key_added: str | None, formats: Sequence[str] = FORMATS) -> None:
     """Refuse an output with an unknown ending, or one that cannot hold what is asked for: a reconstruction, a key."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"the output must end in {', '.join(FORMATS)}; found '{path.name}'.")
+    if path.suffix not in formats:
+        raise InputError(f"the output must end in {', '.join(formats)}; found '{path.name}'.")
     if key_added is not None:
         check_key(key_added, "--key-added")
     if key_added is not None and path.suffix != ".h5ad":
@@ -122,7 +122,27 @@ def depth_groups(profiles: Profiles, depth_by: str | None, depth_ratio: float | 
     return profiles.obs[depth_by]
 
 
-def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool) -> None:
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What is added to an .h5ad beside latents."""
+
+    obs: pd.DataFrame
+    """Columns of `obs`, a row for each profile."""
+    uns: dict[str, Any]
+    """Entries of `uns["geneae"]`."""
+
+    def add_to(self, obs: pd.DataFrame) -> None:
+        """Add the columns to a table of the same profiles, in place of any of the same names."""
+        for name in self.obs.columns:
+            obs[name] = self.obs[name].to_numpy() if self.obs[name].dtype != "category" else self.obs[name].array
+
+
+NOTHING = Annotation(pd.DataFrame(), {})
+
+
+def write_embedding(
+    path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation = NOTHING
+) -> None:
     """Write latents in the format that the ending of `path` names.
 
     Parameters
@@ -137,6 +157,8 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
         Key of the latents in `obsm`.
     reconstruct
         Add the dense reconstructions as layers, with NaN for genes that the model does not know.
+    annotation
+        Added to an `.h5ad` output.
     """
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
@@ -147,17 +169,14 @@ def write_embedding(path: Path, data: str, embedded: Embedded, key_added: str, r
     if path.suffix == ".csv":
         write_table(table, path)
     elif path.suffix == ".parquet":
-        from pyarrow import Table  # slow to import, and seldom needed
-        from pyarrow.parquet import write_table as write_parquet
-
-        with path.open("wb") as file:  # a path would have to be UTF-8
-            write_parquet(Table.from_pandas(table, preserve_index=False), file)
+        write_parquet(table, path)
     elif profiles.is_streamed and Path(data).is_file():
-        _add_to_copy(path, Path(data), embedded, key_added, reconstruct)
+        _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
     else:
         adata = _read(data)
         adata.obsm.update(embedded.in_obsm(key_added))
-        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
+        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        annotation.add_to(adata.obs)
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
                 adata.layers[name] = layer
@@ -177,7 +196,9 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool) -> None:
+def _add_to_copy(
+    path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
+) -> None:
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
     shutil.copyfile(data, path)
     n_profiles = len(embedded.latent)
@@ -185,13 +206,17 @@ def _add_to_copy(path: Path, data: Path, embedded: Embedded, key_added: str, rec
         check_all(file, str(data))
         check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
-        entries = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
-        for name in (*entries, "uns/geneae"):
+        entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
+        entries["uns/geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        if len(annotation.obs.columns):
+            obs = read_elem(file["obs"])
+            annotation.add_to(obs)
+            entries["obs"] = obs
+        for name in entries:
             if file.get(name, getlink=True) is not None:
                 del file[name]  # a link of this name goes, and not what it leads to
         for name, values in entries.items():
             write_elem(file, name, values)
-        write_elem(file, "uns/geneae", describe(embedded.model, key_added, embedded.depths))
         if not reconstruct:
             return
         genes = pd.Index(read_elem(file["var"]).index.astype(str))

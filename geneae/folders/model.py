@@ -119,13 +119,21 @@ def _read_model(files: Contents) -> Model:
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
     """Split of each profile if these are exactly the profiles of the fit, otherwise `all` for each."""
     if profiles.fingerprint == model.config["data"]["fingerprint"]:
-        table = pd.DataFrame()
         with opened(folder) as files:
-            if SPLIT in files:
-                table = read_table(files.read(SPLIT))
+            table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
         if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
             return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
     return pd.Series("all", index=profiles.names, name="split")
+
+
+def trained_on(folder: Path) -> pd.Index | None:
+    """Names of the profiles that a model was trained on; None where its folder or zip does not tell."""
+    with opened(folder) as files:
+        table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
+    if not {"profile", "split"} <= set(table.columns):
+        return None
+    names: pd.Index = pd.Index(table.loc[table["split"] == "train", "profile"])
+    return names
 
 
 def read_config(folder: Path) -> dict[str, Any]:

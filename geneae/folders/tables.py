@@ -32,6 +32,15 @@ def read_table(content: bytes) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding_errors=SURROGATES, engine=engine)
 
 
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without its index as Parquet."""
+    from pyarrow import Table  # slow to import, and seldom needed
+    from pyarrow.parquet import write_table as write
+
+    with path.open("wb") as file:  # a path would have to be UTF-8
+        write(Table.from_pandas(table, preserve_index=False), file)
+
+
 def as_written(table: pd.DataFrame) -> pd.DataFrame:
     """The table as a CSV file would give it back: float32 numbers as the float64 of their shortest decimals."""
     single = table.select_dtypes("float32")

@@ -15,8 +15,10 @@ from geneae.pl.genes import gene_correlation
 from geneae.pl.latents import umap
 from geneae.pl.profiles import cosine_against_mse, cosine_distribution, error_parts
 from geneae.pl.steps import cosine_by_step
+from geneae.pl.transfer import calibration
 
 __all__ = [
+    "calibration",
     "cosine_against_mse",
     "cosine_by_depth",
     "cosine_by_step",

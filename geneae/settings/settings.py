@@ -322,12 +322,34 @@ def _check_all(record: object, settings: dict[str, Setting]) -> None:
         object.__setattr__(record, name, settings[name].check(value))
 
 
+@dataclass(frozen=True)
+class TransferSettings:
+    """All choices about the transfer of labels. Impossible values are refused."""
+
+    n_neighbors: int = setting(
+        20, "Nearest reference profiles that vote for a label, by cosine.", limits=COUNT, flag="neighbors"
+    )
+    refuse: float = setting(
+        0.05,
+        "Fraction of profiles like the reference that may be refused as unlike it. With more of them, more of what "
+        "really is unlike the reference is refused, too.",
+        limits=Limits(least=0, below=1, note="0 refuses none"),
+    )
+    seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            TRANSFER_SETTINGS[name].check(value)
+
+
 SETTINGS = declared(Settings)
 RUN_OPTIONS = declared(RunOptions)
 METRIC_SETTINGS = declared(MetricSettings)
+TRANSFER_SETTINGS = declared(TransferSettings)
 Settings.__doc__ = f"{Settings.__doc__}\n\n{described(SETTINGS)}"
 RunOptions.__doc__ = f"{RunOptions.__doc__}\n\n{described(RUN_OPTIONS)}"
 MetricSettings.__doc__ = f"{MetricSettings.__doc__}\n\n{described(METRIC_SETTINGS)}"
+TransferSettings.__doc__ = f"{TransferSettings.__doc__}\n\n{described(TRANSFER_SETTINGS)}"
 
 
 def part_of_labels(loss: str, metric: str | None) -> str:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from geneae import Autoencoder
 from geneae.cli.main import main
 from geneae.folders.locks import check_no_writer, has_other_writer, lock_of, only_writer
+from geneae.folders.manifest import SUMS
 from geneae.folders.outputs import check_parent, finish_swap, new_file, new_folder
 from geneae.settings.errors import InputError
 
@@ -151,7 +152,7 @@ def test_a_lock_service_that_fails_while_a_run_is_written_does_not_fail_the_run(
         (partial / "metrics.csv").touch()
         monkeypatch.setattr("fcntl.flock", flock)
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["metrics.csv"]
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"metrics.csv", SUMS}
 
 
 def test_a_folder_in_which_nothing_can_be_made_has_no_other_writer() -> None:

@@ -16,7 +16,7 @@ from geneae import Autoencoder, read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import Evaluation
 from geneae.folders.manifest import write_list
-from geneae.folders.model import load_model, read_split, save_model
+from geneae.folders.model import load_model, read_split, save_model, trained_on
 from geneae.folders.outputs import check_writable, finish_swap, new_file, new_folder, write_json
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
@@ -154,6 +154,20 @@ def test_other_profiles_have_no_split(model_folder: Path, fitted: Autoencoder, c
     some = profiles.take(np.arange(50))
     assert list(read_split(model_folder, model, some)) == ["all"] * 50
     assert list(read_split(model_folder / "nowhere", model, profiles)) == ["all"] * len(fitted.split_)
+
+
+def test_the_profiles_that_a_model_was_trained_on_are_known_by_name(
+    fitted: Autoencoder, model_folder: Path, tmp_path: Path
+) -> None:
+    found = trained_on(model_folder)
+    assert found is not None
+    assert list(found) == list(fitted.split_.index[fitted.split_ == "train"])
+    assert 0 < len(found) < len(fitted.split_)
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model" / "split.csv").write_text("profile,other\ncell0,train\n")
+    assert trained_on(tmp_path / "model") is None
+    (tmp_path / "model" / "split.csv").unlink()
+    assert trained_on(tmp_path / "model") is None
 
 
 @pytest.fixture
