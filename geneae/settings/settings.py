@@ -48,7 +48,8 @@ class Settings:
     views: str = setting(
         "auto",
         f"Random changes that turn a profile into a view: {', '.join(VIEW_NAMES)}, each with or without an amount, "
-        "such as thin:0.3+mask:0.2; auto: thin for counts, otherwise mask. See `geneae.data.augment`.",
+        "such as thin:0.3+mask:0.2; auto: thin for counts (depths where the encoder starts at posterior scores), "
+        "otherwise mask. See `geneae.data.augment`.",
         family=VIEW_NAMES,
         metavar="CHAIN",
     )

@@ -309,4 +309,7 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
     assert result.exit_code == 0, result.output
     assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
+    assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
+    flags = ["--objective", "byol", "--basis", "free"]
+    result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
     assert "the last epoch is used" in result.stdout
