@@ -84,7 +84,7 @@ def train_network(
         source, validate = sources_of(network, profiles, objective, settings, saved)
         validate = validate if watch is None else _with_watch(validate, watch, shift)
         choice = choice_of(network, profiles, objective, settings)
-        plan = TrainingPlan(source, validate, objective, profiles.names, choice)
+        plan = TrainingPlan(source, validate, objective, profiles.names, choice, balanced_groups(data))
         training = train(network, plan, settings, on_epoch, saved)
         network.to("cpu")
         objective.to(torch.device("cpu"))
@@ -107,6 +107,16 @@ def training_labels(data: FitData, split: str) -> Tensor | None:
         return None
     codes = torch.from_numpy(pd.factorize(data.profiles.obs[label])[0].astype(np.int64))
     return codes[torch.from_numpy(data.rows(split))]
+
+
+def balanced_groups(data: FitData) -> Tensor | None:
+    """(n_profiles,) int64 groups of the training profiles, one per value of the `obs` column that is mixed evenly, from
+    0; missing values are one. None without a column."""
+    key = data.settings.balance
+    if key is None:
+        return None
+    codes = pd.factorize(data.profiles.obs[key].iloc[data.rows("train")], use_na_sentinel=False)[0]
+    return torch.from_numpy(codes.astype(np.int64))
 
 
 def _training_data(data: FitData, bases: Bases) -> TrainingData:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHUNK_DISTANCES = 2**22  # distances in memory at a time
 MOST_PROFILES = 4096  # profiles among which neighbours are sought; more change no choice and take quadratic time
 
 
@@ -24,14 +25,20 @@ def shared_neighbours(first: Tensor, second: Tensor, number: int) -> Tensor:
     number = min(number, (n_others + 1) // 2)  # all others would always be shared
     if number < 1:
         return torch.ones(len(first), dtype=torch.float64)
-    pairs = [(first, second), (F.normalize(first, dim=1), F.normalize(second, dim=1))]
-    shares = [(_are_nearest(one, number) & _are_nearest(other, number)).sum(1) / number for one, other in pairs]
-    return torch.stack(shares).double().mean(0)
+    shares = []
+    for pair in ((first, second), (F.normalize(first, dim=1), F.normalize(second, dim=1))):
+        one, other = (nearest_others(latent, number) for latent in pair)
+        shares.append((one[:, :, None] == other[:, None]).sum((1, 2)).double() / number)
+    return torch.stack(shares).mean(0)
 
 
-def _are_nearest(latent: Tensor, number: int) -> Tensor:
-    """(n, n) whether column j is one of the nearest others of row i, by exact distances in float64."""
-    positions = latent.double()
-    distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
-    nearest = distances.topk(number, dim=1, largest=False).indices
-    return torch.zeros_like(distances, dtype=torch.bool).scatter_(1, nearest, True)
+def nearest_others(latent: Tensor, number: int) -> Tensor:
+    """(n, number) positions of the nearest other profiles of each by Euclidean distance, which is exact in float64; at
+    most n - 1 of them."""
+    positions, number = latent.double(), min(number, len(latent) - 1)
+    parts = []
+    for rows in torch.arange(len(latent)).split(max(1, CHUNK_DISTANCES // max(1, len(latent)))):
+        distances = torch.cdist(positions[rows], positions, compute_mode="donot_use_mm_for_euclid_dist")
+        distances[torch.arange(len(rows)), rows] = torch.inf
+        parts.append(distances.topk(number, dim=1, largest=False).indices)
+    return torch.cat(parts)

@@ -22,6 +22,7 @@ from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint, TrainingState, stops_wait
 from geneae.training.choice import Choice
 from geneae.training.devices import Processes, open_processes, threads
+from geneae.training.mixing import mixed_evenly
 from geneae.training.monitor import STOPPING, CollapseMonitor, relative_update, snapshot
 from geneae.training.objectives import Objective, Reconstruction
 from geneae.training.schedule import schedule
@@ -82,6 +83,8 @@ class TrainingPlan:
     """Names of the training profiles, for messages."""
     choice: Choice | None = None
     """What chooses the epoch in place of the validation loss; None where that does, or where the last one is taken."""
+    groups: Tensor | None = None
+    """(n_profiles,) groups of the training profiles, from 0, that are mixed evenly in every mini-batch; or None."""
 
 
 def train(
@@ -156,7 +159,7 @@ class TrainingLoop:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.settings, self.processes, self.checkpoint = network, settings, processes, checkpoint
-        self.source, self.objective, self.names = plan.source, plan.objective, plan.names
+        self.source, self.objective, self.names, self._groups = plan.source, plan.objective, plan.names, plan.groups
         self.rows: list[dict[str, float]] = []
         self.collapse: str | None = None
         self.stopped_by: Callable[[], int] = lambda: 0
@@ -282,7 +285,10 @@ class TrainingLoop:
         state, settings, processes = self.state, self.settings, self.processes
         network, objective, optimizer = self.network, self.objective, state.optimizer
         network.train()
-        batches = pairs.order(self._order).split(settings.batch_size)
+        order = pairs.order(self._order)
+        if self._groups is not None:
+            order = mixed_evenly(order, self._groups[order % pairs.n_profiles])
+        batches = order.split(settings.batch_size)
         for index in batches[state.step :]:
             with processes.autocast():
                 batch = pairs.take(processes.part(index), (state.epoch - 1) / settings.epochs)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.data.augment import SHARES, Viewer
+from geneae.data.augment import SHARES, View, Viewer
 from geneae.data.count_split import Splitter
 from geneae.data.preprocess import Expression, Preprocess, column_variance
-from geneae.losses.shared_neighbours import MOST_PROFILES
+from geneae.losses.shared_neighbours import MOST_PROFILES, nearest_others
+from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.estimator import Estimator
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
@@ -35,8 +37,16 @@ from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import SelfSupervised
 from geneae.training.streaming import StreamedSource
 from geneae.training.validation import Validate, validate
-from geneae.training.view_batches import JointSource, ScoredSource, ScoreReader, ViewSource, validation_views
+from geneae.training.view_batches import (
+    JointSource,
+    Partners,
+    ScoredSource,
+    ScoreReader,
+    ViewSource,
+    validation_views,
+)
 
+POSITIVES = 10  # nearest training profiles from which a positive is drawn
 MANY = 4096  # with this many training profiles or more, eight count splits are no better than four
 VALIDATION_PROFILES, VALIDATION_VALUES = 4096, 2**23  # largest sample of streamed profiles that chooses the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
@@ -161,14 +171,31 @@ def _view_source(
     own, others = data.parts
     viewer = Viewer(data.views, data.preprocess, np.sqrt(column_variance(data.preprocess.apply(own))))
     reader = None if data.estimator is None else ScoreReader(data.estimator, network.deviation)
+    partners = _partners(network, data, objective, reader) if settings.positives == "neighbours" else None
     source: ViewSource | ScoredSource
     if reader is None:
-        source = ViewSource(network, own, viewer, settings.batch_size, settings.seed)
+        source = ViewSource(network, own, viewer, settings.batch_size, settings.seed, partners)
     else:
         n_draws = number_of_splits(settings, own.n_profiles)
-        source = ScoredSource(reader, own, viewer, settings.batch_size, n_draws, settings.seed)
+        source = ScoredSource(reader, own, viewer, settings.batch_size, n_draws, settings.seed, partners)
     batches = validation_views(viewer, others, settings.batch_size, settings.seed, reader)
     return source, lambda network, _: objective.validate(network, batches)
+
+
+@torch.no_grad()
+def _partners(
+    network: Network, data: TrainingData, objective: SelfSupervised, reader: ScoreReader | None
+) -> Partners | None:
+    """Nearest neighbours of the training profiles in the latents of the network as it is; None for a single profile."""
+    own = data.parts[0]
+    matrix, was_training = data.preprocess.apply(own), network.training
+    if reader is not None:
+        scores = reader(View(matrix, own.totals, np.ones(own.n_profiles)))
+    else:
+        scores = network.scores(sparse_rows(matrix), objective.shift)
+    latent = network.eval().encode(scores)
+    network.train(was_training)
+    return Partners(nearest_others(latent, POSITIVES)) if own.n_profiles > 1 else None
 
 
 def _both(of_pairs: Validate, of_views: Validate, weight: float) -> Validate:

@@ -57,9 +57,42 @@ class JointBatch:
         return JointBatch(self.views.to(device), self.pairs.to(device))
 
 
-def draw_views(viewer: Viewer, expression: Expression, rng: np.random.Generator, transpose: bool) -> TwoViews:
-    """Two views of every profile; `transpose` also stores them by gene, for the gradient of a gene-sized matrix."""
+class Partners:
+    """Random neighbours of profiles, whose views stand in for second views of their own.
+
+    Contrasting neighbours needs no random change of a profile that leaves its kind alone (Dwibedi et al. 2021, arXiv
+    2104.14548, with neighbours in a fixed latent).
+
+    Parameters
+    ----------
+    neighbours
+        (n_profiles, n_neighbours) positions of the neighbours of each profile.
+    """
+
+    def __init__(self, neighbours: Tensor) -> None:
+        self._neighbours = neighbours.numpy()
+
+    def draw(self, profiles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n,) one neighbour of each of these profiles."""
+        of = self._neighbours[profiles]
+        found: np.ndarray = of[np.arange(len(of)), rng.integers(of.shape[1], size=len(of))]
+        return found
+
+
+def draw_views(
+    viewer: Viewer,
+    expression: Expression,
+    rng: np.random.Generator,
+    transpose: bool,
+    partner: Expression | None = None,
+) -> TwoViews:
+    """Two views of every profile, the second one of its partner if there are partners.
+
+    `transpose` also stores them by gene, for the gradient of a gene-sized matrix.
+    """
     first, second = viewer.draw(expression, rng)
+    if partner is not None:
+        _, second = viewer.draw(partner, rng)
     return TwoViews(sparse_rows(first.matrix, transpose), sparse_rows(second.matrix, transpose))
 
 
@@ -121,13 +154,24 @@ class ScoredSource:
     """
 
     def __init__(
-        self, reader: ScoreReader, expression: Expression, viewer: Viewer, batch_size: int, n_draws: int, seed: int
+        self,
+        reader: ScoreReader,
+        expression: Expression,
+        viewer: Viewer,
+        batch_size: int,
+        n_draws: int,
+        seed: int,
+        partners: Partners | None = None,
     ) -> None:
         self._n_draws = n_draws
+        n_profiles = expression.n_profiles
 
         def draw(number: int) -> ScoredPairs:
             rng = np.random.default_rng((seed, VIEW_STREAM, number))
-            return ScoredPairs(reader.two(viewer.draw(expression, rng)), expression.n_profiles, batch_size)
+            first, second = (reader(view) for view in viewer.draw(expression, rng))
+            if partners is not None:
+                second = second[torch.from_numpy(partners.draw(np.arange(n_profiles), rng))]
+            return ScoredPairs(TwoViews(first, second), n_profiles, batch_size)
 
         self._draw = lru_cache(maxsize=n_draws)(draw)
 
@@ -144,9 +188,16 @@ class ViewPairs:
     """
 
     def __init__(
-        self, network: Network, expression: Expression, viewer: Viewer, batch_size: int, seed: tuple[int, ...]
+        self,
+        network: Network,
+        expression: Expression,
+        viewer: Viewer,
+        batch_size: int,
+        partners: Partners | None,
+        seed: tuple[int, ...],
     ) -> None:
         self.n_profiles = expression.n_profiles
+        self._partners = partners
         self._expression = expression
         self._viewer = viewer
         self._transpose = network.is_free
@@ -160,8 +211,10 @@ class ViewPairs:
 
     def take(self, index: Tensor, progress: float = 1.0) -> TwoViews:
         """Two views of some profiles: the same for the same profiles in the same order, whatever the progress."""
-        rng = np.random.default_rng((*self._seed, int(index[0])))
-        return draw_views(self._viewer, self._expression.take(index.numpy()), rng, self._transpose)
+        rng, profiles, partner = np.random.default_rng((*self._seed, int(index[0]))), index.numpy(), None
+        if self._partners is not None:
+            partner = self._expression.take(self._partners.draw(profiles, rng))
+        return draw_views(self._viewer, self._expression.take(profiles), rng, self._transpose, partner)
 
 
 def full_batches(order: Tensor, n_rest: int) -> Tensor:
@@ -173,8 +226,16 @@ def full_batches(order: Tensor, n_rest: int) -> Tensor:
 class ViewSource:
     """Views of every epoch, drawn anew each time."""
 
-    def __init__(self, network: Network, expression: Expression, viewer: Viewer, batch_size: int, seed: int) -> None:
-        self._of = (network, expression, viewer, batch_size)
+    def __init__(
+        self,
+        network: Network,
+        expression: Expression,
+        viewer: Viewer,
+        batch_size: int,
+        seed: int,
+        partners: Partners | None = None,
+    ) -> None:
+        self._of = (network, expression, viewer, batch_size, partners)
         self._seed = seed
 
     def epoch(self, epoch: int) -> ViewPairs:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from geneae.losses.shared_neighbours import shared_neighbours
+from geneae.losses import shared_neighbours as file
+from geneae.losses.shared_neighbours import nearest_others, shared_neighbours
 
 
 def slow(first: np.ndarray, second: np.ndarray, number: int) -> np.ndarray:
@@ -59,3 +60,19 @@ def test_few_profiles_have_all_neighbours_in_common(n_profiles: int, expected: l
 def test_of_few_profiles_half_are_sought() -> None:
     first, second = latents(9)
     assert torch.equal(shared_neighbours(first, second, 15), shared_neighbours(first, second, 4))
+
+
+def test_nearest_others_are_those_of_numpy_whatever_is_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = latents()[0]
+    distances = np.linalg.norm(latent.numpy()[:, None] - latent.numpy()[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    expected = np.argsort(distances, axis=1)[:, :6]
+    np.testing.assert_array_equal(nearest_others(latent, 6), expected)
+    monkeypatch.setattr(file, "CHUNK_DISTANCES", 100)
+    np.testing.assert_array_equal(nearest_others(latent, 6), expected)
+    assert nearest_others(latent[:3], 6).shape == (3, 2)
+
+
+def test_a_twin_is_a_neighbour_and_a_profile_itself_is_not() -> None:
+    latent = torch.tensor([[0.0, 1.0], [0.0, 1.0], [5.0, 5.0]])
+    assert nearest_others(latent, 1).tolist()[:2] == [[1], [0]]

@@ -20,6 +20,7 @@ from geneae.training.view_batches import (
     DEPTH_STEP,
     LEAST,
     JointSource,
+    Partners,
     ScoredSource,
     ScoreReader,
     TwoViews,
@@ -207,3 +208,32 @@ def test_validation_scores_are_those_of_validation_views(made: Made, scored: tup
     for side in (0, 1):
         found = torch.cat([numbers((batch.first, batch.second)[side]) for batch in batches])
         torch.testing.assert_close(found, scored[0](plain))
+
+
+def test_second_views_are_of_partners_where_there_are_any(made: Made, scored: tuple[ScoreReader, Estimator]) -> None:
+    neighbours = torch.stack([torch.arange(N_PROFILES).roll(-1), torch.arange(N_PROFILES).roll(-2)], 1)
+    viewer, index = viewer_of(made, [("mask", 0.0)]), torch.tensor([9, 0, 31, 99])
+    plain = View(made[2].apply(made[1]), made[1].totals, np.ones(N_PROFILES))
+    drawn = []
+    for epoch in (1, 2, 3):
+        source = ViewSource(made[0], made[1], viewer, BATCH, 0, Partners(neighbours))
+        first, second = both(source.epoch(epoch).take(index))
+        np.testing.assert_allclose(first, plain.matrix.toarray()[index])
+        steps = [
+            next(
+                step
+                for step in (1, 2)
+                if np.allclose(second[row], plain.matrix.toarray()[(int(index[row]) + step) % 100])
+            )
+            for row in range(len(index))
+        ]
+        drawn += steps
+        batch = ScoredSource(scored[0], made[1], viewer, BATCH, 3, 0, Partners(neighbours)).epoch(epoch).take(index)
+        expected = scored[0](plain)
+        torch.testing.assert_close(numbers(batch.first), expected[index])
+        for row, profile in enumerate(index.tolist()):
+            gaps = [
+                float((numbers(batch.second)[row] - expected[(profile + step) % 100]).abs().max()) for step in (1, 2)
+            ]
+            assert min(gaps) < 1e-4
+    assert set(drawn) == {1, 2}  # at random

@@ -123,6 +123,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
+    alone |= {"positives": "views", "balance": None}
     alone |= {"metric": None, "batch_key": None, "attainable": False}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
