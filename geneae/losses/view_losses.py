@@ -120,21 +120,23 @@ def variance_covariance(first: Tensor, second: Tensor) -> Tensor:
     s is the mean squared difference of the views over profiles and components; v the mean of max(0, 1 - deviation) over
     the components of both views; c the sum over both views of the squared covariances between different components, by
     the number of components. As in the authors' code, s is a mean over components, too. At least 0, and 0 where equal
-    views have components of deviation 1 that are not correlated. Shifts of all profiles do not count.
+    views have components of deviation 1 that are not correlated. A shift of both views does not count. The components
+    of a single profile do not vary.
 
     Parameters
     ----------
     first, second
-        (n, d) embeddings of two views, n at least 2.
+        (n, d) embeddings of two views.
     """
     first, second = (_in_full(vectors) for vectors in (first, second))
+    n_free = max(1, len(first) - 1)
     losses = INVARIANCE * (first - second).square().mean(1)
     for vectors in (first, second):
         centred = vectors - vectors.mean(0)
-        deviation = (centred.square().sum(0) / (len(vectors) - 1) + VARIANCE_FLOOR).sqrt()
-        covariance = centred.T @ centred / (len(vectors) - 1)
+        deviation = (centred.square().sum(0) / n_free + VARIANCE_FLOOR).sqrt()
+        covariance = centred.T @ centred / n_free
         of_others = covariance - torch.diag(covariance.diagonal())
-        by_profile = ((centred @ of_others) * centred).mean(1) * len(vectors) / (len(vectors) - 1)
+        by_profile = ((centred @ of_others) * centred).mean(1) * len(vectors) / n_free
         losses = losses + VARIANCE * torch.relu(1 - deviation).mean() / 2 + COVARIANCE * by_profile
     return losses
 

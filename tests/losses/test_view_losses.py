@@ -162,6 +162,11 @@ def test_gradients_of_losses_of_components_are_finite_differences_of_the_slow_de
 
 
 @pytest.mark.parametrize("name", OF_BATCH)
+def test_a_single_profile_has_a_finite_loss(name: str) -> None:
+    assert OF_BATCH[name][0](vectors(0, 1), vectors(1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
 def test_components_without_variance_have_finite_losses_and_gradients(name: str) -> None:
     first = vectors(0)
     first[:, 1] = 3.0
