@@ -53,6 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
     **{f"{loss} fixed": {"loss": loss} for loss in (*LOSSES, *IN_BATCH_LOSSES)},
     **{f"{loss} learned": {"loss": loss, **LEARNED} for loss in ("mse", "pearson", *IN_BATCH_LOSSES)},
     **{name: {"objective": name, **LEARNED} for name in OBJECTIVES},
+    **{f"{name} whitened": {"objective": name} for name in OBJECTIVES},
     **{name: {"optimizer": name} for name in OPTIMIZERS},
 }
 """What differs from the default fit."""
@@ -66,6 +67,7 @@ REPEATED = [
     "triplet learned",
     "moco-v2",
     "dino",
+    "vicreg whitened",
     "joint",
 ]
 
@@ -163,7 +165,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kind", ["default", "random", "moco-v2", "dino", "joint", "target norm"])
+@pytest.mark.parametrize("kind", ["default", "random", "moco-v2", "dino", "barlow whitened", "joint", "target norm"])
 def test_a_fit_that_was_killed_goes_on_to_the_same_bits(
     kind: str, profiles: Profiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,7 @@ def test_a_wrong_configuration_is_refused_by_name(changes: dict[str, Any], messa
     refused = snakemake(write_config(tmp_path, **changes), "--dry-run")
     assert refused.returncode == 1
     assert message in refused.stdout
-    assert "settings" not in changes or "Known keys: objective, views, agreement, " in refused.stdout
+    assert "settings" not in changes or "Known keys: objective, views, positives, agreement, " in refused.stdout
 
 
 @pytest.mark.parametrize(

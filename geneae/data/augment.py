@@ -7,13 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from geneae.data.count_split import join_parts, without_zeros
+from geneae.data.count_split import halves, join_parts, with_own_totals, without_zeros
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.settings.errors import InputError, unknown
 
+SHARES = (0.5, 0.3, 0.15, 0.07, 0.04)
+"""Shares of all molecules to which inputs are thinned; the first one is a plain half."""
+WEIGHTS = (3.0, 1.0, 1.0, 1.0, 1.0)
+"""Weight of each share in every fit over depths: most profiles that a model meets are as deep as its own."""
 
-def thin(expression: Expression, least: float, rng: np.random.Generator) -> Expression:
-    """Keep each molecule with a probability drawn for every profile from `least` to 1.
+
+def thin(expression: Expression, least: float, rng: np.random.Generator) -> tuple[Expression, np.ndarray]:
+    """Keep each molecule with a probability drawn for every profile from `least` to 1; and these probabilities.
 
     This simulates shallower sequencing of the same profile. The totals shrink by the same factor, so that the expected
     normalised values stay nearly the same.
@@ -24,18 +29,32 @@ def thin(expression: Expression, least: float, rng: np.random.Generator) -> Expr
     values = (rng.random(counts.nnz) < by_value).astype(counts.dtype)  # correct for counts of 1, the large majority
     several = np.flatnonzero(counts.data > 1)
     values[several] = rng.binomial(counts.data[several].astype(np.int64), by_value[several])
-    return Expression(_with_data(counts, values), expression.totals * kept)
+    return Expression(_with_data(counts, values), expression.totals * kept), kept
 
 
-def thin_to(expression: Expression, share: float, rng: np.random.Generator) -> Expression:
-    """Keep each molecule with the same probability `share`; totals are the molecules that were kept.
+def thin_half(half: Expression, least: float, rng: np.random.Generator) -> tuple[Expression, np.ndarray]:
+    """Thin halves of profiles to random ones of `SHARES`, by their `WEIGHTS`; and the shares relative to the halves.
+
+    Shares below `least` are not drawn; a plain half always is.
+    """
+    chosen = [number for number, share in enumerate(SHARES) if share >= least or not number]
+    weights = np.array(WEIGHTS)[chosen]
+    kept = rng.choice(np.array(SHARES)[chosen], half.n_profiles, p=weights / weights.sum()) / SHARES[0]
+    return thin_to(half, kept, rng), kept
+
+
+def thin_to(expression: Expression, share: float | np.ndarray, rng: np.random.Generator) -> Expression:
+    """Keep each molecule with the probability `share`, the same for all profiles or one for each; totals are the
+    molecules that were kept.
 
     Molecules of genes that are not in the matrix are thinned, too.
     """
     counts = expression.rows
-    values = (rng.random(counts.nnz) < share).astype(counts.dtype)  # correct for counts of 1, the large majority
+    by_profile = np.broadcast_to(share, expression.n_profiles)
+    by_value = np.repeat(by_profile, np.diff(counts.indptr))
+    values = (rng.random(counts.nnz) < by_value).astype(counts.dtype)  # correct for counts of 1, the large majority
     several = np.flatnonzero(counts.data > 1)
-    values[several] = rng.binomial(counts.data[several].astype(np.int64), share)
+    values[several] = rng.binomial(counts.data[several].astype(np.int64), by_value[several])
     kept = _with_data(counts, values)
     inside, before = (np.asarray(matrix.sum(1), dtype=np.float64).ravel() for matrix in (kept, counts))
     outside = np.maximum(np.rint(expression.totals - before), 0).astype(np.int64)
@@ -120,18 +139,23 @@ class ViewKind:
     amount: float
     """Default amount."""
     change: Callable[[sparse.csr_matrix, float, np.random.Generator, np.ndarray], sparse.csr_matrix] | None = None
-    """Function of normalised profiles, amount, random generator and standard deviations of the genes; None for `thin`,
-    which acts on counts."""
+    """Function of normalised profiles, amount, random generator and standard deviations of the genes; None for views
+    that act on counts."""
     most: float = 1.0
     """Largest amount allowed."""
+    thinned: Callable[[Expression, float, np.random.Generator], tuple[Expression, np.ndarray]] | None = None
+    """Function of counts, amount and random generator; it also returns the share of its molecules that each profile
+    keeps. None for views that act on normalised profiles."""
+    of_halves: bool = False
+    """Whether it acts on halves, so that no molecule of a profile is in both of its views."""
 
 
-THIN = "thin"
 AUTO = "auto"
 
 # keys are plain strings, because geneae.settings.families reads them from this text
 VIEWS = {
-    "thin": ViewKind(0.3),
+    "thin": ViewKind(0.3, thinned=thin),
+    "depths": ViewKind(0.04, most=0.5, thinned=thin_half, of_halves=True),
     "mask": ViewKind(0.3, mask),
     "noise": ViewKind(0.2, add_noise, math.inf),
     "crossover": ViewKind(0.25, cross_over),
@@ -139,8 +163,9 @@ VIEWS = {
 }
 
 
-def parse_views(text: str, state: str) -> list[tuple[str, float]]:
-    """Names and amounts in a text such as `thin+mask:0.5`, in order; `auto` is `thin` for counts, otherwise `mask`.
+def parse_views(text: str, state: str, knows_depth: bool = False) -> list[tuple[str, float]]:
+    """Names and amounts in a text such as `thin+mask:0.5`, in order; `auto` is `depths` for an encoder that reads every
+    view at its depth, `thin` for other counts, and `mask` for other values.
 
     Parameters
     ----------
@@ -148,9 +173,12 @@ def parse_views(text: str, state: str) -> list[tuple[str, float]]:
         Names in `VIEWS` joined by `+`, each optionally with its amount.
     state
         State of the profiles (`Profiles.state`); only counts can be thinned.
+    knows_depth
+        Whether the encoder reads posterior scores.
     """
     if text == AUTO:
-        text = THIN if state == "counts" else "mask"
+        of_counts = "depths" if knows_depth else "thin"
+        text = of_counts if state == "counts" else "mask"
     chain = []
     for part in text.split("+"):
         name, _, given = part.strip().partition(":")
@@ -167,12 +195,25 @@ def parse_views(text: str, state: str) -> list[tuple[str, float]]:
                 f"Write for example {name}:{kind.amount:g}."
             )
         chain.append((name, amount))
-    if any(name == THIN for name, _ in chain) and state != "counts":
+    thinning = [name for name, _ in chain if VIEWS[name].thinned is not None]
+    if thinning and state != "counts":
         raise InputError(
-            f"view {THIN} takes molecules away and needs counts; these are {state.replace('_', '-')} values. Use "
-            "--views mask, or choose the counts with --layer."
+            f"view {thinning[0]} takes molecules away and needs counts; these are {state.replace('_', '-')} values. "
+            "Use --views mask, or choose the counts with --layer."
         )
     return chain
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A view of some profiles."""
+
+    matrix: sparse.csr_matrix
+    """(n_profiles, n_genes) normalised values."""
+    totals: np.ndarray
+    """(n_profiles,) molecules that were kept."""
+    shares: np.ndarray
+    """(n_profiles,) share of all molecules of the profile to which it was thinned, 0 to 1."""
 
 
 class Viewer:
@@ -184,14 +225,24 @@ class Viewer:
         self._preprocess = preprocess
         self._deviation = deviation
 
-    def draw(self, expression: Expression, rng: np.random.Generator) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) normalised view of each profile; the input is not changed."""
+    def draw(self, expression: Expression, rng: np.random.Generator) -> tuple[View, View]:
+        """Two views of each profile; the input is not changed."""
+        if not any(VIEWS[name].of_halves for name, _ in self._chain):
+            return self._view(expression, 1.0, rng), self._view(expression, 1.0, rng)
+        first, second = with_own_totals(halves(expression, rng))
+        return self._view(first, SHARES[0], rng), self._view(second, SHARES[0], rng)
+
+    def _view(self, expression: Expression, share: float, rng: np.random.Generator) -> View:
+        """View of expressions that are this share of all molecules already."""
+        shares = np.full(expression.n_profiles, share)
         for name, amount in self._chain:
-            if name == THIN:
-                expression = thin(expression, amount, rng)
-        view = self._preprocess.apply(expression)
+            thinned = VIEWS[name].thinned
+            if thinned is not None:
+                expression, kept = thinned(expression, amount, rng)
+                shares = shares * kept
+        matrix = self._preprocess.apply(expression)
         for name, amount in self._chain:
             change = VIEWS[name].change
             if change is not None:
-                view = change(view, amount, rng, self._deviation)
-        return view
+                matrix = change(matrix, amount, rng, self._deviation)
+        return View(matrix, expression.totals, shares)

@@ -51,7 +51,7 @@ class Depths(Judge):
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
         """Refuse nothing; None for a model of one depth, and where profiles predict others."""
-        return _Prepared(data) if data.has_estimator and data.partner is None else None
+        return _Prepared(data) if data.has_estimator and data.has_decoder and data.partner is None else None
 
     def head(self, settings: Mapping[str, Any]) -> str:
         """Heading of the table of thinned inputs."""

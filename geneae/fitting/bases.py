@@ -39,7 +39,7 @@ def fit_bases(data: FitData) -> Bases:
     partner, n_profiles = data.partners("train"), sample.n_profiles
     whole = preprocess.apply(sample)
     small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
-    if preprocess.state != "counts" or not data.has_decoder:
+    if preprocess.state != "counts" or not (data.has_decoder or data.has_estimator):
         basis = fit_basis([whole], large, settings.seed)
         return Bases(Baselines(basis, None, None, settings.n_latent), mismatch([whole], partner), n_profiles)
     splitter = Splitter(sample.rows)
@@ -71,6 +71,9 @@ def _with_estimator(
     first = draw(0)
     estimator = fit_estimator(first, draw, data.preprocess, whole, data.settings.n_latent, seed)
     own, halves = estimator.estimator.whitening, [first.halves.first, first.halves.second]
+    if not data.has_decoder:
+        basis = fit_basis([whole], rank, seed, NEAR_ITERATIONS, own.components)
+        return Bases(Baselines(basis, None, None, data.settings.n_latent), halves, whole.shape[0], estimator)
     half = replace(fit_basis(halves, rank, seed, NEAR_ITERATIONS, own.components), mean=own.mean)  # stored once
     basis = fit_basis([whole], rank, seed, NEAR_ITERATIONS, half.components)
     factors = fit_wiener(halves[0], halves[1], half.rank, seed)

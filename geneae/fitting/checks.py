@@ -67,6 +67,11 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
             f"objective {settings.objective} trains on one device; found --devices {settings.devices} --nodes "
             f"{settings.nodes}. Leave them out."
         )
+    if name is None and settings.positives != "views":
+        raise InputError(
+            f"--positives {settings.positives} needs an objective that learns from views; found --objective "
+            f"{settings.objective}. Leave it out, or use --objective simclr, say."
+        )
     if not is_reconstructed and settings.target == "split":
         raise InputError(
             f"--target split needs a reconstruction, but objective {settings.objective} trains no decoder. Leave it "
@@ -139,6 +144,13 @@ def check_profiles(
                 f"{flag} evaluates profiles in memory, but these stay in their file. Use --stream no if they fit into "
                 f"memory, or leave out {flag}."
             )
+    if settings.balance is not None and profiles.is_streamed:
+        raise InputError(
+            "--balance mixes profiles in memory, but these stay in their file. Use --stream no if they fit into "
+            "memory, or leave out --balance."
+        )
+    if settings.balance is not None and settings.balance not in profiles.obs.columns:
+        raise unknown("obs column", settings.balance, profiles.obs.columns)
     if null is not None and not is_reconstructed:
         raise InputError(
             f"--null needs a reconstruction, but objective {settings.objective} trains no decoder. Leave out --null."

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from geneae.data.augment import thin_to
+from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import with_own_totals
 from geneae.data.preprocess import Expression, Preprocess, column_mean
 from geneae.losses.sparse_rows import sparse_product, sparse_rows
-from geneae.models.depths import SHARES, WEIGHTS, Item, depth_scale, fit_curves
+from geneae.models.depths import Item, depth_scale, fit_curves
 from geneae.models.entry_head import EntryHead, EntrySample, fit_head, sample_size
 from geneae.models.estimator import Estimator
 from geneae.models.molecules import fit_molecules

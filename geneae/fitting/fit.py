@@ -97,8 +97,10 @@ def fit(
     trained = train_network(data, bases, _watch_of(judges), on_epoch, saved)
     estimator: Estimator | None = None
     steps: list[Step] = []
-    if bases.estimator is not None:
+    if bases.estimator is not None and data.has_decoder:
         estimator, steps = choose_steps(data, bases.estimator, trained)
+    elif bases.estimator is not None:
+        estimator = bases.estimator.estimator.only()
     described = _describe(data, bases, trained) | {"steps": [asdict(step) for step in steps]}
     if estimator is not None and trained.training.best_epoch > 0:
         validation = data.validation.sample(VALIDATION_VALUES, CHOICE_PROFILES, settings.seed)

@@ -25,7 +25,7 @@ from geneae.training.devices import Processes, forked_random
 from geneae.training.loop import Training, TrainingPlan, train
 from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import OBJECTIVES, SelfSupervised, Sizes
-from geneae.training.sources import TrainingData, sources_of
+from geneae.training.sources import TrainingData, choice_of, sources_of
 from geneae.training.validation import Validate
 
 WEIGHTS = ("alpha", "beta", "gamma", "margin", "negatives", "temperature")  # settings that a loss reads
@@ -71,7 +71,7 @@ def train_network(
     settings, profiles = data.settings, _training_data(data, bases)
     with forked_random():
         torch.manual_seed(settings.seed)
-        network = _start(bases, settings, data.is_split)
+        network = _start(data, bases)
         reconstruction = _reconstruction(data, bases, network)
         shift = mean_shift(bases.baselines, network)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
@@ -83,7 +83,8 @@ def train_network(
             network.drop_decoder()
         source, validate = sources_of(network, profiles, objective, settings, saved)
         validate = validate if watch is None else _with_watch(validate, watch, shift)
-        plan = TrainingPlan(source, validate, objective, profiles.names)
+        choice = choice_of(network, profiles, objective, settings)
+        plan = TrainingPlan(source, validate, objective, profiles.names, choice, balanced_groups(data))
         training = train(network, plan, settings, on_epoch, saved)
         network.to("cpu")
         objective.to(torch.device("cpu"))
@@ -108,6 +109,16 @@ def training_labels(data: FitData, split: str) -> Tensor | None:
     return codes[torch.from_numpy(data.rows(split))]
 
 
+def balanced_groups(data: FitData) -> Tensor | None:
+    """(n_profiles,) int64 groups of the training profiles, one per value of the `obs` column that is mixed evenly, from
+    0; missing values are one. None without a column."""
+    key = data.settings.balance
+    if key is None:
+        return None
+    codes = pd.factorize(data.profiles.obs[key].iloc[data.rows("train")], use_na_sentinel=False)[0]
+    return torch.from_numpy(codes.astype(np.int64))
+
+
 def _training_data(data: FitData, bases: Bases) -> TrainingData:
     return TrainingData(
         parts=(data.train, data.validation),
@@ -129,13 +140,15 @@ def _basis(baselines: Baselines, is_split: bool) -> tuple[Basis, Tensor]:
     return baselines.whole, torch.ones(baselines.whole.rank)
 
 
-def _start(bases: Bases, settings: Settings, is_split: bool) -> Network:
+def _start(data: FitData, bases: Bases) -> Network:
+    settings = data.settings
     if bases.estimator is not None:
         # a cut would be lost if what it cuts could not be trained
         is_frozen = settings.cut == 1 and settings.target_norm is None
         sizes = settings.n_latent, settings.hidden, settings.dropout
-        return whitened_network(bases.estimator.estimator, *sizes, is_frozen)
-    basis, factors = _basis(bases.baselines, is_split)
+        core = "skip" if data.has_decoder else "gated"  # without a reconstruction nothing else would hold the start
+        return whitened_network(bases.estimator.estimator, *sizes, is_frozen, core)
+    basis, factors = _basis(bases.baselines, data.is_split)
     if settings.init == "random":
         sizes = settings.n_latent, settings.hidden, settings.dropout
         return random_network(basis.mean, *sizes, settings.latent_norm)

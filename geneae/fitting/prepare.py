@@ -63,10 +63,10 @@ class FitData:
 
     @property
     def has_estimator(self) -> bool:
-        """Whether the network starts from the depth-aware estimator: counts, split, in a fixed basis, not scaled."""
-        settings = self.settings
-        is_plain = settings.basis == "pca" and self.objective is None and not settings.scale
-        return is_plain and self.has_decoder and self.is_split
+        """Whether the network starts from the depth-aware estimator: counts in a fixed basis, not scaled, whose halves
+        predict each other or are views."""
+        is_joint = self.objective is not None and self.has_decoder
+        return not is_joint and can_start_whitened(self.profiles, self.settings)
 
     @cached_property
     def train(self) -> Expression:
@@ -100,6 +100,12 @@ class FitData:
         )
 
 
+def can_start_whitened(profiles: Profiles, settings: Settings) -> bool:
+    """Whether an estimator can be fitted: molecules to divide, and a fixed basis of genes that are not scaled."""
+    is_plain = settings.basis == "pca" and not settings.scale
+    return is_plain and is_split_target(profiles, settings.target)
+
+
 def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> FitData:
     """Check the settings, split the profiles, and choose genes and their scale on the training profiles.
 
@@ -117,7 +123,8 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
     learned = open_metric(settings)
     check_batch(settings)
     check_profiles(profiles, settings, objective, has_decoder, null)
-    views = parse_views(settings.views, profiles.state) if objective is not None else []
+    knows_depth = not has_decoder and can_start_whitened(profiles, settings)
+    views = parse_views(settings.views, profiles.state, knows_depth) if objective is not None else []
     is_split = has_decoder and is_split_target(profiles, settings.target)
     split = split_profiles(
         profiles.obs,

@@ -106,6 +106,7 @@ def _limits(model: Model) -> list[str]:
         return []
     n_molecules, n_reference = 2 * math.exp(model.estimator.scale.mean), len(model.estimator.neighbours.reference)
     own_counts = OWN_COUNTS if "own_counts" in model.estimator.kept else []
+    used = ", from which it finds neighbours" if "neighbours" in model.estimator.kept else ""
     return [
         "## What it can and cannot tell",
         "",
@@ -113,7 +114,7 @@ def _limits(model: Model) -> list[str]:
         f"- It was trained for profiles with about {n_molecules:,.0f} molecules (the geometric mean of its training "
         f"profiles), down to 1/{SHALLOWEST:g} of that. Deeper profiles are read like training profiles, shallower ones "
         "like those at the lower end. Shallow profiles were made by thinning at random; real ones may differ in more.",
-        f"- This folder holds scores of {n_reference:,} training profiles, from which it finds neighbours. They have "
+        f"- This folder holds scores of {n_reference:,} training profiles{used}. They have "
         "no names and are not counts, but a smoothed version of each of these profiles can be computed from them.",
         "",
     ]

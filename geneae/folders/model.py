@@ -17,7 +17,7 @@ from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
 from geneae.folders.outputs import write_json
 from geneae.folders.tables import read_table, write_table
 from geneae.models.baselines import Baselines
-from geneae.models.cores import PlainCore, SkipCore
+from geneae.models.cores import SKIP_CORES, PlainCore, SkipCore
 from geneae.models.estimator import Estimator, estimator_facts, estimator_of, estimator_tensors
 from geneae.models.model import FORMATS, Model
 from geneae.models.network import Network, whitened_input
@@ -206,11 +206,12 @@ def _build_network(
     state = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     n_scores, n_latent = int(shape["n_scores"]), int(settings["n_latent"])
     with torch.device("meta"):  # needs no memory, so that false sizes in the config cost none
-        core = (
-            SkipCore(torch.zeros(n_scores), n_latent, int(settings["hidden"]), float(settings["dropout"]))
-            if shape["core"] == "skip"
-            else PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
-        )
+        core: SkipCore | PlainCore
+        if shape["core"] in SKIP_CORES:
+            sizes = int(settings["hidden"]), float(settings["dropout"])
+            core = SKIP_CORES[shape["core"]](torch.zeros(n_scores), n_latent, *sizes)
+        else:
+            core = PlainCore(n_scores, n_latent, float(settings["dropout"]), bool(settings.get("latent_norm", False)))
     has_decoder = bool(shape.get("has_decoder", True))  # folders without this entry hold an autoencoder
     first = "encoder_weight" if shape["is_free"] else "components"
     last = "decoder_weight" if shape["is_free"] and has_decoder else first

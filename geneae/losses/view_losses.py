@@ -1,7 +1,8 @@
 """Losses that measure the agreement between embeddings of two views: one number per profile, from vectors alone.
 
-All but `distillation` depend on the directions of the vectors only, so that the gradient is orthogonal to the vector
-and falls with its length. Zero vectors have direction zero.
+Most depend on the directions of the vectors only, so that the gradient is orthogonal to the vector and falls with its
+length; zero vectors have direction zero. `distillation` depends on logits, `cross_correlation` and
+`variance_covariance` on the components of the vectors over a mini-batch.
 """
 
 import math
@@ -10,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+VARIANCE_FLOOR = 1e-4  # added to variances before their root, as in the authors' code of VICReg
+INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0  # weights of the three terms of VICReg, from its paper
+
 
 def unit(vectors: Tensor) -> Tensor:
     """(n, d) unit vectors in at least 32 bits, whatever the precision of the input; zero vectors stay zero."""
-    vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
-    return F.normalize(vectors, dim=1)
+    return F.normalize(_in_full(vectors), dim=1)
 
 
 def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
@@ -85,3 +88,65 @@ def distillation(
     """
     wanted = torch.softmax((teacher - center) / teacher_temperature, dim=1)
     return F.cross_entropy(student / student_temperature, wanted, reduction="none")
+
+
+def cross_correlation(first: Tensor, second: Tensor, redundancy: float) -> Tensor:
+    """(n,) shares of sum_k (1 - c_kk)^2 + redundancy * sum_{k != l} c_kl^2, whose mean is that sum: the loss of Barlow
+    Twins (Zbontar et al. 2021, arXiv 2103.03230).
+
+    c_kl is the correlation over the mini-batch between component k of the first view and l of the second. At least 0 in
+    the mean, and 0 where each component agrees with itself alone. Scales and shifts of components do not count; a
+    component without variance has correlation 0.
+
+    Parameters
+    ----------
+    first, second
+        (n, d) embeddings of two views.
+    redundancy
+        Weight of the correlations between different components.
+    """
+    first, second = (_standardised(vectors) for vectors in (first, second))
+    correlation = first.T @ second / len(first)
+    of_same = 1 - correlation.diagonal()
+    of_others = redundancy * (correlation - torch.diag(correlation.diagonal()))
+    agreement: Tensor = ((1 - first * second) * of_same).sum(1)
+    return agreement + ((first @ of_others) * second).sum(1)
+
+
+def variance_covariance(first: Tensor, second: Tensor) -> Tensor:
+    """(n,) shares of 25 s + 25 v + c, whose mean is that sum: the loss of VICReg (Bardes, Ponce and LeCun 2022, arXiv
+    2105.04906).
+
+    s is the mean squared difference of the views over profiles and components; v the mean of max(0, 1 - deviation) over
+    the components of both views; c the sum over both views of the squared covariances between different components, by
+    the number of components. As in the authors' code, s is a mean over components, too. At least 0, and 0 where equal
+    views have components of deviation 1 that are not correlated. A shift of both views does not count. The components
+    of a single profile do not vary.
+
+    Parameters
+    ----------
+    first, second
+        (n, d) embeddings of two views.
+    """
+    first, second = (_in_full(vectors) for vectors in (first, second))
+    n_free = max(1, len(first) - 1)
+    losses = INVARIANCE * (first - second).square().mean(1)
+    for vectors in (first, second):
+        centred = vectors - vectors.mean(0)
+        deviation = (centred.square().sum(0) / n_free + VARIANCE_FLOOR).sqrt()
+        covariance = centred.T @ centred / n_free
+        of_others = covariance - torch.diag(covariance.diagonal())
+        by_profile = ((centred @ of_others) * centred).mean(1) * len(vectors) / n_free
+        losses = losses + VARIANCE * torch.relu(1 - deviation).mean() / 2 + COVARIANCE * by_profile
+    return losses
+
+
+def _in_full(vectors: Tensor) -> Tensor:
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
+
+
+def _standardised(vectors: Tensor) -> Tensor:
+    """(n, d) components with mean 0 and deviation 1 over the mini-batch; 0 where they do not vary."""
+    centred = _in_full(vectors)
+    centred = centred - centred.mean(0)
+    return F.normalize(centred, dim=0) * math.sqrt(len(vectors))

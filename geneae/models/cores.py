@@ -45,7 +45,7 @@ class SkipCore(nn.Module):
         with torch.no_grad():
             self.encoder_linear.weight.copy_(torch.eye(n_latent, n_scores))
             self.decoder_linear.weight.copy_(torch.eye(n_scores, n_latent) * factors[:, None])
-            for mlp in (self.encoder_mlp, self.decoder_mlp):
+            for mlp in self._mlps():
                 _last_layer(mlp).weight.mul_(SMALL_START)
                 _last_layer(mlp).bias.zero_()
 
@@ -62,9 +62,13 @@ class SkipCore(nn.Module):
     def silence_mlps(self) -> None:
         """Set the MLPs to zero, so that only the linear path remains: at the start, exactly PCA or shrunken PCA."""
         with torch.no_grad():
-            for mlp in (self.encoder_mlp, self.decoder_mlp):
+            for mlp in self._mlps():
                 _last_layer(mlp).weight.zero_()
                 _last_layer(mlp).bias.zero_()
+
+    def _mlps(self) -> list[nn.Sequential]:
+        """MLPs of both sides, or of the encoder alone once the decoder was removed."""
+        return [part for part in self.children() if isinstance(part, nn.Sequential)]
 
     def blocks(self, side: str) -> tuple[list[nn.Linear], list[nn.Linear]]:
         """Layers of a side along its deep path, and the linear layers that bridge that path."""
@@ -76,6 +80,25 @@ class SkipCore(nn.Module):
     def drop_decoder(self) -> None:
         """Remove the decoder."""
         del self.decoder_linear, self.decoder_mlp
+
+
+class GatedCore(SkipCore):
+    """Linear path plus gated MLP in the encoder: z = E s + g * MLP(s), with a gate g for each latent.
+
+    Gates are zero at first, so that a fit starts exactly at its linear path, and the MLP need not be small for that
+    (ReZero, Bachlechner et al. 2020, arXiv 2003.04887).
+    """
+
+    def __init__(self, factors: Tensor, n_latent: int, hidden: int, dropout: float) -> None:
+        super().__init__(factors, n_latent, hidden, dropout)
+        self.gate = nn.Parameter(torch.zeros(n_latent))
+        with torch.no_grad():
+            _last_layer(self.encoder_mlp).weight.div_(SMALL_START)
+
+    def encode(self, scores: Tensor) -> Tensor:
+        """(n_profiles, n_latent) from (n_profiles, n_scores)."""
+        latent: Tensor = self.encoder_linear(scores) + self.gate * self.encoder_mlp(scores)
+        return latent
 
 
 class PlainCore(nn.Module):
@@ -111,6 +134,10 @@ class PlainCore(nn.Module):
     def drop_decoder(self) -> None:
         """Remove the decoder."""
         del self.decoder
+
+
+SKIP_CORES = {"skip": SkipCore, "gated": GatedCore}
+"""Cores with a linear path, by their name in `config.json`; the other one is `plain`."""
 
 
 def _last_layer(mlp: nn.Sequential) -> nn.Linear:

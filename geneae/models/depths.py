@@ -9,12 +9,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from geneae.data.augment import SHARES, WEIGHTS
 from geneae.models.whitening import Whitened, floored
 
-SHARES = (0.5, 0.3, 0.15, 0.07, 0.04)
-"""Shares of all molecules to which inputs are thinned; the first one is a plain half."""
-WEIGHTS = (3.0, 1.0, 1.0, 1.0, 1.0)
-"""Weight of each share in every fit over depths: most profiles that a model meets are as deep as its own."""
 DELTAS = tuple(math.log(SHARES[0] / share) for share in (1.0, *SHARES))
 """Depths at which numbers are known: log(molecules of a half / molecules of the input); first, complete profiles."""
 COMPLETE = DELTAS[0]

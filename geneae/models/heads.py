@@ -53,9 +53,9 @@ class Branch(nn.Module):
         self.network = network
         self.projector = projector
 
-    def forward(self, rows: SparseRows, shift: Tensor | None = None) -> Tensor:
-        """(n_profiles, n) projections of profiles; see `Network.scores` for `shift`."""
-        projection: Tensor = self.projector(self.network.encode(self.network.scores(rows, shift)))
+    def forward(self, inputs: Tensor | SparseRows, shift: Tensor | None = None) -> Tensor:
+        """(n_profiles, n) projections of profiles; see `Network.read`."""
+        projection: Tensor = self.projector(self.network.encode(self.network.read(inputs, shift)))
         return projection
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from geneae.losses.inner_products import TargetProducts
 from geneae.losses.sparse_rows import SparseRows, sparse_product
-from geneae.models.cores import PlainCore, SkipCore
+from geneae.models.cores import SKIP_CORES, PlainCore, SkipCore
 from geneae.models.decoders import LinearDecoder
 from geneae.models.estimator import Estimator
 from geneae.models.pca import Basis
@@ -104,7 +104,7 @@ class Network(nn.Module):
 
     def shape(self) -> dict[str, str | bool | int]:
         """Facts needed in addition to the settings to build the network again."""
-        core = "skip" if isinstance(self.core, SkipCore) else "plain"
+        core = next((name for name, kind in SKIP_CORES.items() if type(self.core) is kind), "plain")
         sizes = {"n_scores": len(self.deviation), "n_genes": self.n_genes}
         kind = {"is_free": self.is_free, "is_whitened": self.is_whitened, "has_decoder": self.has_decoder}
         return {"core": core, **kind, **sizes}
@@ -130,6 +130,10 @@ class Network(nn.Module):
             scores = sparse_product(rows, self.input_weight) - mean @ self.input_weight
             return (scores if shift is None else scores * self.gain) / self.deviation
         return (sparse_product(rows, self.components) - mean @ self.components) / self.deviation
+
+    def read(self, inputs: Tensor | SparseRows, shift: Tensor | None = None) -> Tensor:
+        """(n_profiles, n_scores) input of the core, from profiles as in `scores`, or from their scores as they are."""
+        return inputs if isinstance(inputs, Tensor) else self.scores(inputs, shift)
 
     def scores_of(self, projection: TargetProducts) -> Tensor:
         """(n_profiles, n_scores) input of the core in a fixed basis, from products that were computed before."""
@@ -167,13 +171,13 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor | SparseRows) -> Activations:
         """Latent and hidden, from profiles or from their scores."""
-        latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
+        latent = self.encode(self.read(inputs))
         return Activations(latent, self.decode(latent))
 
     def output_norms(self, inputs: Tensor | SparseRows, side: str) -> Tensor:
         """(n_profiles,) norms of the latents (`encoder`) or of the reconstructions (`decoder`); in a network with
         linear paths, of the differences between reconstructions and mean profile."""
-        latent = self.encode(inputs if isinstance(inputs, Tensor) else self.scores(inputs))
+        latent = self.encode(self.read(inputs))
         if side == "encoder":
             norms: Tensor = latent.norm(dim=1)
             return norms
@@ -197,7 +201,9 @@ class Network(nn.Module):
                 yield from (self.decoder_weight, self.decoder_bias)
 
 
-def whitened_network(estimator: Estimator, n_latent: int, hidden: int, dropout: float, is_frozen: bool) -> Network:
+def whitened_network(
+    estimator: Estimator, n_latent: int, hidden: int, dropout: float, is_frozen: bool, core: str = "skip"
+) -> Network:
     """A network on posterior scores that starts as the identity.
 
     Parameters
@@ -208,14 +214,16 @@ def whitened_network(estimator: Estimator, n_latent: int, hidden: int, dropout: 
         Sizes; latents beyond the rank of the basis are zero at first.
     is_frozen
         Whether the linear paths stay the identity, so that only what is not linear is learned; it is lost otherwise.
+    core
+        Name in `geneae.models.cores.SKIP_CORES`.
     """
     basis, whitened = estimator.whitening, whitened_input(estimator)
-    core = SkipCore(torch.ones(basis.rank), n_latent, hidden, dropout)
+    found = SKIP_CORES[core](torch.ones(basis.rank), n_latent, hidden, dropout)
     if is_frozen:
-        core.encoder_linear.requires_grad_(False)
-        core.decoder_linear.requires_grad_(False)
+        found.encoder_linear.requires_grad_(False)
+        found.decoder_linear.requires_grad_(False)
     weight, unit = basis.decoder_weight, estimator.latent_unit
-    return Network(core, weight, weight, basis.mean, unit, is_free=False, whitened=whitened)
+    return Network(found, weight, weight, basis.mean, unit, is_free=False, whitened=whitened)
 
 
 def whitened_input(estimator: Estimator) -> WhitenedInput:

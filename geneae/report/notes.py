@@ -61,7 +61,9 @@ def _of_latents(runs: list[Run]) -> list[str]:
     if any(run.is_encoder for run in runs):
         said.append(
             "An encoder trained on agreement of views has no decoder, and so no cosine and no squared error of "
-            "reconstructions. Its last epoch is used, because labels are not used to choose an epoch."
+            "reconstructions. Labels are not used to choose an epoch. An encoder that starts at the latents of the "
+            "default fit leaves them for an epoch in which both halves of validation profiles have more neighbours in "
+            "common; of others the last epoch is used."
         )
     return said
 

@@ -24,6 +24,7 @@ OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
+POSITIVES = ("views", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,16 @@ class Settings:
     views: str = setting(
         "auto",
         f"Random changes that turn a profile into a view: {', '.join(VIEW_NAMES)}, each with or without an amount, "
-        "such as thin:0.3+mask:0.2; auto: thin for counts, otherwise mask. See `geneae.data.augment`.",
+        "such as thin:0.3+mask:0.2; auto: thin for counts (depths where the encoder starts at posterior scores), "
+        "otherwise mask. See `geneae.data.augment`.",
         family=VIEW_NAMES,
         metavar="CHAIN",
+    )
+    positives: str = setting(
+        "views",
+        "What is to agree with a view of a profile: another view of it, or a view of a random one of its nearest "
+        "neighbours in the latents at the start. Neighbours are sought among the training profiles.",
+        choices=POSITIVES,
     )
     agreement: float = setting(
         0.1,
@@ -175,6 +183,12 @@ class Settings:
     epochs: int = setting(60, "Maximum number of epochs; each uses every training profile once.", limits=COUNT)
     patience: int = setting(20, "Stop after this many epochs without a better validation loss.", limits=COUNT)
     batch_size: int = setting(256, "Profiles per step, over all devices together.", limits=COUNT)
+    balance: str | None = setting(
+        None,
+        "Column of obs, such as the donor, whose values are mixed evenly. Every mini-batch then has nearly the same "
+        "share of each value as all training profiles.",
+        metavar="KEY",
+    )
     learning_rate: float = setting(
         2e-3,
         "Learning rate of the optimizer, a factor; falls linearly to zero over the second half of the epochs.",
@@ -240,6 +254,11 @@ class Settings:
         if self.basis == "pca" and self.init == "random":
             raise InputError(
                 "--init random needs a learned basis; found --basis pca. Use --basis free with --init random."
+            )
+        if self.positives == "neighbours" and self.init == "random":
+            raise InputError(
+                "--positives neighbours needs latents that tell profiles apart at the start; found --init random. Use "
+                "--init pca."
             )
         if self.latent_norm and self.init != "random":
             raise InputError("--latent-norm needs a random start; found --init pca. Use --basis free --init random.")

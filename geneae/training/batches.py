@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.data.augment import thin_to
+from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import Splitter, draw_halves, with_own_totals
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.fixed_metric import FixedMetric
@@ -18,7 +18,7 @@ from geneae.losses.reconstruction import LossSettings, cosine, mean_loss, mse
 from geneae.losses.sparse_rows import RowStore, SparseRows, row_sums, sparse_rows
 from geneae.models.ceiling import cosine_of_halves, half_ceiling
 from geneae.models.decoders import LinearDecoder
-from geneae.models.depths import DELTAS, SHARES, WEIGHTS
+from geneae.models.depths import DELTAS
 from geneae.models.estimator import Estimator
 from geneae.models.network import Network
 

@@ -20,7 +20,9 @@ from geneae.models.network import Network
 from geneae.settings.errors import InputError, Interrupted
 from geneae.settings.settings import Settings
 from geneae.training.checkpoints import Checkpoint, TrainingState, stops_wait
+from geneae.training.choice import Choice
 from geneae.training.devices import Processes, open_processes, threads
+from geneae.training.mixing import mixed_evenly
 from geneae.training.monitor import STOPPING, CollapseMonitor, relative_update, snapshot
 from geneae.training.objectives import Objective, Reconstruction
 from geneae.training.schedule import schedule
@@ -79,6 +81,10 @@ class TrainingPlan:
     """Objective to minimise."""
     names: pd.Index | None = None
     """Names of the training profiles, for messages."""
+    choice: Choice | None = None
+    """What chooses the epoch in place of the validation loss; None where that does, or where the last one is taken."""
+    groups: Tensor | None = None
+    """(n_profiles,) groups of the training profiles, from 0, that are mixed evenly in every mini-batch; or None."""
 
 
 def train(
@@ -90,7 +96,8 @@ def train(
 ) -> Training:
     """Train a network in place and leave it with the weights of the epoch of lowest validation loss.
 
-    If the validation loss does not choose the epoch (see `Objective.chooses_epoch`), the last one is taken.
+    If neither the validation loss chooses the epoch (see `Objective.chooses_epoch`) nor the `choice` of the plan, the
+    last one is taken.
 
     The exact start (PCA, or shrunken PCA, in a PCA basis) is a candidate, too. An epoch replaces it only if its
     validation loss is lower by more than two standard errors of the paired difference over profiles: with few
@@ -152,11 +159,13 @@ class TrainingLoop:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.settings, self.processes, self.checkpoint = network, settings, processes, checkpoint
-        self.source, self.objective, self.names = plan.source, plan.objective, plan.names
+        self.source, self.objective, self.names, self._groups = plan.source, plan.objective, plan.names, plan.groups
         self.rows: list[dict[str, float]] = []
         self.collapse: str | None = None
         self.stopped_by: Callable[[], int] = lambda: 0
-        self._validate, self._on_epoch = plan.validate, on_epoch
+        self._validate, self._on_epoch, self._choice = plan.validate, on_epoch, plan.choice
+        self._chooses_epoch = self.objective.chooses_epoch or self._choice is not None
+        self._criterion = "validation_loss" if self._choice is None else self._choice.column
         self._order = torch.Generator().manual_seed(settings.seed)
         # the small steps of a fixed basis are fastest on one thread: several threads would wait for each other, on a
         # busy machine ten times as long as they compute
@@ -171,7 +180,7 @@ class TrainingLoop:
         if not starts_at_pca:
             _cut(network, self.source, settings)
         initial = copy.deepcopy(network.state_dict())
-        if self.objective.chooses_epoch:
+        if self._chooses_epoch:
             network.core.silence_mlps()
         at_start = self._record(0, math.nan, 0.0, 0.0)
         best_state = copy.deepcopy(network.state_dict())
@@ -212,9 +221,9 @@ class TrainingLoop:
             train_loss = self._run_steps(pairs, start)
         losses = self._record(state.epoch, train_loss, state.update, time.perf_counter() - start)
         self.collapse = self._check(self.rows[-1])
-        best = self.rows[state.best]["validation_loss"]
-        is_better = self.rows[-1]["validation_loss"] < best and is_clear(*mean_gain(state.at_start - losses))
-        if is_better or not self.objective.chooses_epoch:
+        best = self.rows[state.best][self._criterion]
+        is_better = self.rows[-1][self._criterion] < best and is_clear(*mean_gain(state.at_start - losses))
+        if is_better or not self._chooses_epoch:
             state.best, state.best_state = state.epoch, copy.deepcopy(self.network.state_dict())
         state.epoch += 1
         state.step, state.total, state.train_seconds = 0, 0.0, 0.0
@@ -259,10 +268,13 @@ class TrainingLoop:
             self._on_epoch(row)
 
     def _record(self, epoch: int, train_loss: float, update: float, train_seconds: float) -> Tensor:
-        """Validate and append a row to the history; returns (n_profiles,) validation losses."""
+        """Validate and append a row to the history; returns the (n_profiles,) losses that choose the epoch."""
         with threads(self._n_threads):
             losses, means = self._validate(self.network, self.processes)
-        row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
+            row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": float(losses.mean()), **means}
+            if self._choice is not None:
+                losses = self._choice.losses(self.network)
+                row[self._criterion] = float(losses.mean())
         row |= {"relative_update": update, "train_seconds": train_seconds, "seconds": time.perf_counter() - self._begin}
         self._tell(row)
         self.rows.append(row)
@@ -273,7 +285,10 @@ class TrainingLoop:
         state, settings, processes = self.state, self.settings, self.processes
         network, objective, optimizer = self.network, self.objective, state.optimizer
         network.train()
-        batches = pairs.order(self._order).split(settings.batch_size)
+        order = pairs.order(self._order)
+        if self._groups is not None:
+            order = mixed_evenly(order, self._groups[order % pairs.n_profiles])
+        batches = order.split(settings.batch_size)
         for index in batches[state.step :]:
             with processes.autocast():
                 batch = pairs.take(processes.part(index), (state.epoch - 1) / settings.epochs)

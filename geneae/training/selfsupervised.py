@@ -1,4 +1,5 @@
-"""Self-supervised learning from the agreement of two views of a profile: SimCLR, MoCo v2 and v3, SimSiam, BYOL, DINO.
+"""Self-supervised learning from the agreement of two views of a profile: SimCLR, MoCo v2 and v3, SimSiam, BYOL, DINO,
+Barlow Twins, VICReg.
 
 Each method is a `SelfSupervised`: heads on the encoder, in some methods a teacher that follows it, and a loss. Sizes
 suit profiles, not images: heads are as wide as the hidden layers, teachers follow faster, and queues hold at most half
@@ -17,11 +18,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from geneae.losses.view_losses import (
     against_batch,
     against_queue,
+    cross_correlation,
     distillation,
     negative_cosine,
     nt_xent,
     squared_distance,
     unit,
+    variance_covariance,
 )
 from geneae.models.heads import Branch, Prototypes, cut_plainly, layers
 from geneae.models.network import Network
@@ -64,7 +67,8 @@ class SelfSupervised(nn.Module, ABC):
     """Heads, teacher and loss of one method."""
 
     chooses_epoch = False
-    """False: a loss of agreement says little about an encoder, and labels are not used; the last epoch is taken."""
+    """False: a loss of agreement says little about an encoder, and labels are not used. The last epoch is taken, unless
+    there is a `geneae.training.choice.Choice`."""
 
     def __init__(
         self,
@@ -123,7 +127,7 @@ class SelfSupervised(nn.Module, ABC):
     def see(self, network: Network, batch: TwoViews) -> Embeddings:
         """Embed two views of the same profiles."""
         views = batch.first, batch.second
-        latent = tuple(network.encode(network.scores(view, self.shift)) for view in views)
+        latent = tuple(network.encode(network.read(view, self.shift)) for view in views)
         projected = tuple(self.projector(each) for each in latent)
         online = projected if self.predictor is None else tuple(self.predictor(each) for each in projected)
         if self._teacher is None:
@@ -326,6 +330,44 @@ class DINO(SelfSupervised):
         return first, second
 
 
+class Barlow(SelfSupervised):
+    """The correlations between the components of both views towards the identity: Barlow Twins.
+
+    There are no negatives: a profile of the same kind is not pushed away.
+    """
+
+    redundancy = 1 / N_PROJECTED  # weight of a pair of components, so that all pairs weigh as much as the diagonal
+
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
+        super().__init__(layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True), shift=shift)
+
+    def by_profile(self, seen: Embeddings) -> Tensor:
+        """(n_profiles,) `cross_correlation`."""
+        return cross_correlation(*seen.online, self.redundancy)
+
+    def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
+        """Projections of both views, both with a gradient."""
+        return seen.online
+
+
+class VICReg(SelfSupervised):
+    """Both views alike, with components that vary and are not correlated.
+
+    There are no negatives: a profile of the same kind is not pushed away.
+    """
+
+    def __init__(self, sizes: Sizes, shift: Tensor | None = None) -> None:
+        super().__init__(layers((sizes.n_latent, sizes.hidden, sizes.hidden, N_PROJECTED), True), shift=shift)
+
+    def by_profile(self, seen: Embeddings) -> Tensor:
+        """(n_profiles,) `variance_covariance`."""
+        return variance_covariance(*seen.online)
+
+    def normalized(self, seen: Embeddings) -> tuple[Tensor, Tensor]:
+        """Projections of both views, both with a gradient."""
+        return seen.online
+
+
 RECONSTRUCTION = "reconstruction"
 OBJECTIVES: dict[str, Callable[[Sizes, Tensor | None], SelfSupervised]] = {
     "simclr": SimCLR,
@@ -334,6 +376,8 @@ OBJECTIVES: dict[str, Callable[[Sizes, Tensor | None], SelfSupervised]] = {
     "simsiam": SimSiam,
     "byol": BYOL,
     "dino": DINO,
+    "barlow": Barlow,
+    "vicreg": VICReg,
 }
 
 

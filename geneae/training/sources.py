@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.data.augment import Viewer
+from geneae.data.augment import SHARES, View, Viewer
 from geneae.data.count_split import Splitter
 from geneae.data.preprocess import Expression, Preprocess, column_variance
+from geneae.losses.shared_neighbours import MOST_PROFILES, nearest_others
+from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.estimator import Estimator
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
@@ -27,14 +30,23 @@ from geneae.training.batches import (
     mismatch,
 )
 from geneae.training.checkpoints import Checkpoint
+from geneae.training.choice import Choice, by_neighbours
 from geneae.training.devices import Processes
 from geneae.training.loop import BatchSource
 from geneae.training.objectives import Joint, Reconstruction
 from geneae.training.selfsupervised import SelfSupervised
 from geneae.training.streaming import StreamedSource
 from geneae.training.validation import Validate, validate
-from geneae.training.view_batches import JointSource, ViewSource, validation_views
+from geneae.training.view_batches import (
+    JointSource,
+    Partners,
+    ScoredSource,
+    ScoreReader,
+    ViewSource,
+    validation_views,
+)
 
+POSITIVES = 10  # nearest training profiles from which a positive is drawn
 MANY = 4096  # with this many training profiles or more, eight count splits are no better than four
 VALIDATION_PROFILES, VALIDATION_VALUES = 4096, 2**23  # largest sample of streamed profiles that chooses the epoch
 VALIDATION_SPLITS = 2  # count splits of the validation profiles that choose the epoch
@@ -95,7 +107,23 @@ def sources_of(
         return pairs, validate_pairs
     views, validate_views = _view_source(network, data, objective.views, settings)
     assert isinstance(pairs, PairSource)
+    assert isinstance(views, ViewSource)
     return JointSource(views, pairs), _both(validate_pairs, validate_views, objective.weight)
+
+
+def choice_of(
+    network: Network, data: TrainingData, objective: Reconstruction | SelfSupervised | Joint, settings: Settings
+) -> Choice | None:
+    """What chooses the epoch of an encoder that starts at posterior scores; None for other fits."""
+    if data.estimator is None or not isinstance(objective, SelfSupervised):
+        return None
+    choosing = data.parts[1]
+    rows = np.random.default_rng((settings.seed, VALIDATION_STREAM)).permutation(choosing.n_profiles)[:MOST_PROFILES]
+    reader = ScoreReader(data.estimator, network.deviation)
+    viewer = Viewer([("depths", SHARES[0])], data.preprocess, np.ones(network.n_genes))
+    seeds = [(settings.seed, VALIDATION_STREAM, number) for number in range(VALIDATION_SPLITS)]
+    part = choosing.take(np.sort(rows))
+    return by_neighbours([reader.two(viewer.draw(part, np.random.default_rng(seed))) for seed in seeds])
 
 
 def number_of_splits(settings: Settings, n_profiles: int) -> int:
@@ -138,13 +166,36 @@ def nearest_folder(path: Path) -> Path:
 
 def _view_source(
     network: Network, data: TrainingData, objective: SelfSupervised, settings: Settings
-) -> tuple[ViewSource, Validate]:
+) -> tuple[ViewSource | ScoredSource, Validate]:
     """Source of the training views, and validation by views."""
     own, others = data.parts
     viewer = Viewer(data.views, data.preprocess, np.sqrt(column_variance(data.preprocess.apply(own))))
-    source = ViewSource(network, own, viewer, settings.batch_size, settings.seed)
-    batches = validation_views(viewer, others, settings.batch_size, settings.seed)
+    reader = None if data.estimator is None else ScoreReader(data.estimator, network.deviation)
+    partners = _partners(network, data, objective, reader) if settings.positives == "neighbours" else None
+    source: ViewSource | ScoredSource
+    if reader is None:
+        source = ViewSource(network, own, viewer, settings.batch_size, settings.seed, partners)
+    else:
+        n_draws = number_of_splits(settings, own.n_profiles)
+        source = ScoredSource(reader, own, viewer, settings.batch_size, n_draws, settings.seed, partners)
+    batches = validation_views(viewer, others, settings.batch_size, settings.seed, reader)
     return source, lambda network, _: objective.validate(network, batches)
+
+
+@torch.no_grad()
+def _partners(
+    network: Network, data: TrainingData, objective: SelfSupervised, reader: ScoreReader | None
+) -> Partners | None:
+    """Nearest neighbours of the training profiles in the latents of the network as it is; None for a single profile."""
+    own = data.parts[0]
+    matrix, was_training = data.preprocess.apply(own), network.training
+    if reader is not None:
+        scores = reader(View(matrix, own.totals, np.ones(own.n_profiles)))
+    else:
+        scores = network.scores(sparse_rows(matrix), objective.shift)
+    latent = network.eval().encode(scores)
+    network.train(was_training)
+    return Partners(nearest_others(latent, POSITIVES)) if own.n_profiles > 1 else None
 
 
 def _both(of_pairs: Validate, of_views: Validate, weight: float) -> Validate:

@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies
 from reference import csr
 from scipy import sparse
 
-from geneae.data.augment import VIEWS, Viewer, parse_views, thin, thin_to
+from geneae.data.augment import SHARES, VIEWS, WEIGHTS, Viewer, parse_views, thin, thin_to
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.settings.errors import InputError
 from geneae.settings.settings import VIEW_NAMES
@@ -69,21 +69,22 @@ def test_thinning_takes_whole_molecules_away(matrix: sparse.csr_matrix, least: f
     totals = np.asarray(matrix.sum(1), float).ravel() + 3
     given_ = Expression(frozen(matrix), totals)
     before = matrix.copy()
-    thinned = thin(given_, least, np.random.default_rng(seed))
+    thinned, shares = thin(given_, least, np.random.default_rng(seed))
     check_view(thinned.matrix, matrix)
     np.testing.assert_array_equal(thinned.matrix.data, np.floor(thinned.matrix.data))
     assert ((matrix - thinned.matrix).data >= 0).all()
     assert ((thinned.totals >= least * totals) & (thinned.totals <= totals)).all()
+    np.testing.assert_array_equal(thinned.totals, shares * totals)
     assert (matrix != before).nnz == 0
-    again = thin(given_, least, np.random.default_rng(seed))
+    again, _ = thin(given_, least, np.random.default_rng(seed))
     assert (again.matrix != thinned.matrix).nnz == 0
-    assert (thin(given_, 1.0, np.random.default_rng(seed)).matrix != matrix).nnz == 0
+    assert (thin(given_, 1.0, np.random.default_rng(seed))[0].matrix != matrix).nnz == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_thinning_keeps_the_share_that_it_says(count: int) -> None:
     counts = np.full((50, 2000), float(count))
-    thinned = thin(Expression(csr(counts), counts.sum(1)), 0.3, np.random.default_rng(0))
+    thinned, _ = thin(Expression(csr(counts), counts.sum(1)), 0.3, np.random.default_rng(0))
     kept = np.asarray(thinned.matrix.sum(1)).ravel() / counts.sum(1)
     share = thinned.totals / counts.sum(1)
     np.testing.assert_allclose(kept, share, atol=5 * np.sqrt(0.25 / (2000 * count)))  # five standard errors
@@ -134,11 +135,13 @@ def test_views_can_be_chained_in_any_order(matrix: sparse.csr_matrix, chain: lis
     totals, before = np.asarray(matrix.sum(1), float).ravel(), matrix.copy()
     preprocess = Preprocess("counts", pd.Index([f"g{i}" for i in range(matrix.shape[1])]), np.ones(matrix.shape[1]))
     viewer = Viewer(parse_views("+".join(chain), "counts"), preprocess, np.ones(matrix.shape[1]))
-    view = viewer.draw(Expression(matrix, totals), np.random.default_rng(0))
-    assert view.dtype == np.float32
-    check_view(view, matrix)
+    views = viewer.draw(Expression(matrix, totals), np.random.default_rng(0))
+    for view in views:
+        assert view.matrix.dtype == np.float32
+        check_view(view.matrix, matrix)
     assert (matrix != before).nnz == 0
-    assert (view != viewer.draw(Expression(matrix, totals), np.random.default_rng(0))).nnz == 0
+    again = viewer.draw(Expression(matrix, totals), np.random.default_rng(0))
+    assert all((one.matrix != other.matrix).nnz == 0 for one, other in zip(views, again, strict=True))
 
 
 def test_noise_after_masking_brings_nothing_back() -> None:
@@ -147,14 +150,64 @@ def test_noise_after_masking_brings_nothing_back() -> None:
     viewer = Viewer([("mask", 0.5), ("noise", 1.0)], preprocess, np.ones(500))
     masked = Viewer([("mask", 0.5)], preprocess, np.ones(500))
     expression = Expression(matrix, np.ones(4))
-    after, before = (each.draw(expression, np.random.default_rng(2)).toarray() for each in (viewer, masked))
+    after, before = (each.draw(expression, np.random.default_rng(2))[0].matrix.toarray() for each in (viewer, masked))
     assert (after[before == 0] == 0).all()
     assert (after[before > 0] != before[before > 0]).all()
+
+
+def viewer_of_counts(n_genes: int, chain: list[tuple[str, float]]) -> Viewer:
+    preprocess = Preprocess("counts", pd.Index([f"g{i}" for i in range(n_genes)]), np.ones(n_genes))
+    return Viewer(chain, preprocess, np.ones(n_genes))
+
+
+def test_views_at_several_depths_have_no_molecule_in_common_and_say_their_share() -> None:
+    counts = csr(np.ones((3000, 200)))
+    expression = Expression(counts, np.full(3000, 200.0))
+    first, second = viewer_of_counts(200, [("depths", 0.0)]).draw(expression, np.random.default_rng(0))
+    assert first.matrix.multiply(second.matrix).nnz == 0  # every molecule is of another gene
+    for view in (first, second):
+        np.testing.assert_array_equal(np.unique(view.shares), sorted(SHARES))
+        np.testing.assert_array_equal(view.totals, np.diff(view.matrix.indptr))
+        for share, weight in zip(SHARES, WEIGHTS, strict=True):
+            found = view.shares == share
+            assert view.totals[found].mean() / 200 == pytest.approx(share, rel=0.05)
+            expected = weight / sum(WEIGHTS)
+            assert abs(found.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / 3000)
+    assert (first.shares != second.shares).any()
+
+
+@pytest.mark.parametrize(("least", "drawn"), [(0.5, SHARES[:1]), (0.15, SHARES[:3]), (0.1, SHARES[:3])])
+def test_the_amount_of_depths_is_the_smallest_share(least: float, drawn: tuple[float, ...]) -> None:
+    expression = Expression(csr(np.ones((400, 20))), np.full(400, 20.0))
+    first, _ = viewer_of_counts(20, [("depths", least)]).draw(expression, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.unique(first.shares), sorted(drawn))
+
+
+def test_views_say_what_share_of_the_molecules_they_have_left() -> None:
+    expression = Expression(csr(np.full((50, 2000), 3.0)), np.full(50, 6000.0))
+    for chain in ([("mask", 0.5)], [("thin", 0.3)], [("depths", 0.04), ("thin", 0.3)]):
+        view, _ = viewer_of_counts(2000, chain).draw(expression, np.random.default_rng(0))
+        np.testing.assert_allclose(view.totals / 6000, view.shares, atol=5 * np.sqrt(0.25 / 6000))
+    whole, _ = viewer_of_counts(2000, [("mask", 0.5)]).draw(expression, np.random.default_rng(0))
+    np.testing.assert_array_equal(whole.shares, 1.0)
+
+
+def test_one_share_for_all_is_the_same_share_for_each() -> None:
+    expression = Expression(csr(np.tile([0.0, 1, 4, 30], (60, 1))), np.full(60, 50.0))
+    one = thin_to(expression, 0.3, np.random.default_rng(0))
+    each = thin_to(expression, np.full(60, 0.3), np.random.default_rng(0))
+    assert (one.rows != each.rows).nnz == 0
+    np.testing.assert_array_equal(one.totals, each.totals)
+    mixed = thin_to(expression, np.repeat([0.0, 1.0], 30), np.random.default_rng(0))
+    assert mixed.rows[:30].nnz == 0
+    np.testing.assert_array_equal(mixed.rows[30:].toarray(), expression.rows[30:].toarray())
 
 
 def test_views_are_named_with_or_without_an_amount() -> None:
     assert parse_views("auto", "counts") == [("thin", 0.3)]
     assert parse_views("auto", "scaled") == [("mask", 0.3)]
+    assert parse_views("auto", "counts", knows_depth=True) == [("depths", 0.04)]
+    assert parse_views("auto", "scaled", knows_depth=True) == [("mask", 0.3)]
     assert parse_views("thin + mask:0.5+noise:3", "counts") == [("thin", 0.3), ("mask", 0.5), ("noise", 3.0)]
     assert tuple(VIEWS) == VIEW_NAMES
 
@@ -166,6 +219,8 @@ def test_views_are_named_with_or_without_an_amount() -> None:
         ("mask:2", "counts", r"view mask must be a number from 0 to 1; found '2'. Write for example mask:0.3"),
         ("noise:some", "counts", "view noise must be a number from 0 to inf; found 'some'"),
         ("thin", "log_normalised", "view thin takes molecules away and needs counts; these are log-normalised"),
+        ("mask+depths", "scaled", "view depths takes molecules away and needs counts; these are scaled values"),
+        ("depths:0.6", "counts", r"view depths must be a number from 0 to 0.5; found '0.6'. Write for example depths:"),
     ],
 )
 def test_views_that_cannot_be_are_refused(text: str, state: str, message: str) -> None:

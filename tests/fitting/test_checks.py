@@ -1,6 +1,7 @@
 """Choices that do not go together are refused before anything is computed, with what to do instead."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,11 @@ def test_an_objective_says_what_is_trained(settings: Settings, found: tuple[str 
         ),
         (Settings(objective="simclr", devices=2), "trains on one device; found --devices 2 --nodes 1."),
         (Settings(objective="simclr", target="split"), "use --objective simclr+reconstruction."),
+        (
+            Settings(positives="neighbours"),
+            "--positives neighbours needs an objective that learns from views; found --objective reconstruction. Leave "
+            "it out, or use --objective simclr, say.",
+        ),
         (Settings(objective="simclr", metric="m"), "--metric needs a reconstruction loss"),
         (
             Settings(objective="simclr", target_norm=1.0),
@@ -128,6 +134,15 @@ def test_profiles_refuse_an_unknown_null_and_one_without_reconstruction() -> Non
         check_profiles(profiles, Settings(), None, True, "gene")
     with pytest.raises(InputError, match="--null needs a reconstruction, but objective byol trains no decoder"):
         check_profiles(profiles, Settings(objective="byol"), "byol", False, "gene_permuted")
+
+
+def test_groups_to_mix_are_a_column_of_profiles_in_memory(counts_path: Path) -> None:
+    check_profiles(read_profiles(counts_path), Settings(balance="donor"), None, True, None)
+    with pytest.raises(InputError, match="unknown obs column 'dnor'; did you mean 'donor'"):
+        check_profiles(read_profiles(counts_path), Settings(balance="dnor"), None, True, None)
+    streamed = read_profiles(counts_path, stream="yes")
+    with pytest.raises(InputError, match="--balance mixes profiles in memory, but these stay in their file"):
+        check_profiles(streamed, Settings(balance="donor"), None, True, None)
 
 
 def test_only_counts_are_split_and_by_themselves() -> None:

@@ -8,12 +8,12 @@ import torch
 from dense_estimator import DenseEstimator, World, small_fit, small_world, world_of
 from reference import counts_matrix, csr, dense_normalize
 
-from geneae.data.augment import thin_to
+from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import with_own_totals
 from geneae.fitting import estimator as fitting
 from geneae.fitting.estimator import FittedEstimator, fit_estimator
 from geneae.models import entry_head
-from geneae.models.depths import DELTAS, SHARES, WEIGHTS
+from geneae.models.depths import DELTAS
 from geneae.models.estimator import STEPS, Estimator, estimator_tensors
 from geneae.models.whitening import Halves, fit_whitened
 

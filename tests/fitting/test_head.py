@@ -10,12 +10,13 @@ from dense_estimator import DenseEstimator, double, short_training, small_fit
 from reference import dense_products
 from torch import Tensor, nn
 
+from geneae.data.augment import WEIGHTS
 from geneae.fitting import head as training
 from geneae.fitting.estimator import FittedEstimator
 from geneae.fitting.head import HeadItem, _head_item, train_head
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import LOSSES, LossSettings
-from geneae.models.depths import WEIGHTS, Item
+from geneae.models.depths import Item
 from geneae.models.entry_head import EntryHead
 from geneae.training.objectives import Reconstruction
 

@@ -191,6 +191,8 @@ def test_the_card_says_what_own_counts_cannot_tell_and_what_the_folder_holds(fit
     latent_only = model_card(replace(model, estimator=model.estimator.only("neighbours")), None)
     assert own_counts not in latent_only
     assert "This folder holds scores of 192 training profiles" in latent_only
+    without = model_card(replace(model, estimator=model.estimator.only()), None)
+    assert "This folder holds scores of 192 training profiles. They have no names" in without
     assert "can and cannot tell" not in model_card(replace(model, estimator=None), None)
 
 

@@ -574,6 +574,13 @@ def test_an_encoder_read_back_gives_the_same_latents_and_reconstructs_nothing(
     before.save(tmp_path / "run")
     after = Autoencoder.load(tmp_path / "run")
     np.testing.assert_array_equal(after.transform(adata), before.transform(adata))
+    if kind == {}:
+        shallow = [
+            each.model_.at(10.0).latent(each.model_.preprocess.match(read_profiles(adata))[0])
+            for each in (before, after)
+        ]
+        np.testing.assert_array_equal(*shallow)
+        assert not np.allclose(shallow[0], before.transform(adata))
     assert not any("decoder" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
     assert after.get_params() == before.get_params()
     message = "a model of objective byol has latents only: no decoder was trained"

@@ -11,11 +11,13 @@ from torch import Tensor
 from geneae.losses.view_losses import (
     against_batch,
     against_queue,
+    cross_correlation,
     distillation,
     negative_cosine,
     nt_xent,
     squared_distance,
     unit,
+    variance_covariance,
 )
 
 N, D, TAU = 7, 5, 0.4
@@ -79,6 +81,102 @@ def slow_distillation(student: np.ndarray, teacher: np.ndarray) -> list[float]:
         wanted = np.exp(t - t.max()) / np.exp(t - t.max()).sum()
         losses.append(float(-(wanted * (s - log_sum_exp(list(s)))).sum()))
     return losses
+
+
+def slow_cross_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    total = 0.0
+    for k in range(D):
+        for other in range(D):
+            c = np.corrcoef(first[:, k], second[:, other])[0, 1]
+            total += (1 - c) ** 2 if k == other else REDUNDANCY * c**2
+    return total
+
+
+def slow_variance_covariance(first: np.ndarray, second: np.ndarray) -> float:
+    total = 25 * np.mean((first - second) ** 2)
+    for view in (first, second):
+        covariance = np.cov(view.T)
+        deviations = np.sqrt(np.diag(covariance) + 1e-4)
+        total += 25 * np.mean(np.maximum(0, 1 - deviations)) / 2
+        total += sum(covariance[k, j] ** 2 for k in range(D) for j in range(D) if k != j) / D
+    return float(total)
+
+
+REDUNDANCY = 0.3
+OF_BATCH: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[np.ndarray, np.ndarray], float]]] = {
+    "cross_correlation": (lambda a, b: cross_correlation(a, b, REDUNDANCY), slow_cross_correlation),
+    "variance_covariance": (variance_covariance, slow_variance_covariance),
+}
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
+@pytest.mark.parametrize("scale", [1.0, 0.3])  # below and above the deviation that VICReg asks for
+def test_the_mean_of_losses_of_components_is_the_slow_definition(name: str, scale: float) -> None:
+    fast, slow = OF_BATCH[name]
+    first, second = scale * vectors(0, 40), scale * (vectors(0, 40) + vectors(1, 40))
+    found = fast(first, second)
+    assert found.shape == (40,)
+    assert found.std() > 1e-3  # profiles have shares of their own
+    np.testing.assert_allclose(float(found.mean()), slow(first.numpy(), second.numpy()), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
+def test_losses_of_components_do_not_see_shifts_or_the_order_of_profiles(name: str) -> None:
+    fast = OF_BATCH[name][0]
+    first, second = vectors(0, 40), vectors(1, 40)
+    expected = fast(first, second)
+    shift = torch.linspace(-2, 2, D, dtype=torch.float64)
+    torch.testing.assert_close(fast(first + shift, second + shift), expected)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(fast(first[order], second[order]), expected[order])
+    torch.testing.assert_close(fast(second, first).mean(), expected.mean())
+
+
+def test_correlations_do_not_see_the_scales_of_components() -> None:
+    first, second = vectors(0, 40), vectors(1, 40)
+    scales = torch.linspace(0.5, 3, D, dtype=torch.float64)
+    expected = cross_correlation(first, second, REDUNDANCY)
+    torch.testing.assert_close(cross_correlation(first * scales, second / scales, REDUNDANCY), expected)
+
+
+def test_losses_of_components_are_zero_for_equal_views_whose_components_are_not_correlated() -> None:
+    plain = torch.linalg.qr(vectors(0, 40) - vectors(0, 40).mean(0)).Q * np.sqrt(39)  # mean 0, covariance one
+    np.testing.assert_allclose(float(cross_correlation(plain, plain, REDUNDANCY).mean()), 0, atol=1e-10)
+    np.testing.assert_allclose(float(variance_covariance(plain, plain).mean()), 0, atol=1e-10)
+    collapsed = torch.ones(40, D, dtype=torch.float64)
+    np.testing.assert_allclose(float(variance_covariance(collapsed, collapsed).mean()), 25 * (1 - 0.01))
+    np.testing.assert_allclose(float(cross_correlation(collapsed, collapsed, REDUNDANCY).mean()), D)
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
+def test_gradients_of_losses_of_components_are_finite_differences_of_the_slow_definition(name: str) -> None:
+    fast, slow = OF_BATCH[name]
+    first, second = (0.5 * vectors(0, 12)).requires_grad_(), vectors(1, 12)
+    (found,) = torch.autograd.grad(fast(first, second).mean(), first)
+    for row, column in ((0, 0), (3, 2), (11, 4)):
+        moved = [first.detach().numpy().copy() for _ in range(2)]
+        moved[0][row, column] += 1e-5
+        moved[1][row, column] -= 1e-5
+        expected = (slow(moved[0], second.numpy()) - slow(moved[1], second.numpy())) / 2e-5
+        np.testing.assert_allclose(float(found[row, column]), expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
+def test_a_single_profile_has_a_finite_loss(name: str) -> None:
+    assert OF_BATCH[name][0](vectors(0, 1), vectors(1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", OF_BATCH)
+def test_components_without_variance_have_finite_losses_and_gradients(name: str) -> None:
+    first = vectors(0)
+    first[:, 1] = 3.0
+    first.requires_grad_()
+    loss = OF_BATCH[name][0](first, vectors(1))
+    (gradient,) = torch.autograd.grad(loss.sum(), first)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    low = OF_BATCH[name][0](vectors(0).bfloat16(), vectors(1).bfloat16())
+    assert low.dtype == torch.float32
 
 
 Fast = Callable[[Tensor, Tensor], Tensor]

@@ -9,12 +9,11 @@ from dense_estimator import AT, N_DEPTHS, dense_noise, interpolated
 from reference import csr
 from scipy import sparse
 
+from geneae.data.augment import SHARES, WEIGHTS
 from geneae.models.depths import (
     COMPLETE,
     DELTAS,
     MIN_MOLECULES,
-    SHARES,
-    WEIGHTS,
     DepthCurves,
     DepthScale,
     Item,

@@ -6,8 +6,9 @@ import torch
 from dense_estimator import N_DEPTHS, dense_mean_of_nearest
 from reference import csr
 
+from geneae.data.augment import SHARES
 from geneae.models import neighbours
-from geneae.models.depths import SHARES, Item, depth_weights
+from geneae.models.depths import Item, depth_weights
 from geneae.models.neighbours import Neighbours, fit_neighbours, mean_of_nearest, number_of_neighbours
 from geneae.models.posterior import Scored
 

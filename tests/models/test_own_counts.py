@@ -9,8 +9,9 @@ from dense_estimator import N_DEPTHS, DenseEstimator, random_estimator
 from reference import csr, with_holes
 from scipy import sparse
 
+from geneae.data.augment import SHARES
 from geneae.models import own_counts
-from geneae.models.depths import DELTAS, SHARES, DepthCurves, Item
+from geneae.models.depths import DELTAS, DepthCurves, Item
 from geneae.models.own_counts import (
     GROUPS,
     ZERO_TERMS,

@@ -10,8 +10,9 @@ import torch
 from dense_estimator import AT, BETWEEN, DenseEstimator, dense_map_features, random_estimator
 from reference import csr
 
+from geneae.data.augment import SHARES
 from geneae.models import posterior as posterior_file
-from geneae.models.depths import DELTAS, SHARES, DepthCurves, DepthScale, Item, depth_weights
+from geneae.models.depths import DELTAS, DepthCurves, DepthScale, Item, depth_weights
 from geneae.models.posterior import PENALTIES, Scored, fit_posterior, map_features, raw_weight
 from geneae.models.whitening import Whitened, Whitening
 

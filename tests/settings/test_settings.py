@@ -43,6 +43,12 @@ def test_every_start_is_accepted_in_a_free_basis() -> None:
         ({"init": "randm"}, "unknown init 'randm'; did you mean 'random'? Available: pca, random"),
         ({"target": "halves"}, "unknown target 'halves'. Available: auto, split, self"),
         ({"center": "genes"}, "unknown center 'genes'; did you mean 'gene'? Available: none, gene, profile"),
+        ({"positives": "neighbors"}, "unknown positives 'neighbors'; did you mean 'neighbours'?"),
+        (
+            {"positives": "neighbours", "basis": "free", "init": "random"},
+            "--positives neighbours needs latents that tell profiles apart at the start; found --init random. Use "
+            "--init pca.",
+        ),
         ({"cut_where": "output"}, "unknown cut-where 'output'. Available: encoder, decoder, all"),
         ({"device": "gpu"}, "unknown device 'gpu'; did you mean 'cpu'? Available: auto, cpu, cuda, mps"),
         ({"precision": "16"}, "Available: 32, bf16"),

@@ -6,14 +6,14 @@ from dense_estimator import DenseEstimator, random_estimator
 from reference import DenseTwin, dense_products, reconstruct
 from scipy import sparse
 
-from geneae.data.augment import thin_to
+from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import Splitter, draw_halves, with_own_totals
 from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.data.reading import read_profiles
 from geneae.losses.reconstruction import LossSettings
 from geneae.losses.sparse_rows import SparseRows, sparse_product
 from geneae.models.ceiling import cosine_of_halves
-from geneae.models.depths import DELTAS, SHARES, WEIGHTS
+from geneae.models.depths import DELTAS
 from geneae.models.estimator import Estimator
 from geneae.models.network import Network, network_in_basis, whitened_network
 from geneae.models.pca import fit_basis

@@ -100,6 +100,7 @@ def test_a_training_that_was_killed_ends_as_if_it_never_was(
         {"objective": "moco-v2", "basis": "free", "init": "random", "optimizer": "sgd-momentum"},
         {"objective": "byol+reconstruction"},
         {"objective": "dino", "cut": 2.0},
+        {"objective": "barlow", "positives": "neighbours", "balance": "donor"},
     ],
     ids=lambda kind: kind["objective"],
 )

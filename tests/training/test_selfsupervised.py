@@ -1,4 +1,4 @@
-"""Heads, teachers, queues and centres of the six methods; and that they learn."""
+"""Heads, teachers, queues and centres of the methods; that they learn, and where they start."""
 
 import copy
 import math
@@ -17,10 +17,22 @@ from geneae.data.reading import read_profiles
 from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import knn_is_right, labelled
 from geneae.evaluation.latents import encode
+from geneae.fitting.bases import fit_bases
 from geneae.fitting.fit import Fitted, fit
+from geneae.fitting.network import _start, train_network
+from geneae.fitting.prepare import prepare
 from geneae.losses.sparse_rows import sparse_rows
-from geneae.losses.view_losses import against_batch, against_queue, distillation, nt_xent, unit
+from geneae.losses.view_losses import (
+    against_batch,
+    against_queue,
+    cross_correlation,
+    distillation,
+    nt_xent,
+    unit,
+    variance_covariance,
+)
 from geneae.models.heads import Branch, Prototypes, cut_plainly, layers
+from geneae.models.model import Model
 from geneae.models.network import Network, random_network
 from geneae.settings.errors import InputError
 from geneae.settings.settings import OBJECTIVE_NAMES, Settings
@@ -285,6 +297,63 @@ def profiles() -> Profiles:
     return read_profiles(simulate())
 
 
+def test_barlow_and_vicreg_are_the_losses_of_their_projections() -> None:
+    for name, loss in (("barlow", lambda *z: cross_correlation(*z, 1 / N_PROJECTED)), ("vicreg", variance_covariance)):
+        network, objective, views = make(name)
+        objective.begin(network, 10)
+        seen = objective.see(network, views)
+        z = [objective.projector(network.encode(network.scores(view))) for view in (views.first, views.second)]
+        torch.testing.assert_close(objective.by_profile(seen), loss(*z), rtol=1e-4, atol=1e-5)
+        assert objective.normalized(seen) == seen.online
+
+
+WHITENED = replace(QUICK_VIEWS, basis="pca", init="pca")
+
+
+@pytest.mark.parametrize("n_latent", [2, 8])
+def test_an_encoder_starts_at_the_latents_of_the_default_fit(profiles: Profiles, n_latent: int) -> None:
+    settings = replace(WHITENED, n_latent=n_latent)
+    data = prepare(profiles, settings)
+    bases = fit_bases(data)
+    network, expression = _start(data, bases), data.validation
+    default = replace(settings, objective="reconstruction")
+    of_default = prepare(profiles, default)
+    model = fit(profiles, replace(default, epochs=1, learning_rate=1e-9)).model  # ends at its start
+    assert model.config["best_epoch"] == 0
+    encoder = Model(network, data.preprocess, bases.baselines, {}, model.config, bases.estimator.estimator.only())
+    np.testing.assert_allclose(encoder.latent(expression), model.latent(of_default.validation), rtol=1e-5, atol=1e-5)
+    shallow = np.full(expression.n_profiles, 10.0)
+    np.testing.assert_allclose(
+        encoder.latent(expression, shallow), model.latent(of_default.validation, shallow), rtol=1e-5, atol=1e-5
+    )
+    assert not np.allclose(encoder.latent(expression), encoder.latent(expression, shallow))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_method_opens_the_gates_and_leaves_the_linear_path(profiles: Profiles, name: str) -> None:
+    data = prepare(profiles, replace(WHITENED, objective=name, epochs=2))
+    bases = fit_bases(data)
+    found: list[Tensor] = []
+
+    def watch(network: Network, shift: Tensor | None) -> dict[str, float]:
+        found.append(network.core.gate.detach().clone())
+        assert torch.equal(network.core.encoder_linear.weight, torch.eye(WHITENED.n_latent, len(network.deviation)))
+        return {}
+
+    history = train_network(data, bases, watch).training.history
+    assert torch.equal(found[0], torch.zeros(WHITENED.n_latent))
+    assert found[-1].abs().max() > 0
+    assert history["validation_loss"].notna().all()
+
+
+def test_an_encoder_keeps_the_scores_of_its_estimator_alone(profiles: Profiles) -> None:
+    model = fit(profiles, WHITENED).model
+    assert model.estimator is not None
+    assert model.estimator.kept == ()
+    assert model.config["network"]["core"] == "gated"
+    assert [depth.ratio for depth in model.depths_of(np.array([10.0]), ratio=4.0)] == [4.0]
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_method_learns_what_tells_kinds_apart(profiles: Profiles, name: str) -> None:
     settings = replace(QUICK_VIEWS, objective=name, epochs=20, learning_rate=5e-3, batch_size=48)
@@ -306,7 +375,9 @@ def same(first: Fitted, second: Fitted) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("kind", [{"objective": "byol"}, {"objective": "moco-v2", "basis": "pca", "init": "pca"}])
+@pytest.mark.parametrize(
+    "kind", [{"objective": "byol"}, {"objective": "moco-v2", "basis": "pca", "init": "pca", "target": "self"}]
+)
 def test_the_same_seed_gives_the_same_encoder_bit_for_bit(profiles: Profiles, kind: dict[str, Any]) -> None:
     settings = replace(QUICK_VIEWS, **kind, epochs=2)
     first = fit(profiles, settings)

@@ -6,15 +6,27 @@ import numpy as np
 import pytest
 import torch
 from conftest import simulate
+from dense_estimator import DenseEstimator, random_estimator
 from torch import Tensor
 
-from geneae.data.augment import Viewer
+from geneae.data.augment import View, Viewer
 from geneae.data.preprocess import Expression, Preprocess, fit_preprocess
 from geneae.data.reading import read_profiles
 from geneae.losses.sparse_rows import SparseRows, sparse_product
+from geneae.models.estimator import Estimator
 from geneae.models.network import Network, random_network
 from geneae.training.batches import CountSplits, PairSource
-from geneae.training.view_batches import LEAST, JointSource, TwoViews, ViewSource, validation_views
+from geneae.training.view_batches import (
+    DEPTH_STEP,
+    LEAST,
+    JointSource,
+    Partners,
+    ScoredSource,
+    ScoreReader,
+    TwoViews,
+    ViewSource,
+    validation_views,
+)
 
 N_PROFILES, BATCH = 100, 30
 Made = tuple[Network, Expression, Preprocess]
@@ -37,7 +49,8 @@ def source_of(made: Made, seed: int = 0, batch_size: int = BATCH) -> ViewSource:
     return ViewSource(made[0], made[1], viewer_of(made, [("thin", 0.3)]), batch_size, seed)
 
 
-def dense(rows: SparseRows) -> np.ndarray:
+def dense(rows: Tensor | SparseRows) -> np.ndarray:
+    assert isinstance(rows, SparseRows)
     found: np.ndarray = sparse_product(rows, torch.eye(rows.n_genes)).numpy()
     return found
 
@@ -126,3 +139,101 @@ def test_validation_views_are_of_all_profiles_in_order_and_always_the_same(made:
         np.testing.assert_array_equal(both(one), both(two))
     assert not np.array_equal(both(first[0]), both(other[0]))
     assert not any(np.array_equal(both(one)[0][0], both(two)[0][0]) for one, two in pairwise(first))
+
+
+@pytest.fixture(scope="module")
+def scored(made: Made) -> tuple[ScoreReader, Estimator]:
+    estimator = random_estimator(len(made[2].genes))
+    return ScoreReader(estimator, torch.tensor([0.5, 1.0, 3.0])), estimator
+
+
+def test_scores_of_views_are_read_at_the_depth_of_each_profile(
+    made: Made, scored: tuple[ScoreReader, Estimator]
+) -> None:
+    reader, estimator = scored
+    for chain in ([("depths", 0.04)], [("mask", 0.4)], [("depths", 0.04), ("mask", 0.4)]):
+        view, _ = viewer_of(made, chain).draw(made[1], np.random.default_rng(0))
+        found = reader(view)
+        for row in range(0, N_PROFILES, 7):
+            delta = float(np.log(0.5 / view.shares[row]))
+            dense_scores = DenseEstimator(estimator, delta).scores(view.matrix[[row]].toarray(), view.totals[[row]])
+            np.testing.assert_allclose(found[row], dense_scores[0] / [0.5, 1.0, 3.0], rtol=1e-3, atol=1e-3)
+
+
+def test_depths_between_those_of_training_are_rounded_to_a_factor_of_at_most_1_05(made: Made) -> None:
+    seen: list[tuple[float, np.ndarray]] = []
+
+    class Seen:
+        def at(self, delta: float) -> "Seen":
+            self.delta = delta
+            return self
+
+        def scores(self, matrix: object, totals: np.ndarray) -> Tensor:
+            seen.append((self.delta, totals))
+            return torch.zeros(len(totals), 3)
+
+    shares = np.geomspace(0.02, 1.0, N_PROFILES)
+    matrix = made[2].apply(made[1])
+    ScoreReader(Seen(), torch.ones(3))(View(matrix, shares, shares))  # type: ignore[arg-type]
+    assert len(seen) < N_PROFILES / 2
+    for delta, of_group in seen:
+        np.testing.assert_allclose(0.5 * np.exp(-delta) / of_group, 1, atol=np.exp(DEPTH_STEP / 2) - 0.999)
+    assert sorted(np.concatenate([of_group for _, of_group in seen])) == sorted(shares)
+
+
+def test_scored_epochs_take_a_few_draws_in_turn(made: Made, scored: tuple[ScoreReader, Estimator]) -> None:
+    viewer, index = viewer_of(made, [("depths", 0.04)]), torch.tensor([9, 0, 31])
+    source, again = (ScoredSource(scored[0], made[1], viewer, BATCH, 2, seed=0) for _ in range(2))
+    batches = [source.epoch(epoch).take(index) for epoch in (1, 2, 3)]
+    for one, other in ((batches[0], batches[2]), (batches[1], again.epoch(2).take(index))):
+        assert torch.equal(numbers(one.first), numbers(other.first))
+        assert torch.equal(numbers(one.second), numbers(other.second))
+    assert not torch.equal(numbers(batches[0].first), numbers(batches[1].first))
+    assert not torch.equal(numbers(batches[0].first), numbers(batches[0].second))
+    whole = source.epoch(1).take(torch.arange(N_PROFILES))
+    assert torch.equal(numbers(whole.first)[index], numbers(batches[0].first))
+    order = source.epoch(1).order(torch.Generator().manual_seed(0))
+    assert torch.equal(order, order_of(source_of(made)))  # as of views that are drawn by mini-batch
+
+
+def numbers(scores: Tensor | SparseRows) -> Tensor:
+    assert isinstance(scores, Tensor)
+    return scores
+
+
+def test_validation_scores_are_those_of_validation_views(made: Made, scored: tuple[ScoreReader, Estimator]) -> None:
+    viewer = viewer_of(made, [("mask", 0.0)])
+    batches = validation_views(viewer, made[1], BATCH, 0, scored[0])
+    plain = View(made[2].apply(made[1]), made[1].totals, np.ones(N_PROFILES))
+    for side in (0, 1):
+        found = torch.cat([numbers((batch.first, batch.second)[side]) for batch in batches])
+        torch.testing.assert_close(found, scored[0](plain))
+
+
+def test_second_views_are_of_partners_where_there_are_any(made: Made, scored: tuple[ScoreReader, Estimator]) -> None:
+    neighbours = torch.stack([torch.arange(N_PROFILES).roll(-1), torch.arange(N_PROFILES).roll(-2)], 1)
+    viewer, index = viewer_of(made, [("mask", 0.0)]), torch.tensor([9, 0, 31, 99])
+    plain = View(made[2].apply(made[1]), made[1].totals, np.ones(N_PROFILES))
+    drawn = []
+    for epoch in (1, 2, 3):
+        source = ViewSource(made[0], made[1], viewer, BATCH, 0, Partners(neighbours))
+        first, second = both(source.epoch(epoch).take(index))
+        np.testing.assert_allclose(first, plain.matrix.toarray()[index])
+        steps = [
+            next(
+                step
+                for step in (1, 2)
+                if np.allclose(second[row], plain.matrix.toarray()[(int(index[row]) + step) % 100])
+            )
+            for row in range(len(index))
+        ]
+        drawn += steps
+        batch = ScoredSource(scored[0], made[1], viewer, BATCH, 3, 0, Partners(neighbours)).epoch(epoch).take(index)
+        expected = scored[0](plain)
+        torch.testing.assert_close(numbers(batch.first), expected[index])
+        for row, profile in enumerate(index.tolist()):
+            gaps = [
+                float((numbers(batch.second)[row] - expected[(profile + step) % 100]).abs().max()) for step in (1, 2)
+            ]
+            assert min(gaps) < 1e-4
+    assert set(drawn) == {1, 2}  # at random

@@ -166,10 +166,24 @@ def _split_line(fitted: "Fitted") -> str:
     return line
 
 
+def _encoder_line(config: Mapping[str, Any]) -> str:
+    """Sentence on the training of an encoder and the epoch used."""
+    if not config["network"]["is_whitened"] or config["network"]["has_decoder"]:
+        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
+    best = config["best_epoch"]
+    line = (
+        f"Best epoch by the neighbours that both halves of validation profiles have in common: {best} of "
+        f"{config['epochs_run']}; {config['seconds']:.1f} s in total."
+    )
+    if best == 0 and config["settings"]["cut"] == 1:
+        line += " No epoch was better than the start, the latents of the default fit, which are used."
+    return line
+
+
 def _training_line(config: Mapping[str, Any]) -> str:
     """Sentence on the length of the training, the epoch used, and what they mean."""
     if config["settings"]["objective"] != "reconstruction":
-        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
+        return _encoder_line(config)
     from geneae.evaluation.steps import steps_sentence
 
     steps = steps_sentence(config.get("steps") or [])

@@ -122,6 +122,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     names = {"latent": "n_latent", "splits": "n_splits"}
     expected = {names.get(flag, flag.replace("-", "_")): value for flag, value in flags.items()}
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
+    alone |= {"positives": "views", "balance": None}
     alone |= {"metric": None, "batch_key": None, "attainable": False}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
@@ -306,4 +307,7 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
     assert result.exit_code == 0, result.output
     assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
+    assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
+    flags = ["--objective", "byol", "--basis", "free"]
+    result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
     assert "the last epoch is used" in result.stdout
