@@ -4,8 +4,9 @@
 
 Every seed is a split of its own. Profiles outside of training are queries: complete, or thinned to a quarter, a tenth
 and a twentieth of their molecules, and read at that depth. Training profiles at full depth are the reference. Two
-kinds of PCA stand beside the latents: as it is, and of a reference that was thinned to the depth of the queries, which
-needs a fit for every depth. Differences are paired by query.
+kinds of PCA stand beside the latents: as it is, and with a reference that was thinned to the depth of the queries, as a
+careful user would do for every depth anew; components are those of the complete reference in both, which is better than
+those of the thinned one. Differences are paired by query.
 """
 
 import warnings
@@ -51,20 +52,15 @@ def representations(fitted: Fitted, train: Expression, queries: Expression, rati
         of.scores(matrix, part.totals).numpy() for of, matrix, part in zip(at, dense, (train, queries), strict=True)
     ]
     exported = [model.latent(train), model.at(ratio).latent(queries)]
-    half, full = estimator.latent_unit.numpy(), full_spread(fitted)
+    full = full_spread(fitted)
     found = {
         "latent": exported,
         "plain": scores,
-        "half_sphered": [one / half for one in scores],
         "sphered": [one / full for one in scores],
         "pca": [pca.transform(one.toarray()) for one in dense],
     }
-    if ratio > 1:
-        thinned = model.preprocess.apply(thin_to(train, 1 / ratio, np.random.default_rng(ratio))).toarray()
-        pca = PCA(model.n_latent, random_state=0).fit(thinned)
-        found[CONTROL] = [pca.transform(thinned), pca.transform(dense[1].toarray())]
-    else:
-        found[CONTROL] = found["pca"]
+    reference = train if ratio == 1 else thin_to(train, 1 / ratio, np.random.default_rng(ratio))
+    found[CONTROL] = [pca.transform(model.preprocess.apply(reference).toarray()), found["pca"][1]]
     return found
 
 
