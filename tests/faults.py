@@ -157,6 +157,7 @@ COMMANDS = {
     "fit": ["fit", "DATA", "-o", "OUT", *QUICK, "--resume"],
     "fit streamed": ["fit", "DATA", "-o", "OUT", *STREAMED, "--resume"],
     "compare": ["compare", "DATA", "--loss", "mse", "--seeds", "2", "-o", "OUT", *QUICK],
+    "sweep-cut": ["sweep-cut", "DATA", "--cut", "3", "--learning-rate", "0.002", "--seeds", "1", "-o", "OUT", *QUICK],
     "metric": ["metric", "DATA", "--label", "kind", "-o", "OUT", "--epochs", "3", "--overwrite"],
     "embed": ["embed", "RUN", "DATA", "-o", "OUT.h5ad", "--overwrite"],
     "embed zip": ["embed", "ZIP", "DATA", "-o", "OUT.csv", "--overwrite"],

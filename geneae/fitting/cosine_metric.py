@@ -32,7 +32,7 @@ from geneae.training.similarity import cosines, learned_within, normalize_trace,
 DEFAULTS = MetricSettings()
 DTYPES = (np.float64, np.float32)  # accepted types of arrays; others are converted to the first
 
-LARGEST = 1e37  # of the numbers of a map: their squares have to stay within float64
+LARGEST = 1e100  # of the numbers of a map: sums of their squares have to stay within float64
 KIND, FORMAT = "cosine-metric", 1  # recorded in config.json
 
 
