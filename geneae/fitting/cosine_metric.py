@@ -33,6 +33,7 @@ from geneae.training.similarity import cosines, learned_within, normalize_trace,
 DEFAULTS = MetricSettings()
 DTYPES = (np.float64, np.float32)  # accepted types of arrays; others are converted to the first
 
+LARGEST = 1e100  # of the numbers of a map: sums of their squares have to stay within float64
 KIND, FORMAT = "cosine-metric", 1  # recorded in config.json
 
 
@@ -228,8 +229,8 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             loaded.best_epoch_ = int(config["best_epoch"])
             loaded.history_ = pd.read_csv(io.BytesIO(files.read("history.csv")), float_precision="round_trip")
             loaded.preprocess_ = None if config["state"] is None else _read_preprocess(files, config)
-            if loaded.map_.shape[1:] != (loaded.n_features_in_,) or not np.isfinite(loaded.map_).all():
-                raise ValueError(f"the map must be finite and have {loaded.n_features_in_} columns")
+            if loaded.map_.shape[1:] != (loaded.n_features_in_,) or not (np.abs(loaded.map_) <= LARGEST).all():
+                raise ValueError(f"the map must be finite, up to {LARGEST:g}, and have {loaded.n_features_in_} columns")
         except ChangedFile:
             raise
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:

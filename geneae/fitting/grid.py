@@ -98,6 +98,7 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
     waiting = []
     for task in tasks:
         if not is_finished(task.folder, task.settings, request, profiles.fingerprint):
+            Output(task.folder, resume=True).check()
             waiting.append(task)
         else:
             yield task, 0.0

@@ -101,10 +101,16 @@ def embed(
     ratio: float | None = None,
     groups: pd.Series | None = None,
 ) -> Embedded:
-    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`."""
+    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; all of them finite."""
     depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
     latent, deviation = model.latent(expression, ratios), model.latent_deviation(expression, ratios)
+    bad = np.flatnonzero(~np.isfinite(latent).all(1))
+    if len(bad):
+        raise InputError(
+            f"latents must be finite numbers; those of {len(bad):,} of {len(latent):,} profiles are not, first of "
+            f"'{profiles.names[bad[0]]}'. Look for extreme values in these profiles, or get the model again."
+        )
     return Embedded(model, profiles, expression, latent, deviation, depths)
 
 

@@ -25,7 +25,7 @@ from geneae.models.pca import Basis
 from geneae.settings.errors import InputError
 from geneae.settings.settings import CENTERS
 
-LARGEST = 1e37  # of the numbers of a model; the largest float32 is 3.4e38
+LARGEST = 2.0**127  # of the numbers of a model, half of the largest float32: no mean or deviation of data is larger
 
 
 def save_model(model: Model, folder: Path) -> None:

@@ -153,7 +153,13 @@ def _clear(old: Path, path: Path) -> None:
     """Remove the folder that another has replaced; what geneae did not write there is moved to the new one."""
     for name in foreign(old):
         if not os.path.lexists(path / name):
-            os.replace(old / name, path / name)
+            try:
+                os.replace(old / name, path / name)
+            except OSError as error:
+                raise InputError(
+                    f"{path} was replaced, but {old / name}, which geneae did not write, could not be moved there "
+                    f"({error.strerror}). Move it there yourself."
+                ) from error
     remove_owned(old)
 
 

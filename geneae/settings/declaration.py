@@ -41,13 +41,21 @@ class Limits:
     def __str__(self) -> str:
         """`at least 0 and below 1`; empty where every finite number is allowed."""
         if math.isfinite(self.least) and math.isfinite(self.most):
-            return f"between {self.least:g} and {self.most:g}"
+            return f"between {_shown(self.least)} and {_shown(self.most)}"
         bounds = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
-        return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        return " and ".join(f"{word} {_shown(bound)}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+def _shown(bound: float) -> str:
+    """A bound for a message: as 0.5 or 1e-06, and large whole numbers in full."""
+    is_large_whole = math.isfinite(bound) and abs(bound) >= 1e6 and bound == int(bound)
+    return f"{bound:,.0f}" if is_large_whole else f"{bound:g}"
 
 
 COUNT = Limits(least=1)
 """Limits of a count, at least 1; help texts leave them out."""
+SEED = Limits(least=0, most=2**32 - 1)
+"""Limits of a seed: those of NumPy and scikit-learn, which have the least of all libraries."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Setting:
         if self.limits is not None and not self.limits.hold(value):
             finite = "finite and " if math.isinf(value) else ""
             note = f" ({self.limits.note})" if self.limits.note else ""
-            raise InputError(f"{self.flag} must be {finite}{self.limits}{note}; found {value:g}.")
+            raise InputError(f"{self.flag} must be {finite}{self.limits}{note}; found {_shown(value)}.")
         return self.kind(value)
 
     def _check_kind(self, value: Any) -> None:

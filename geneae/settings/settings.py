@@ -9,7 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from geneae.settings.declaration import COUNT, Limits, Setting, declared, described, setting
+from geneae.settings.declaration import COUNT, SEED, Limits, Setting, declared, described, setting
 from geneae.settings.errors import InputError
 from geneae.settings.families import IN_BATCH_NAMES, LOG_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
 
@@ -218,12 +218,12 @@ class Settings:
     stratify: str | None = setting(
         None, "Column of obs whose values keep their proportions in every split.", metavar="KEY"
     )
-    seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
+    seed: int = setting(0, "Seed of every random choice, an integer.", limits=SEED)
     split_seed: int | None = setting(
         None,
         "Seed of the split and of the count splits used for evaluation, an integer. It lets runs with different seeds "
         "share them.",
-        limits=Limits(least=0),
+        limits=SEED,
         none="the same as seed",
     )
     device: str = setting("auto", "Device for training; auto takes a GPU if one is available.", choices=DEVICES)
@@ -329,7 +329,7 @@ class MetricSettings:
         limits=COUNT,
         flag="neighbors",
     )
-    seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
+    seed: int = setting(0, "Seed of every random choice, an integer.", limits=SEED)
 
     def __post_init__(self) -> None:
         _check_all(self, METRIC_SETTINGS)
@@ -354,11 +354,10 @@ class TransferSettings:
         "really is unlike the reference is refused, too.",
         limits=Limits(least=0, below=1, note="0 refuses none"),
     )
-    seed: int = setting(0, "Seed of every random choice, an integer.", limits=Limits(least=0))
+    seed: int = setting(0, "Seed of every random choice, an integer.", limits=SEED)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            TRANSFER_SETTINGS[name].check(value)
+        _check_all(self, TRANSFER_SETTINGS)
 
 
 SETTINGS = declared(Settings)

@@ -234,6 +234,15 @@ def test_the_list_of_commands_shows_the_first_sentence_of_each_and_imports_none(
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.parametrize("seed", [2**32, 2**63, 2**64])
+def test_a_seed_that_a_library_would_refuse_is_refused_first(seed: int) -> None:
+    for command in (["fit", "none.h5ad", "--color", "kind"], ["metric", "none.h5ad", "--label", "kind"]):
+        result = geneae(*command, "--seed", seed)
+        assert_refused(result, f"seed must be between 0 and 4,294,967,295; found {seed:,}.")
+    assert geneae("inspect", "none.h5ad", "--seed", seed).exit_code == 2
+    assert_refused(geneae("inspect", "none.h5ad", "--seed", 2**32 - 1), "none.h5ad does not exist")
+
+
 def test_a_negative_seed_is_refused_before_data_are_read(tmp_path: Path) -> None:
     for command in (["inspect", "none.h5ad"], ["fit", "none.h5ad"], ["metric", "none.h5ad", "--label", "kind"]):
         result = geneae(*command, "--seed", "-1")

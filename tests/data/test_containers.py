@@ -1,5 +1,6 @@
 """A container holds what it claims, and holds it itself; nothing is read or written through a link out of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,6 +204,25 @@ def test_a_matrix_that_does_not_belong_together_is_refused(case: str, stream: st
     assert text in str(error.value)
     assert str(data) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["X/indptr", "X/data", "obs/_index", "layers/dense"])
+@pytest.mark.parametrize("stream", ["yes", "no"])
+def test_a_zarr_that_claims_more_than_it_holds_is_refused(place: str, stream: str, tmp_path: Path) -> None:
+    adata = simulate(60, 30)
+    adata.layers["dense"] = adata.X.toarray()
+    adata.write_zarr(tmp_path / "data.zarr")
+    described = next(
+        path for name in ("zarr.json", ".zarray") if (path := tmp_path / "data.zarr" / place / name).exists()
+    )
+    content = json.loads(described.read_text())
+    content["shape"] = [10**12, *content["shape"][1:]]
+    described.write_text(json.dumps(content))
+    for consolidated in (tmp_path / "data.zarr").rglob(".zmetadata"):
+        consolidated.unlink()
+    layer = "dense" if place.startswith("layers") else None
+    with pytest.raises(InputError, match=f"/{place} claims 1,000,000,000,000 .*values, but only [0-9,]+ bytes of them"):
+        read_profiles(tmp_path / "data.zarr", layer=layer, stream=stream)
 
 
 def test_genes_of_a_matrix_by_genes_are_checked_too(tmp_path: Path) -> None:

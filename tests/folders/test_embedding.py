@@ -25,6 +25,7 @@ from geneae.folders.embedding import (
     reconstructions,
     write_embedding,
 )
+from geneae.folders.model import load_model
 from geneae.settings.errors import InputError
 
 
@@ -109,6 +110,15 @@ def test_what_is_read_back_are_the_latents(
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, latent)
     assert names is None or names == list(counts.obs_names)
+
+
+def test_latents_that_are_not_finite_are_refused(model_folder: Path, counts_path: Path) -> None:
+    """As of weights that no fit gives, in a folder without checksums."""
+    model, profiles = load_model(model_folder), read_profiles(counts_path)
+    model.network.core.encoder_linear.weight.data.fill_(3e38)
+    text = r"latents must be finite numbers; those of \d+ of 240 profiles are not, first of 'cell"
+    with pytest.raises(InputError, match=text):
+        embed(model, profiles, model.preprocess.match(profiles)[0])
 
 
 def test_an_h5ad_keeps_all_that_was_there(

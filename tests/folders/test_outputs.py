@@ -125,6 +125,39 @@ def test_the_tables_of_a_comparison_replace_nothing_of_the_user(
         assert_refused(geneae("compare", data, "-o", copy), text)
 
 
+def test_a_folder_of_the_user_under_the_name_of_a_run_is_refused_before_anything_is_trained(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.fitting.grid._fit_task", lambda *_: pytest.fail("it was trained"))
+    folder = tmp_path / "cmp" / "mse-seed0"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text(THESIS)
+    result = geneae("compare", counts_path, "--loss", "mse", "--seeds", "1", "-o", tmp_path / "cmp", *FLAGS)
+    assert result.exit_code == 2
+    assert f"{folder} already exists and was not written by geneae." in result.stderr
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*")] == ["thesis.txt"]
+
+
+def test_what_cannot_be_moved_to_the_new_folder_is_named_and_not_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        if Path(old).name == "thesis.txt":
+            raise PermissionError(13, "Permission denied")
+        real(old, new)
+
+    monkeypatch.setattr("os.replace", replace)
+    text = r"\.run\.geneae-old/thesis\.txt, which geneae did not write, could not be moved there \(Permission denied\)"
+    with pytest.raises(InputError, match=text), new_folder(folder, overwrite=True) as partial:
+        (partial / "metrics.csv").write_text("new")
+    monkeypatch.undo()
+    assert (folder.parent / ".run.geneae-old" / "thesis.txt").read_text() == THESIS
+    finish_swap(folder)
+    assert has_theirs(folder)
+
+
 def test_added_files_join_the_list_of_those_before(tmp_path: Path) -> None:
     for names in (("a.csv", "b.csv"), ("b.csv", "c.csv")):
         with new_files(tmp_path / "cmp") as partial:

@@ -8,6 +8,7 @@ import click
 from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
+from geneae.settings.errors import InputError
 
 
 @click.command()
@@ -60,6 +61,11 @@ def command(
         say(depth.sentence())
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
     evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios)
+    if evaluation.metrics.empty:
+        raise InputError(
+            f"no profile of {data} has a value in the {len(loaded.preprocess.genes):,} genes of the model, so that "
+            "there is nothing to evaluate. Name the matrix to read with --layer or --raw."
+        )
     present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
     if len(depths) == 1:  # several depths have no common table of shares of their molecules
         last = expression.take(np.flatnonzero(split == present[-1]))

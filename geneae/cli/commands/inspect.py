@@ -15,7 +15,7 @@ from geneae.cli.printing import say
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
     help="Seed of the split, the PCA bases and the count splits, an integer of at least 0.",

@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Run, geneae, there, write
+from commands import Run, assert_refused, geneae, there, write
 from conftest import N_PROFILES, simulate, thinned
 
 from geneae import Autoencoder, read_profiles
@@ -15,6 +15,16 @@ from geneae.evaluation.records import HELD_OUT, value
 from geneae.models.depths import COMPLETE
 
 THINNED = "Held-out cosine from inputs thinned to a share of all molecules, means over"
+
+
+def test_where_no_profile_has_a_value_there_is_nothing_to_evaluate(run: Run, tmp_path: Path) -> None:
+    adata = simulate()
+    adata.X = adata.X * 0
+    data = write(tmp_path / "zero.h5ad", adata)
+    for flags in ([], ["--stream", "yes"]):
+        result = geneae("evaluate", run.folder, data, "-o", tmp_path / "new" / "judged", "--quiet", *flags)
+        assert_refused(result, f"no profile of {data} has a value in the ")
+        assert there(tmp_path) == {"zero.h5ad"}
 
 
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:

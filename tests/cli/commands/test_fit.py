@@ -20,7 +20,7 @@ from commands import (
     with_values,
     write,
 )
-from conftest import simulate
+from conftest import simulate, write_checkpoint
 
 from geneae import Autoencoder, __version__, read_profiles
 from geneae.cli.tables import latent_tables, metrics_table
@@ -184,6 +184,23 @@ def test_a_resumed_run_logs_every_epoch_once(
     assert geneae(*arguments, "--resume").exit_code == 0
     logged, history = (pd.read_csv(tmp_path / name / "history.csv") for name in ("run_log", "run"))
     assert list(logged["epoch"]) == list(history["epoch"])
+
+
+def test_a_run_that_is_stopped_before_its_first_step_says_what_is_there(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("geneae.data.source.Source.read", stop)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS)
+    assert result.exit_code == 130
+    assert "Stopped by SIGINT. Training had not started. Run the same command again." in result.output
+    (tmp_path / "run").mkdir()
+    write_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--resume")
+    assert result.exit_code == 130
+    assert f"Stopped by SIGINT. The training so far is saved in {tmp_path / 'run'}. Resume it with:" in result.output
 
 
 def test_a_stopped_run_goes_on_with_resume_alone(
