@@ -1,5 +1,6 @@
 """Fits, latents, reconstructions and scores written into an AnnData, with the conventions of scanpy."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,11 @@ def _loaded(model: AnyModel) -> Model:
         return model.fitted()
     if isinstance(model, Model):
         return model
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(
+            f"a fitted Autoencoder, or the path of a model, was expected; found {type(model).__name__}. Give one of "
+            "these."
+        )
     return load_model(Path(model))
 
 

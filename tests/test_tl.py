@@ -53,6 +53,23 @@ def test_a_key_that_would_be_a_path_is_refused_and_nothing_is_written(
     assert [*counts.obsm, *counts.layers, *counts.uns] == [*before.obsm, *before.layers, *before.uns]
 
 
+def test_arguments_of_a_wrong_type_are_refused_in_one_sentence(counts: anndata.AnnData, fitted: Autoencoder) -> None:
+    for options, text in (
+        ({"use_raw": "no"}, "raw must be True or False; found 'no' \\(str\\)"),
+        ({"epochs": "5"}, "epochs must be a whole number; found '5' \\(str\\)"),
+        ({"scale": "no"}, "scale must be True or False; found 'no' \\(str\\)"),
+    ):
+        with pytest.raises(InputError, match=f"^{text}"):
+            quick_fit(counts, **options)
+    with pytest.raises(InputError, match=r"^loss must be a text; found None\."):
+        tl.fit(counts, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^null must be True or False; found 'no' \(str\)"):
+        Autoencoder(**QUICK).fit(counts, null="no")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"or the path of a model, was expected; found NoneType\."):
+        tl.embed(counts, None)  # type: ignore[arg-type]
+    assert list(counts.obsm) == []
+
+
 def test_latents_reconstruction_and_scores_are_those_of_the_model(
     fitted: Autoencoder, model_folder: Path, counts: anndata.AnnData
 ) -> None:

@@ -21,7 +21,7 @@ from geneae.data.containers import check_all, check_folder, check_parts, check_s
 from geneae.data.matrix_check import Fingerprint, Values
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
 from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, unknown
-from geneae.settings.settings import STREAMS
+from geneae.settings.settings import RUN_OPTIONS, STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
@@ -46,6 +46,7 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, st
         `yes` leaves the matrix in its file and reads rows when they are needed; `no` reads it into memory; `auto`
         streams if a fit in memory would need more than half of the free memory.
     """
+    RUN_OPTIONS["use_raw"].check(use_raw)
     if stream not in STREAMS:
         raise unknown("stream", stream, STREAMS)
     if layer is not None and use_raw:

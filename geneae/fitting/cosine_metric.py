@@ -298,7 +298,7 @@ def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
 
 def _check_complete(y: Any) -> None:
     """Refuse labels of which some are missing: None, NaN or NA."""
-    if y is None:
+    if y is None or np.ndim(y) == 0:  # refused by scikit-learn
         return
     missing = np.flatnonzero(np.ravel(pd.isna(np.asarray(y, dtype=object))))
     if len(missing):

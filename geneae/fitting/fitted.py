@@ -13,7 +13,7 @@ from geneae.evaluation.records import judged_split
 from geneae.fitting.fit import Fitted, fit
 from geneae.folders.run import COLOR, Run, configuration_of, own_profiles, sizes_of
 from geneae.folders.tables import as_written
-from geneae.settings.settings import Settings
+from geneae.settings.settings import RUN_OPTIONS, Settings
 
 
 def fit_with_nulls(
@@ -34,6 +34,7 @@ def fit_with_nulls(
         Also fit every permuted control of `geneae.data.permuted`, and add to the diagnostics whether there was anything
         to learn. Takes three times as long.
     """
+    RUN_OPTIONS["null"].check(null)
     fitted = fit(profiles, settings, on_epoch, None, checkpoint, resume)
     split = judged_split(fitted.split)
     for name in NULLS if null else ():

@@ -1,5 +1,7 @@
 """Latents in files that other tools read: AnnData, CSV, Parquet, NumPy."""
 
+import errno
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ LATENTS = "X_geneae"
 """Key of the latents in `obsm` if no other is given."""
 RECONSTRUCTED, FROM_LATENT = "geneae_reconstructed", "geneae_latent_only"
 CHUNK = 1024  # profiles reconstructed at a time
+SLACK = 2**18  # bytes of an .h5ad beside its values: names of entries, attributes, ends of chunks
 
 
 def check_key(key: Any, what: str = "key_added") -> None:
@@ -186,6 +189,7 @@ def write_embedding(
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
                 adata.layers[name] = layer
+        _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
         try:
             adata.write_h5ad(path)
         except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
@@ -202,12 +206,33 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
+def _check_space(path: Path, n_bytes: int) -> None:
+    """Raise the `OSError` of a file of this size where a disk, a quota or a limit would cut it off.
+
+    HDF5 may crash the process when it cannot write, so that no error could be reported.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _add_to_copy(
     path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
 ) -> None:
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
-    shutil.copyfile(data, path)
     n_profiles = len(embedded.latent)
+    n_values = sum(values.size for values in embedded.in_obsm(key_added).values())
+    if reconstruct:
+        n_values += len(layers_of(embedded.model)) * n_profiles * embedded.profiles.n_genes
+    _check_space(path, SLACK + data.stat().st_size + 4 * n_values)
+    shutil.copyfile(data, path)
     with h5py.File(path, "r") as file:
         check_all(file, str(data))
         check_own(file, ("obsm", "uns", "layers"), str(data))

@@ -1,5 +1,6 @@
 """Depth of the profiles that a model is applied to: one ratio for all of them, or one for each group."""
 
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -92,9 +93,11 @@ def query_depths(
     groups
         (n_profiles,) group of each profile; missing values are a group of their own. None: all are one.
     """
-    if ratio is not None and not (np.isfinite(ratio) and ratio > 0):
+    is_number = isinstance(ratio, numbers.Real)
+    if ratio is not None and not (is_number and np.isfinite(ratio) and ratio > 0):
+        given = f"{ratio:g}" if is_number else repr(ratio)
         raise InputError(
-            f"--depth-ratio must be a number above 0; found {ratio:g}. 10 means a tenth of the molecules of the "
+            f"--depth-ratio must be a number above 0; found {given}. 10 means a tenth of the molecules of the "
             "training profiles."
         )
     found = []

@@ -32,8 +32,10 @@ FAULTS = {
 TEXTS = {
     **{os.strerror(number).lower(): number for number in FAULTS if number != errno.EAGAIN},
     "allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,  # a library that does not fit
     "not enough memory": errno.ENOMEM,
     "bad_alloc": errno.ENOMEM,
+    "could not create a primitive": errno.ENOMEM,  # oneDNN
     "can't start new thread": errno.EAGAIN,
     " requested and ": errno.ENOSPC,  # NumPy, which keeps no number of the error
 }
@@ -75,7 +77,7 @@ def _number(error: BaseException, text: str) -> int | None:
 
 
 def _where(error: BaseException) -> str:
-    name = error.filename if isinstance(error, OSError) else None
+    name = (error.filename2 or error.filename) if isinstance(error, OSError) else None  # of a copy, the new file
     return f" ({os.fsdecode(name)})" if isinstance(name, str | bytes) and name else ""
 
 

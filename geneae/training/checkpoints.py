@@ -289,14 +289,19 @@ def _pack(state: TrainingState, random: Tensor) -> dict[str, Tensor]:
 
 def _replace(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a new file next to the old one and rename it once it is on disk, so that one is always complete."""
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, text = path.with_name(_partial(path.name)), json.dumps(state)
     try:
         save_file(tensors, partial, {"state": text, "sha256": _checksum(tensors, text)})
         sync(partial)
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)  # a full disk leaves a part of it
+    except BaseException:  # a full disk leaves a part of it
+        partial.unlink(missing_ok=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # something else was written there
+                path.parent.rmdir()
+        raise
     sync(path.parent)
 
 

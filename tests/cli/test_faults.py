@@ -63,7 +63,7 @@ def test_a_fit_that_cannot_write_is_one_sentence_and_goes_on_later(
         result = geneae(*arguments)
     if result.exit_code:
         assert_stopped(result, "a file would be larger than is allowed. Raise the limit (ulimit -f), or write")
-        assert there(tmp_path) <= {"run", "run/checkpoint.safetensors"}
+        assert there(tmp_path) in (set(), {"run", "run/checkpoint.safetensors"})
     assert geneae(*arguments, "--resume").exit_code == 0
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (run.folder / "metrics.csv").read_bytes()
 

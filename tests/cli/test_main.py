@@ -249,3 +249,22 @@ def test_a_negative_seed_is_refused_before_data_are_read(tmp_path: Path) -> None
         assert result.exit_code == 2
         assert "-1" in result.stderr
         assert "none.h5ad" not in result.stderr
+
+
+PATHS = {
+    "fit DATA": (["fit", ""], "DATA"),
+    "fit -o": (["fit", "data.h5ad", "-o", ""], "--output"),
+    "fit --config": (["fit", "data.h5ad", "--config", ""], "--config"),
+    "embed MODEL": (["embed", "", "data.h5ad", "-o", "out.csv"], "MODEL"),
+    "compare DATA": (["compare", " ", "-o", "out"], "DATA"),
+    "metric --model": (["metric", "data.h5ad", "--label", "kind", "--model", ""], "--model"),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_an_empty_path_is_not_the_current_folder(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, name = PATHS[case]
+    monkeypatch.chdir(tmp_path)
+    text = f"Error: {name} must name a file or folder; found an empty text. Check the variables of your script.\n"
+    assert geneae(*arguments).stderr == text
+    assert there(tmp_path) == set()

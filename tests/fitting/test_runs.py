@@ -150,6 +150,15 @@ def test_finished_folders_can_be_compared_by_themselves(compared: Path, tmp_path
     assert configuration_names([Path(f) for f in folders])[Path(folders[2])] == "cosine"
 
 
+def test_flags_of_a_fit_are_refused_where_finished_runs_are_compared(compared: Path, tmp_path: Path) -> None:
+    given = ["compare", str(compared / "mse-seed0"), "-o", str(tmp_path / "out"), "--loss", "cosine", "--seeds", "5"]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 2
+    said = "Error: finished runs are compared as they are, without --loss, --seeds. Leave out these.\n"
+    assert result.stderr == said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("title", ["data", "space", "genes", "split"])
 def test_runs_that_do_not_belong_together_are_refused(compared: Path, tmp_path: Path, title: str) -> None:
     other = tmp_path / "other"

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +45,12 @@ def test_the_ratio_is_the_estimate(ratio: float) -> None:
 @pytest.mark.parametrize(("ratio", "expected"), [(1.24, 1.0), (0.81, 1.0), (1.0, 1.0), (1.26, 1.26), (0.79, 0.79)])
 def test_profiles_of_nearly_the_same_depth_are_read_at_that_of_training(ratio: float, expected: float) -> None:
     assert depths(totals_of(1000 / ratio))[0].ratio == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("ratio", "found"), [("10", "'10'"), ([1], "[1]"), (0, "0"), (np.nan, "nan"), (-1.5, "-1.5")])
+def test_a_ratio_that_is_no_number_above_0_is_refused(ratio: Any, found: str) -> None:
+    with pytest.raises(InputError, match=rf"^--depth-ratio must be a number above 0; found {re.escape(found)}\."):
+        depths(totals_of(100.0), ratio)
 
 
 def test_a_given_ratio_is_taken_as_it_is() -> None:

@@ -1,6 +1,8 @@
 """Training from a file: every profile once an epoch, and the same numbers as from memory."""
 
 import copy
+import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,31 @@ def test_projections_come_back_by_split_and_profile(
     torch.testing.assert_close(joined, expected[:, :9], rtol=0, atol=0)
     scores = expected[:, 9:] if is_whitened else network.scores_of(found)
     torch.testing.assert_close(read.inputs, scores, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("room", [7, 4096])
+def test_projections_are_whole_although_a_file_takes_a_part_at_a_time(
+    room: int, world: tuple[Expression, Preprocess, Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is nearly full takes the first part without an error."""
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: real(file, data[:room], place))
+    stored, values = Projections(world[2], 4, False, None), torch.arange(36.0).reshape(4, 9)
+    targets = TargetProducts(values[:, :6], values[:, 6], values[:, 6], values[:, 7], values[:, 8])
+    stored.write(0, 0, Projected(values[:, :0], targets, 1))
+    torch.testing.assert_close(stored.read(0, np.arange(4)).targets.weight, values[:, :6], rtol=0, atol=0)
+
+
+def test_projections_on_a_full_disk_are_an_error(world: tuple[Expression, Preprocess, Network]) -> None:
+    stored, values = Projections(world[2], 4, False, None), torch.zeros(4, 9)
+    targets = TargetProducts(values[:, :6], values[:, 6], values[:, 6], values[:, 7], values[:, 8])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            stored.write(0, 0, Projected(values[:, :0], targets, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_projections_follow_the_network_to_another_device(world: tuple[Expression, Preprocess, Network]) -> None:
