@@ -129,6 +129,7 @@ LEARNS = {"epochs": 4, "learning_rate": 5e-2, "patience": 4}
 CHANGES: dict[str, dict[str, Any]] = {
     "objective": {"objective": "simclr"},
     "views": {"views": "mask:0.6"},
+    "positives": {"positives": "neighbours"},
     "agreement": {"agreement": 2.0},
     "label": {"label": "donor"},
     "loss": {"loss": "cosine"},
@@ -160,6 +161,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "epochs": {"epochs": 2},
     "patience": {"patience": 1},
     "batch_size": {"batch_size": 30},
+    "balance": {"balance": "donor"},
     "learning_rate": {"learning_rate": 1e-3},
     "weight_decay": {"weight_decay": 0.5},
     "validation": {"validation": 0.2},
@@ -172,6 +174,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 NEEDS: dict[str, dict[str, Any]] = {
     "views": {"objective": "simclr"},
+    "positives": {"objective": "simclr"},
     "agreement": {"objective": "simclr+reconstruction"},
     "init": {"basis": "free"},
     "rank": {"target": "self"},
