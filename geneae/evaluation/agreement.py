@@ -21,15 +21,16 @@ from geneae.data.preprocess import Expression, Preprocess
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.latents import encode
 from geneae.evaluation.records import COLUMNS, value
+from geneae.losses.shared_neighbours import shared_neighbours
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
 from geneae.models.ceiling import has_molecules
 from geneae.models.estimator import Estimator
 from geneae.models.model import Model
 from geneae.models.network import Network
+from geneae.training.choice import NEIGHBOURS
 from geneae.training.loop import Training, is_clear, mean_gain
 
-NEIGHBOURS = 15  # as in scanpy's graph of neighbours
 MOST_PROFILES = 1000  # of a split; more profiles change no digit that is shown
 CHOICE_PROFILES = 2000  # of validation, where they choose a latent
 REPEATS = 2  # count splits
@@ -62,36 +63,13 @@ class Agreement(Judge):
     def note(self, settings: Sequence[Mapping[str, Any]]) -> str:
         """Definitions of the numbers, and their limit."""
         return (
-            f"Neighbours shared by both halves: the share of the {NEIGHBOURS} nearest neighbours by cosine that the "
-            "latent of one half of a profile's molecules has in common with that of the other half. Rank of the other "
-            "half: the share of all other profiles that are nearer to a half than its own other half, 0 at best and "
+            f"Neighbours shared by both halves: the share of the {NEIGHBOURS} nearest neighbours that the latent of "
+            "one half of a profile's molecules has in common with that of the other half, mean of Euclidean distance "
+            "and cosine. Rank of the other half: the share of all other profiles that are nearer by cosine to a half "
+            "than its own other half, 0 at best and "
             "0.5 by chance. Neither needs a label. A latent that shows nothing but the depth of a profile also agrees: "
             "see R² of log molecules, by linear regression on training profiles."
         )
-
-
-def shared_neighbours(first: np.ndarray, second: np.ndarray, number: int = NEIGHBOURS) -> np.ndarray:
-    """(n,) share of the nearest neighbours by cosine of each profile that two latents of all profiles have in common.
-
-    Parameters
-    ----------
-    first, second
-        (n, n_latent) latents of the same profiles, such as of both halves of their molecules.
-    number
-        Neighbours of each profile, without itself; with fewer profiles, all others.
-    """
-    number = min(number, len(first) - 1)
-    if number < 1:
-        return np.full(len(first), np.nan)
-    of = []
-    for latent in (first, second):
-        unit = normalize(latent)
-        cosines = unit @ unit.T
-        np.fill_diagonal(cosines, -np.inf)
-        of.append(np.argpartition(cosines, -number, axis=1)[:, -number:])
-    both = np.sort(np.hstack(of), axis=1)  # a neighbour in both stands twice in a row
-    shared: np.ndarray = (both[:, 1:] == both[:, :-1]).sum(1) / number
-    return shared
 
 
 def other_half_rank(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -125,10 +103,14 @@ class DrawnHalves:
         """(n_profiles,) `shared_neighbours` and `other_half_rank` of latents; NaN where too little is known."""
         known = np.flatnonzero(self.is_known)
         shared, rank = np.full((2, len(self.is_known)), np.nan)
+        if len(known) < 2:
+            return {"shared_neighbours": shared, "other_half_rank": rank}
         shared[known] = rank[known] = 0
         for (first, second), (of_first, of_second) in zip(self.blocks, self.totals, strict=True):
             latents = represent(first[known], of_first[known]), represent(second[known], of_second[known])
-            shared[known] += shared_neighbours(*latents) / len(self.blocks)
+            one, other = map(torch.from_numpy, latents)
+            found = shared_neighbours(one, other, NEIGHBOURS)
+            shared[known] += found.numpy() / len(self.blocks)
             rank[known] += other_half_rank(*latents) / len(self.blocks)
         return {"shared_neighbours": shared, "other_half_rank": rank}
 

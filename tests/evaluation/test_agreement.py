@@ -19,7 +19,6 @@ from geneae.evaluation.agreement import (
     choose_latent,
     drawn_halves,
     other_half_rank,
-    shared_neighbours,
 )
 from geneae.evaluation.records import COLUMNS
 from geneae.fitting.autoencoder import Autoencoder
@@ -34,16 +33,6 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
-def nearest(latent: np.ndarray, index: int, number: int) -> set[int]:
-    others = [other for other in range(len(latent)) if other != index]
-    return set(sorted(others, key=lambda other: -cosine(latent[index], latent[other]))[:number])
-
-
-def test_shared_neighbours_are_those_of_an_explicit_search() -> None:
-    expected = [len(nearest(FIRST, index, 5) & nearest(SECOND, index, 5)) / 5 for index in range(30)]
-    np.testing.assert_allclose(shared_neighbours(FIRST, SECOND, 5), expected)
-
-
 def test_the_rank_of_the_other_half_is_that_of_an_explicit_search() -> None:
     expected = []
     for index in range(30):
@@ -56,18 +45,15 @@ def test_the_rank_of_the_other_half_is_that_of_an_explicit_search() -> None:
 
 
 def test_equal_halves_agree_and_unrelated_ones_do_by_chance() -> None:
-    assert shared_neighbours(FIRST, FIRST).tolist() == [1.0] * 30
     assert other_half_rank(FIRST, FIRST).tolist() == [0.0] * 30
     first, second = np.random.default_rng(1).standard_normal((2, 400, 6))
     assert other_half_rank(first, second).mean() == pytest.approx(0.5, abs=0.03)
-    assert shared_neighbours(first, second).mean() == pytest.approx(15 / 399, abs=0.02)
 
 
-def test_neither_depends_on_the_length_of_latents_or_on_a_rotation() -> None:
+def test_a_rank_does_not_depend_on_the_length_of_latents_or_on_a_rotation() -> None:
     rotation, lengths = np.linalg.qr(RNG.standard_normal((4, 4)))[0], 0.5 + RNG.random((30, 1))
-    for function in (shared_neighbours, other_half_rank):
-        expected = function(FIRST, SECOND)
-        np.testing.assert_allclose(function(lengths * FIRST @ rotation, SECOND @ rotation), expected)
+    expected = other_half_rank(FIRST, SECOND)
+    np.testing.assert_allclose(other_half_rank(lengths * FIRST @ rotation, SECOND @ rotation), expected)
 
 
 def test_a_latent_that_is_the_same_for_all_profiles_finds_nothing() -> None:
@@ -76,7 +62,6 @@ def test_a_latent_that_is_the_same_for_all_profiles_finds_nothing() -> None:
 
 
 def test_one_profile_has_no_others() -> None:
-    assert np.isnan(shared_neighbours(FIRST[:1], SECOND[:1])).all()
     assert np.isnan(other_half_rank(FIRST[:1], SECOND[:1])).all()
 
 
