@@ -175,8 +175,8 @@ def choose_latent(
 ) -> LatentChoice:
     """Choose between the latents of a trained network and those of its start, on halves of validation profiles.
 
-    The network's are taken only where the rank of the other half is clearly better, profile by profile, and the
-    neighbours that halves share are not clearly fewer.
+    The network's are taken only where, profile by profile, the rank of the other half or the share of neighbours that
+    halves have in common is clearly better, and neither is clearly worse.
 
     Parameters
     ----------
@@ -200,8 +200,9 @@ def choose_latent(
         return mean_gain(torch.from_numpy(gains)) if len(gains) else (0.0, 0.0)
 
     of_rank, of_shared = gain("other_half_rank", -1.0), gain("shared_neighbours", 1.0)
-    is_better = is_clear(*of_rank) and not is_clear(-of_shared[0], of_shared[1])
-    return LatentChoice(not is_better, *of_rank, *of_shared)
+    is_better = any(is_clear(*of) for of in (of_rank, of_shared))
+    is_worse = any(is_clear(-mean, error) for mean, error in (of_rank, of_shared))
+    return LatentChoice(is_worse or not is_better, *of_rank, *of_shared)
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,9 @@ def test_a_latent_is_chosen_where_halves_find_each_other_better() -> None:
     gains = (before["other_half_rank"] - after["other_half_rank"])[halves.is_known]
     assert better.rank_gain == pytest.approx(gains.mean())
     assert better.rank_error == pytest.approx(gains.std(ddof=1) / len(gains) ** 0.5)
-    assert better.is_start == (not better.rank_gain > 2 * better.rank_error)
+    clear = [better.rank_gain > 2 * better.rank_error, better.shared_gain > 2 * better.shared_error]
+    worse = [better.rank_gain < -2 * better.rank_error, better.shared_gain < -2 * better.shared_error]
+    assert better.is_start == (any(worse) or not any(clear))
 
 
 def test_the_start_itself_is_not_better_than_the_start() -> None:
