@@ -222,7 +222,8 @@ def transfer(
     probability of the label; `obs["geneae_distance"]`, the distance from the neighbours relative to that of reference
     profiles; `obs["geneae_closest_label"]`, which the refused have, too; the latents into `obsm[key_added]`; and how it
     was done into `uns["geneae"]["transfer"]`. Probability and limit of the distance are learned from reference profiles
-    thinned to the depth of `adata`, see `geneae.evaluation.rehearsal`.
+    thinned to the depth of `adata`, see `geneae.evaluation.rehearsal`. What the reference lacks is found best by a
+    model that was fitted on `adata`, too, which takes no labels.
 
     Parameters
     ----------

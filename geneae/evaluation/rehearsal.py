@@ -57,6 +57,8 @@ class Reference:
     """Depth ratio of the profiles; 1 for a model that knows one depth only."""
     is_unseen: np.ndarray
     """(n_profiles,) whether a profile took no part in the training of the model, as far as is known."""
+    trained: pd.Index
+    """Names of the profiles that the model was trained on, as far as they are known; others than these, too."""
     n_missing: int = 0
     """Profiles that were left out, because they have no label or no molecules."""
 
@@ -82,8 +84,8 @@ def labelled_reference(
     key
         Column of `obs`; missing and empty values are no labels.
     trained
-        Names of the profiles that the model was trained on. Latents fit these better than others, so that limits are
-        taken from the rest, if there are enough of them.
+        Names of the profiles that the model was trained on. Their latents lie farther apart than those of others, so
+        that limits are taken from the rest, if there are enough of them.
     """
     named = labels_of(profiles, key)
     is_used = named.notna().to_numpy() & (profiles.scan.lengths > 0)
@@ -116,6 +118,7 @@ def labelled_reference(
         key,
         depths[0].ratio if depths else 1.0,
         is_unseen,
+        pd.Index([]) if trained is None else trained,
         profiles.n_profiles - len(rows),
     )
 
@@ -251,10 +254,21 @@ class Rehearsal:
     @cached_property
     def limit(self) -> float:
         """Largest relative distance that is not refused: a quantile of those of the profiles of `is_judged`."""
+        return self._quantile(self.is_judged)
+
+    @cached_property
+    def limit_of_trained(self) -> float:
+        """The same for profiles of a query that the model was trained on, from rehearsed profiles of that kind; `limit`
+        where there are too few of these."""
+        is_trained = ~self.reference.is_unseen[self.rows]
+        return self._quantile(is_trained) if is_trained.sum() >= LEAST_UNSEEN else self.limit
+
+    def _quantile(self, chosen: np.ndarray) -> float:
+        """Relative distance beyond which the fraction `refuse` of some rehearsed profiles lies."""
         if not self.settings.refuse:
             return float("inf")
         relative = self._relative(self.latent, self._found[1], self.rows)
-        return float(np.quantile(relative[self.is_judged], 1 - self.settings.refuse))
+        return float(np.quantile(relative[chosen], 1 - self.settings.refuse))
 
     def look_up(self, latent: np.ndarray, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(n_profiles, n_labels) probabilities and (n_profiles,) relative distances of other profiles of this depth.

@@ -67,6 +67,7 @@ class Transferred:
             "n_refused": int(self.is_refused.sum()),
             "depth_ratio": np.array([one.ratio for one in self.rehearsals]),
             "distance_limit": np.array([one.limit for one in self.rehearsals]),
+            "distance_limit_of_trained": np.array([one.limit_of_trained for one in self.rehearsals]),
             "exponent": np.array([one.exponent for one in self.rehearsals]),
             "rehearsed_accuracy": np.array([one.accuracy for one in self.rehearsals]),
         }
@@ -87,7 +88,8 @@ def transfer(
     reference
         Labelled profiles.
     names
-        Names of the profiles; one that is in the reference, too, is looked up among the others.
+        Names of the profiles; one that is in the reference, too, is looked up among the others, and one that the model
+        was trained on has a limit of its own.
     latent
         (n_profiles, n_latent) latents of the query at its depth, by the same model.
     depths
@@ -109,7 +111,9 @@ def transfer(
         rows = some[~is_empty[some]]
         by_label, distance[rows] = rehearsal.look_up(latent[rows], None if own is None else own[rows])
         closest[rows], probability[rows] = by_label.argmax(1), by_label.max(1, initial=0.0)
-        is_refused[rows] = distance[rows] > rehearsal.limit
+        is_trained = names[rows].isin(reference.trained)
+        limits = np.where(is_trained, rehearsal.limit_of_trained if is_trained.any() else 0.0, rehearsal.limit)
+        is_refused[rows] = distance[rows] > limits
         rehearsals.append(rehearsal)
     n_shared = int((places >= 0).sum())
     return Transferred(reference, settings, tuple(rehearsals), closest, probability, distance, is_refused, n_shared)

@@ -162,8 +162,9 @@ def test_profiles_that_took_part_in_training_set_no_limit(
     some = rehearse(reference, 1.0)
     relative = some._relative(some.latent, some._found[1], some.rows)
     assert some.limit == pytest.approx(np.quantile(relative[180:], 0.95))
+    assert some.limit_of_trained == pytest.approx(np.quantile(relative[:180], 0.95)) != some.limit
     everyone = rehearse(reference_of(model, counts), 1.0)
-    assert everyone.limit == pytest.approx(np.quantile(relative, 0.95))
+    assert everyone.limit == everyone.limit_of_trained == pytest.approx(np.quantile(relative, 0.95))
 
 
 def test_a_rehearsal_as_deep_as_the_reference_is_leave_one_out(fitted: Autoencoder, counts: anndata.AnnData) -> None:

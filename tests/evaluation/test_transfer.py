@@ -16,8 +16,8 @@ from geneae.models.model import Model
 from geneae.settings.settings import TransferSettings
 
 
-def query(seed: int = 5, share: float | np.ndarray = 1.0) -> anndata.AnnData:
-    """Profiles of the same programmes, with other molecules and names."""
+def query(seed: int = 5, share: float | np.ndarray = 0.9) -> anndata.AnnData:
+    """The same profiles with fewer molecules, under other names."""
     adata = thinned(simulate(), share, seed)
     adata.obs_names = [f"other{number}" for number in range(adata.n_obs)]
     return adata
@@ -108,6 +108,24 @@ def test_profiles_of_the_reference_itself_are_looked_up_among_the_others(
     assert "240 profiles have names of reference profiles: each is looked up among the others alone." in sentences(
         found
     )
+
+
+def test_profiles_that_the_model_was_trained_on_have_their_own_limit(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    """Those of the first part of the reference, and of the second part of the query."""
+    model, known, adata = fitted.fitted(), read_profiles(counts), query()
+    expression = model.preprocess.match(known)[0]
+    trained = counts.obs_names[:120].append(adata.obs_names[120:])
+    reference = labelled_reference(model, known, expression, "kind", trained)
+    latent, is_empty = fitted.transform(adata), np.zeros(240, bool)
+    found = transfer(reference, adata.obs_names, latent, [], is_empty, TransferSettings(refuse=0.5))
+    (rehearsal,) = found.rehearsals
+    limits = np.where(np.arange(240) < 120, rehearsal.limit, rehearsal.limit_of_trained)
+    assert rehearsal.limit != rehearsal.limit_of_trained
+    np.testing.assert_array_equal(found.is_refused, found.distance > limits)
+    for wrong in (rehearsal.limit, rehearsal.limit_of_trained):  # either alone refuses others
+        assert ((found.distance > wrong) != found.is_refused).any()
 
 
 def test_a_profile_without_molecules_has_nothing(fitted: Autoencoder, counts: anndata.AnnData) -> None:

@@ -68,7 +68,7 @@ def pca_right(reference: Reference, rehearsal: Rehearsal, query: Expression, tru
 
 
 def numbers(
-    found: Transferred, truth: np.ndarray, latent: np.ndarray, held: str
+    found: Transferred, names: pd.Index, truth: np.ndarray, latent: np.ndarray, held: str
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """A row of the table, and the table of calibration. Held-back profiles count where it is said alone."""
     rehearsal, is_held = found.rehearsals[0], truth == held
@@ -91,10 +91,12 @@ def numbers(
     votes, _ = rehearsal.vote(latent[given])
     for name, probability in (("votes", votes), ("full_depth", probabilities(votes, as_deep.exponent))):
         row[f"error_of_{name}"] = calibration_error(calibration_table(probability.max(1), is_right[given]))
+    is_trained = names.isin(found.reference.trained)
     for refuse in REFUSE:
-        limit = replace(rehearsal, settings=replace(found.settings, refuse=refuse)).limit
-        row[f"refused_{refuse:g}"] = (found.distance > limit)[is_known].mean()
-        row[f"held_{refuse:g}"] = (found.distance > limit)[is_held].mean() if is_held.any() else np.nan
+        other = replace(rehearsal, settings=replace(found.settings, refuse=refuse))
+        is_beyond = found.distance > np.where(is_trained, other.limit_of_trained, other.limit)
+        row[f"refused_{refuse:g}"] = is_beyond[is_known].mean()
+        row[f"held_{refuse:g}"] = is_beyond[is_held].mean() if is_held.any() else np.nan
     return row, table
 
 
@@ -119,7 +121,7 @@ def judge(
         found = transfer(
             reference, profiles.names[rows], latent, depths, query.totals == 0, TransferSettings(seed=settings.seed)
         )
-        row, table = numbers(found, labels[rows], latent, held)
+        row, table = numbers(found, profiles.names[rows], labels[rows], latent, held)
         is_known = labels[rows] != held
         row["pca_right"] = pca_right(
             reference, found.rehearsals[0], query.take(np.flatnonzero(is_known)), labels[rows][is_known], settings.seed

@@ -52,7 +52,8 @@ def command(
     Both are embedded by MODEL, a folder of geneae fit or a zip of geneae share, each at its own depth; --depth-ratio
     and --depth-by are about QUERY. Writes geneae_label (empty for profiles that are unlike the reference),
     geneae_probability, geneae_distance and geneae_closest_label (with a label for the refused, too). Probabilities and
-    refusals are learned from reference profiles that are thinned to the depth of the query.
+    refusals are learned from reference profiles that are thinned to the depth of the query. What the reference lacks
+    is found best by a MODEL that was fitted on the query, too, which takes no labels.
     """
     settings = TransferSettings(**choices)  # refuses impossible values before anything is read
     from geneae.data.reading import check_unchanged
