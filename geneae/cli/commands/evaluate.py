@@ -70,7 +70,8 @@ def command(
     if len(depths) == 1:  # several depths have no common table of shares of their molecules
         last = expression.take(np.flatnonzero(split == present[-1]))
         thinned = judge_depths(loaded.at(depths[0].ratio), last, present[-1], int(loaded.config["split_seed"]))
-        evaluation = replace(evaluation, metrics=pd.concat([evaluation.metrics, thinned], ignore_index=True))
+        tables = [table for table in (evaluation.metrics, thinned) if len(table)]  # too few molecules give none
+        evaluation = replace(evaluation, metrics=pd.concat(tables, ignore_index=True))
     check_unchanged(profiles)
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})

@@ -27,6 +27,17 @@ def test_where_no_profile_has_a_value_there_is_nothing_to_evaluate(run: Run, tmp
         assert there(tmp_path) == {"zero.h5ad"}
 
 
+def test_a_single_profile_with_values_is_evaluated_without_a_warning(run: Run, tmp_path: Path) -> None:
+    adata = simulate()
+    dense = adata.X.toarray()
+    dense[1:] = 0
+    adata.X = dense
+    result = geneae("evaluate", run.folder, write(tmp_path / "one.h5ad", adata), "-o", tmp_path / "judged", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    metrics = pd.read_csv(tmp_path / "judged" / "metrics.csv")
+    assert metrics.loc[metrics["metric"] == "cosine", "n_profiles"].max() >= 1
+
+
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:
     result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
