@@ -176,7 +176,7 @@ def check_writable(path: Path, overwrite: bool = False, resume: bool = False, na
     """
     check_name(path)
     check_no_writer(path)
-    if os.path.lexists(path):
+    if path.exists():  # what a link leads to, which may be yet to come
         if not path.is_dir() or (any(not is_partial(file) for file in path.iterdir()) and not owned(path)):
             raise InputError(
                 f"{path} already exists and was not written by geneae. Choose another name for the output."

@@ -277,6 +277,13 @@ def test_names_that_leave_no_room_for_temporary_ones_are_refused(length: int, tm
             (partial / "metrics.csv" if partial.is_dir() else partial).write_text("x")
 
 
+def test_a_link_to_a_folder_that_is_yet_to_come_leads_there(fitted: Autoencoder, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "run")
+    fitted.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert load_model(tmp_path / "scratch" / "run").n_latent == 4
+
+
 def test_a_link_that_leads_to_itself_is_refused(counts_path: Path, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     result = geneae("fit", counts_path, "-o", tmp_path / "loop")
