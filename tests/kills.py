@@ -22,6 +22,7 @@ from conftest import simulate
 
 from geneae.cli.main import main
 from geneae.fitting import runs
+from geneae.settings.errors import STOPS
 from geneae.training import checkpoints
 
 torch.set_num_threads(1)
@@ -157,7 +158,7 @@ def kill_many(n_kills: int, seed: int, folder: Path, replaces: tuple[int, ...] =
     return result | {"left": sorted(path.name for path in folder.iterdir() if path.name.startswith("."))}
 
 
-def stop_each(folder: Path, stops: tuple[signal.Signals, ...] = checkpoints.STOPS) -> dict[str, Any]:
+def stop_each(folder: Path, stops: tuple[signal.Signals, ...] = STOPS) -> dict[str, Any]:
     """Stop a run by each signal: exit code, what it says, and whether it goes on to the same."""
     data, whole, flags = folder / "data.h5ad", folder / "free-whole", KINDS["free"]
     result: dict[str, Any] = {}
@@ -186,5 +187,5 @@ if __name__ == "__main__":
         runs.write_report = lambda path, *_: path.write_text("<html></html>")  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as made:
         killed = kill_many(n_kills, 0, Path(made), tuple(replaces))
-        stops = checkpoints.STOPS[1:] if replaces else checkpoints.STOPS
+        stops = (signal.SIGTERM,) if replaces else STOPS
         print(json.dumps(killed | {"stopped": stop_each(Path(made), stops)}))

@@ -342,6 +342,7 @@ def test_a_model_read_back_has_its_settings(fitted: Autoencoder, model_folder: P
     loaded.save(tmp_path / "again")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "genes.csv",
         "model.safetensors",
