@@ -298,12 +298,13 @@ def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
 
 def _check_complete(y: Any) -> None:
     """Refuse labels of which some are missing: None, NaN or NA."""
-    if y is None or np.ndim(y) == 0:  # refused by scikit-learn
+    labels = np.asarray(y, dtype=object)
+    if labels.ndim == 0:  # refused by scikit-learn
         return
-    missing = np.flatnonzero(np.ravel(pd.isna(np.asarray(y, dtype=object))))
+    missing = np.flatnonzero(pd.isna(labels).ravel())
     if len(missing):
         raise InputError(
-            f"every profile must have a label; {len(missing):,} of {len(y):,} have none, first profile {missing[0]} "
+            f"every profile must have a label; {len(missing):,} of {len(labels):,} have none, first profile {missing[0]} "
             "(counted from 0). Leave these profiles out, or label them."
         )
 

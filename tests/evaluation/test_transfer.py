@@ -37,7 +37,7 @@ def transferred(
 ) -> Transferred:
     profiles = read_profiles(adata)
     expression = model.preprocess.match(profiles)[0]
-    depths = model.depths_of(expression.totals, None, None if by is None else profiles.obs[by])
+    depths = model.depths_of(expression, None, None if by is None else profiles.obs[by])
     ratios = np.ones(profiles.n_profiles)
     for depth in depths:
         ratios[depth.rows] = depth.ratio

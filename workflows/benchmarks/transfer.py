@@ -116,7 +116,7 @@ def judge(
     for ratio in RATIOS:
         query = expression.take(rows)
         query = thin_to(query, 1 / ratio, np.random.default_rng((settings.seed, ratio))) if ratio > 1 else query
-        depths = model.depths_of(query.totals)
+        depths = model.depths_of(query)
         latent = model.latent(query, ratios_of(depths, len(rows)))
         found = transfer(
             reference, profiles.names[rows], latent, depths, query.totals == 0, TransferSettings(seed=settings.seed)
