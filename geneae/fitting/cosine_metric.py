@@ -304,8 +304,8 @@ def _check_complete(y: Any) -> None:
     missing = np.flatnonzero(pd.isna(labels).ravel())
     if len(missing):
         raise InputError(
-            f"every profile must have a label; {len(missing):,} of {len(labels):,} have none, first profile {missing[0]} "
-            "(counted from 0). Leave these profiles out, or label them."
+            f"every profile must have a label; {len(missing):,} of {len(labels):,} have none, first profile "
+            f"{missing[0]} (counted from 0). Leave these profiles out, or label them."
         )
 
 

@@ -114,6 +114,7 @@ def test_the_command_writes_a_folder_that_can_be_loaded(counts_path: Path, tmp_p
     code, said = geneae(counts_path, "--label", "kind", "-o", tmp_path / "metric", *FLAGS)
     assert code == 0, said
     assert {path.name for path in (tmp_path / "metric").iterdir()} == {
+        "SHA256SUMS",
         "config.json",
         "metric.safetensors",
         *(f"{name}.csv" for name in ("genes", "history", "metrics", "profiles", "split")),
@@ -178,7 +179,7 @@ def test_labels_that_cannot_be_used_are_refused(
     [
         (["--components", "0"], "components must be at least 1; found 0."),
         (["--epsilon", "1"], "epsilon must be at least 0 and below 1; found 1."),
-        (["--seed", "-1"], "seed must be at least 0; found -1."),
+        (["--seed", "-1"], "seed must be between 0 and 4,294,967,295; found -1."),
     ],
 )
 def test_impossible_flags_are_refused_before_data_are_read(flags: list[str], message: str, tmp_path: Path) -> None:
