@@ -69,6 +69,7 @@ class StepChoice:
         partner: np.ndarray | None = None,
     ) -> None:
         self._network, self._center, self._by_profile = network, center, by_profile
+        self._chosen: tuple[Estimator, Tensor] | None = None
         rng = np.random.default_rng((seed, CHOICE_STREAM))
         splitter = Splitter(validation.rows)
         self._drawn: list[tuple[list[sparse.csr_matrix], list[np.ndarray]]] = []
@@ -121,12 +122,14 @@ class StepChoice:
             steps.append(_step(name, best - losses))
             if steps[-1].is_kept:
                 kept, best = tried, losses
+        self._chosen = kept, best
         return kept, steps
 
     def choose_head(self, estimator: Estimator, head: EntryHead) -> tuple[Estimator, Step]:
         """The estimator with another head if that lowers the loss, and the step."""
-        tried = replace(estimator, head=head)
-        step = _step("loss", self.losses(estimator) - self.losses(tried))
+        tried, is_known = replace(estimator, head=head), self._chosen is not None and self._chosen[0] is estimator
+        before = self._chosen[1] if self._chosen is not None and is_known else self.losses(estimator)
+        step = _step("loss", before - self.losses(tried))
         return (tried if step.is_kept else estimator), step
 
 
