@@ -39,20 +39,20 @@ def check_parts(root: Any, parts: Iterable[tuple[str, ...]], where: str) -> None
                 break
             at = _follow(at, name, where)
         else:
-            _check_below(at, where, set())
+            _check_below(at, where, set(), None)
 
 
-def check_all(root: Any, where: str) -> None:
-    """The same for everything in a container."""
-    _check_below(root, where, set())
+def check_all(root: Any, where: str, allows_loops: bool = False) -> None:
+    """The same for everything in a container; groups that hold themselves are allowed where nothing follows them."""
+    _check_below(root, where, set(), None if allows_loops else ())
 
 
 def check_stored(matrix: Any, where: str) -> None:
     """The same for a matrix in a file, and see `check_sparse`; any other matrix passes."""
     if isinstance(matrix, h5py.Dataset):
-        _check_below(matrix, where, set())
+        _check_below(matrix, where, set(), None)
     if isinstance(matrix, CSRDataset | CSCDataset):
-        _check_below(matrix.group, where, set())
+        _check_below(matrix.group, where, set(), None)
         check_sparse(matrix, where)
 
 
@@ -115,13 +115,20 @@ def _follow(group: Any, name: str, where: str) -> Any:
     return found
 
 
-def _check_below(node: Any, where: str, seen: set[int]) -> None:
-    """Check a group or array and all that is below it, each once, so that a loop of links has an end."""
+def _check_below(node: Any, where: str, seen: set[int], above: tuple[int, ...] | None) -> None:
+    """Check a group or array and all that is below it, each once, so that a loop of links has an end.
+
+    A group that holds itself is refused, because whoever reads it does not come to an end, and after that HDF5 blocks
+    every other thread; None for `above`, the addresses of the groups around this one, allows it.
+    """
     if isinstance(node, h5py.Group | h5py.Dataset):
         address = int(h5py.h5o.get_info(node.id).addr)
+        if above is not None and address in above:
+            raise InputError(f"{where}: {node.name} is a loop: a group that holds itself. {CURE}")
         if address in seen:
             return
         seen.add(address)
+        above = None if above is None else (*above, address)
     if isinstance(node, h5py.Dataset):
         if node.is_virtual:
             raise _outside(where, node.name, "a virtual data set")
@@ -132,7 +139,7 @@ def _check_below(node: Any, where: str, seen: set[int]) -> None:
         _check_claim(node, None, where)
     else:
         for name in node:
-            _check_below(_follow(node, name, where), where, seen)
+            _check_below(_follow(node, name, where), where, seen, above)
 
 
 def _check_claim(array: Any, n_stored: int | None, where: str) -> None:

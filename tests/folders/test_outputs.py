@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,7 +221,9 @@ def test_outputs_beside_inputs_are_allowed(folder: Path, counts_path: Path) -> N
 def test_a_killed_swap_loses_nothing_of_the_user(moment: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies before any replacement or removal of a swap leaves a folder that the next one makes whole."""
     ours = owned(folder)
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX, which another test may have loaded, warns of every fork
+        process = os.fork()
     if not process:
         left = [moment]
 
