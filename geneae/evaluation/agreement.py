@@ -34,6 +34,7 @@ from geneae.training.loop import Training, is_clear, mean_gain
 MOST_PROFILES = 1000  # of a split; more profiles change no digit that is shown
 CHOICE_PROFILES = 2000  # of validation, where they choose a latent
 REPEATS = 2  # count splits
+LEAST_SPOKEN = 2 * NEIGHBOURS  # profiles; among fewer, most are neighbours anyway
 AGREEMENT_STREAM = 19  # separates these random numbers from others of the same seed
 START = "start"
 """Name of the latents from which training starts."""
@@ -300,7 +301,8 @@ def agreement_sentence(metrics: pd.DataFrame, split: str, config: Mapping[str, A
         Contents of `config.json`.
     """
     own, pca = (value(metrics, name, split, "shared_neighbours") for name in ("model", "pca"))
-    if np.isnan(own):
+    judged = metrics[(metrics["metric"] == "shared_neighbours") & (metrics["split"] == split)]
+    if np.isnan(own) or judged["n_profiles"].max() < LEAST_SPOKEN:
         return ""
     said = (
         f"The latents of both halves of a profile share {100 * own:.0f} % of their {NEIGHBOURS} nearest neighbours "

@@ -204,8 +204,8 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
         "neighbours and own counts add nothing that these profiles show."
     )
     said[OWN_COUNT] = (
-        "The model does not beat own counts around the mean profile: it copies the counts of a profile, and its latent "
-        "adds nothing that these profiles show."
+        "The model does not beat own counts around the mean profile: its latent adds nothing to what the counts of a "
+        "profile say by themselves."
     )
     known = set(metrics["model"])
     for rival, message in said.items():

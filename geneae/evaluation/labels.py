@@ -126,8 +126,8 @@ class Labels(Judge):
         return (
             "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
             "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how well Leiden "
-            f"clusters of the latents agree with the labels. Labels {part}; the supervised encoder, "
-            "which is the ceiling, was trained on them."
+            f"clusters of the latents agree with the labels. Labels {part}; the supervised encoder was trained on "
+            "them, which on few profiles need not make it the best."
         )
 
 

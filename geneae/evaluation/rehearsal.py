@@ -7,6 +7,7 @@ comes back turns votes into probabilities, and how far they lie from their neigh
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,9 +129,15 @@ def labels_of(profiles: Profiles, key: str) -> pd.Series:
     if key not in profiles.obs.columns:
         raise unknown("obs column", key, profiles.obs.columns)
     column = profiles.obs[key].astype(object)
-    text = column.map(lambda value: str(value).strip(), na_action="ignore")
+    text = column.map(_text, na_action="ignore")
     known: pd.Series = text.where(column.notna() & (text != ""), None)
     return known
+
+
+def _text(value: Any) -> str:
+    """A label as text; 2.0 is 2, because a column of whole numbers holds them like this once a value is missing."""
+    is_whole = isinstance(value, float | np.floating) and math.isfinite(value) and float(value).is_integer()
+    return str(int(value)) if is_whole else str(value).strip()
 
 
 def nearest(

@@ -33,6 +33,10 @@ class QueryDepth:
     of_training: float = float("nan")
     """The same of training profiles like them; NaN if the ratio was given."""
 
+    @property
+    def _is_seen(self) -> bool:
+        return DEEPEST <= self.ratio <= SHALLOWEST
+
     def sentence(self) -> str:
         """How deep the profiles are taken to be, and from what that is known."""
         who = f"Profiles of {self.group}" if self.group else "These profiles"
@@ -48,8 +52,8 @@ class QueryDepth:
         else:
             said = (
                 f"{who} have {self.molecules:,.0f} molecules (geometric mean), training profiles like them had "
-                f"{self.of_training:,.0f}: they are read at a depth ratio of {_short(self.ratio)}. If you know better, "
-                "give --depth-ratio."
+                f"{self.of_training:,.0f}: {'they are read at' if self._is_seen else 'this is'} a depth ratio of "
+                f"{_short(self.ratio)}. If you know better, give --depth-ratio."
             )
         if self.ratio > SHALLOWEST:
             said += f" Training has seen ratios up to {SHALLOWEST:g}, which is used instead."

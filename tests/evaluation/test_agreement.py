@@ -129,7 +129,7 @@ def test_latents_of_the_start_are_posterior_scores_and_can_be_reconstructed_from
 
 def test_a_sentence_says_what_is_shared_and_what_is_exported() -> None:
     rows = [
-        Agreement.row(model, 0, "test", "shared_neighbours", value, 9)
+        Agreement.row(model, 0, "test", "shared_neighbours", value, 30)
         for model, value in (("model", 0.743), ("pca", 0.7))
     ]
     metrics = pd.DataFrame(rows, columns=COLUMNS)
@@ -141,3 +141,4 @@ def test_a_sentence_says_what_is_shared_and_what_is_exported() -> None:
         " By this, training did not clearly better them, so that the latents of its start are exported."
     )
     assert agreement_sentence(metrics, "validation", {}) == ""
+    assert agreement_sentence(metrics.assign(n_profiles=29), "test", {}) == ""

@@ -154,7 +154,7 @@ def test_the_message_names_the_simpler_model(good: Autoencoder) -> None:
 
 
 def test_a_model_that_is_no_better_than_its_start_or_than_copying_is_found_out(good: Autoencoder) -> None:
-    for rival, said in (("whitened", "that it starts from"), ("own_count", "it copies the counts of a profile")):
+    for rival, said in (("whitened", "that it starts from"), ("own_count", "its latent adds nothing")):
         assert not good.diagnostics_.set_index("name").loc[f"gain_over_{rival}", "fires"]
         profiles = good.evaluation_.profiles
         worse = profiles.assign(model=profiles["model"].replace({"model": rival, rival: "model"}))

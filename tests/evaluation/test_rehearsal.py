@@ -247,3 +247,12 @@ def test_nobody_is_refused_where_nobody_may_be(fitted: Autoencoder, counts: annd
     limits = [rehearse(reference, 1.0, TransferSettings(refuse=refuse)).limit for refuse in (0.0, 0.01, 0.05, 0.5)]
     assert limits[0] == np.inf
     assert limits == sorted(limits, reverse=True)
+
+
+def test_whole_numbers_are_the_same_label_beside_missing_values() -> None:
+    """pandas turns whole numbers into floats where a value is missing."""
+    assert [module._text(value) for value in (2, 2.0, np.float32(2), "2", " 2 ", 2.5, True)] == [
+        *["2"] * 5,
+        "2.5",
+        "True",
+    ]

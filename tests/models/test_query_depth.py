@@ -147,7 +147,11 @@ def test_sentences() -> None:
     assert said(ratio=60.0, is_given=True).endswith(
         "as given. Training has seen ratios up to 25, which is used instead."
     )
-    assert said(ratio=0.5, molecules=2000.0).endswith(" Deeper profiles are read like training profiles.")
+    assert said(ratio=0.5, molecules=2000.0) == (
+        "These profiles have 2,000 molecules (geometric mean), training profiles like them had 1,000: this is a depth "
+        "ratio of 0.5. If you know better, give --depth-ratio. Deeper profiles are read like training profiles."
+    )
+    assert "this is a depth ratio of 60. If you know better" in said(ratio=60.0)
 
 
 def test_the_shallowest_profiles_of_training_are_within_its_range() -> None:
