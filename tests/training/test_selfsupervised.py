@@ -351,7 +351,7 @@ def test_an_encoder_keeps_the_scores_of_its_estimator_alone(profiles: Profiles) 
     assert model.estimator is not None
     assert model.estimator.kept == ()
     assert model.config["network"]["core"] == "gated"
-    assert [depth.ratio for depth in model.depths_of(np.array([10.0]), ratio=4.0)] == [4.0]
+    assert [depth.ratio for depth in model.depths_of(model.preprocess.match(profiles)[0], ratio=4.0)] == [4.0]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
