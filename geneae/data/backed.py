@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
-from geneae.settings.errors import InputChanged
+from geneae.settings.errors import InputChanged, reason_of
 
 FACTORS_SEED = 32  # fixed, so that equal rows have equal digests
 GAP = 8  # reading up to this many unwanted rows in between is faster than starting a new read
@@ -161,7 +161,7 @@ class BackedMatrix:
         except MemoryError:
             raise
         except Exception as error:  # HDF5, zarr and codecs raise errors without a common class
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = reason_of(error)
             how = f"profiles {start + 1} to {stop} cannot be read any more ({reason})"
             raise self._first_look.changed(how) from error
         self._first_look.check(start, block)

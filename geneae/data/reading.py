@@ -20,7 +20,7 @@ from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, stored
 from geneae.data.containers import check_all, check_folder, check_parts, check_stored
 from geneae.data.matrix_check import Fingerprint, Values
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
-from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, unknown
+from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, reason_of, unknown
 from geneae.settings.settings import RUN_OPTIONS, STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
@@ -131,7 +131,7 @@ def _read_open(path: Path, layer: str | None, use_raw: bool, stream: str, is_ane
     except (InputError, MemoryError):
         raise
     except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(
             f"{path} should be a complete AnnData file, but reading it failed: {reason}. "
             "An interrupted copy or download is a common cause; copy, download or write it again."

@@ -94,7 +94,7 @@ class DrawnHalves:
     """Halves of profiles, from several count splits."""
 
     blocks: list[tuple[sparse.csr_matrix, sparse.csr_matrix]]
-    """For each count split, both halves, normalised."""
+    """Both halves of each count split, normalised."""
     totals: list[tuple[np.ndarray, np.ndarray]]
     """Their molecules."""
     is_known: np.ndarray

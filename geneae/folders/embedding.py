@@ -22,7 +22,7 @@ from geneae.data.profiles import Profiles
 from geneae.folders.tables import write_parquet, write_table
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError, reason_of, unknown
 from geneae.settings.text import escaped
 
 FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
@@ -275,7 +275,7 @@ def _read(data: str) -> anndata.AnnData:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(
             f"an .h5ad output is a copy of {data}, but not all of it can be read: {reason}. Write an output that ends "
             "in .csv, .parquet or .npy, or remove that part of the file."

@@ -15,7 +15,7 @@ from geneae.folders.manifest import SPLIT
 from geneae.folders.model import read_config, save_model
 from geneae.folders.tables import read_table, write_table
 from geneae.models.model import Model
-from geneae.settings.errors import InputError
+from geneae.settings.errors import InputError, reason_of
 from geneae.settings.toml import FILE as SETTINGS
 from geneae.settings.toml import flags_of, to_toml
 
@@ -170,7 +170,7 @@ def _read_table(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]
         raise
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{files.path / file} cannot be read as a table of geneae ({str(error).splitlines()[0]}). "
+            f"{files.path / file} cannot be read as a table of geneae ({reason_of(error)}). "
             "Copy the complete folder again, or fit again."
         ) from error
     return table

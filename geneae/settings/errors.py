@@ -31,6 +31,11 @@ def did_you_mean(name: object, options: Iterable[object]) -> str:
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
+def reason_of(error: BaseException) -> str:
+    """First line of what an error of a library says, or its class where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def listed(options: Iterable[object]) -> str:
     """Comma-separated names for a message: the first 20, then the number of the others; `none` for an empty list."""
     names = [str(option) for option in options]

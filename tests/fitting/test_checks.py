@@ -62,10 +62,17 @@ def test_a_choice_that_an_objective_does_not_use_is_refused(options: dict[str, A
 
 
 def test_a_choice_that_one_of_several_fits_uses_is_kept() -> None:
-    check_used(Settings(loss="cosine"), Settings(loss="cosine", objective="simclr"))
-    check_used(Settings(objective="simclr+reconstruction", loss="cosine", views="mask", agreement=0.2))
-    check_used(Settings(objective="simclr", views="mask"), Settings(views="mask"))
-    check_used(Settings())
+    alone = Settings(loss="cosine", objective="simclr"), Settings(views="mask")
+    for useless in alone:
+        with pytest.raises(InputError):
+            check_used(useless)
+    for fits in (
+        (Settings(loss="cosine"), alone[0]),
+        (Settings(objective="simclr+reconstruction", loss="cosine", views="mask", agreement=0.2),),
+        (Settings(objective="simclr", views="mask"), alone[1]),
+        (Settings(),),
+    ):
+        assert check_used(*fits) is None  # type: ignore[func-returns-value]
 
 
 def test_an_unknown_view_is_refused_whatever_the_objective() -> None:

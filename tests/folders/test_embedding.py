@@ -62,9 +62,15 @@ def test_a_key_that_would_be_a_path_is_refused(key: Any) -> None:
         check_key(key)
 
 
-def test_other_keys_are_names() -> None:
-    for key in ("X_geneae", "latent 1", "μ", "...", ".x", "-o", "a=b", "x" * 300):
+def test_other_keys_are_names(tmp_path: Path) -> None:
+    """AnnData gives back an entry of each of these names."""
+    keys = ["X_geneae", "latent 1", "μ", "...", ".x", "-o", "a=b", "x" * 300]
+    for key in keys:
         check_key(key)
+    adata = anndata.AnnData(np.ones((2, 1), np.float32), obsm={key: np.full((2, 1), len(key)) for key in keys})
+    adata.write_h5ad(tmp_path / "keys.h5ad")
+    found = anndata.read_h5ad(tmp_path / "keys.h5ad").obsm
+    assert {key: int(found[key][0, 0]) for key in found} == {key: len(key) for key in keys}
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".npy"])

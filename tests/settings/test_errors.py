@@ -1,6 +1,6 @@
 import pytest
 
-from geneae.settings.errors import InputError, did_you_mean, listed, unknown
+from geneae.settings.errors import InputError, did_you_mean, listed, reason_of, unknown
 
 
 @pytest.mark.parametrize("name", ["cosin", "COSINE", "cosines"])
@@ -26,3 +26,9 @@ def test_long_lists_are_cut_and_empty_ones_said() -> None:
 
 def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_a_reason_is_the_first_line_of_an_error_or_its_class() -> None:
+    assert reason_of(ValueError("no such thing\nand more")) == "no such thing"
+    assert reason_of(OSError()) == "OSError"
+    assert reason_of(KeyError("")) == "''"
