@@ -21,13 +21,14 @@ from geneae.cli.flags import (
     options,
     several,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, refuse_others, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
-@click.command()
+@click.command(cls=Grouped, example="compare data.h5ad --loss mse --loss cosine --seeds 5 -o cmp")
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("objective", "objectives", "Objectives to combine with the losses.")

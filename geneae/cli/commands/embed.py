@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 
 
-@click.command()
+@click.command(cls=Grouped, example="embed run other.h5ad -o latent.h5ad")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")

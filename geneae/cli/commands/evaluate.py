@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.errors import InputError
 
 
-@click.command()
+@click.command(cls=Grouped, example="evaluate run other.h5ad -o judged")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")

@@ -21,6 +21,7 @@ from geneae.cli.flags import (
     STREAM,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import Say, say_unless
 from geneae.cli.steps import command_line, is_first
 from geneae.settings.errors import InputChanged, InputError, Interrupted
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; smaller values are rounding
 
 
-@click.command()
+@click.command(cls=Grouped, example="fit data.h5ad --loss cosine -o run")
 @click.argument("data", type=PATH)
 @click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR

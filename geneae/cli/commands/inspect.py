@@ -3,10 +3,11 @@
 import click
 
 from geneae.cli.flags import MATRIX_OPTIONS, PATH, STREAM, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say
 
 
-@click.command()
+@click.command(cls=Grouped, example="inspect data.h5ad --cosine 0.4")
 @click.argument("data", type=PATH)
 @click.option(
     "--cosine",

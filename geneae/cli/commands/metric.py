@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.settings.settings import MetricSettings
 
 
-@click.command()
+@click.command(cls=Grouped, example="metric data.h5ad --label cell_type -o metric")
 @click.argument("data", type=PATH)
 @click.option(
     "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."

@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, PATH, QUIET, RATE, SEEDS, options, several
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
-@click.command()
+@click.command(cls=Grouped, example="sweep-cut data.h5ad -o sweep --loss cosine --basis free --init random")
 @click.argument("data", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("cut", "cuts", "Cut factors, such as 1/3.", "1/3, 1, 3, 9, 15", type=str, metavar="C")

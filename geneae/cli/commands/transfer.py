@@ -17,12 +17,13 @@ from geneae.cli.flags import (
     TRANSFER_OPTIONS,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.settings import TransferSettings
 
 
-@click.command()
+@click.command(cls=Grouped, example="transfer run reference.h5ad query.h5ad --label cell_type -o labelled.h5ad")
 @click.argument("model", type=PATH)
 @click.argument("reference", type=PATH)
 @click.argument("query", type=PATH)
