@@ -86,11 +86,11 @@ def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
 
 def test_the_table_shows_the_latent_alone_next_to_the_model_and_no_steps(run: Run) -> None:
     titles = [scores.title for scores in score_rows([run], "test")]
-    assert titles[:3] == [run.configuration, "from the latent alone", "whitened linear, size 4"]
+    assert titles[:3] == ["model", "from the latent alone", "whitened linear, size 4"]
     assert "own counts and mean profile" in titles
     html = render_report([run], "It beats PCA (+0.01). Its 0.75 is far. Step by step: 0.7. Copies reach 0.6.")
-    assert '<p class="answer">It beats PCA (+0.01). Its 0.75 is far.</p>' in html
-    assert "<p>Step by step: 0.7. Copies reach 0.6.</p>" in html
+    assert '<p class="answer">It beats PCA (+0.01).</p>' in html
+    assert "<p>Its 0.75 is far. Step by step: 0.7. Copies reach 0.6.</p>" in html
     assert "gain over the step before" not in html[: html.index('id="figures"')]
     assert "held-out cosine from 1/10 of the molecules" in html
     assert "step_network" not in html
