@@ -251,7 +251,8 @@ def transfer(
     loaded, known = _loaded(model), read_profiles(_checked(reference), layer, use_raw)
     expression = loaded.preprocess.match(known)[0]
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
-    embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by)
+    embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
+    labelled = labelled.without(embedded.expression.missing)
     profiles, is_empty = embedded.profiles, embedded.profiles.scan.lengths == 0
     found = transfer_labels(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
     target = _target(adata, copy)
@@ -276,10 +277,13 @@ def _embedded(
     use_raw: bool,
     depth_ratio: float | None,
     depth_by: str | None,
+    missing: np.ndarray | None = None,
 ) -> Embedded:
+    """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
     loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
     groups = depth_groups(profiles, depth_by, depth_ratio)
-    return embed_profiles(loaded, profiles, loaded.preprocess.match(profiles)[0], depth_ratio, groups)
+    expression = loaded.preprocess.match(profiles)[0].without(missing)
+    return embed_profiles(loaded, profiles, expression, depth_ratio, groups)
 
 
 def _checked(adata: Any) -> anndata.AnnData:

@@ -64,6 +64,8 @@ def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tup
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
     n_genes = len(model.preprocess.genes)
     say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    for sentence in [] if expression.coverage is None else expression.coverage.sentences():
+        say(sentence)
     return profiles, expression
 
 

@@ -5,7 +5,7 @@ comes back turns votes into probabilities, and how far they lie from their neigh
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -67,6 +67,30 @@ class Reference:
         """Numbers of profiles and labels."""
         out = f"; {self.n_missing:,} without a label or molecules are left out" if self.n_missing else ""
         return f"Reference: {len(self.codes):,} profiles with {len(self.labels)} labels in '{self.key}'{out}."
+
+    def without(self, missing: np.ndarray | None) -> "Reference":
+        """The reference embedded from the genes that a query has, too.
+
+        Parameters
+        ----------
+        missing
+            (n_genes,) whether the query lacks a gene of the model; None where it lacks none.
+        """
+        expression = self.expression.without(missing)
+        if expression is self.expression:
+            return self
+        ratios = None if self.model.estimator is None else np.full(len(self.codes), self.ratio)
+        return replace(self, expression=expression, latent=self.model.latent(expression, ratios))
+
+    def shared_genes(self) -> str:
+        """On how many genes query and reference are compared; empty where it is all genes of the model."""
+        missing, n_genes = self.expression.missing, len(self.model.preprocess.genes)
+        if missing is None:
+            return ""
+        return (
+            f"Query and reference are compared on the {n_genes - int(missing.sum()):,} of the model's {n_genes:,} "
+            "genes that both have."
+        )
 
 
 def labelled_reference(

@@ -13,12 +13,14 @@ SUMS = "SHA256SUMS"
 HEAD = "# Written by geneae, which replaces or removes the files in this list and no others."
 """First line of the list: the mark by which a folder is known. `sha256sum -c` skips it."""
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
+UNIVERSE = "universe.csv"
 METRIC_WEIGHTS = "metric.safetensors"
 SHAREABLE = (
     "README.md",
     CONFIG,
     WEIGHTS,
     GENES,
+    UNIVERSE,
     "settings.toml",
     "metrics.csv",
     "history.csv",

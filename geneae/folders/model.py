@@ -11,9 +11,10 @@ from torch import Tensor
 
 from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
+from geneae.data.universe import Universe
 from geneae.folders.archive import ZipContents, opened
 from geneae.folders.contents import Contents, FolderContents
-from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
+from geneae.folders.manifest import CONFIG, GENES, SPLIT, UNIVERSE, WEIGHTS
 from geneae.folders.outputs import write_json
 from geneae.folders.tables import read_table, write_table
 from geneae.models.baselines import Baselines
@@ -29,12 +30,14 @@ LARGEST = 2.0**127  # of the numbers of a model, half of the largest float32: no
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
+    """Write `config.json`, `model.safetensors`, `genes.csv` and, for counts, `universe.csv` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(model)
     config = model.config | {"scales": model.scales, "tensors": sorted(tensors)}
     if model.estimator is not None:
         config["estimator"] = estimator_facts(model.estimator)
+    universe = model.preprocess.universe
+    config["n_genes_of_totals"] = None if universe is None else len(universe.genes)
     write_json(folder / CONFIG, config)
     save_file(tensors, folder / WEIGHTS)
     genes = pd.DataFrame(
@@ -45,6 +48,8 @@ def save_model(model: Model, folder: Path) -> None:
         }
     )
     write_table(genes, folder / GENES)
+    if universe is not None:
+        write_table(pd.DataFrame({"gene": universe.genes, "share": universe.shares}), folder / UNIVERSE)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -90,6 +95,7 @@ def _read_model(files: Contents) -> Model:
             pd.Index(table["gene"], dtype=object),
             table["scale"].astype(float).to_numpy(),
             float(config["target_sum"]),
+            _read_universe(files, config.get("n_genes_of_totals")),
         )
         estimator = _build_estimator(tensors, config)
         network = _build_network(tensors, settings, shape, estimator)
@@ -114,6 +120,16 @@ def _read_model(files: Contents) -> Model:
             "Copy the complete folder again, or fit again."
         ) from error
     return Model(network, preprocess, baselines, scales, config, estimator)
+
+
+def _read_universe(files: Contents, n_genes: int | None) -> Universe | None:
+    """Genes that totals are taken over; None in folders of older versions, and where values are not counts."""
+    if n_genes is None:
+        return None
+    table = read_table(files.read(UNIVERSE))
+    if len(table) != n_genes:
+        raise ValueError(f"{UNIVERSE} must hold {n_genes:,} genes; found {len(table):,}")
+    return Universe(pd.Index(table["gene"], dtype=object), table["share"].astype(float).to_numpy())
 
 
 def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
@@ -252,5 +268,15 @@ def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines)
         raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
     if not ((preprocess.scale > 0) & (preprocess.scale <= LARGEST)).all():
         raise ValueError(f"every scale in {GENES} must be a number above 0, up to {LARGEST:g}")
+    if preprocess.universe is not None:
+        _check_universe(preprocess.universe, preprocess.genes)
     if not 0 < preprocess.target_sum <= LARGEST:
         raise ValueError(f"target_sum must be a number above 0; found {preprocess.target_sum:g}")
+
+
+def _check_universe(universe: Universe, genes: pd.Index) -> None:
+    shares = universe.shares
+    if universe.genes.has_duplicates or not genes.isin(universe.genes).all():
+        raise ValueError(f"{UNIVERSE} must name every gene of {GENES}, and none twice")
+    if not ((shares >= 0) & (shares <= 1)).all() or not shares.sum() > 0:
+        raise ValueError(f"every share in {UNIVERSE} must be a number from 0 to 1, and one above 0")

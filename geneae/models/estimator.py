@@ -20,7 +20,7 @@ from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene
 from geneae.models.molecules import TypicalMolecules, depth_of_set
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import CHUNK_ENTRIES, ZERO_TERMS, OwnCounts, predictions_at, rows_of
-from geneae.models.posterior import CONSTANTS, Posterior, raw_weight
+from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight
 from geneae.models.whitening import Whitening
 
 STEPS = ("neighbours", "own_counts", "entries")
@@ -54,7 +54,7 @@ class Estimator:
         """The estimator for profiles of depth `delta`, which predicts profiles of depth `output`."""
         return AtDepth(self, delta, output)
 
-    def depth_of(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> float:
+    def depth_of(self, matrix: sparse.csr_matrix, totals: np.ndarray, missing: np.ndarray | None = None) -> float:
         """Depth delta of a set of normalised profiles: by how many molecules they have less than training profiles like
         them, as `geneae.models.molecules.depth_of_set` finds it. Profiles without molecules do not count; of nothing
         else the depth is that of complete training profiles."""
@@ -62,7 +62,9 @@ class Estimator:
         if not len(known):
             return COMPLETE
         some, of_some = matrix[known], totals[known]
-        return depth_of_set(self.molecules, of_some, lambda delta: self.at(delta).scores(some, of_some), COMPLETE)
+        return depth_of_set(
+            self.molecules, of_some, lambda delta: self.at(delta).scores(some, of_some, missing), COMPLETE
+        )
 
     def only(self, *steps: str) -> "Estimator":
         """The same with these of all steps."""
@@ -119,10 +121,16 @@ class AtDepth:
         """(n_profiles,) depth scores of profiles with these molecules."""
         return torch.from_numpy(self.estimator.scale.scores(totals, self.delta))
 
-    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> Tensor:
-        """(n_profiles, rank) posterior scores of normalised profiles."""
+    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray, missing: np.ndarray | None = None) -> Tensor:
+        """(n_profiles, rank) posterior scores of normalised profiles.
+
+        `missing` are genes whose zeros were not measured, see `Expression`: raw scores are then estimated from the
+        others, as `raw_from_some` says.
+        """
         weight, offset = self._input
         raw = sparse_product(sparse_rows(matrix), weight) - offset
+        if missing is not None:
+            raw = raw_from_some(raw, self.estimator.whitening.components, self._curves[0], weight, missing)
         return self.estimator.posterior.expected(raw, self.depth_scores(totals), self.delta, self._weights)
 
     def uncertainty(self, totals: np.ndarray) -> Tensor:

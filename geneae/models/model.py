@@ -122,7 +122,7 @@ class Model:
         """Molecules of training profiles like these, divided by theirs."""
         assert self.estimator is not None
         part = expression.load()
-        return math.exp(self.estimator.depth_of(self.preprocess.apply(part), part.totals) - COMPLETE)
+        return math.exp(self.estimator.depth_of(self.preprocess.apply(part), part.totals, part.missing) - COMPLETE)
 
     def latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents of complete profiles.
@@ -163,8 +163,11 @@ class Model:
         """(n_profiles, n_scores) input of the core, for complete profiles in memory."""
         matrix = self.preprocess.apply(part)
         if self.estimator is None:
-            return self.network.scores(sparse_rows(matrix), self.shift(is_half=False))
-        return self.estimator.at(self.delta + COMPLETE).scores(matrix, part.totals) / self.network.deviation
+            missing = None if part.missing is None else torch.from_numpy(np.flatnonzero(part.missing))
+            return self.network.scores(sparse_rows(matrix), self.shift(is_half=False), missing)
+        return (
+            self.estimator.at(self.delta + COMPLETE).scores(matrix, part.totals, part.missing) / self.network.deviation
+        )
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`; with an estimator they are

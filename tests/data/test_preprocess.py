@@ -92,7 +92,7 @@ def test_match_aligns_by_name_whatever_the_order_of_the_genes() -> None:
     np.testing.assert_allclose(preprocess.apply(found).toarray(), dense_normalize(counts)[:, kept], rtol=1e-6)
 
 
-def test_missing_genes_are_zero_and_extra_ones_count_in_the_totals_alone() -> None:
+def test_missing_genes_are_zero_and_extra_ones_left_out() -> None:
     counts = counts_matrix()
     preprocess = fitted(counts)
     kept = [int(gene[1:]) for gene in preprocess.genes]
@@ -103,7 +103,13 @@ def test_missing_genes_are_zero_and_extra_ones_count_in_the_totals_alone() -> No
     assert n_matched == len(present)
     np.testing.assert_array_equal(found.matrix.toarray()[:, : len(present)], counts[:, present])
     assert found.matrix[:, len(present) :].nnz == 0
-    np.testing.assert_array_equal(found.totals, 7 + counts[:, present].sum(1))
+    assert found.missing is not None
+    np.testing.assert_array_equal(np.flatnonzero(found.missing), np.arange(len(present), len(kept)))
+    assert preprocess.universe is not None
+    share = preprocess.universe.shares[present].sum()
+    np.testing.assert_allclose(found.totals, counts[:, present].sum(1) / share)
+    some = found.take(np.array([3, 1]))
+    assert (some.missing is found.missing, some.coverage) == (True, found.coverage)
 
 
 def test_too_small_an_overlap_is_refused_unless_allowed() -> None:

@@ -34,6 +34,7 @@ FILES = {
     "profiles.csv",
     "settings.toml",
     "split.csv",
+    "universe.csv",
 }
 KINDS: dict[str, dict[str, Any]] = {
     "split": {},

@@ -120,3 +120,19 @@ def test_deviations_are_those_of_scores_in_units_of_the_latent(known: Known) -> 
     shallow = fitted.latent_deviation(expression, np.full(expression.n_profiles, 10.0))
     assert shallow is not None
     assert shallow.sum() > found.sum()
+
+
+def test_genes_that_were_not_measured_take_their_mean(known: Known) -> None:
+    fitted, expression = known
+    missing = np.random.default_rng(0).random(len(fitted.preprocess.genes)) < 0.3
+    found = fitted.latent(expression.without(missing))
+    complete = fitted.latent(expression)
+    zeros = fitted.latent(Expression(expression.without(missing).matrix, expression.totals))
+    assert np.linalg.norm(found - complete) < 0.7 * np.linalg.norm(zeros - complete)
+    if fitted.estimator is not None:
+        return
+    x = dense(known)
+    x[:, missing] = fitted.baselines.whole.mean.double()[missing]
+    twin = DenseTwin(fitted.network)
+    expected = twin.encode(x - (fitted.baselines.whole.mean.double() - fitted.network.mean.double()))
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-3, atol=1e-3)

@@ -74,6 +74,7 @@ def command(
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
     profiles, expression = match(loaded, Source(query, layer, use_raw, stream), min_overlap, say)
+    labelled, expression = labelled.without(expression.missing), expression.without(in_genes.missing)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in embedded.depths:
         say(depth.sentence())
@@ -84,6 +85,6 @@ def command(
         check_unchanged(known, also_in_memory=True)
         check_unchanged(profiles, also_in_memory=True)
     judged = verdict(found, labels_of(profiles, key)) if key in profiles.obs.columns else []
-    for line in filter(None, (*sentences(found), *judged, next_step(found))):
+    for line in filter(None, (labelled.shared_genes(), *sentences(found), *judged, next_step(found))):
         say(line)
     say(f"Written to {output}: geneae_label, geneae_probability, geneae_distance, geneae_closest_label.")
