@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_array
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
+from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -134,8 +135,10 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        data, layer, use_raw
+        data
             Profiles, as for `fit`.
+        layer, use_raw
+            Matrix of AnnData to read in place of the one that the model was fitted on; `layer="X"` names X.
         depth_ratio
             Molecules of the training profiles divided by those of these, typically; None: estimated from all of these
             together. With a number, the latents of a profile do not depend on the others.
@@ -256,6 +259,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         if isinstance(data, Profiles):
             return data
         if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            if not is_new:
+                return read_like(self.fitted().location, data, layer, use_raw, stream="auto")
             return read_profiles(data, layer, use_raw, stream="auto")
         return read_profiles(self._check_array(data, is_new), layer, use_raw)
 

@@ -91,6 +91,13 @@ class Embedded:
         entries = {key_added: self.latent}
         return entries if self.deviation is None else entries | {f"{key_added}_sd": self.deviation}
 
+    def describe(self, key_added: str) -> dict[str, Any]:
+        """Contents of `uns["geneae"]`: those of `describe`, the matrix that was read, and, where the data lack genes of
+        the training file, the share of its molecules that was in the others."""
+        described = describe(self.model, key_added, self.depths) | {"matrix": self.profiles.location}
+        coverage = self.expression.coverage
+        return described if coverage is None else described | {"share_of_molecules": coverage.share_found}
+
     @cached_property
     def ratios(self) -> np.ndarray:
         """(n_profiles,) depth ratio of each profile."""
@@ -184,7 +191,7 @@ def write_embedding(
     else:
         adata = _read(data)
         adata.obsm.update(embedded.in_obsm(key_added))
-        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        adata.uns["geneae"] = embedded.describe(key_added) | annotation.uns
         annotation.add_to(adata.obs)
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
@@ -238,7 +245,7 @@ def _add_to_copy(
         check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
         entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
-        entries["uns/geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        entries["uns/geneae"] = embedded.describe(key_added) | annotation.uns
         if len(annotation.obs.columns):
             obs = read_elem(file["obs"])
             annotation.add_to(obs)

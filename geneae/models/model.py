@@ -61,6 +61,11 @@ class Model:
         return int(self.config["settings"]["n_latent"])
 
     @property
+    def location(self) -> str:
+        """Matrix that it was fitted on, see `Profiles.location`: the one that is read of other data, too."""
+        return str(self.config["data"].get("location", "X"))
+
+    @property
     def can_hold_out(self) -> bool:
         """Whether profiles can be evaluated on held-out molecules, because training profiles were counts."""
         return self.baselines.half is not None

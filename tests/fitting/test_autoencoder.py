@@ -216,7 +216,9 @@ def test_genes_are_matched_by_name(fitted: Autoencoder, counts: anndata.AnnData)
     np.testing.assert_array_equal(fitted.transform(more), expected)
 
 
-def test_missing_genes_count_as_not_measured_down_to_half_of_the_genes(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+def test_missing_genes_count_as_not_measured_down_to_half_of_the_genes(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
     model_genes = fitted.model_.preprocess.genes
     n_kept = -(-len(model_genes) // 2)
     some = counts[:, model_genes[:n_kept]].copy()
