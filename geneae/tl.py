@@ -91,9 +91,9 @@ def fit(
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
     expression = loaded.preprocess.match(profiles)[0]
-    latent, deviation = loaded.latent(expression), loaded.latent_deviation(expression)
+    embedded = embed_profiles(loaded, profiles, expression, None if loaded.estimator is None else 1.0)
     target = _target(adata, copy)
-    target.obsm.update(Embedded(loaded, profiles, expression, latent, deviation, []).in_obsm(key_added))
+    target.obsm.update(embedded.in_obsm(key_added))
     _describe(target, loaded, key_added)
     target.obs["geneae_split"] = pd.Categorical(model.split_.to_numpy())
     if not use_raw:
@@ -256,8 +256,8 @@ def transfer(
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
     embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
     labelled = labelled.without(embedded.expression.missing)
-    profiles, is_empty = embedded.profiles, embedded.profiles.scan.lengths == 0
-    found = transfer_labels(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
+    names, is_blank = embedded.profiles.names, embedded.is_blank
+    found = transfer_labels(labelled, names, embedded.latent, embedded.depths, is_blank, settings)
     target = _target(adata, copy)
     annotation = annotation_of(found, target.obs_names)
     target.obsm.update(embedded.in_obsm(key_added))

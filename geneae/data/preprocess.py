@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from scipy.stats import binom
 
 from geneae.data.backed import BackedMatrix, chunks, select_columns
 from geneae.data.profiles import Profiles
@@ -17,6 +18,7 @@ MIN_PROFILES = 3  # a gene detected in fewer training profiles carries no inform
 CHUNK = 1024  # profiles of a file processed at a time
 SAMPLE_STREAM = 13  # separates the sample of profiles from other random numbers of the same seed
 WHOLE = 0.05  # largest distance of a recovered count from a whole number; by chance it would be up to 0.5
+MOST_SUMMED = 256  # molecules of a gene up to which all outcomes of thinning are summed; few values are larger
 MIN_OVERLAP = 0.5  # share of the model's genes; below it most of the model's input is missing
 
 
@@ -104,7 +106,7 @@ class Preprocess:
     target_sum: float = 1e4
     """Molecules per profile after normalisation."""
     universe: Universe | None = None
-    """Genes whose molecules make up the totals of counts; None: all genes of whatever profiles are matched."""
+    """All genes of the training file, over which totals of counts are taken; None: totals are over all genes."""
 
     @property
     def space(self) -> str:
@@ -140,10 +142,16 @@ class Preprocess:
         totals, coverage = self.universe.totals_of(profiles)
         return Expression(chosen, totals, missing, coverage), n_matched
 
-    def apply(self, expression: Expression) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) float32 values in `space`, as sparse as the input, which must be in memory."""
+    def apply(self, expression: Expression, share: float = 1.0) -> sparse.csr_matrix:
+        """(n_profiles, n_genes) float32 values in `space`, as sparse as the input, which must be in memory.
+
+        A share below 1 gives the values of counts that are expected with this share of the molecules, see
+        `normalize_thinned`.
+        """
         matrix = expression.rows
-        if self.state == "counts":
+        if self.state == "counts" and share < 1:
+            matrix = normalize_thinned(matrix, expression.totals, share, self.target_sum)
+        elif self.state == "counts":
             matrix = normalize(matrix, expression.totals, self.target_sum)
         if (self.scale != 1).any():
             matrix = _with_values(matrix, matrix.data / self.scale.astype(np.float32)[matrix.indices])
@@ -164,6 +172,31 @@ def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float =
     by_value = torch.from_numpy(np.repeat(factor.astype(np.float32), np.diff(counts.indptr)))
     values = by_value.mul_(torch.from_numpy(counts.data)).log1p_()  # on all cores, and vectorised unlike NumPy's
     return _with_values(counts, values.numpy())
+
+
+def normalize_thinned(
+    counts: sparse.csr_matrix, totals: np.ndarray, share: float, target_sum: float = 1e4
+) -> sparse.csr_matrix:
+    """Mean of log1p(target_sum * kept / (share * totals)) over kept ~ Binomial(counts, share), float32.
+
+    The logarithm makes the mean of shallow profiles differ from the values of deep ones, so that a model of the first
+    reads the second as it would read their molecules thinned to its depth. Counts up to 256 are summed over, larger
+    ones take the variance to second order.
+    """
+    factor = np.divide(target_sum, share * totals, out=np.zeros(len(totals)), where=totals > 0)
+    by_value = np.repeat(factor, np.diff(counts.indptr))
+    found = counts.data.astype(np.int64)
+    mean = by_value * found * share
+    values = np.log1p(mean) - by_value * mean * (1 - share) / (2 * (1 + mean) ** 2)
+    few = np.flatnonzero(found <= MOST_SUMMED)
+    few = few[np.argsort(-found[few], kind="stable")]  # those with the most molecules first
+    several, unit, summed = found[few], by_value[few], np.zeros(len(few))
+    for kept in range(1, int(several.max(initial=0)) + 1):
+        some = slice(int(np.searchsorted(-several, -kept, side="right")))
+        chance = np.asarray(binom.pmf(kept, np.arange(MOST_SUMMED + 1), share))
+        summed[some] += chance[several[some]] * np.log1p(unit[some] * kept)
+    values[few] = summed
+    return _with_values(counts, values.astype(np.float32))
 
 
 def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
@@ -193,14 +226,13 @@ def fit_preprocess(
     """
     if n_top_genes is not None and n_top_genes < 1:
         raise InputError(f"at least one gene must be kept; n_top_genes is {n_top_genes}.")
-    needs_variance = n_top_genes is not None or scale
+    is_counts, needs_variance = profiles.state == "counts", n_top_genes is not None or scale
     seen, moments = np.zeros(profiles.n_genes, np.int64), ColumnMoments(profiles.n_genes)
     molecules = np.zeros(profiles.n_genes)
     for rows, matrix in chunks(profiles.matrix[train], len(train) if not profiles.is_streamed else CHUNK):
         seen += np.bincount(matrix.indices, minlength=profiles.n_genes)
         molecules += _column_sum(matrix)
         if needs_variance:
-            is_counts = profiles.state == "counts"
             moments.add(normalize(matrix, profiles.totals[train][rows]) if is_counts else matrix)
     kept = np.flatnonzero(seen >= min(MIN_PROFILES, len(train)))
     if not len(kept):
@@ -208,7 +240,8 @@ def fit_preprocess(
             f"no gene is seen in at least {MIN_PROFILES} of {len(train)} training profiles of {profiles.source}, "
             f"{profiles.location}. Check that this is the right matrix."
         )
-    universe = Universe(profiles.genes, molecules / molecules.sum()) if profiles.state == "counts" else None
+    shares = molecules / molecules.sum() if is_counts else np.full(profiles.n_genes, 1 / profiles.n_genes)
+    universe = Universe(profiles.genes, shares)
     is_choice = n_top_genes is not None and n_top_genes < len(kept)
     if not is_choice and not scale:
         return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)), universe=universe)

@@ -48,7 +48,8 @@ class Universe:
     genes: pd.Index
     """Names, unique, in the order of that matrix."""
     shares: np.ndarray
-    """(n_genes,) share of all molecules of the training profiles, each at least 0; they sum to 1."""
+    """(n_genes,) share of all molecules of the training profiles, each at least 0; they sum to 1. Equal for values that
+    are not counts, whose totals mean nothing."""
 
     def totals_of(self, profiles: Profiles) -> tuple[np.ndarray, Coverage]:
         """(n_profiles,) float64 totals of counts as training profiles had them, and what they are taken over.

@@ -126,12 +126,15 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`fit`, then `transform` of the same matrix; further options are those of `fit`."""
         profiles = self._read(data, layer, use_raw, is_new=True)
         model = self.fit(profiles, **options).fitted()
-        return model.latent(model.preprocess.match(profiles)[0])
+        return self._latent(model.preprocess.match(profiles)[0])
 
     def transform(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents; genes are matched by name.
+
+        Profiles without a value in the genes of the model have NaN, and so have those with fewer than 8 molecules there
+        from a model that knows depths.
 
         Parameters
         ----------
@@ -144,7 +147,14 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             together. With a number, the latents of a profile do not depend on the others.
         """
         expression = self._match(data, layer, use_raw)[1]
-        return self.fitted().latent(expression, self._ratios(expression, depth_ratio))
+        return self._latent(expression, self._ratios(expression, depth_ratio))
+
+    def _latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
+        """Latents of profiles, NaN where nothing can be said."""
+        model = self.fitted()
+        latent = model.latent(expression, ratios)
+        latent[model.is_blank(expression)] = np.nan
+        return latent
 
     def _ratios(self, expression: Expression, depth_ratio: float | None) -> np.ndarray | None:
         """(n_profiles,) depth ratios; None for a model that knows one depth only."""

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from geneae.data.identity import FitProfiles, Recognised, profile_keys, recognise
 from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
 from geneae.data.universe import Universe
@@ -30,14 +32,14 @@ LARGEST = 2.0**127  # of the numbers of a model, half of the largest float32: no
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors`, `genes.csv` and, for counts, `universe.csv` into a folder."""
+    """Write `config.json`, `model.safetensors`, `genes.csv` and `universe.csv` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(model)
     config = model.config | {"scales": model.scales, "tensors": sorted(tensors)}
     if model.estimator is not None:
         config["estimator"] = estimator_facts(model.estimator)
     universe = model.preprocess.universe
-    config["n_genes_of_totals"] = None if universe is None else len(universe.genes)
+    config["n_genes_of_file"] = None if universe is None else len(universe.genes)
     write_json(folder / CONFIG, config)
     save_file(tensors, folder / WEIGHTS)
     genes = pd.DataFrame(
@@ -95,7 +97,7 @@ def _read_model(files: Contents) -> Model:
             pd.Index(table["gene"], dtype=object),
             table["scale"].astype(float).to_numpy(),
             float(config["target_sum"]),
-            _read_universe(files, config.get("n_genes_of_totals")),
+            _read_universe(files, config.get("n_genes_of_file")),
         )
         estimator = _build_estimator(tensors, config)
         network = _build_network(tensors, settings, shape, estimator)
@@ -123,7 +125,7 @@ def _read_model(files: Contents) -> Model:
 
 
 def _read_universe(files: Contents, n_genes: int | None) -> Universe | None:
-    """Genes that totals are taken over; None in folders of older versions, and where values are not counts."""
+    """All genes of the training file; None in folders of older versions."""
     if n_genes is None:
         return None
     table = read_table(files.read(UNIVERSE))
@@ -132,14 +134,26 @@ def _read_universe(files: Contents, n_genes: int | None) -> Universe | None:
     return Universe(pd.Index(table["gene"], dtype=object), table["share"].astype(float).to_numpy())
 
 
-def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
-    """Split of each profile if these are exactly the profiles of the fit, otherwise `all` for each."""
-    if profiles.fingerprint == model.config["data"]["fingerprint"]:
-        with opened(folder) as files:
-            table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
-        if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
-            return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
-    return pd.Series("all", index=profiles.names, name="split")
+def read_split(folder: Path, model: Model, profiles: Profiles) -> Recognised | None:
+    """Profiles of the fit among these, by values and names; None where the folder or zip does not tell."""
+    with opened(folder) as files:
+        table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
+    if not {"profile", "split"} <= set(table.columns) or table["profile"].duplicated().any():
+        return None
+    universe = model.preprocess.universe
+    keys = _keys_of(table["digest"]) if "digest" in table and universe is not None else None
+    known = FitProfiles(pd.Index(table["profile"], dtype=object), table["split"].to_numpy(), keys)
+    if keys is None or universe is None:
+        return recognise(known, profiles.names, None, False)
+    is_complete = bool(universe.genes.isin(profiles.genes).all())
+    return recognise(known, profiles.names, profile_keys(profiles, universe.genes), is_complete)
+
+
+def _keys_of(digests: pd.Series) -> np.ndarray | None:
+    """Keys as they are written in `split.csv`; None if one of them is none."""
+    if not digests.str.fullmatch("[0-9a-f]{16}").all():
+        return None
+    return np.array([int(digest, 16) for digest in digests], np.uint64)
 
 
 def trained_on(folder: Path) -> pd.Index | None:

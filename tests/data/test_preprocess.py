@@ -12,6 +12,7 @@ from geneae.data.preprocess import (
     column_variance,
     fit_preprocess,
     normalize,
+    normalize_thinned,
     select_columns,
 )
 from geneae.settings.errors import InputError
@@ -236,3 +237,19 @@ def test_column_moments_of_a_constant_and_of_nothing_are_zero() -> None:
     assert (column_variance(csr(np.full((7, 2), 0.1))) >= 0).all()
     assert column_mean(csr(np.zeros((0, 3)))).tolist() == [0, 0, 0]
     assert column_variance(csr(np.zeros((0, 3)))).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_thinned_values_are_means_over_thinned_counts(share: float) -> None:
+    counts = counts_matrix(4, 8)
+    counts[0, :2] = [40, 900]  # the second is more than are summed over
+    totals = counts.sum(1) + 10
+    found = normalize_thinned(csr(counts), totals, share).toarray()
+    rng = np.random.default_rng(0)
+    drawn = [np.log1p(1e4 * rng.binomial(counts.astype(int), share) / (share * totals[:, None])) for _ in range(4000)]
+    np.testing.assert_allclose(found, np.mean(drawn, 0), atol=0.2)  # 4 standard errors at most
+    assert np.abs(found - np.mean(drawn, 0)).mean() < 0.04
+    np.testing.assert_allclose(
+        normalize_thinned(csr(counts), totals, 1.0).toarray(), normalize(csr(counts), totals).toarray(), rtol=1e-4
+    )
+    assert (normalize_thinned(csr(counts * 0), totals * 0, share).toarray() == 0).all()
