@@ -57,6 +57,8 @@ def command(
     loaded.check_decoder()
     say = say_unless(quiet)
     profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    if expression.missing is not None:
+        say("Genes that the data lack are compared as zeros: every number below contains that.")
     known = read_split(Path(model), loaded, profiles)
     if known is None:
         say("The model does not tell which profiles it was fitted on: some of these may be among them.")
