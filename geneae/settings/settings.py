@@ -181,7 +181,9 @@ class Settings:
         none="8, or 4 for at least 4,096 training profiles",
     )
     epochs: int = setting(60, "Maximum number of epochs; each uses every training profile once.", limits=COUNT)
-    patience: int = setting(20, "Stop after this many epochs without a better validation loss.", limits=COUNT)
+    patience: int = setting(
+        20, "Stop when this many epochs have lowered the validation loss by less than a ten-thousandth.", limits=COUNT
+    )
     batch_size: int = setting(256, "Profiles per step, over all devices together.", limits=COUNT)
     balance: str | None = setting(
         None,
