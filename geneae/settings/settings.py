@@ -274,7 +274,7 @@ class Settings:
 class RunOptions:
     """Further choices about a run: which matrix is read and how, and extra outputs, which do not change the weights."""
 
-    layer: str | None = setting(None, "Layer of AnnData to read.", metavar="NAME", none="X")
+    layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or as in MODEL")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
     color: str | None = setting(
         None, "Column of obs by which the report tells profiles apart; adds a UMAP.", metavar="KEY"
