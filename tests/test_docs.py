@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,22 @@ def test_the_notebook_draws_its_figures(outputs: list[Any]) -> None:
     for figure in figures:
         with Image.open(io.BytesIO(base64.b64decode(figure))) as image:
             assert np.asarray(image.convert("L")).std() > 5  # an empty one has 0
+
+
+def test_every_promise_has_its_tests() -> None:
+    """Each bullet names tests, and these exist."""
+    text = (ROOT / "docs" / "reference" / "promises.md").read_text(encoding="utf-8")
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+    }
+    promises = text.split("\n* ")[1:]
+    assert len(promises) > 15
+    for promise in promises:
+        named = re.findall(r"`(test_\w+)`", promise)
+        assert named, promise
+        assert set(named) <= there, promise
 
 
 @pytest.mark.slow
