@@ -134,6 +134,7 @@ SEEDS = click.option(
 )
 JOBS = click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+VERBOSE = click.option("--verbose", is_flag=True, help="Print the tables and sentences of the report, too.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
 MIN_OVERLAP = click.option(
     "--min-overlap",

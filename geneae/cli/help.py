@@ -36,7 +36,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "Evaluation": ("batch_key", "attainable", "null"),
     "Devices": ("device", "precision", "devices", "nodes", "jobs"),
-    "Run": ("config", "log", "quiet"),
+    "Run": ("config", "log", "verbose", "quiet"),
 }
 """Names of arguments by heading; what has none is listed last, under `OTHERS`."""
 FEW = 16

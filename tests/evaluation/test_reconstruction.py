@@ -18,7 +18,7 @@ from geneae.evaluation.agreement import START, Agreement
 from geneae.evaluation.depth import Depths
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
-from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, headline, summarize, verdict
 from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
 from geneae.folders.run import own_profiles, write_tables
@@ -368,7 +368,7 @@ FLAT = np.zeros(100)
 )
 def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said: str) -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": difference, "pca_4": FLAT + 0.3, "pca_8": FLAT + 0.1})
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         f"{said}, beats the best PCA (size 8) (+0.1000 ± 0.0000). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
@@ -377,7 +377,7 @@ def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said
 
 def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against their own input (centred cosine), the model beats PCA of the same "
         "size (+0.0100 ± 0.0004). Without counts there is no held-out cosine, and an own-input cosine also rewards "
         "copying noise."
@@ -386,10 +386,36 @@ def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
 
 def test_the_verdict_without_a_pca_of_another_size_leaves_that_comparison_out() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD})
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         "beats PCA of the same size (+0.0100 ± 0.0004). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (0.01 + SPREAD, "The model beats shrunken PCA by 0.0100 and covers 50 % of the way"),
+        (-0.01 + SPREAD, "The model is worse than shrunken PCA by 0.0100 and covers 50 % of the way"),
+        (0.0003 + SPREAD, "The model cannot be distinguished from shrunken PCA and covers 50 % of the way"),
+        (FLAT + 1e-9, "The model is as good as shrunken PCA and covers 50 % of the way"),
+    ],
+)
+def test_the_headline_is_short_and_begins_the_verdict(difference: np.ndarray, said: str) -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": FLAT + 0.1, "shrunken_pca": difference})
+    line = headline(found, "test")
+    assert line == f"{said} from the mean profile to the noise ceiling."
+    assert len(line.split()) <= 25
+    assert verdict(found, "test").startswith(f"{line} On 100 test profiles")
+
+
+def test_the_headline_of_a_model_below_the_mean_profile_and_of_one_without_counts() -> None:
+    worse = made_up({"mean_profile": -0.1 + SPREAD, "shrunken_pca": -0.15 + SPREAD})
+    assert headline(worse, "test") == "The model is worse than shrunken PCA by 0.1500, and is below the mean profile."
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
+    assert headline(found, "test") == (
+        "The model beats PCA by 0.0100 by centred cosine with its own input, which also rewards copying noise."
     )
 
 

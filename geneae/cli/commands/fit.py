@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geneae.cli.ending import ending
 from geneae.cli.flags import (
     COLOR,
     CONFIG,
@@ -19,6 +20,7 @@ from geneae.cli.flags import (
     PATH,
     QUIET,
     STREAM,
+    VERBOSE,
     options,
 )
 from geneae.cli.help import Grouped
@@ -42,7 +44,7 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 @click.option(
     "--resume", is_flag=True, help="Resume an interrupted run; start if there is none; do nothing if it is complete."
 )
-@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, VERBOSE, QUIET)
 def command(
     data: str,
     output: str | None,
@@ -54,6 +56,7 @@ def command(
     stream: str,
     log: str | None,
     overwrite: bool,
+    verbose: bool,
     quiet: bool,
     **fields: Any,
 ) -> None:
@@ -109,17 +112,18 @@ def command(
         raise
     if quiet:
         return
-    _say_results(fitted, settings, null, say)
-    say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
+    say(_split_line(fitted))
+    if verbose:
+        _say_results(fitted, settings, null, say)
+    say(*ending(fitted, folder, data))
 
 
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
-    """Print the results of a fit: split, tables, conclusion, training and warnings."""
+    """Print the results of a fit as the report has them: tables, conclusion, training and warnings."""
     from geneae.cli.tables import latent_tables, metrics_table, null_lines
     from geneae.evaluation.records import judged_split
 
     found, split = fitted.evaluation, judged_split(fitted.split)
-    say(_split_line(fitted))
     for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(*table.split("\n"))
     say(fitted.conclusion)
