@@ -9,11 +9,16 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from geneae.data.halves import Halves, draw
+from geneae.data.programs import table_in_memory
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.judging import DEFAULTS as JUDGE_DEFAULTS
+from geneae.fitting.judging import Judged, JudgeSettings
+from geneae.fitting.judging import judge as judge_programs
 from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
@@ -24,6 +29,7 @@ from geneae.folders.embedding import (
     reconstructions,
 )
 from geneae.folders.embedding import embed as embed_profiles
+from geneae.folders.halves import read_halves
 from geneae.folders.labels import annotation_of
 from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
@@ -31,6 +37,7 @@ from geneae.models.loadings import loadings
 from geneae.models.model import Model
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.halves import HalvesSettings
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
@@ -260,6 +267,67 @@ def transfer(
     target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
     annotation.add_to(target.obs)
     return target if copy else None
+
+
+def split(
+    adata: anndata.AnnData, *, layer: str | None = None, use_raw: bool = False, repeat: int = 1, **settings: Any
+) -> Halves:
+    """One random half of the molecules of every profile for other programs, the other half to judge them.
+
+    Parameters
+    ----------
+    adata
+        Counts, in memory or backed; left unchanged.
+    layer, use_raw
+        Matrix to read in place of `X`.
+    repeat
+        Number of the division, from 1; others divide the same molecules anew.
+    settings
+        See `geneae.settings.halves.HalvesSettings`.
+
+    Returns
+    -------
+    The halves: `input` is the AnnData that other programs may see, `training` one with both halves of the training
+    profiles, for those that are trained.
+    """
+    return draw(read_profiles(_checked(adata), layer, use_raw), HalvesSettings(**settings), repeat)
+
+
+def judge(
+    halves: Halves | str | Path,
+    made: Mapping[str, Any],
+    *,
+    spaces: Mapping[str, str] | None = None,
+    n_latent: int = JUDGE_DEFAULTS.n_latent,
+    min_overlap: float = JUDGE_DEFAULTS.min_overlap,
+) -> Judged:
+    """Judge reconstructions and latents of any program on held-out halves, beside the same controls.
+
+    Parameters
+    ----------
+    halves
+        Result of `split`, or a folder of `geneae split`.
+    made
+        What each program has made of `halves.input`, by its name: AnnData or a DataFrame with profiles as rows, or a
+        pair of AnnData and `layer=KEY` or `obsm=KEY`. Profiles and genes are matched by name.
+    spaces
+        Spaces of reconstructions, names in `geneae.data.programs.SPACES`, by program; found out by default.
+    n_latent
+        Number of components of PCA, shrunken PCA and the whitened control.
+    min_overlap
+        Least share of the genes that a reconstruction must have.
+
+    Returns
+    -------
+    `metrics`, `paired` and other tables, and `answer`, the verdict in words.
+    """
+    known = halves if isinstance(halves, Halves) else read_halves(Path(halves))
+    tables = {}
+    for name, data in made.items():
+        of, key = data if isinstance(data, tuple) else (data, "")
+        tables[name] = table_in_memory(of, f"what '{name}' has made", known.given.genes, key)
+    settings = JudgeSettings(n_latent=n_latent, min_overlap=min_overlap)
+    return judge_programs([known], [tables], settings, spaces)
 
 
 def _trained_on(model: AnyModel) -> pd.Index | None:

@@ -75,11 +75,11 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
         found += [
             _distribution_picture(profiles, metrics, split),
             *_estimator_pictures(runs, metrics, split),
-            _against_mse_picture(profiles, split),
-            _parts_picture(profiles, metrics, split),
-            _curves_picture(histories, _of_validation(runs)),
-            _norm_picture(histories, _of_validation(runs)),
         ]
+    if runs and all("cosine" in table for table in profiles.values()):  # without, only held-out halves were judged
+        found += [_against_mse_picture(profiles, split), _parts_picture(profiles, metrics, split)]
+    if runs and all(len(history) for several in histories.values() for history in several):
+        found += [_curves_picture(histories, _of_validation(runs)), _norm_picture(histories, _of_validation(runs))]
         if all(column in history for several in histories.values() for history in several for column in DYNAMICS):
             found.append(_dynamics_picture(histories, _of_validation(runs)))
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns do not fit into one legend
@@ -87,7 +87,8 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
         found.append(_labels_picture(profiles, split, color_name(runs)))
     genes = genes_by_configuration(runs)
     if genes:
-        found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
+        metric = "cosine" if all("cosine" in table for table in profiles.values()) else HELD_OUT
+        found.append(_genes_picture(genes, _sample(profiles, split, metric)))
     if umaps and is_one_key:
         found.append(_umap_picture(umaps, color_name(runs)))
     return found
