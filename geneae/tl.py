@@ -16,9 +16,10 @@ from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
-from geneae.fitting.judging import DEFAULTS as JUDGE_DEFAULTS
-from geneae.fitting.judging import Judged, JudgeSettings
+from geneae.fitting.judged import Judged
+from geneae.fitting.judging import JudgeSettings
 from geneae.fitting.judging import judge as judge_programs
+from geneae.fitting.programs import programs_of
 from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
@@ -297,9 +298,9 @@ def judge(
     halves: Halves | str | Path,
     made: Mapping[str, Any],
     *,
+    latents: Mapping[str, Any] | None = None,
     spaces: Mapping[str, str] | None = None,
-    n_latent: int = JUDGE_DEFAULTS.n_latent,
-    min_overlap: float = JUDGE_DEFAULTS.min_overlap,
+    **settings: Any,
 ) -> Judged:
     """Judge reconstructions and latents of any program on held-out halves, beside the same controls.
 
@@ -308,26 +309,25 @@ def judge(
     halves
         Result of `split`, or a folder of `geneae split`.
     made
-        What each program has made of `halves.input`, by its name: AnnData or a DataFrame with profiles as rows, or a
-        pair of AnnData and `layer=KEY` or `obsm=KEY`. Profiles and genes are matched by name.
+        Reconstruction of `halves.input` by each program, by its name: AnnData or a DataFrame with profiles as rows, or
+        a pair of AnnData and `layer=KEY` or `obsm=KEY`. Profiles and genes are matched by name.
+    latents
+        Latents of `halves.input` likewise; a program may have both.
     spaces
         Spaces of reconstructions, names in `geneae.data.programs.SPACES`, by program; found out by default.
-    n_latent
-        Number of components of PCA, shrunken PCA and the whitened control.
-    min_overlap
-        Least share of the genes that a reconstruction must have.
+    settings
+        See `geneae.fitting.judging.JudgeSettings`.
 
     Returns
     -------
     `metrics`, `paired` and other tables, and `answer`, the verdict in words.
     """
     known = halves if isinstance(halves, Halves) else read_halves(Path(halves))
-    tables = {}
-    for name, data in made.items():
+    tables = []
+    for name, data in (*made.items(), *(latents or {}).items()):
         of, key = data if isinstance(data, tuple) else (data, "")
-        tables[name] = table_in_memory(of, f"what '{name}' has made", known.given.genes, key)
-    settings = JudgeSettings(n_latent=n_latent, min_overlap=min_overlap)
-    return judge_programs([known], [tables], settings, spaces)
+        tables.append((name, table_in_memory(of, f"what '{name}' has made", known.given.genes, key)))
+    return judge_programs([known], [programs_of(tables)], JudgeSettings(**settings), spaces)
 
 
 def _trained_on(model: AnyModel) -> pd.Index | None:

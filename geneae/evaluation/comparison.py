@@ -254,7 +254,8 @@ def guard_sentence(paired: pd.DataFrame) -> str:
 def standing(metrics: pd.DataFrame, configuration: str, split: str, metric: str) -> str:
     """Sentence that places a configuration next to mean profile, PCA, shrunken PCA and the noise ceiling."""
     rows = metrics[(metrics["arm"] == configuration) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
-    own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()} | {CEILING.title: ("model", "ceiling")}
+    own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()}
+    own |= {CEILING.title: ("model", "ceiling")} if metric == HELD_OUT else {}
     means = rows.groupby(["model", "metric"])["value"].mean()
     beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
     return f"{configuration} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

@@ -6,15 +6,19 @@ import numpy as np
 import torch
 
 from geneae.data.halves import Halves, as_expression
-from geneae.data.preprocess import Preprocess, column_mean, normalize
+from geneae.data.preprocess import Expression, Preprocess, column_mean, normalize
 from geneae.data.profiles import Profiles
 from geneae.evaluation.predictors import WHITENED
 from geneae.evaluation.programs import JudgedHalves, Predict
 from geneae.fitting.bases import Bases, fit_bases
 from geneae.fitting.checks import check_sizes
 from geneae.fitting.prepare import FitData
+from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES, PCA_SIZES, pca
 from geneae.settings.settings import Settings
+
+REFERENCE = "shrunken_pca"
+"""Control that all others are compared with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,20 @@ class Control:
                 return np.asarray(decoder.expectation(hidden[some]).double().numpy())
 
             found[WHITENED] = whitened
+        return found
+
+    def representations(self, given: Expression) -> dict[str, np.ndarray]:
+        """(n_profiles, n) latents of halves by control: scores of PCA and shrunken PCA, whitened posterior scores."""
+        half, factors = self.bases.baselines.half, self.bases.baselines.factors
+        assert half is not None
+        assert factors is not None
+        matrix = normalize(given.rows, given.totals)
+        scores = half.scores(sparse_rows(matrix))[:, : self.n_latent]
+        found = {"pca": scores.numpy(), REFERENCE: (scores * factors[: self.n_latent].float()).numpy()}
+        if self.bases.estimator is not None:
+            estimator = self.bases.estimator.estimator
+            posterior = estimator.at(float(np.log(0.5 / self.fraction))).scores(matrix, given.totals)
+            found[WHITENED] = (posterior / estimator.latent_unit).numpy()
         return found
 
 

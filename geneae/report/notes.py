@@ -1,6 +1,9 @@
 """Title, summary and notes of the report."""
 
+from geneae.evaluation.agreement import Agreement
+from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.labels import Labels
 from geneae.evaluation.steps import steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
@@ -62,6 +65,13 @@ def _of_programs(runs: list[Run]) -> list[str]:
         "A reconstruction in counts or CP10k is taken as an expected value and converted to the expected log1p of "
         "Poisson counts.",
     ]
+    if any(Labels().is_in(run.metrics) for run in runs):
+        said.append(
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how well Leiden "
+            "clusters of the latents agree with the labels. All latents are of the given half."
+        )
+    said += [judge.note([]) for judge in (Agreement(), Batches()) if any(judge.is_in(run.metrics) for run in runs)]
     if len(runs) == len(by_configuration(runs)):
         said.append("A single division of the molecules says nothing about the variation between divisions.")
     return said

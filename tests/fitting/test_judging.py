@@ -12,7 +12,9 @@ import geneae
 from geneae.data.halves import draw
 from geneae.data.programs import Table, table_in_memory
 from geneae.evaluation.records import HELD_OUT, value
-from geneae.fitting.judging import Judged, JudgeSettings, judge, parse_spaces
+from geneae.fitting.judged import Judged
+from geneae.fitting.judging import JudgeSettings, judge
+from geneae.fitting.programs import Programs, parse_spaces, programs_of
 from geneae.settings.errors import InputError
 
 SETTINGS = JudgeSettings(n_latent=4)
@@ -24,10 +26,10 @@ def world() -> World:
     return make_world()
 
 
-def tables(world: World, **values: np.ndarray | pd.DataFrame) -> dict[str, Table]:
+def tables(world: World, **values: np.ndarray | pd.DataFrame) -> Programs:
     genes = world.halves.given.genes
     frames = {name: x if isinstance(x, pd.DataFrame) else world.frame(x) for name, x in values.items()}
-    return {name: table_in_memory(frame, f"{name}.csv", genes) for name, frame in frames.items()}
+    return programs_of([(name, table_in_memory(frame, f"{name}.csv", genes)) for name, frame in frames.items()])
 
 
 def pca_of_training(world: World, size: int = 4) -> np.ndarray:
@@ -134,7 +136,7 @@ def test_wrong_names_are_refused(world: World) -> None:
     with pytest.raises(InputError, match="the name 'PCA' is that of a control"):
         judge([world.halves], [made], SETTINGS)
     with pytest.raises(InputError, match="at least one program must be judged"):
-        judge([world.halves], [{}], SETTINGS)
+        judge([world.halves], [Programs()], SETTINGS)
     with pytest.raises(InputError, match="unknown program 'trith'; did you mean 'truth'"):
         judge([world.halves], [tables(world, truth=world.expected)], SETTINGS, {"trith": "counts"})
     with pytest.raises(InputError, match="unknown space 'count'; did you mean 'counts'"):
@@ -151,3 +153,83 @@ def test_in_python_a_program_is_judged_in_two_calls(counts: anndata.AnnData) -> 
     judged = geneae.tl.judge(halves, {"copy": (seen, "layer=log"), "counts": seen}, n_latent=4)
     assert of(judged, "copy") < of(judged, "shrunken PCA")
     assert judged.said[1].startswith("counts: what 'counts' has made is in counts, by its gene means; converted to")
+
+
+@pytest.mark.slow
+def test_latents_are_judged_by_labels_depth_and_the_other_half(world: World) -> None:
+    rng = np.random.default_rng(0)
+    kinds = pd.get_dummies(world.halves.given.obs["kind"]).to_numpy(float)
+    told = pd.DataFrame(kinds + 0.01 * rng.standard_normal(kinds.shape), world.halves.given.names, ["a", "b"])
+    noise = pd.DataFrame(rng.standard_normal((len(told), 5)), told.index, list("vwxyz"))
+    depth = pd.DataFrame(
+        {"depth": np.log(world.halves.given.totals), "one": rng.standard_normal(len(told))}, told.index
+    )
+    genes = world.halves.given.genes
+
+    def table(frame: pd.DataFrame) -> Table:
+        return table_in_memory(frame, "latent.csv", genes)
+
+    tables = [("told", table(told)), ("noise", table(noise)), ("depth", table(depth))]
+    others = [("told", table(told)), ("noise", table(noise.iloc[rng.permutation(len(noise))].set_axis(noise.index)))]
+    settings = JudgeSettings(n_latent=4, label="kind")
+    found = judge([world.halves], [programs_of(tables, others)], settings)
+    assert of(found, "told", "knn_20") == 1
+    assert of(found, "noise", "knn_20") < 0.8
+    assert of(found, "told", "linear_probe") == 1
+    assert of(found, "depth", "depth_r2") == pytest.approx(1, abs=1e-6)
+    assert of(found, "noise", "depth_r2") < 0.2
+    assert of(found, "told", "shared_neighbours") == 1
+    assert of(found, "told", "other_half_rank") == 0
+    assert of(found, "noise", "other_half_rank") == pytest.approx(0.5, abs=0.15)
+    assert of(found, "PCA", "other_half_rank") < 0.3
+    assert np.isnan(of(found, "depth", "shared_neighbours"))
+    assert {"raw input", "random encoder", "PCA", "shrunken PCA"} <= set(found.metrics["arm"])
+    assert "By 20-NN accuracy of the latents on 78 test profiles and one division" in found.answer
+    assert "told (+" in found.answer.partition("better: ")[2]
+    assert HELD_OUT not in set(found.metrics["metric"])
+
+
+@pytest.mark.slow
+def test_a_program_may_have_a_reconstruction_and_latents(world: World) -> None:
+    frame = world.frame(world.expected)
+    latent = pd.DataFrame(world.shares[:, :3], frame.index, list("abc"))
+    genes = world.halves.given.genes
+    tables = [(name, table_in_memory(x, "made.csv", genes)) for name, x in (("both", frame), ("both", latent))]
+    found = judge([world.halves], [programs_of(tables)], JudgeSettings(n_latent=4, label="kind", batch_key="kind"))
+    (run,) = found.runs
+    assert {HELD_OUT, "knn_20", "ilisi", "depth_r2"} <= set(run.metrics.loc[run.metrics["model"] == "model", "metric"])
+    assert {HELD_OUT, "knn_20"} <= set(run.profiles.columns)
+    assert "By held-out cosine on" in found.answer
+    assert "By 20-NN accuracy of the latents on" in found.answer
+    with pytest.raises(InputError, match="the name 'both' is given more than once"):
+        programs_of([*tables, tables[0]])
+    with pytest.raises(InputError, match="'other' has none of these"):
+        programs_of(tables, [("other", tables[1][1])])
+
+
+def test_without_a_label_the_latents_are_described_and_not_ranked(world: World) -> None:
+    latent = pd.DataFrame(world.shares[:, :3], world.halves.given.names, list("abc"))
+    made = programs_of([("shares", table_in_memory(latent, "made.csv", world.halves.given.genes))])
+    found = judge([world.halves], [made], SETTINGS)
+    assert "Latents were not judged by a label" in found.answer
+    bad = latent.mask(latent.index.to_series() == "cell3")
+    made = programs_of([("bad", table_in_memory(bad, "made.csv", world.halves.given.genes))])
+    with pytest.raises(InputError, match="1 profiles have NaN or infinite latents, first 'cell3'"):
+        judge([world.halves], [made], SETTINGS)
+
+
+def test_what_is_refused_may_be_left_out_and_is_said(world: World) -> None:
+    settings = JudgeSettings(n_latent=4, skip_refused=True)
+    made = tables(
+        world,
+        wrong=world.held_out,
+        truth=world.expected,
+        few=world.frame(world.expected).iloc[:, :9],
+        root=world.expected**0.5,
+    )
+    found = judge([world.halves], [made], settings)
+    assert [run.configuration for run in found.runs] == ["truth"]
+    left = [text.partition(" is left out: ")[0] for text in found.said if "is left out" in text]
+    assert left == ["few", "wrong", "root"]
+    with pytest.raises(InputError, match=r"no program is left to be judged\. wrong is left out: wrong\.csv was made"):
+        judge([world.halves], [tables(world, wrong=world.held_out)], settings)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import LATENT, OVERWRITE, PATH, QUIET, options
+from geneae.cli.flags import LATENT, OVERWRITE, PATH, QUIET, option, options
 from geneae.cli.printing import say_unless
-from geneae.settings.errors import InputError
 
 
 @click.command()
@@ -27,13 +26,26 @@ from geneae.settings.errors import InputError
     show_default=True,
     help="Refuse a reconstruction that has a smaller fraction of the genes, 0 to 1.",
 )
-@options(LATENT, OVERWRITE, QUIET)
+@click.option(
+    "--other-half",
+    "others",
+    multiple=True,
+    metavar="NAME=FILE[...]",
+    help="Latents of held_out.h5ad by the same program, fitted without it: do both halves have the same neighbours?  "
+    "[default: none]",
+)
+@click.option("--skip-refused", is_flag=True, help="Leave out what would be refused, and say why.")
+@options(option("label"), option("batch_key"), LATENT, OVERWRITE, QUIET)
 def command(
     halves: str,
     made: tuple[str, ...],
     output: str,
     spaces: tuple[str, ...],
     min_overlap: float,
+    others: tuple[str, ...],
+    skip_refused: bool,
+    label: str | None,
+    batch_key: str | None,
     n_latent: int,
     overwrite: bool,
     quiet: bool,
@@ -43,7 +55,8 @@ def command(
     HALVES is a folder of geneae split. FILE is what a program has made of its input.h5ad: .h5ad (X, a layer or an entry
     of obsm), .csv or .parquet with the names of the profiles in the first column, or .npy with names in text files
     beside it. Profiles and genes are matched by name. All are compared with the mean profile, PCA, shrunken PCA (the
-    reference, with --latent components) and the noise ceiling. With several divisions, HALVES is the folder of all, and
+    reference, with --latent components) and the noise ceiling; latents also with raw input and a random encoder, by
+    --label, --batch and --other-half. With several divisions, HALVES is the folder of all, and
     FILE contains {repeat}.
     """
     from geneae.folders.outputs import check_apart, check_writable, new_folder
@@ -53,18 +66,17 @@ def command(
     from geneae.cli.steps import command_line
     from geneae.cli.tables import judged_table
     from geneae.data.programs import parse_made
-    from geneae.fitting.judging import JudgeSettings, judge, parse_spaces, read_repeats
+    from geneae.fitting.judging import JudgeSettings, judge
+    from geneae.fitting.programs import parse_spaces, read_repeats
     from geneae.folders.judged import REPORT, write_judged
     from geneae.report import write_report
 
     say = say_unless(quiet)
-    given = [parse_made(text) for text in made]
+    given, of_held_out = ([parse_made(text) for text in texts] for texts in (made, others))
     named = parse_spaces(spaces)
-    names = [one.name for one in given]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"the name '{repeated[0]}' is given more than once. Give every program its own.")
-    divisions, tables = read_repeats(Path(halves), given)
-    judged = judge(divisions, tables, JudgeSettings(n_latent=n_latent, min_overlap=min_overlap), named, command_line())
+    settings = JudgeSettings(n_latent, label, batch_key, min_overlap, skip_refused)
+    divisions, programs = read_repeats(Path(halves), given, of_held_out)
+    judged = judge(divisions, programs, settings, named, command_line())
     with new_folder(Path(output), overwrite) as partial:
         write_judged(partial, judged.tables(), judged.record())
         write_report(partial / REPORT, judged.runs, judged.answer, judged.paired)
