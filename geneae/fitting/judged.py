@@ -11,7 +11,6 @@ from geneae.folders.run import Run
 
 DRAW = "division"
 """What runs of one program differ in."""
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +43,14 @@ class Judged:
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables by name, as they are written."""
         of_runs = {name: self.table(name) for name in ("profiles", "genewise", "diagnostics")}
-        return {"metrics": self.metrics, "paired": self.paired, **of_runs}
+        split = self.runs[0].tables()["split"]
+        return {"metrics": self.metrics, "paired": self.paired, "split": split, **of_runs}
 
     def record(self) -> dict[str, Any]:
         """What was judged, with which halves."""
         config = self.runs[0].config
         return {
-            "format": FORMAT,
-            "programs": list(dict.fromkeys(run.configuration for run in self.runs)),
-            "repeats": sorted({int(run.config["seed"]) for run in self.runs}),
+            "programs": {run.name: run.configuration for run in self.runs},
             "answer": self.answer,
             "said": self.said,
             **{key: value for key, value in config.items() if key not in ("judged", "seed")},

@@ -318,6 +318,7 @@ def _config(
     """What is known of a judged program, with the keys of a `config.json`."""
     return {
         "judged": True,
+        "center": "none",
         "settings": {"loss": "", "n_latent": settings.n_latent},
         "seed": halves.repeat,
         "split_seed": halves.settings.seed,

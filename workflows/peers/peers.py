@@ -135,7 +135,12 @@ def table(folders: list[Path]) -> list[dict[str, object]]:
         refused = {text.partition(" is left out: ")[0]: text for text in judged["said"] if " is left out: " in text}
         for name in dict.fromkeys((*numbers.index, *records)):
             record = records.get(name, {"status": "control"})
-            row = {"data": folder.name, "peer": name, "status": refused.get(name, record["status"])}
+            row = {
+                "data": folder.parent.name,
+                "repeat": folder.name.rpartition("_")[2],
+                "peer": name,
+                "status": refused.get(name, record["status"]),
+            }
             row |= {key: numbers[key].get(name) for key in SHOWN if key in numbers}
             rows.append(row | {key: record.get(key) for key in ("seconds", "megabytes")})
     return rows

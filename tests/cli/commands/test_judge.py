@@ -7,11 +7,20 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from commands import assert_refused, geneae, there
+from commands import Run, assert_refused, geneae, there
 from sklearn.decomposition import NMF
 
 FILES = {
-    *("SHA256SUMS", "judged.json", "metrics.csv", "profiles.csv", "paired.csv", "genewise.csv", "diagnostics.csv"),
+    *(
+        "SHA256SUMS",
+        "judged.json",
+        "split.csv",
+        "metrics.csv",
+        "profiles.csv",
+        "paired.csv",
+        "genewise.csv",
+        "diagnostics.csv",
+    ),
     "report.html",
 }
 
@@ -54,7 +63,7 @@ def test_three_commands_lead_from_a_file_to_a_verdict(halves: Path, tmp_path: Pa
     for wrong in ("own reconstruction", "Without --color", "seed says nothing", "chose the epoch", "nan"):
         assert wrong not in report.replace("nan values", "")
     record = json.loads((tmp_path / "judged" / "judged.json").read_text())
-    assert record["programs"] == ["nmf", "copy", "counts"]
+    assert record["programs"] == {name: name for name in ("nmf", "copy", "counts")}
     profiles = pd.read_csv(tmp_path / "judged" / "profiles.csv")
     assert dict(profiles[profiles["arm"] == "nmf"]["split"].value_counts()) == {"test": 72, "validation": 24}
 
@@ -97,3 +106,38 @@ def test_a_space_that_is_named_is_taken(halves: Path, tmp_path: Path) -> None:
     result = geneae("judge", halves, made, "-o", tmp_path / "judged", "--latent", "4", "--space", "nmf=log1p_cp10k")
     assert result.exit_code == 0, result.output
     assert "layer 'nmf' is in log1p_cp10k, as you say." in result.stdout
+
+
+def test_a_judged_folder_is_compared_with_fits_as_one_more_run(run: Run, counts_path: Path, tmp_path: Path) -> None:
+    assert geneae("split", counts_path, "-o", tmp_path / "halves", "--quiet").exit_code == 0
+    denoise(tmp_path / "halves" / "input.h5ad", tmp_path / "made.h5ad")
+    names = f"nmf={tmp_path}/made.h5ad:layer=nmf", f"copy={tmp_path}/made.h5ad:layer=copy"
+    arguments = ("judge", tmp_path / "halves", *names, "-o", tmp_path / "judged", "--latent", "4", "--quiet")
+    assert geneae(*arguments).exit_code == 0
+    result = geneae("compare", run.folder, tmp_path / "judged", "-o", tmp_path / "compared")
+    assert result.exit_code == 0, result.output
+    assert "By held-out cosine on 24 test profiles" in result.stdout
+    assert "copy (-" in result.stdout.partition("worse: ")[2]
+    assert "are of one division of the molecules, those of fits means over three in both directions" in result.stdout
+    paired = pd.read_csv(tmp_path / "compared" / "paired.csv")
+    row = paired[(paired["arm"] == "nmf") & (paired["metric"] == "heldout_cosine")].iloc[0]
+    of_fit = pd.read_csv(run.folder / "profiles.csv").query("split == 'test'").set_index("profile")
+    judged = pd.read_csv(tmp_path / "judged" / "profiles.csv").query("arm == 'nmf' and split == 'test'")
+    differences = judged.set_index("profile")["heldout_cosine"] - of_fit["heldout_cosine"]
+    assert row["difference"] == pytest.approx(differences.mean(), rel=1e-6)
+    report = (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")
+    assert "Training curves" in report
+    alone = geneae("compare", tmp_path / "judged", "-o", tmp_path / "alone")
+    assert alone.exit_code == 0, alone.output
+    assert "against nmf: worse: copy (-" in alone.stdout
+
+
+def test_a_folder_judged_on_another_split_is_not_compared(run: Run, halves: Path, tmp_path: Path) -> None:
+    made = f"nmf={halves.parent}/made.h5ad:layer=nmf"
+    assert geneae("judge", halves, made, "-o", tmp_path / "judged", "--latent", "4", "--quiet").exit_code == 0
+    result = geneae("compare", run.folder, tmp_path / "judged", "-o", tmp_path / "compared")
+    assert_refused(result, "cannot be compared: they differ in their ")
+    (tmp_path / "judged" / "judged.json").write_text('{"format": 9}')
+    (tmp_path / "judged" / "SHA256SUMS").unlink()
+    result = geneae("compare", tmp_path / "judged", run.folder, "-o", tmp_path / "compared")
+    assert_refused(result, "judged.json is of another version of geneae. Judge the programs again.")
