@@ -27,6 +27,14 @@ CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
 
 
+X = "X"
+"""How X itself is named where a layer could be."""
+
+
+class NoSuchMatrix(InputError):
+    """A matrix that some data do not have."""
+
+
 def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
     """Profiles from a file, AnnData, array or table, after a check of every value.
 
@@ -39,7 +47,7 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, st
         Path of an `.h5ad` file or `.zarr` folder, AnnData (in memory or backed), numpy or scipy array, or DataFrame
         with genes as columns. Profiles and genes without names are named "0", "1", ...
     layer
-        Name of a layer to read instead of `X`.
+        Name of a layer to read instead of `X`; `"X"` is X itself, unless a layer has this name.
     use_raw
         Read `raw` instead of `X`.
     stream
@@ -182,6 +190,7 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
             "modality with gene expression to its own file, for example mdata['rna'].write_h5ad('data.h5ad')."
         )
     layers = list(group["layers"]) if "layers" in group else []
+    layer = _named(layer, layers)
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
     location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
     place = ("layers", layer) if layer is not None else ("raw", "X") if use_raw else ("X",)
@@ -198,6 +207,7 @@ def _is_there(group: Any, key: str) -> bool:
 
 def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
     layers, has_raw = list(adata.layers), adata.raw is not None
+    layer = _named(layer, layers)
     x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
     location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
@@ -213,16 +223,21 @@ def _is_stored(matrix: Any) -> bool:
     return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
 
 
+def _named(layer: str | None, layers: list[str]) -> str | None:
+    """The layer to read; None where X is named."""
+    return None if layer == X and X not in layers else layer
+
+
 def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
     """Name of the requested matrix; an error if it does not exist, never another matrix."""
     if use_raw and not has_raw:
-        raise InputError(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
+        raise NoSuchMatrix(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
     if layer is not None and layer not in layers:
-        raise unknown("layer", layer, layers)
+        raise NoSuchMatrix(str(unknown("layer", layer, layers)))
     if layer is None and not use_raw and not has_x:
         there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
-        raise InputError(f"{source} has no X. Choose another matrix ({there}).")
-    return f"layers['{layer}']" if layer is not None else "raw" if use_raw else "X"
+        raise NoSuchMatrix(f"{source} has no X. Choose another matrix ({there}).")
+    return f"layers['{layer}']" if layer is not None else "raw" if use_raw else X
 
 
 def _as_array(table: Any) -> Any:

@@ -71,7 +71,8 @@ def command(
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    profiles = Source(data, layer, use_raw).read()
+    source = Source(data, layer, use_raw)
+    profiles = source.read() if loaded is None else source.read_like(loaded.location)
     say(profiles.describe())
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
