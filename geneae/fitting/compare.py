@@ -21,7 +21,7 @@ from geneae.folders.manifest import OF_GRIDS, SPLIT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import check_addable, check_apart, new_files
 from geneae.folders.run import Run, read_run
-from geneae.folders.tables import write_table
+from geneae.folders.tables import read_table, write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 
@@ -123,7 +123,7 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
                 f"--color {color} needs runs that were fitted with it; {folder} was fitted {fitted}. Fit it again "
                 f"with --color {color}, or leave the flag out."
             )
-    splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
+    splits = {folder: _split_in(folder) for folder in folders}
     first = folders[0]
     for folder, config in configs.items():
         for title, is_same in (
@@ -136,6 +136,14 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
                 raise InputError(
                     f"{folder} and {first} cannot be compared: they differ in their {title}. Leave one out."
                 )
+
+
+def _split_in(folder: Path) -> list[list[str]]:
+    """Names and splits of the profiles of a folder; without their digests, which folders of older versions lack."""
+    if not (folder / SPLIT).is_file():
+        return []
+    table = read_table((folder / SPLIT).read_bytes())
+    return table[[name for name in ("profile", "split") if name in table]].to_numpy().tolist()
 
 
 def configuration_names(folders: list[Path]) -> dict[Path, str]:
