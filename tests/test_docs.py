@@ -1,8 +1,10 @@
-"""The notebook runs and the API reference builds, both without a warning."""
+"""The notebook and the pages run, and the API reference builds, without a warning."""
 
 import base64
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,11 +14,14 @@ from typing import Any
 import jupytext
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from conftest import simulate
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets.config import Config
 
 import geneae
+from geneae.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # on so little data threads only wait for each other
@@ -66,3 +71,29 @@ def test_the_reference_has_every_file_and_no_warning(tmp_path: Path) -> None:
     assert {path.stem for path in Path(geneae.__file__).parent.rglob("*.py")} - {"__init__"} <= pages
     assert "split_seed" in (tmp_path / "geneae" / "fitting" / "autoencoder.html").read_text(encoding="utf-8")
     assert 'id="Autoencoder"' in (tmp_path / "geneae.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_on_judging_another_program_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adata = simulate()
+    adata.obs["cell_type"] = adata.obs["kind"]
+    adata.write_h5ad("data.h5ad")
+    text = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    said = ""
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(compile(block, "judge.md", "exec"), names)
+            continue
+        for line in block.splitlines():
+            result = CliRunner().invoke(main, shlex.split(line)[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            said += result.stdout
+    assert "By held-out cosine on 24 test profiles" in said
+    assert "By 20-NN accuracy of the latents on 24 test profiles" in said
+    assert (tmp_path / "judged" / "report.html").is_file()
+    copied = capsys.readouterr().out
+    assert "copied (-" in copied.partition("worse: ")[2]  # noise that is copied is no reconstruction
