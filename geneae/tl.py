@@ -9,12 +9,18 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from geneae.data.halves import Halves, draw
+from geneae.data.programs import table_in_memory
 from geneae.data.reading import read_profiles
 from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.judged import Judged
+from geneae.fitting.judging import JudgeSettings
+from geneae.fitting.judging import judge as judge_programs
+from geneae.fitting.programs import programs_of
 from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
@@ -25,6 +31,7 @@ from geneae.folders.embedding import (
     reconstructions,
 )
 from geneae.folders.embedding import embed as embed_profiles
+from geneae.folders.halves import read_halves
 from geneae.folders.labels import annotation_of
 from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
@@ -32,6 +39,7 @@ from geneae.models.loadings import loadings
 from geneae.models.model import Model
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.halves import HalvesSettings
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
@@ -264,6 +272,66 @@ def transfer(
     target.uns["geneae"] = embedded.describe(key_added) | annotation.uns
     annotation.add_to(target.obs)
     return target if copy else None
+
+
+def split(
+    adata: anndata.AnnData, *, layer: str | None = None, use_raw: bool = False, repeat: int = 1, **settings: Any
+) -> Halves:
+    """One random half of the molecules of every profile for other programs, the other half to judge them.
+
+    Parameters
+    ----------
+    adata
+        Counts, in memory or backed; left unchanged.
+    layer, use_raw
+        Matrix to read in place of `X`.
+    repeat
+        Number of the division, from 1; others divide the same molecules anew.
+    settings
+        See `geneae.settings.halves.HalvesSettings`.
+
+    Returns
+    -------
+    The halves: `input` is the AnnData that other programs may see, `training` one with both halves of the training
+    profiles, for those that are trained.
+    """
+    return draw(read_profiles(_checked(adata), layer, use_raw), HalvesSettings(**settings), repeat)
+
+
+def judge(
+    halves: Halves | str | Path,
+    made: Mapping[str, Any],
+    *,
+    latents: Mapping[str, Any] | None = None,
+    spaces: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Judged:
+    """Judge reconstructions and latents of any program on held-out halves, beside the same controls.
+
+    Parameters
+    ----------
+    halves
+        Result of `split`, or a folder of `geneae split`.
+    made
+        Reconstruction of `halves.input` by each program, by its name: AnnData or a DataFrame with profiles as rows, or
+        a pair of AnnData and `layer=KEY` or `obsm=KEY`. Profiles and genes are matched by name.
+    latents
+        Latents of `halves.input` likewise; a program may have both.
+    spaces
+        Spaces of reconstructions, names in `geneae.data.programs.SPACES`, by program; found out by default.
+    settings
+        See `geneae.fitting.judging.JudgeSettings`.
+
+    Returns
+    -------
+    `metrics`, `paired` and other tables, and `answer`, the verdict in words.
+    """
+    known = halves if isinstance(halves, Halves) else read_halves(Path(halves))
+    tables = []
+    for name, data in (*made.items(), *(latents or {}).items()):
+        of, key = data if isinstance(data, tuple) else (data, "")
+        tables.append((name, table_in_memory(of, f"what '{name}' has made", known.given.genes, key)))
+    return judge_programs([known], [programs_of(tables)], JudgeSettings(**settings), spaces)
 
 
 def _trained_on(model: AnyModel) -> pd.Index | None:

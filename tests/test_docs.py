@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import click
 import jupytext
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from conftest import simulate
 from nbclient import NotebookClient
 from PIL import Image
 from traitlets.config import Config
@@ -84,7 +87,7 @@ def test_the_site_has_every_public_name_and_flag_and_no_warning(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     reference = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
     names = [
-        *(f"geneae.tl.{name}" for name in ("fit", "embed", "reconstruct", "score", "transfer")),
+        *(f"geneae.tl.{name}" for name in ("fit", "embed", "reconstruct", "score", "transfer", "split", "judge")),
         *(f"geneae.pl.{name}" for name in geneae.pl.__all__),
     ]
     for name in ("geneae.Autoencoder", "geneae.CosineMetric", "geneae.read_profiles", *names):
@@ -95,3 +98,29 @@ def test_the_site_has_every_public_name_and_flag_and_no_warning(tmp_path: Path) 
     assert all(f"--{one.flag}" in flags for one in SETTINGS.values())
     pages = {path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")}
     assert {path for path in pages if not (tmp_path / path).with_suffix(".html").is_file()} == set()
+
+
+@pytest.mark.slow
+def test_the_page_on_judging_another_program_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adata = simulate()
+    adata.obs["cell_type"] = adata.obs["kind"]
+    adata.write_h5ad("data.h5ad")
+    text = (ROOT / "docs" / "how_to" / "judge.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    said = ""
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(compile(block, "judge.md", "exec"), names)
+            continue
+        for line in block.splitlines():
+            result = CliRunner().invoke(main, shlex.split(line)[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            said += result.stdout
+    assert "By held-out cosine on 24 test profiles" in said
+    assert "By 20-NN accuracy of the latents on 24 test profiles" in said
+    assert (tmp_path / "judged" / "report.html").is_file()
+    copied = capsys.readouterr().out
+    assert "copied (-" in copied.partition("worse: ")[2]  # noise that is copied is no reconstruction

@@ -12,6 +12,7 @@ import click
 
 from geneae.settings.declaration import Setting
 from geneae.settings.errors import InputError
+from geneae.settings.halves import HALVES_SETTINGS
 from geneae.settings.settings import METRIC_SETTINGS, RUN_OPTIONS, SETTINGS, TRANSFER_SETTINGS
 
 
@@ -95,6 +96,7 @@ FIT_OPTIONS = tuple(map(option, SETTINGS))
 OBJECTIVE, LOSS, LATENT, CUT = map(option, ("objective", "loss", "n_latent", "cut"))
 RATE, DECAY = map(option, ("learning_rate", "weight_decay"))
 METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components", "epsilon", "epochs", "n_neighbors"))
+HALVES_OPTIONS = tuple(map(_flag, HALVES_SETTINGS.values()))
 TRANSFER_OPTIONS = tuple(map(_flag, TRANSFER_SETTINGS.values()))
 MATRIX_OPTIONS = (option("layer"), option("use_raw"))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))

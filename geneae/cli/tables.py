@@ -10,16 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geneae.evaluation.batches import OF_BATCHES
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
 from geneae.evaluation.judge import Judge
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.records import Evaluation, value
-from geneae.evaluation.table import SHOWN, header_of, short_table
+from geneae.evaluation.labels import ACCURACIES, OF_CLUSTERS
+from geneae.evaluation.programs import HALF_METRICS
+from geneae.evaluation.records import HELD_OUT, Evaluation, value
+from geneae.evaluation.table import CEILING, SHOWN, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
 from geneae.settings.text import escaped
 
 EVALUATED = ("validation", "test")
+JUDGED = (
+    *(HELD_OUT, "skill", *HALF_METRICS, *ACCURACIES, *OF_CLUSTERS, *OF_BATCHES),
+    *("shared_neighbours", "other_half_rank", "depth_r2"),
+)
+"""Metrics of the table of other programs."""
 WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
 
 
@@ -45,6 +53,25 @@ def latent_tables(
     """Table of latents and controls x metrics for each judge of latents that was asked for."""
     heads = {judge: judge.head(settings) for judge in JUDGES if judge.is_in(evaluation.metrics)}
     return [_latent_table(evaluation, judge, head, splits) for judge, head in heads.items() if head]
+
+
+def judged_table(metrics: pd.DataFrame, split: str) -> str:
+    """Table of programs, controls and the ceiling x metrics of held-out halves: means over the profiles of a split."""
+    means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
+    own = means[means["model"] == "model"].pivot_table("value", "arm", "metric", sort=False)
+    shown = [name for name in JUDGED if name in own]
+    order = own.sort_values(shown[0], ascending=False).index
+    rows = [["", *map(header_of, shown)]]
+    rows += [[str(arm), *(_four(own.loc[arm, name]) for name in shown)] for arm in order]
+    if "ceiling" in own:
+        rows.append([CEILING.title, *(f"{own['ceiling'].mean():.4f}" if name == HELD_OUT else "" for name in shown)])
+    n_profiles = int(means["n_profiles"].max())
+    head = f"Means over {n_profiles:,} {split} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def _four(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.4f}"
 
 
 def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple[str, ...]) -> str:

@@ -7,12 +7,15 @@ import pandas as pd
 
 from geneae.evaluation.judge import MetricFacts, ModelFacts
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.programs import HALF_METRICS
 from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.models.baselines import BASELINES
 
-METRIC_FACTS: dict[str, MetricFacts] = {name: facts for judge in JUDGES for name, facts in judge.metrics.items()}
-"""Facts about metrics by name, in the order of the judges."""
+METRIC_FACTS: dict[str, MetricFacts] = {
+    name: facts for judge in JUDGES for name, facts in judge.metrics.items()
+} | HALF_METRICS
+"""Facts about metrics by name, in the order of the judges; then those of other programs."""
 MODEL_FACTS: dict[str, ModelFacts] = {name: facts for judge in JUDGES for name, facts in judge.models.items()}
 """Facts about models by name, in the order of the judges: the model, its baselines, controls of latents."""
 CEILING = ModelFacts("noise ceiling", line="-")

@@ -1,6 +1,9 @@
 """Title, summary and notes of the report."""
 
+from geneae.evaluation.agreement import Agreement
+from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.labels import Labels
 from geneae.evaluation.steps import steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
@@ -39,9 +42,38 @@ def facts_of(runs: list[Run]) -> str:
 
 def notes_of(runs: list[Run]) -> list[str]:
     """Notes that a reader of the table of results needs."""
+    if all(of_config(run, "judged") for run in runs):
+        return _of_programs(runs)
     said = _of_latents(runs)
     if not all(run.is_encoder for run in runs):
         said += [*_of_cosines(runs), *_of_steps(runs), *_of_errors(runs), *_of_choice(runs)]
+    return said
+
+
+def _of_programs(runs: list[Run]) -> list[str]:
+    """Notes on other programs, judged on halves that they have not seen."""
+    said = [
+        "Every program was given one half of the molecules of each profile, drawn at random, and is compared with the "
+        "other half, in the space log1p_cp10k, so that copying noise does not raise a number; a perfect reconstruction "
+        "would reach the noise ceiling. The ceiling assumes Poisson noise; other technical noise, which the two halves "
+        "share, makes it too high.",
+        "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. Centred cosine "
+        "is the cosine after subtracting the gene means. The correlation of genes is the mean over the more expressed "
+        "half of them; a gene that is predicted constant has 0.",
+        "PCA, shrunken PCA and whitened linear were fitted to both halves of the training profiles, and predict from "
+        "the given half alone.",
+        "A reconstruction in counts or CP10k is taken as an expected value and converted to the expected log1p of "
+        "Poisson counts.",
+    ]
+    if any(Labels().is_in(run.metrics) for run in runs):
+        said.append(
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how well Leiden "
+            "clusters of the latents agree with the labels. All latents are of the given half."
+        )
+    said += [judge.note([]) for judge in (Agreement(), Batches()) if any(judge.is_in(run.metrics) for run in runs)]
+    if len(runs) == len(by_configuration(runs)):
+        said.append("A single division of the molecules says nothing about the variation between divisions.")
     return said
 
 
@@ -167,6 +199,8 @@ def _is_scale_free(run: Run) -> bool:
 
 def missing_from(runs: list[Run]) -> list[str]:
     """Notes on parts that are missing from the report, and why."""
+    if all(of_config(run, "judged") for run in runs):
+        return []
     said = []
     if main_split(runs) != "test":
         said.append(

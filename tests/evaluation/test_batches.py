@@ -58,7 +58,7 @@ def judged(profiles: Profiles) -> Fitted:
 def means(values: np.ndarray, batches: np.ndarray = BATCHES) -> pd.DataFrame:
     """Model x metric on the test profiles, a quarter of all."""
     split = np.where(np.arange(N) % 4 == 0, "test", "train")
-    known = Batched(sparse.csr_matrix((N, 3)), batches, LABELS, split)
+    known = Batched(sparse.csr_matrix((N, 3)), batches, LABELS, split, np.arange(N))
     table = judge_batches(known, {"model": values, "raw_input": values}, seed=0)
     assert set(table["n_profiles"]) == {N // 4}
     assert set(table["better"]) == {""}

@@ -56,12 +56,14 @@ def command(
 ) -> None:
     """Compare losses on DATA, or finished run folders.
 
+    A folder of geneae judge is compared as one run of each program.
+
     Every configuration (an objective, a loss, a cut and a length of the latent) is run with the same seeds on one
     split. Each run is an ordinary run folder inside the output; finished runs are not run again. Differences are taken
     profile by profile against the first configuration, with --color also for each value of that column.
     """
     folder, say = Path(output), say_unless(quiet)
-    if (Path(data[0]) / "config.json").is_file():
+    if any((Path(data[0]) / name).is_file() for name in ("config.json", "judged.json")):
         from geneae.fitting.compare import compare_runs
 
         refuse_others("data", "output", "color", "quiet", why="finished runs are compared as they are")
