@@ -137,7 +137,7 @@ def test_values_without_counts_go_through_all_commands(tmp_path: Path) -> None:
     adata = simulate(60, 30)
     adata.layers["logs"] = adata.X.log1p()
     data = write(tmp_path / "data.h5ad", adata)
-    result = geneae("fit", data, "--layer", "logs", "-o", tmp_path / "run", *FLAGS)
+    result = geneae("fit", data, "--layer", "logs", "-o", tmp_path / "run", *FLAGS, "--verbose")
     assert result.exit_code == 0, result.output
     assert (
         ", layers['logs']: log-normalised: values used as they are, no held-out half without counts;" in result.stdout
@@ -181,7 +181,7 @@ def test_a_real_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
 
 def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--objective", "simclr", "--label", "kind", "--views", "thin+mask:0.2"]
-    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags, "--verbose")
     assert result.exit_code == 0, result.output
     assert "Latents evaluated by labels that took no part in training, on 24 validation / 24 test" in result.stdout
     assert "By 20-NN accuracy of labels on 24 test profiles, the latent " in result.stdout

@@ -243,7 +243,7 @@ def test_batches_are_told_in_terminal_and_report(
     assert ALONE_PROVES_NOTHING in report
     assert not pd.read_csv(tmp_path / "cmp" / "paired.csv")["metric"].isin(["ilisi", "kbet", "bras"]).any()
     result = CliRunner().invoke(
-        main, ["fit", str(counts_path), *flags, "--batch", "donor", "-o", str(tmp_path / "run")]
+        main, ["fit", str(counts_path), *flags, "--verbose", "--batch", "donor", "-o", str(tmp_path / "run")]
     )
     lines = result.stdout.splitlines()
     first = next(
