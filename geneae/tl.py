@@ -28,7 +28,7 @@ from geneae.folders.labels import annotation_of
 from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
-from geneae.models.model import Model
+from geneae.models.model import Model, state_of
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings, TransferSettings
@@ -84,8 +84,9 @@ def fit(
     """
     check_key(key_added)
     model = Autoencoder(loss, **settings)
-    profiles = read_profiles(_checked(adata), layer, use_raw)
-    epochs = Settings(**model.get_params()).epochs
+    chosen = Settings(**model.get_params())
+    profiles = read_profiles(_checked(adata), layer, use_raw, "no", chosen.state, chosen.features)
+    epochs = chosen.epochs
     with progress_bar(epochs, is_quiet=not progress) as show:
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
@@ -187,7 +188,8 @@ def score(
     molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
     check_key(key_added)
-    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    loaded = _loaded(model)
+    profiles = read_profiles(_checked(adata), layer, use_raw, "no", state_of(loaded))
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
@@ -248,7 +250,8 @@ def transfer(
     """
     check_key(key_added)
     settings = TransferSettings(n_neighbors, refuse, seed)
-    loaded, known = _loaded(model), read_profiles(_checked(reference), layer, use_raw)
+    loaded = _loaded(model)
+    known = read_profiles(_checked(reference), layer, use_raw, "no", state_of(loaded))
     expression = loaded.preprocess.match(known)[0]
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
     embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by)
@@ -277,7 +280,8 @@ def _embedded(
     depth_ratio: float | None,
     depth_by: str | None,
 ) -> Embedded:
-    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    loaded = _loaded(model)
+    profiles = read_profiles(_checked(adata), layer, use_raw, "no", state_of(loaded))
     groups = depth_groups(profiles, depth_by, depth_ratio)
     return embed_profiles(loaded, profiles, loaded.preprocess.match(profiles)[0], depth_ratio, groups)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geneae.fitting.grid import Task
     from geneae.fitting.runs import Request
     from geneae.models.model import Model
+
 RESUME = "Run the same command again to resume:"
 
 
@@ -59,8 +60,14 @@ def is_first() -> bool:
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
     """Read profiles, match them to the genes of a model, and print what was found."""
+    from geneae.models.model import state_of
+
+    if source.state == "auto":  # what the values were said to be at the fit
+        source = replace(source, state=state_of(model))
     profiles = source.read()
     say(profiles.describe())
+    for note in profiles.notes.values():
+        say(f"Note: {note}")
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
     n_genes = len(model.preprocess.genes)
     say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")

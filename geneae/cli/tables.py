@@ -139,11 +139,11 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(["  of complete profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
     if inspection.ceiling_counts is not None:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
-    if inspection.ceiling_half is None:
+    if inspection.mean_profile_heldout is None:
         rows = [cells[:3] for cells in rows]
     lines = [f"Cosines: means over {inspection.n_test:,} profiles not used for any basis or mean", *_aligned(rows)]
-    reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
-    if inspection.ceiling_half is not None and reason:
+    reason = inspection.reasons.get("counts") or inspection.reasons.get("ceiling_half")
+    if reason and inspection.mean_profile_heldout is not None and inspection.reasons.get("counts"):
         reason += f"; median {inspection.molecules_median:,.0f} per profile"
     return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
 

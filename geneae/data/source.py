@@ -18,7 +18,11 @@ class Source:
     """Whether to read raw instead of X."""
     stream: str = "no"
     """`yes`, `no` or `auto`, see `geneae.data.reading.read_profiles`."""
+    state: str = "auto"
+    """What the values are; `auto` tells by all of them."""
+    features: str = "genes"
+    """`genes` leaves out features of other types, `all` keeps them."""
 
     def read(self) -> Profiles:
         """Read the profiles, with a check of every value."""
-        return read_profiles(self.data, self.layer, self.use_raw, self.stream)
+        return read_profiles(self.data, self.layer, self.use_raw, self.stream, self.state, self.features)

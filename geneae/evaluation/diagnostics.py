@@ -1,5 +1,6 @@
 """Diagnostics of a fit: what may be wrong, each with a value, a limit and a message for when it fires."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -97,6 +98,17 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
             ),
         ),
     ]
+
+
+def of_data(notes: Mapping[str, str]) -> list[Diagnostic]:
+    """What somebody should know about the profiles of a fit, as diagnostics that fire.
+
+    Parameters
+    ----------
+    notes
+        `Profiles.notes`.
+    """
+    return [Diagnostic(f"data_{name}", float("nan"), "no note", True, said) for name, said in notes.items()]
 
 
 def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:

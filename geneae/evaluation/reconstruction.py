@@ -38,12 +38,16 @@ from geneae.losses.inner_products import InnerProducts
 from geneae.losses.metrics import BY_GENE, METRICS, best_scale, measure, rescaled_mse
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
-from geneae.models.ceiling import disattenuated_cosine, half_ceiling
+from geneae.models.ceiling import disattenuated_cosine, half_ceiling, is_impossible
 from geneae.models.decoders import Corrected
 from geneae.models.model import Model
 from geneae.models.query_depth import by_ratio
 from geneae.training.loop import Training
 
+NO_CEILING = (
+    "There is no noise ceiling: a baseline reaches more than Poisson noise would allow, so that these counts are not "
+    "molecules drawn at random, but for example 0 and 1, averages, or profiles that repeat."
+)
 READ = 1024  # profiles in memory at a time, if they are read from a file
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.mean(values)),
@@ -298,6 +302,8 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
         ceiling, n_profiles = half_ceiling(cosines), int((~np.isnan(cosines)).sum())
         if not n_profiles:
             continue
+        if is_impossible(ceiling, cosines, [value(metrics, rival, name, HELD_OUT) for rival in BASELINES]):
+            continue
         extra.append(row("model", seed, name, "ceiling", ceiling, n_profiles))
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
@@ -309,6 +315,7 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
             )
             corrected = disattenuated_cosine(held_out, cosines)
             extra.append(row(model, seed, name, "disattenuated_cosine", corrected, n_profiles))
+    for name in pd.unique(split):
         for model, (gain, error, n_paired) in step_gains(profiles, name).items():
             extra.append(row(model, seed, name, GAIN, gain, n_paired))
             extra.append(row(model, seed, name, GAIN_ERROR, error, n_paired))
@@ -351,9 +358,13 @@ def _standing(metrics: pd.DataFrame, split: str) -> str:
     """Sentence that places the model between mean profile and noise ceiling."""
     trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
     ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
+    if np.isnan(ceiling):
+        return f"The mean profile reaches {trivial:.4f}. {NO_CEILING}"
     if np.isnan(skill):
         return f"The mean profile reaches {trivial:.4f}, the noise ceiling is {ceiling:.4f}: there is nothing to gain."
-    return (
-        f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
-        f"ceiling ({ceiling:.4f})."
-    )
+    ends = f"the mean profile ({trivial:.4f}) to the noise ceiling ({ceiling:.4f})"
+    if skill < 0:
+        return f"Its {reached:.4f} is below the mean profile ({trivial:.4f}); the noise ceiling is {ceiling:.4f}."
+    if skill > 1:
+        return f"Its {reached:.4f} is above the noise ceiling ({ceiling:.4f}); the mean profile reaches {trivial:.4f}."
+    return f"Its {reached:.4f} is {100 * skill:.0f} % of the way from {ends}."

@@ -1,6 +1,7 @@
 """`Autoencoder`: geneae as a scikit-learn estimator."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
+from geneae.data.notes import WARNED
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
@@ -106,6 +108,9 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """
         settings = Settings(**self.get_params())
         profiles = self._read(data, layer, use_raw, is_new=True)
+        for name in WARNED:
+            if name in profiles.notes:
+                warnings.warn(profiles.notes[name], UserWarning, stacklevel=2)
         folder = None if checkpoint is None else Path(checkpoint)
         fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
         self._fitted = fitted
@@ -256,8 +261,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         if isinstance(data, Profiles):
             return data
         if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
-            return read_profiles(data, layer, use_raw, stream="auto")
-        return read_profiles(self._check_array(data, is_new), layer, use_raw)
+            return read_profiles(data, layer, use_raw, "auto", self.state, self.features)
+        return read_profiles(self._check_array(data, is_new), layer, use_raw, "no", self.state)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:
         """Numeric array, checked by scikit-learn; its error messages are kept, without the values that they print.

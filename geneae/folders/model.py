@@ -10,7 +10,8 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from geneae.data.preprocess import Preprocess
-from geneae.data.profiles import STATES, Profiles
+from geneae.data.profiles import Profiles
+from geneae.data.states import FORMER, STATES
 from geneae.folders.archive import ZipContents, opened
 from geneae.folders.contents import Contents, FolderContents
 from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
@@ -82,6 +83,7 @@ def _read_model(files: Contents) -> Model:
         tensors = {name: tensor.clone() for name, tensor in load(files.read(WEIGHTS)).items()}
         table = read_table(files.read(GENES))
         settings, shape = config["settings"], config["network"]
+        config["state"] = FORMER.get(config["state"], config["state"])
         _check_config(config)
         _check_numbers(config)
         _check_tensors(tensors, config["tensors"])

@@ -88,7 +88,7 @@ def command(
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
     try:
-        profiles = Source(data, layer, use_raw, stream).read()
+        profiles = Source(data, layer, use_raw, stream, settings.state, settings.features).read()
         say(profiles.describe())
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
