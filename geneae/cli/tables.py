@@ -14,8 +14,8 @@ from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
 from geneae.evaluation.judge import Judge
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.records import Evaluation, value
-from geneae.evaluation.table import SHOWN, header_of, short_table
+from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS, Evaluation, value
+from geneae.evaluation.table import SHOWN, fewer, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
 from geneae.settings.text import escaped
 
@@ -32,10 +32,13 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = EVALUATED) -
         return ""
     metrics = evaluation.metrics
     present = [split for split in splits if split in set(metrics["split"])]
-    sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    sizes = [int(metrics.loc[metrics["split"] == split, "n_profiles"].max()) for split in present]
     shown = [metric for metric in SHOWN if _is_there(evaluation, metric, present[-1])]
     rows = short_table(metrics, present, shown)
-    head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    named = " / ".join(f"{size:,} {split}" for size, split in zip(sizes, present, strict=True))
+    head = f"Means over {named} profile{'s' * (sizes[-1] != 1)}; ↑ higher is better, ↓ lower is better"
+    if any(fewer(metrics, present, name) for name in shown):
+        head += "; in brackets: numbers of profiles, where fewer have a value"
     return "\n".join([head, *_aligned(rows)])
 
 
@@ -67,7 +70,9 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
     table = null_table(evaluation.metrics, diagnostics, split)
     rows = [["", *map(header_of, table.columns)]]
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
-    n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
+    metrics = evaluation.metrics
+    judged = metrics[(metrics["split"] == split) & metrics["metric"].isin([HELD_OUT, WITHOUT_COUNTS])]
+    n_profiles = int(judged.loc[judged["metric"] == table.columns[0], "n_profiles"].max())
     head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"
     return "\n".join([head, *_aligned(rows)])
 

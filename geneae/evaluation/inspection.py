@@ -342,12 +342,18 @@ def _verdict(found: dict[str, Any], reasons: dict[str, str], cosine: float | Non
         low, high = found["ceiling_full"]
         if not np.isnan(low):
             said.append(
-                f"On complete profiles, an own-input cosine above {low:.2f} to {high:.2f} is partly copied noise."
+                f"On complete profiles, an own-input cosine above {shown_range(low, high)} is partly copied noise."
             )
         said.append("The ceiling assumes Poisson noise; other technical noise makes it too high.")
     if cosine is not None:
         said.append(judge_cosine(cosine, found))
     return " ".join(said)
+
+
+def shown_range(low: float, high: float) -> str:
+    """`0.81 to 0.83`; one number where both read the same."""
+    ends = dict.fromkeys((f"{low:.2f}", f"{high:.2f}"))
+    return " to ".join(ends)
 
 
 def _little(headroom: float) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
 from geneae.evaluation.diagnostics import diagnose, of_collapse
@@ -48,6 +49,7 @@ NO_CEILING = (
     "There is no noise ceiling: a baseline reaches more than Poisson noise would allow, so that these counts are not "
     "molecules drawn at random, but for example 0 and 1, averages, or profiles that repeat."
 )
+GENES_STREAM = 23  # separates the halves of the correlations of genes from others of the same seed
 READ = 1024  # profiles in memory at a time, if they are read from a file
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.mean(values)),
@@ -224,27 +226,32 @@ def _all_products(
 
 @torch.no_grad()
 def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
-    """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its own-input prediction.
+    """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its prediction.
 
+    Of counts, the gene in one half of the molecules and its prediction from the other, over both directions, so that
+    a gene of noise has 0 on average: copying does not help. Of other values, profiles and their own reconstruction.
     Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that is constant or predicted so.
     """
-    predictor = predictors(model, is_half=False)["model"]
+    predictor = predictors(model, is_half=model.can_hold_out)["model"]
     layer = predictor.decoder.layer
     weight, offset = layer.weight.double().numpy(), layer.offset.double().numpy()
     n_genes, n_hidden = weight.shape
-    moments, added = ColumnMoments(n_genes), _Additions(weight, offset)
+    complete, moments, added = ColumnMoments(n_genes), ColumnMoments(n_genes), _Additions(weight, offset)
     cross, squares, total = np.zeros((n_genes, n_hidden)), np.zeros((n_hidden, n_hidden)), np.zeros(n_hidden)
+    rng = np.random.default_rng((int(model.config["split_seed"]), GENES_STREAM))
     for _, part in expression.chunks(READ):
-        whole = model.preprocess.apply(part)
-        rows = sparse_rows(whole).to("cpu", torch.float64)
-        found = predictor.predict(Chunk(rows, whole, part.totals), predictor.project(rows))
-        hidden = (found.hidden if isinstance(found, Corrected) else found).numpy()
-        moments.add(whole)
-        cross += whole.T @ hidden
-        squares += hidden.T @ hidden
-        total += hidden.sum(0)
-        if isinstance(found, Corrected) and found.corrections is not None:
-            added.add(whole, found.corrections, hidden)
+        complete.add(model.preprocess.apply(part))
+        for given, target in _directions(part, rng) if model.can_hold_out else [(part, part)]:
+            block, truth = model.preprocess.apply(given), model.preprocess.apply(target)
+            rows = sparse_rows(block).to("cpu", torch.float64)
+            found = predictor.predict(Chunk(rows, block, given.totals), predictor.project(rows))
+            hidden = (found.hidden if isinstance(found, Corrected) else found).numpy()
+            moments.add(truth)
+            cross += truth.T @ hidden
+            squares += hidden.T @ hidden
+            total += hidden.sum(0)
+            if isinstance(found, Corrected) and found.corrections is not None:
+                added.add(truth, found.corrections, hidden)
     n_profiles, mean = moments.n_profiles, total / moments.n_profiles
     level, gene_mean = weight @ mean, moments.mean()
     covariance = ((cross / n_profiles - np.outer(gene_mean, mean)) * weight).sum(1)
@@ -255,7 +262,13 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.sqrt(np.maximum(variance, 0) * moments.variance())
     correlation[~np.isfinite(correlation)] = np.nan
-    return pd.DataFrame({"gene": model.preprocess.genes, "mean": moments.mean(), "correlation": correlation})
+    return pd.DataFrame({"gene": model.preprocess.genes, "mean": complete.mean(), "correlation": correlation})
+
+
+def _directions(part: Expression, rng: np.random.Generator) -> list[tuple[Expression, Expression]]:
+    """Both halves of profiles in memory, each as what is given and as what is predicted."""
+    first, second = draw_halves(Splitter(part.rows), part.totals, rng)
+    return [(first, second), (second, first)]
 
 
 class _Additions:

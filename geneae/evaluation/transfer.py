@@ -122,7 +122,8 @@ def transfer(
 def sentences(found: Transferred) -> list[str]:
     """What was labelled and refused, what the refused are closest to, and what labels are worth by the rehearsal."""
     said, share = [], found.settings.refuse
-    if found.reference.model.estimator is None:
+    has_depth = found.reference.model.preprocess.state == "counts"
+    if found.reference.model.estimator is None and has_depth:
         said.append(
             "This model knows one depth only: profiles that are shallower or deeper than the reference are labelled "
             "worse than their probabilities say."
@@ -139,7 +140,7 @@ def sentences(found: Transferred) -> list[str]:
     if share:
         line += (
             f" Refused: {n_unlike:,} ({100 * of_all:.1f} %), farther from their neighbours than "
-            f"{100 * (1 - share):g} % of reference profiles at this depth."
+            f"{100 * (1 - share):g} % of reference profiles{' at this depth' * has_depth}."
         )
     if is_empty.any():
         line += f" Without molecules: {int(is_empty.sum()):,}."

@@ -118,7 +118,7 @@ def check_batch(settings: Settings) -> None:
     """Refuse `--batch` if scib-metrics is not installed."""
     if settings.batch_key is not None and find_spec("scib_metrics") is None:
         raise InputError(
-            "--batch needs scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', or leave "
+            "--batch needs scib-metrics, which is not installed. Install it with: pip install scib-metrics, or leave "
             "out --batch."
         )
 

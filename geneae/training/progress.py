@@ -167,7 +167,7 @@ def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = Fa
     if name == "tensorboard" and find_spec("tensorboard") is None:
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed. "
-            "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
+            "Install it with: pip install tensorboard, or use --log csv."
         )
     table = folder / CSV
     if table.exists() and not _is_history(table):

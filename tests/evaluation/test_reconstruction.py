@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
+from geneae import Autoencoder
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
@@ -455,13 +457,34 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
     assert set(fit(read_profiles(counts), settings).evaluation.metrics["seed"]) == {3}
 
 
-@pytest.mark.parametrize(("agreement", "skill"), [(0.81, 0.5), (0.48, np.nan)])
-def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(agreement: float, skill: float) -> None:
-    """The mean profile lies at 0.7, the model at 0.8."""
+@pytest.mark.parametrize(
+    ("agreement", "skill", "ceiling"),
+    [(0.81, 0.5, 0.9), (0.49, np.nan, 0.7), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
+)
+def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
+    agreement: float, skill: float, ceiling: float
+) -> None:
+    """The mean profile lies at 0.7, the model at 0.8. A ceiling below the mean profile is none."""
     tables = [
         pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(BY_PROFILE, np.nan), HELD_OUT: [cosine] * 5})
         for name, cosine in (("model", 0.8), ("mean_profile", 0.7))
     ]
     metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)
     np.testing.assert_allclose(value(metrics, "model", "test", "skill"), skill)
-    assert value(metrics, "model", "test", "ceiling") == pytest.approx(np.sqrt(agreement))
+    np.testing.assert_allclose(value(metrics, "model", "test", "ceiling"), ceiling)
+    assert value(metrics, "model", "test", HELD_OUT) == pytest.approx(0.8)
+
+
+def test_genes_of_noise_have_no_correlation_with_their_prediction(counts: anndata.AnnData) -> None:
+    """Sixty genes without signal beside genes of programmes: halves tell them apart, however much is copied."""
+    rng = np.random.default_rng(5)
+    depth = np.asarray(counts.X.sum(1)) / 600  # of its rate nothing but the depth differs between profiles
+    noise = sparse.csr_matrix(rng.poisson(2.0 * depth, (counts.n_obs, 60)).astype(np.float32))
+    names = [*counts.var_names, *(f"noise{i}" for i in range(60))]
+    both = anndata.AnnData(sparse.hstack([counts.X, noise]).tocsr(), obs=counts.obs, var=pd.DataFrame(index=names))
+    model = Autoencoder(**QUICK).fit(both)
+    table = model.gene_correlation(both).set_index("gene")["correlation"]
+    of_noise = table[[name for name in table.index if name.startswith("noise")]]
+    of_genes = table[[name for name in table.index if not name.startswith("noise")]]
+    assert abs(of_noise.mean()) < 0.05
+    assert of_genes.mean() > 0.15

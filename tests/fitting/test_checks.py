@@ -129,7 +129,7 @@ def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as error:
         check_batch(Settings(batch_key="donor"))
     assert str(error.value) == (
-        "--batch needs scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', or leave "
+        "--batch needs scib-metrics, which is not installed. Install it with: pip install scib-metrics, or leave "
         "out --batch."
     )
 
