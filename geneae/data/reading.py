@@ -22,7 +22,7 @@ from geneae.data.matrices import is_stored, is_there, look_at, matrices_of, open
 from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.notes import Facts, in_words, kept_features
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, ReadAs, free_megabytes, megabytes, stamp_of
-from geneae.data.states import find_state, given_state
+from geneae.data.states import given_state
 from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, reason_of, unknown
 from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STREAMS
 
@@ -248,7 +248,8 @@ def _read_anndata(
         return profiles
     others = {f"layers['{name}']": adata.layers[name] for name in layers}
     others |= {"raw": adata.raw.X} if has_raw and not use_raw else {}
-    return with_places(profiles, others if location == "X" else others | {"X": adata.X})
+    has_other_x = location != "X" and not adata.isbacked and adata.X is not None  # a backed one may lack it
+    return with_places(profiles, others | ({"X": adata.X} if has_other_x else {}))
 
 
 def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
@@ -320,8 +321,7 @@ def _build(
             digest.add(chosen)
     values.check_float32(where)
     evidence = values.evidence()
-    is_told = read_as.state == "auto"
-    finding = find_state(evidence, where) if is_told else given_state(evidence, read_as.state, where)
+    finding = given_state(evidence, read_as.state, where)
     if finding.state == "counts":
         values.check_counts(where)
     scan = values.scan(digest, finding)

@@ -124,7 +124,9 @@ def find_state(evidence: Evidence, where: str) -> Finding:
 
 
 def given_state(evidence: Evidence, state: str, where: str) -> Finding:
-    """What a matrix holds by the word of the user, where the values allow it."""
+    """What a matrix holds by the word of the user, where the values allow it; by its values for `auto`."""
+    if state == "auto":
+        return find_state(evidence, where)
     if state in ("log", "scaled"):
         found = Finding(state) if evidence.n_negative or state == "scaled" else find_state(evidence, where)
         return found if found.state == state else Finding(state, "as given by --state")

@@ -14,6 +14,7 @@ from geneae.data.states import STATES, recoverable
 from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
+from geneae.evaluation.records import shown_range
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.baselines import PCA_SIZES, frame, mean_profile, pca, shrunken_pca
 from geneae.models.ceiling import (
@@ -348,12 +349,6 @@ def _verdict(found: dict[str, Any], reasons: dict[str, str], cosine: float | Non
     if cosine is not None:
         said.append(judge_cosine(cosine, found))
     return " ".join(said)
-
-
-def shown_range(low: float, high: float) -> str:
-    """`0.81 to 0.83`; one number where both read the same."""
-    ends = dict.fromkeys((f"{low:.2f}", f"{high:.2f}"))
-    return " to ".join(ends)
 
 
 def _little(headroom: float) -> str:

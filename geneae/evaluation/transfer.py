@@ -122,7 +122,9 @@ def transfer(
 def sentences(found: Transferred) -> list[str]:
     """What was labelled and refused, what the refused are closest to, and what labels are worth by the rehearsal."""
     said, share = [], found.settings.refuse
-    has_depth = found.reference.model.preprocess.state == "counts"
+    model = found.reference.model
+    of_counts = model.config["data"].get("unit", {}) is not None  # logarithms of counts have a depth, intensities none
+    has_depth = model.preprocess.state == "counts" or of_counts
     if found.reference.model.estimator is None and has_depth:
         said.append(
             "This model knows one depth only: profiles that are shallower or deeper than the reference are labelled "

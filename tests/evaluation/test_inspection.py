@@ -57,7 +57,7 @@ def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
     assert "between two halves of the molecules it is worse than the mean profile (0.64)" in reduced.verdict
     assert "halves of the molecules it is 49 % of the way" in judge_cosine(0.70, asdict(reduced))
     assert "which no honest reconstruction can reach" in judge_cosine(0.80, asdict(reduced))
-    assert "an own-input cosine above 0.84 to 0.84 is partly copied noise" in reduced.verdict
+    assert "an own-input cosine above 0.84 is partly copied noise" in reduced.verdict
     assert "copied noise" in judge_cosine(0.95, asdict(reduced))
 
 

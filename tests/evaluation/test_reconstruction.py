@@ -2,7 +2,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -459,7 +458,7 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
 
 @pytest.mark.parametrize(
     ("agreement", "skill", "ceiling"),
-    [(0.81, 0.5, 0.9), (0.49, np.nan, 0.7), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
+    [(0.81, 0.5, 0.9), (0.4899, np.nan, 0.69993), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
 )
 def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
     agreement: float, skill: float, ceiling: float
@@ -471,20 +470,19 @@ def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
     ]
     metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)
     np.testing.assert_allclose(value(metrics, "model", "test", "skill"), skill)
-    np.testing.assert_allclose(value(metrics, "model", "test", "ceiling"), ceiling)
+    np.testing.assert_allclose(value(metrics, "model", "test", "ceiling"), ceiling, rtol=1e-5)
     assert value(metrics, "model", "test", HELD_OUT) == pytest.approx(0.8)
 
 
-def test_genes_of_noise_have_no_correlation_with_their_prediction(counts: anndata.AnnData) -> None:
-    """Sixty genes without signal beside genes of programmes: halves tell them apart, however much is copied."""
+def test_genes_of_noise_have_no_correlation_with_their_prediction() -> None:
+    """Sixty genes without signal beside sixty of programmes, at one depth, of profiles that the model has not seen."""
     rng = np.random.default_rng(5)
-    depth = np.asarray(counts.X.sum(1)) / 600  # of its rate nothing but the depth differs between profiles
-    noise = sparse.csr_matrix(rng.poisson(2.0 * depth, (counts.n_obs, 60)).astype(np.float32))
-    names = [*counts.var_names, *(f"noise{i}" for i in range(60))]
-    both = anndata.AnnData(sparse.hstack([counts.X, noise]).tocsr(), obs=counts.obs, var=pd.DataFrame(index=names))
-    model = Autoencoder(**QUICK).fit(both)
-    table = model.gene_correlation(both).set_index("gene")["correlation"]
-    of_noise = table[[name for name in table.index if name.startswith("noise")]]
-    of_genes = table[[name for name in table.index if not name.startswith("noise")]]
+    rates = np.hstack([rng.dirichlet(np.full(4, 0.4), 480) @ rng.gamma(0.4, 1.0, (4, 60)), np.full((480, 60), 0.4)])
+    rates[:, :60] *= 24 / rates[:, :60].sum(1, keepdims=True)
+    counts = sparse.csr_matrix(rng.multinomial(1200, rates / rates.sum(1, keepdims=True)).astype(np.float32))
+    model = Autoencoder(**QUICK).fit(counts[:240])
+    table = model.gene_correlation(counts[240:]).set_index("gene")["correlation"]
+    of_noise = table[table.index.astype(int) >= 60]
+    assert len(of_noise) == 60
     assert abs(of_noise.mean()) < 0.05
-    assert of_genes.mean() > 0.15
+    assert table[table.index.astype(int) < 60].mean() > 0.15
