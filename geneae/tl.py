@@ -31,6 +31,7 @@ from geneae.models.loadings import loadings
 from geneae.models.model import Model, state_of
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.python_words import speaks_python
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
@@ -39,6 +40,7 @@ SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 AnyModel = Autoencoder | Model | str | Path
 
 
+@speaks_python
 def fit(
     adata: anndata.AnnData,
     loss: str = "mse",
@@ -102,6 +104,7 @@ def fit(
     return (model, target) if copy else model
 
 
+@speaks_python
 def embed(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -145,6 +148,7 @@ def embed(
     return target if copy else None
 
 
+@speaks_python
 def reconstruct(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -170,6 +174,7 @@ def reconstruct(
     return target if copy else None
 
 
+@speaks_python
 def score(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -202,6 +207,7 @@ def score(
     return target if copy else None
 
 
+@speaks_python
 def transfer(
     adata: anndata.AnnData,
     reference: anndata.AnnData,

@@ -66,12 +66,12 @@ KINDS = {
     "split needs more": r"a split into .* needs at least \d",
     "split leaves none": r"leave none for training",
     "no gene seen": r"no gene is seen in at least \d+ of \d+ training profiles",
-    "latent too long": r"--latent must be at most \d+ with",
-    "no counts": r"--target split divides molecules and needs counts",
+    "latent too long": r"(--latent|n_latent) must be at most \d+ with",
+    "no counts": r"(--target split|target='split') divides molecules and needs counts",
     "unknown column": r"unknown obs column",
     "column has gaps": r"obs column '.*' must have a value for every profile",
     "loss has its centring": r"loss .* always centres by",
-    "random needs free": r"--init random needs a learned basis",
+    "random needs free": r"(--init random|init='random') needs a learned basis",
     "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
 }
 """What may be said of such input, by a part of the message."""

@@ -290,7 +290,7 @@ def test_neighbours_are_found_in_the_latents(counts: anndata.AnnData) -> None:
 
 
 def test_a_fit_that_fails_writes_nothing(counts: anndata.AnnData) -> None:
-    with pytest.raises(InputError, match="--latent must be at most"):
+    with pytest.raises(InputError, match=r"^n_latent must be at most"):
         tl.fit(counts, n_latent=500)
     assert (list(counts.obsm), list(counts.varm), dict(counts.uns), list(counts.obs)) == ([], [], {}, ["donor", "kind"])
 

@@ -17,7 +17,7 @@ from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS, Evaluation, value
 from geneae.evaluation.table import SHOWN, fewer, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
-from geneae.settings.text import escaped
+from geneae.settings.text import counted, escaped
 
 EVALUATED = ("validation", "test")
 WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
@@ -146,7 +146,10 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
     if inspection.mean_profile_heldout is None:
         rows = [cells[:3] for cells in rows]
-    lines = [f"Cosines: means over {inspection.n_test:,} profiles not used for any basis or mean", *_aligned(rows)]
+    lines = [
+        f"Cosines: means over {counted(inspection.n_test, 'profile')} not used for any basis or mean",
+        *_aligned(rows),
+    ]
     reason = inspection.reasons.get("counts") or inspection.reasons.get("ceiling_half")
     if reason and inspection.mean_profile_heldout is not None and inspection.reasons.get("counts"):
         reason += f"; median {inspection.molecules_median:,.0f} per profile"

@@ -16,6 +16,7 @@ from geneae.data.notes import Facts, notes_of
 from geneae.data.states import STATES
 from geneae.data.units import Unit
 from geneae.settings.errors import InputError, unknown
+from geneae.settings.text import counted
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
 
@@ -145,7 +146,7 @@ class Profiles:
     def describe(self) -> str:
         """One line about source, kind of values, what will be done with them, size and depth."""
         parts = [
-            f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
+            f"{counted(self.n_profiles, 'profile')} x {counted(self.n_genes, 'gene')}",
             f"{100 * (1 - self.density):.1f} % zero",
             f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
         ]

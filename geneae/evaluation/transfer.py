@@ -10,6 +10,7 @@ from geneae.evaluation.calibration import calibration_error, calibration_table
 from geneae.evaluation.rehearsal import DEFAULTS, Reference, Rehearsal, rehearse
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.settings import TransferSettings
+from geneae.settings.text import counted
 
 MANY = 3  # times the fraction that may be refused: so many refusals are no chance
 NAMED = 3  # labels that are named in a sentence
@@ -133,12 +134,14 @@ def sentences(found: Transferred) -> list[str]:
     if found.n_shared:
         said.append(
             f"{found.n_shared:,} profiles have names of reference profiles: each is looked up among the others alone."
+            if found.n_shared > 1
+            else "1 profile has the name of a reference profile: it is looked up among the others alone."
         )
     n_profiles, is_empty = len(found.closest), found.closest < 0
     is_unlike = found.is_refused & ~is_empty
     n_labelled, n_unlike = int((~found.is_refused).sum()), int(is_unlike.sum())
     of_all = n_unlike / max(1, n_profiles)
-    line = f"Labelled: {n_labelled:,} of {n_profiles:,} profiles."
+    line = f"Labelled: {n_labelled:,} of {counted(n_profiles, 'profile')}."
     if share:
         line += (
             f" Refused: {n_unlike:,} ({100 * of_all:.1f} %), farther from their neighbours than "

@@ -29,6 +29,7 @@ from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.python_words import in_python, speaks_python
 from geneae.settings.settings import Settings
 from geneae.training.devices import is_first
 
@@ -71,6 +72,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
     __init__.__signature__ = signature_of(Settings)  # type: ignore[attr-defined]
 
+    @speaks_python
     def fit(
         self,
         data: Any,
@@ -110,7 +112,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         profiles = self._read(data, layer, use_raw, is_new=True)
         for name in WARNED:
             if name in profiles.notes:
-                warnings.warn(profiles.notes[name], UserWarning, stacklevel=2)
+                warnings.warn(in_python(profiles.notes[name]), UserWarning, stacklevel=3)
         folder = None if checkpoint is None else Path(checkpoint)
         fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
         self._fitted = fitted
@@ -124,6 +126,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             self.feature_names_in_: np.ndarray = np.asarray(profiles.genes, dtype=object)
         return self
 
+    @speaks_python
     def fit_transform(
         self, data: Any, y: Any = None, *, layer: str | None = None, use_raw: bool = False, **options: Any
     ) -> np.ndarray:
@@ -132,6 +135,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fit(profiles, **options).fitted()
         return model.latent(model.preprocess.match(profiles)[0])
 
+    @speaks_python
     def transform(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> np.ndarray:
@@ -168,6 +172,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`latent_0`, `latent_1`, ...: columns of the latents, as in the files of `geneae embed`."""
         return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
 
+    @speaks_python
     def score_profiles(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> pd.DataFrame:
@@ -194,6 +199,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """(n_genes, n_latent) change of the reconstruction per unit of each latent; see `geneae.models.loadings`."""
         return loadings(self.fitted())
 
+    @speaks_python
     def genes_along(
         self, latent: int, data: Any = None, *, layer: str | None = None, use_raw: bool = False
     ) -> pd.DataFrame:
@@ -212,6 +218,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fitted()
         return genes_along(model, latent, None if data is None else model.latent(self._match(data, layer, use_raw)[1]))
 
+    @speaks_python
     def gene_correlation(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
         """Columns gene, mean and correlation over these profiles, as in `genewise_`."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])

@@ -191,7 +191,7 @@ def test_profiles_are_read_at_the_depth_that_is_given_or_estimated(
 @pytest.mark.parametrize("ratio", [0, -1.0, float("nan"), float("inf")])
 def test_a_ratio_that_there_cannot_be_is_refused(fitted: Autoencoder, counts: anndata.AnnData, ratio: float) -> None:
     for use in (fitted.transform, fitted.score_profiles):
-        with pytest.raises(InputError, match=rf"^--depth-ratio must be a number above 0; found {ratio:g}\."):
+        with pytest.raises(InputError, match=rf"^depth_ratio must be a number above 0; found {ratio:g}\."):
             use(counts, depth_ratio=ratio)
 
 

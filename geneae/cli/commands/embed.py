@@ -18,6 +18,7 @@ from geneae.cli.flags import (
 )
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
+from geneae.settings.text import counted
 
 
 @click.command()
@@ -76,4 +77,4 @@ def command(
         write_embedding(partial, data, embedded, key_added or LATENTS, reconstruct)
         check_unchanged(profiles, also_in_memory=True)
     n_profiles, n_latent = embedded.latent.shape
-    say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")
+    say(f"Written to {output}: {counted(n_profiles, 'profile')} x {counted(n_latent, 'latent')}.")
