@@ -246,7 +246,7 @@ def test_a_layer_and_raw_are_read_where_they_are_asked_for(fitted: Autoencoder, 
         model = quick_fit(adata, **where)
         np.testing.assert_array_equal(adata.obsm["X_geneae"], quick_fit(counts).transform(counts))
         assert ("geneae_loadings" in adata.varm) == ("layer" in where)
-    with pytest.raises(InputError, match="the model was fitted on counts values, but AnnData in memory, X holds log"):
+    with pytest.raises(InputError, match="the model was fitted on counts, but AnnData in memory, X holds log"):
         tl.embed(moved, model)
     assert list(moved.obsm) == []
 

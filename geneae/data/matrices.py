@@ -49,7 +49,11 @@ def with_places(profiles: Profiles, matrices: Mapping[str, Any]) -> Profiles:
     for place, matrix in matrices.items():
         if place != profiles.location and (found := look_at(matrix)) is not None and found.state == "counts":
             flag = (
-                "--raw" if place == "raw" else f"--layer {place[8:-2]}" if place != "X" else "no --layer and no --raw"
+                "--raw"
+                if place == "raw"
+                else f"--layer {place[8:-2]}"
+                if place != "X"
+                else "leave out --layer and --raw"
             )
             places.append(f"{place} holds counts: {flag}")
     if not places or profiles.facts is None:
