@@ -16,6 +16,8 @@ from geneae.data.profiles import Profiles
 from geneae.data.states import Finding, find_state
 from geneae.settings.errors import InputError
 
+FLAGS = {"X": "leave out --layer and --raw", "raw": "--raw"}
+"""Flags that read a matrix which is no layer."""
 LOOKED_AT = 512  # profiles of another matrix that tell what it holds
 
 
@@ -48,13 +50,7 @@ def with_places(profiles: Profiles, matrices: Mapping[str, Any]) -> Profiles:
     places = []
     for place, matrix in matrices.items():
         if place != profiles.location and (found := look_at(matrix)) is not None and found.state == "counts":
-            flag = (
-                "--raw"
-                if place == "raw"
-                else f"--layer {place[8:-2]}"
-                if place != "X"
-                else "leave out --layer and --raw"
-            )
+            flag = FLAGS.get(place) or f"--layer {place[8:-2]}"
             places.append(f"{place} holds counts: {flag}")
     if not places or profiles.facts is None:
         return profiles
