@@ -59,18 +59,24 @@ def is_first() -> bool:
 
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
-    """Read profiles, match them to the genes of a model, and print what was found."""
+    """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
     from geneae.models.model import state_of
 
     if source.state == "auto":  # what the values were said to be at the fit
         source = replace(source, state=state_of(model))
-    profiles = source.read()
+    profiles = source.read_like(model.location)
     say(profiles.describe())
     for note in profiles.notes.values():
         say(f"Note: {note}")
+    if profiles.location != model.location:
+        say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
+    elif model.location != "X":
+        say(f"{model.location} is read, because the model was fitted on it; --layer or --raw names another matrix.")
     expression, n_matched = model.preprocess.match(profiles, min_overlap)
     n_genes = len(model.preprocess.genes)
     say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    for sentence in [] if expression.coverage is None else expression.coverage.sentences():
+        say(sentence)
     return profiles, expression
 
 

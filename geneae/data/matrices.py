@@ -6,6 +6,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import sparse_dataset
 from scipy import sparse
@@ -16,7 +17,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.states import Finding, find_state
 from geneae.settings.errors import InputError
 
-FLAGS = {"X": "leave out --layer and --raw", "raw": "--raw"}
+FLAGS = {"X": "--layer X", "raw": "--raw"}
 """Flags that read a matrix which is no layer."""
 LOOKED_AT = 512  # profiles of another matrix that tell what it holds
 
@@ -76,3 +77,14 @@ def _sliced(matrix: Any) -> Any:
     """A matrix of which rows can be taken by a slice."""
     is_sparse = sparse.issparse(matrix)  # a separate name, because mypy would narrow the type to one without methods
     return matrix.tocsr() if is_sparse and matrix.format not in ("csr", "csc") else matrix
+
+
+def as_array(table: Any) -> Any:
+    """Values of a DataFrame; the missing value of pandas becomes NaN."""
+    for name, dtype in table.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(dtype):
+            raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
+    if table.shape[1] and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in table.dtypes):
+        return table.sparse.to_coo()
+    same = len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype)
+    return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -192,3 +192,12 @@ def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:
             f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
         )
     return obs[key]
+
+
+def check_unique(names: pd.Index, what: str, remedy: str) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
+            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
+        )

@@ -18,16 +18,24 @@ from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, row_digests, stored_rows
 from geneae.data.containers import check_all, check_folder, check_parts, check_stored
-from geneae.data.matrices import is_stored, is_there, look_at, matrices_of, opened, with_places
+from geneae.data.matrices import as_array, is_stored, is_there, look_at, matrices_of, opened, with_places
 from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.notes import Facts, in_words, kept_features
-from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, ReadAs, free_megabytes, megabytes, stamp_of
+from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, ReadAs, check_unique, free_megabytes, megabytes, stamp_of
 from geneae.data.states import given_state
 from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, reason_of, unknown
 from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
+
+
+X = "X"
+"""How X itself is named where a layer could be."""
+
+
+class NoSuchMatrix(InputError):
+    """A matrix that some data do not have."""
 
 
 def read_profiles(
@@ -49,7 +57,7 @@ def read_profiles(
         Path of an `.h5ad` file or `.zarr` folder, AnnData (in memory or backed), numpy or scipy array, or DataFrame
         with genes as columns. Profiles and genes without names are named "0", "1", ...
     layer
-        Name of a layer to read instead of `X`.
+        Name of a layer to read instead of `X`; `"X"` is X itself, unless a layer has this name.
     use_raw
         Read `raw` instead of `X`.
     stream
@@ -78,7 +86,7 @@ def read_profiles(
         raise InputError(f"only AnnData has layers and raw; found {type(data).__name__}. Leave out layer and raw.")
     if isinstance(data, pd.DataFrame):
         frame = pd.DataFrame(index=data.index)
-        return _build(_as_array(data), frame, _var(data.columns), "table in memory", "X", "no", read_as)
+        return _build(as_array(data), frame, _var(data.columns), "table in memory", "X", "no", read_as)
     if not _is_array(data):
         raise InputError(
             "profiles can be read from a path, AnnData, a numpy or scipy array, or a DataFrame; found "
@@ -206,6 +214,7 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
             "modality with gene expression to its own file, for example mdata['rna'].write_h5ad('data.h5ad')."
         )
     layers = list(group["layers"]) if "layers" in group else []
+    layer = _named(layer, layers)
     has_raw = is_there(group, "raw") and "X" in group["raw"]
     location = _choose(source, layer, use_raw, layers, is_there(group, "X"), has_raw)
     place = ("layers", layer) if layer is not None else ("raw", "X") if use_raw else ("X",)
@@ -236,6 +245,7 @@ def _read_anndata(
     adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str, read_as: ReadAs
 ) -> Profiles:
     layers, has_raw = list(adata.layers), adata.raw is not None
+    layer = _named(layer, layers)
     x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
     location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
@@ -252,27 +262,21 @@ def _read_anndata(
     return with_places(profiles, others | ({"X": adata.X} if has_other_x else {}))
 
 
+def _named(layer: str | None, layers: list[str]) -> str | None:
+    """The layer to read; None where X is named."""
+    return None if layer == X and X not in layers else layer
+
+
 def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], has_x: bool, has_raw: bool) -> str:
     """Name of the requested matrix; an error if it does not exist, never another matrix."""
     if use_raw and not has_raw:
-        raise InputError(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
+        raise NoSuchMatrix(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
     if layer is not None and layer not in layers:
-        raise unknown("layer", layer, layers)
+        raise NoSuchMatrix(str(unknown("layer", layer, layers)))
     if layer is None and not use_raw and not has_x:
         there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
-        raise InputError(f"{source} has no X. Choose another matrix ({there}).")
-    return f"layers['{layer}']" if layer is not None else "raw" if use_raw else "X"
-
-
-def _as_array(table: Any) -> Any:
-    """Values of a DataFrame; the missing value of pandas becomes NaN."""
-    for name, dtype in table.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(dtype):
-            raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
-    if table.shape[1] and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in table.dtypes):
-        return table.sparse.to_coo()
-    same = len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype)
-    return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)
+        raise NoSuchMatrix(f"{source} has no X. Choose another matrix ({there}).")
+    return f"layers['{layer}']" if layer is not None else "raw" if use_raw else X
 
 
 def _build(
@@ -291,8 +295,8 @@ def _build(
         raise InputError(
             f"{where}: at least one profile and one gene are needed; found {found}. Check earlier filters."
         )
-    _check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
-    _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
+    check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
+    check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
     check_stored(matrix, where)
@@ -375,15 +379,6 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
 
 def _as_names(index: pd.Index) -> pd.Index:
     return pd.Index([str(name) for name in index], dtype=object, name=index.name)
-
-
-def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
-    repeated = names[names.duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
-            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
-        )
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:

@@ -18,6 +18,7 @@ from geneae.data.notes import WARNED
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
+from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -133,7 +134,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`fit`, then `transform` of the same matrix; further options are those of `fit`."""
         profiles = self._read(data, layer, use_raw, is_new=True)
         model = self.fit(profiles, **options).fitted()
-        return model.latent(model.preprocess.match(profiles)[0])
+        return self._latent(model.preprocess.match(profiles)[0])
 
     @speaks_python
     def transform(
@@ -141,16 +142,28 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents; genes are matched by name.
 
+        Profiles without a value in the genes of the model have NaN, and so have those with fewer than 8 molecules there
+        from a model that knows depths.
+
         Parameters
         ----------
-        data, layer, use_raw
+        data
             Profiles, as for `fit`.
+        layer, use_raw
+            Matrix of AnnData to read in place of the one that the model was fitted on; `layer="X"` names X.
         depth_ratio
             Molecules of the training profiles divided by those of these, typically; None: estimated from all of these
             together. With a number, the latents of a profile do not depend on the others.
         """
         expression = self._match(data, layer, use_raw)[1]
-        return self.fitted().latent(expression, self._ratios(expression, depth_ratio))
+        return self._latent(expression, self._ratios(expression, depth_ratio))
+
+    def _latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
+        """Latents of profiles, NaN where nothing can be said."""
+        model = self.fitted()
+        latent = model.latent(expression, ratios)
+        latent[model.is_blank(expression)] = np.nan
+        return latent
 
     def _ratios(self, expression: Expression, depth_ratio: float | None) -> np.ndarray | None:
         """(n_profiles,) depth ratios; None for a model that knows one depth only."""
@@ -268,6 +281,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         if isinstance(data, Profiles):
             return data
         if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            if not is_new:
+                return read_like(self.fitted().location, data, layer, use_raw, "auto", self.state, self.features)
             return read_profiles(data, layer, use_raw, "auto", self.state, self.features)
         return read_profiles(self._check_array(data, is_new), layer, use_raw, "no", self.state)
 

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,10 @@ from geneae.data.containers import check_all, check_own
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.folders.tables import write_parquet, write_table
+from geneae.models.depths import MIN_MOLECULES
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
-from geneae.settings.errors import InputError, reason_of, unknown
+from geneae.settings.errors import InputError, listed, reason_of, unknown
 from geneae.settings.text import escaped
 
 FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
@@ -85,11 +86,35 @@ class Embedded:
     """(n_profiles, n_latent) posterior standard deviations of the latents; None for a model without an estimator."""
     depths: list[QueryDepth]
     """Depth of the profiles; empty for a model that knows one depth only."""
+    is_blank: np.ndarray
+    """(n_profiles,) whether nothing can be said about a profile, see `Model.is_blank`: its latents are NaN."""
+
+    def sentences(self) -> list[str]:
+        """How deep the profiles are, what the model cannot tell of that, and how many have no latents."""
+        said = [depth.sentence() for depth in self.depths]
+        if self.model.estimator is None and self.model.preprocess.state == "counts":
+            said.append(
+                "This model knows one depth only: shallower or deeper profiles are read as if they were as deep as "
+                "training profiles."
+            )
+        if self.is_blank.any():
+            few = "no value" if self.model.estimator is None else f"fewer than {MIN_MOLECULES} molecules"
+            said.append(
+                f"{int(self.is_blank.sum()):,} profiles have {few} in the genes of the model: their latents are NaN."
+            )
+        return said
 
     def in_obsm(self, key_added: str) -> dict[str, np.ndarray]:
         """Entries of `obsm`: the latents and, if they are known, their deviations under `key_added` + `_sd`."""
         entries = {key_added: self.latent}
         return entries if self.deviation is None else entries | {f"{key_added}_sd": self.deviation}
+
+    def describe(self, key_added: str) -> dict[str, Any]:
+        """Contents of `uns["geneae"]`: those of `describe`, the matrix that was read, and, where the data lack genes of
+        the training file, the share of its molecules that was in the others."""
+        described = describe(self.model, key_added, self.depths) | {"matrix": self.profiles.location}
+        coverage = self.expression.coverage
+        return described if coverage is None else described | {"share_of_molecules": coverage.share_found}
 
     @cached_property
     def ratios(self) -> np.ndarray:
@@ -104,17 +129,22 @@ def embed(
     ratio: float | None = None,
     groups: pd.Series | None = None,
 ) -> Embedded:
-    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; all of them finite."""
+    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; NaN for those of which nothing
+    can be said, see `Model.is_blank`, and finite for all others."""
+    is_blank = model.is_blank(expression)
     depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
     latent, deviation = model.latent(expression, ratios), model.latent_deviation(expression, ratios)
-    bad = np.flatnonzero(~np.isfinite(latent).all(1))
+    bad = np.flatnonzero(~np.isfinite(latent).all(1) & ~is_blank)
     if len(bad):
         raise InputError(
             f"latents must be finite numbers; those of {len(bad):,} of {len(latent):,} profiles are not, first of "
             f"'{profiles.names[bad[0]]}'. Look for extreme values in these profiles, or get the model again."
         )
-    return Embedded(model, profiles, expression, latent, deviation, depths)
+    latent[is_blank] = np.nan
+    if deviation is not None:
+        deviation[is_blank] = np.nan
+    return Embedded(model, profiles, expression, latent, deviation, depths, is_blank)
 
 
 def depth_groups(profiles: Profiles, depth_by: str | None, depth_ratio: float | None) -> pd.Series | None:
@@ -151,8 +181,9 @@ NOTHING = Annotation(pd.DataFrame(), {})
 
 def write_embedding(
     path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation = NOTHING
-) -> None:
-    """Write latents in the format that the ending of `path` names.
+) -> list[str]:
+    """Write latents in the format that the ending of `path` names; returns what an .h5ad has in place of entries of the
+    data, such as `obsm['X_geneae']`.
 
     Parameters
     ----------
@@ -172,7 +203,7 @@ def write_embedding(
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
         _save_array(path, latent)
-        return
+        return []
     table = pd.DataFrame(latent, columns=latent_names(latent.shape[1]))
     table.insert(0, "profile", profiles.names)
     if path.suffix == ".csv":
@@ -180,11 +211,14 @@ def write_embedding(
     elif path.suffix == ".parquet":
         write_parquet(table, path)
     elif profiles.is_streamed and Path(data).is_file():
-        _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
+        return _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
     else:
         adata = _read(data)
+        layers = layers_of(embedded.model) if reconstruct else ()
+        new = (embedded.in_obsm(key_added), layers, annotation.obs.columns)
+        replaced = _taken(new, (adata.obsm.keys(), adata.layers.keys(), adata.obs.columns))
         adata.obsm.update(embedded.in_obsm(key_added))
-        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        adata.uns["geneae"] = embedded.describe(key_added) | annotation.uns
         annotation.add_to(adata.obs)
         if reconstruct:
             for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
@@ -197,6 +231,21 @@ def write_embedding(
             raise InputError(
                 f"{data} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or .npy."
             ) from error
+        return replaced
+    return []
+
+
+def _taken(new: tuple[Iterable[str], ...], there: tuple[Iterable[str], ...]) -> list[str]:
+    """Entries of obsm, layers and obs that are there already, such as `obsm['X_geneae']`."""
+    parts = zip(("obsm", "layers", "obs"), new, there, strict=True)
+    return [f"{part}['{name}']" for part, names, known in parts for name in names if name in set(known)]
+
+
+def replaced_sentence(replaced: list[str], data: str) -> str:
+    """Which entries of the data the output has new values for; empty if there are none."""
+    return f"In the output {listed(replaced)} of {data} {'is' if len(replaced) == 1 else 'are'} replaced." * bool(
+        replaced
+    )
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
@@ -225,7 +274,7 @@ def _check_space(path: Path, n_bytes: int) -> None:
 
 def _add_to_copy(
     path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
-) -> None:
+) -> list[str]:
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
     n_profiles = len(embedded.latent)
     n_values = sum(values.size for values in embedded.in_obsm(key_added).values())
@@ -238,7 +287,10 @@ def _add_to_copy(
         check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
         entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
-        entries["uns/geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        entries["uns/geneae"] = embedded.describe(key_added) | annotation.uns
+        layers = layers_of(embedded.model) if reconstruct else ()
+        there = [list(file[name]) if name in file else [] for name in ("obsm", "layers", "obs")]
+        replaced = _taken((embedded.in_obsm(key_added), layers, annotation.obs.columns), tuple(there))
         if len(annotation.obs.columns):
             obs = read_elem(file["obs"])
             annotation.add_to(obs)
@@ -249,7 +301,7 @@ def _add_to_copy(
         for name, values in entries.items():
             write_elem(file, name, values)
         if not reconstruct:
-            return
+            return replaced
         genes = pd.Index(read_elem(file["var"]).index.astype(str))
         shape, chunk = (n_profiles, len(genes)), (min(CHUNK, n_profiles), len(genes))
         for name in layers_of(embedded.model):
@@ -261,6 +313,7 @@ def _add_to_copy(
             rows = np.arange(start, min(start + CHUNK, n_profiles))
             for name, values in _reconstructed(embedded, rows, genes).items():
                 file[f"layers/{name}"][rows[0] : rows[-1] + 1] = values
+    return replaced
 
 
 def _read(data: str) -> anndata.AnnData:
@@ -342,5 +395,6 @@ def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dic
         else:
             found[RECONSTRUCTED] = model.reconstructed(embedded.expression.take(rows[some]).load())
         for name, values in found.items():
+            values[embedded.is_blank[rows[some]]] = np.nan
             result[name][np.ix_(some, np.flatnonzero(known))] = values[:, columns[known]]
     return result

@@ -201,7 +201,9 @@ class Settings:
         none="8, or 4 for at least 4,096 training profiles",
     )
     epochs: int = setting(60, "Maximum number of epochs; each uses every training profile once.", limits=COUNT)
-    patience: int = setting(20, "Stop after this many epochs without a better validation loss.", limits=COUNT)
+    patience: int = setting(
+        20, "Stop when this many epochs have lowered the validation loss by less than a ten-thousandth.", limits=COUNT
+    )
     batch_size: int = setting(256, "Profiles per step, over all devices together.", limits=COUNT)
     balance: str | None = setting(
         None,
@@ -298,7 +300,7 @@ class Settings:
 class RunOptions:
     """Further choices about a run: which matrix is read and how, and extra outputs, which do not change the weights."""
 
-    layer: str | None = setting(None, "Layer of AnnData to read.", metavar="NAME", none="X")
+    layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or as in MODEL")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
     color: str | None = setting(
         None, "Column of obs by which the report tells profiles apart; adds a UMAP.", metavar="KEY"

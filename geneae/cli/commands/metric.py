@@ -74,7 +74,8 @@ def command(
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    profiles = Source(data, layer, use_raw, "no", state, features).read()
+    source = Source(data, layer, use_raw, "no", state, features)
+    profiles = source.read() if loaded is None else source.read_like(loaded.location)
     say(profiles.describe())
     for note in profiles.notes.values():
         say(f"Note: {note}")
