@@ -69,7 +69,7 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     ):
         assert text in lines[18]
     assert lines[19].startswith("Best epoch by validation: ")
-    assert "Steps, with the decrease of the loss of validation profiles: " in lines[19]
+    assert "Steps, with the decrease of the loss cosine of validation profiles: " in lines[19]
     assert lines[-1].startswith(f"Written to {run.folder}: ")
     assert run.result.stderr == ""
 
@@ -124,6 +124,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
     alone |= {"positives": "views", "balance": None}
     alone |= {"metric": None, "batch_key": None, "attainable": False}
+    alone |= {"state": "auto", "features": "genes"}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 
@@ -284,7 +285,7 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     ("flags", "text"),
     [
         (["--learning-rate", "3"], "No epoch was better than the start, the whitened linear prediction, "),
-        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss of validation profiles: "),
+        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss mse of validation profiles: "),
         (["--learning-rate", "3"], "left out: network"),
         (
             ["--learning-rate", "3", "--basis", "free"],
@@ -327,4 +328,4 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
     flags = ["--objective", "byol", "--basis", "free"]
     result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
-    assert "the last epoch is used" in result.stdout
+    assert "epochs, of which the last is used" in result.stdout
