@@ -36,10 +36,11 @@ from geneae.folders.labels import annotation_of
 from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
-from geneae.models.model import Model
+from geneae.models.model import Model, state_of
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
 from geneae.settings.halves import HalvesSettings
+from geneae.settings.python_words import speaks_python
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
@@ -48,6 +49,7 @@ SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 AnyModel = Autoencoder | Model | str | Path
 
 
+@speaks_python
 def fit(
     adata: anndata.AnnData,
     loss: str = "mse",
@@ -93,8 +95,9 @@ def fit(
     """
     check_key(key_added)
     model = Autoencoder(loss, **settings)
-    profiles = read_profiles(_checked(adata), layer, use_raw)
-    epochs = Settings(**model.get_params()).epochs
+    chosen = Settings(**model.get_params())
+    profiles = read_profiles(_checked(adata), layer, use_raw, "no", chosen.state, chosen.features)
+    epochs = chosen.epochs
     with progress_bar(epochs, is_quiet=not progress) as show:
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
@@ -110,6 +113,7 @@ def fit(
     return (model, target) if copy else model
 
 
+@speaks_python
 def embed(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -153,6 +157,7 @@ def embed(
     return target if copy else None
 
 
+@speaks_python
 def reconstruct(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -178,6 +183,7 @@ def reconstruct(
     return target if copy else None
 
 
+@speaks_python
 def score(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -197,7 +203,7 @@ def score(
     """
     check_key(key_added)
     loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", state_of(loaded))
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
@@ -210,6 +216,7 @@ def score(
     return target if copy else None
 
 
+@speaks_python
 def transfer(
     adata: anndata.AnnData,
     reference: anndata.AnnData,
@@ -259,7 +266,7 @@ def transfer(
     check_key(key_added)
     settings = TransferSettings(n_neighbors, refuse, seed)
     loaded = _loaded(model)
-    known = read_like(loaded.location, _checked(reference), layer, use_raw)
+    known = read_like(loaded.location, _checked(reference), layer, use_raw, "no", state_of(loaded))
     expression = loaded.preprocess.match(known)[0]
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
     embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
@@ -352,7 +359,7 @@ def _embedded(
 ) -> Embedded:
     """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
     loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", state_of(loaded))
     groups = depth_groups(profiles, depth_by, depth_ratio)
     expression = loaded.preprocess.match(profiles)[0].without(missing)
     return embed_profiles(loaded, profiles, expression, depth_ratio, groups)

@@ -76,7 +76,8 @@ def several(name: str, many: str, text: str, default: str = "", **kind: Any) -> 
         Keywords of `click.option` that differ from those of the field.
     """
     one = SETTINGS[name]
-    shown = default or (f"{one.default:g}" if one.kind in (int, float) else one.default)
+    number = one.default is not None and one.kind in (int, float)
+    shown = default or (f"{one.default:g}" if number else one.default or one.none)
     text = f"{text}  [default: {shown}]"
     return click.option(f"--{one.flag}", many, multiple=True, help=text, **_values(one) | kind)
 
@@ -99,6 +100,7 @@ METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components",
 HALVES_OPTIONS = tuple(map(_flag, HALVES_SETTINGS.values()))
 TRANSFER_OPTIONS = tuple(map(_flag, TRANSFER_SETTINGS.values()))
 MATRIX_OPTIONS = (option("layer"), option("use_raw"))
+VALUE_OPTIONS = (option("state"), option("features"))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geneae.fitting.grid import Task
     from geneae.fitting.runs import Request
     from geneae.models.model import Model
+
 RESUME = "Run the same command again to resume:"
 
 
@@ -59,8 +60,14 @@ def is_first() -> bool:
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
     """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
+    from geneae.models.model import state_of
+
+    if source.state == "auto":  # what the values were said to be at the fit
+        source = replace(source, state=state_of(model))
     profiles = source.read_like(model.location)
     say(profiles.describe())
+    for note in profiles.notes.values():
+        say(f"Note: {note}")
     if profiles.location != model.location:
         say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
     elif model.location != "X":

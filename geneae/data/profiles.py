@@ -1,5 +1,6 @@
 """The record of profiles that were read: matrix, names, annotation, and what was found about the values."""
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +12,23 @@ from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
+from geneae.data.notes import Facts, notes_of
+from geneae.data.states import STATES
+from geneae.data.units import Unit
 from geneae.settings.errors import InputError, unknown
+from geneae.settings.text import counted
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
-LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
 
-STATES = {
-    "counts": "counts: will be normalised to 10,000 per profile and log1p'd",
-    "log_normalised": "log-normalised: values used as they are, no held-out half without counts",
-    "scaled": "scaled, with negative values: used as they are, no held-out half without counts",
-}
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How a matrix is read, by the word of the user."""
+
+    state: str = "auto"
+    """Name in `geneae.data.states.STATES`, or `auto`."""
+    features: str = "genes"
+    """`genes` leaves out features of other types, `all` keeps them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Origin:
     """Whether raw was read."""
     stamp: tuple[int, ...]
     """Identity, size and time of the file as it was, from `stamp_of`."""
+    read_as: ReadAs = ReadAs()
+    """What the values and features were said to be."""
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -70,6 +80,8 @@ class Profiles:
     """`X`, `layers['NAME']` or `raw`."""
     origin: Origin | None = None
     """File that they were read from; None for profiles from memory, and for a selection."""
+    facts: Facts | None = None
+    """What notes are made from; None for profiles that were not read, and for a selection."""
 
     @property
     def n_profiles(self) -> int:
@@ -83,8 +95,23 @@ class Profiles:
 
     @property
     def state(self) -> str:
-        """`counts`, `log_normalised` or `scaled`, determined from every value."""
+        """Name in `geneae.data.states.STATES`, determined from every value or given."""
         return self.scan.state
+
+    @property
+    def evidence(self) -> str:
+        """Evidence for the state, in words; empty for exact counts."""
+        return "" if self.scan.finding is None else self.scan.finding.said
+
+    @property
+    def unit(self) -> Unit | None:
+        """How the values come from counts, where they tell it; None for counts that were read as such."""
+        return None if self.scan.finding is None else self.scan.finding.unit
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """What somebody should know about these profiles, in sentences by name of `geneae.data.notes.NOTES`."""
+        return {} if self.facts is None else notes_of(self.facts)
 
     @property
     def totals(self) -> np.ndarray:
@@ -119,15 +146,14 @@ class Profiles:
     def describe(self) -> str:
         """One line about source, kind of values, what will be done with them, size and depth."""
         parts = [
-            f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
+            f"{counted(self.n_profiles, 'profile')} x {counted(self.n_genes, 'gene')}",
             f"{100 * (1 - self.density):.1f} % zero",
             f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
         ]
         if self.state == "counts":
             parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
-        if self.state == "log_normalised" and self.scan.highest > LARGEST_LOG:
-            parts.append(f"but values up to {self.scan.highest:,.0f} suggest that no logarithm was taken")
-        return f"{self.source}, {self.location}: {STATES[self.state]}; {', '.join(parts)}"
+        said = f" ({self.evidence})" if self.evidence else ""
+        return f"{self.source}, {self.location}: {STATES[self.state].use}{said}; {', '.join(parts)}"
 
     def take(self, rows: Any) -> "Profiles":
         """Selected profiles in memory, by positions (in that order) or mask; the state of all profiles is kept."""
@@ -147,6 +173,14 @@ def megabytes(n_values: int, n_profiles: int) -> float:
     return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6
 
 
+def free_megabytes() -> float:
+    """Free memory in 10^6 bytes; infinite if the system does not report it."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (ValueError, OSError, AttributeError):
+        return float("inf")
+
+
 def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:
     """A column of obs; a missing column or value is refused."""
     if key not in obs.columns:
@@ -158,3 +192,12 @@ def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:
             f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
         )
     return obs[key]
+
+
+def check_unique(names: pd.Index, what: str, remedy: str) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
+            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
+        )

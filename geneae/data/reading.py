@@ -13,15 +13,18 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 from scipy import sparse
 
-from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, stored_rows
+from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, row_digests, stored_rows
 from geneae.data.containers import check_all, check_folder, check_parts, check_stored
-from geneae.data.matrix_check import Fingerprint, Values
-from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
+from geneae.data.matrices import as_array, is_stored, is_there, look_at, matrices_of, opened, with_places
+from geneae.data.matrix_check import Fingerprint, Values, as_counts
+from geneae.data.notes import Facts, in_words, kept_features
+from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, ReadAs, check_unique, free_megabytes, megabytes, stamp_of
+from geneae.data.states import given_state
 from geneae.settings.errors import InputChanged, InputError, did_you_mean, listed, reason_of, unknown
-from geneae.settings.settings import RUN_OPTIONS, STREAMS
+from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
@@ -35,7 +38,14 @@ class NoSuchMatrix(InputError):
     """A matrix that some data do not have."""
 
 
-def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no") -> Profiles:
+def read_profiles(
+    data: Any,
+    layer: str | None = None,
+    use_raw: bool = False,
+    stream: str = "no",
+    state: str = SETTINGS["state"].default,
+    features: str = SETTINGS["features"].default,
+) -> Profiles:
     """Profiles from a file, AnnData, array or table, after a check of every value.
 
     Only the requested matrix and the annotation are read from a file. A float32 CSR matrix in memory is shared, not
@@ -53,23 +63,30 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, st
     stream
         `yes` leaves the matrix in its file and reads rows when they are needed; `no` reads it into memory; `auto`
         streams if a fit in memory would need more than half of the free memory.
+    state
+        What the values are, a name in `geneae.data.states.STATES`; `auto` tells by all of them. `counts` also recovers
+        counts from normalised values and logarithms, where every value is a whole multiple of one unit of its profile.
+    features
+        `genes` leaves out features that are not of type "Gene Expression", if `var["feature_types"]` names some that
+        are; `all` keeps them.
     """
+    read_as = ReadAs(SETTINGS["state"].check(state), SETTINGS["features"].check(features))
     RUN_OPTIONS["use_raw"].check(use_raw)
     if stream not in STREAMS:
         raise unknown("stream", stream, STREAMS)
     if layer is not None and use_raw:
         raise InputError(f"either a layer or raw can be read; both layer '{layer}' and raw were requested. Drop one.")
     if isinstance(data, str | os.PathLike):
-        return _read_path(Path(data), layer, use_raw, stream)
+        return _read_path(Path(data), layer, use_raw, stream, read_as)
     if isinstance(data, anndata.AnnData):
-        return _read_anndata(data, layer, use_raw, "AnnData in memory", stream)
+        return _read_anndata(data, layer, use_raw, "AnnData in memory", stream, read_as)
     if stream == "yes":
         raise InputError(f"only files can be streamed; found {type(data).__name__}. Give a path, or leave out stream.")
     if layer is not None or use_raw:
         raise InputError(f"only AnnData has layers and raw; found {type(data).__name__}. Leave out layer and raw.")
     if isinstance(data, pd.DataFrame):
         frame = pd.DataFrame(index=data.index)
-        return _build(_as_array(data), frame, data.columns, "table in memory", "X")
+        return _build(as_array(data), frame, _var(data.columns), "table in memory", "X", "no", read_as)
     if not _is_array(data):
         raise InputError(
             "profiles can be read from a path, AnnData, a numpy or scipy array, or a DataFrame; found "
@@ -78,21 +95,26 @@ def read_profiles(data: Any, layer: str | None = None, use_raw: bool = False, st
     if data.ndim != 2:
         raise InputError(f"an array of profiles x genes must have two dimensions; its shape is {data.shape}.")
     frame = pd.DataFrame(index=pd.RangeIndex(data.shape[0]))
-    return _build(data, frame, pd.RangeIndex(data.shape[1]), "array in memory", "X")
+    return _build(data, frame, _var(pd.RangeIndex(data.shape[1])), "array in memory", "X", "no", read_as)
 
 
 def _is_array(data: Any) -> bool:
     return sparse.issparse(data) or (isinstance(data, np.ndarray) and not isinstance(data, np.ma.MaskedArray))
 
 
-def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str) -> Profiles:
+def _var(genes: pd.Index) -> pd.DataFrame:
+    """Annotation of genes that have nothing but a name."""
+    return pd.DataFrame(index=genes)
+
+
+def _read_path(path: Path, layer: str | None, use_raw: bool, stream: str, read_as: ReadAs) -> Profiles:
     """Profiles from a file that stays the same meanwhile; errors of storage libraries become one clear error."""
     _check_path(path)
     stamp = stamp_of(path)
-    profiles = _read_open(path, layer, use_raw, stream)
+    profiles = _read_open(path, layer, use_raw, stream, read_as)
     if stamp_of(path) != stamp:
         raise InputChanged(f"{path} changed while it was read. Run again with a file that stays as it is.")
-    return replace(profiles, origin=Origin(path, layer, use_raw, stamp))
+    return replace(profiles, origin=Origin(path, layer, use_raw, stamp, read_as))
 
 
 def check_unchanged(profiles: Profiles, also_in_memory: bool = False) -> None:
@@ -106,7 +128,7 @@ def check_unchanged(profiles: Profiles, also_in_memory: bool = False) -> None:
         return
     try:
         stream = "yes" if profiles.is_streamed else "auto"
-        again = _read_open(origin.path, origin.layer, origin.use_raw, stream, is_anew=True)
+        again = _read_open(origin.path, origin.layer, origin.use_raw, stream, origin.read_as, is_anew=True)
         is_same = again.fingerprint == profiles.fingerprint
     except InputError:
         is_same = False
@@ -117,7 +139,9 @@ def check_unchanged(profiles: Profiles, also_in_memory: bool = False) -> None:
         )
 
 
-def _read_open(path: Path, layer: str | None, use_raw: bool, stream: str, is_anew: bool = False) -> Profiles:
+def _read_open(
+    path: Path, layer: str | None, use_raw: bool, stream: str, read_as: ReadAs, is_anew: bool = False
+) -> Profiles:
     """Profiles from an existing file.
 
     Anew means past what HDF5 keeps in memory of a file that is open in this process, and shares between all who open
@@ -131,8 +155,8 @@ def _read_open(path: Path, layer: str | None, use_raw: bool, stream: str, is_ane
                 group = stack.enter_context(_open(path, stack.enter_context(path.open("rb")) if is_fresh else path))
                 if "obs" in group and "encoding-type" not in group["obs"].attrs:  # written before anndata 0.7
                     check_all(group, str(path))
-                    return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream)
-                profiles = _read_group(group, layer, use_raw, str(path), stream)
+                    return _read_anndata(anndata.read_h5ad(path), layer, use_raw, str(path), stream, read_as)
+                profiles = _read_group(group, layer, use_raw, str(path), stream, read_as)
                 if profiles.is_streamed and not is_fresh:
                     stack.pop_all()  # the file stays open as long as its matrix is in use
                 return profiles
@@ -176,7 +200,7 @@ def _open(path: Path, file: Any) -> contextlib.AbstractContextManager[Any]:
     return opened
 
 
-def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
+def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, stream: str, read_as: ReadAs) -> Profiles:
     """Profiles from the root of an HDF5 file or zarr folder."""
     if "obs" not in group or "var" not in group:
         raise InputError(
@@ -191,36 +215,51 @@ def _read_group(group: Any, layer: str | None, use_raw: bool, source: str, strea
         )
     layers = list(group["layers"]) if "layers" in group else []
     layer = _named(layer, layers)
-    has_raw = _is_there(group, "raw") and "X" in group["raw"]
-    location = _choose(source, layer, use_raw, layers, _is_there(group, "X"), has_raw)
+    has_raw = is_there(group, "raw") and "X" in group["raw"]
+    location = _choose(source, layer, use_raw, layers, is_there(group, "X"), has_raw)
     place = ("layers", layer) if layer is not None else ("raw", "X") if use_raw else ("X",)
     check_parts(group, (place, ("obs",), ("raw", "var") if use_raw else ("var",)), source)
     node = group["/".join(place)]
-    matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
-    genes = read_elem(group["raw/var" if use_raw else "var"]).index
-    return _build(matrix, read_elem(group["obs"]), genes, source, location, stream)
+    var = read_elem(group["raw/var" if use_raw else "var"])
+    profiles = _build(opened(node), read_elem(group["obs"]), var, source, location, stream, read_as)
+    return profiles if profiles.state == "counts" else with_places(profiles, matrices_of(group))
 
 
-def _is_there(group: Any, key: str) -> bool:
-    return key in group and group[key].attrs.get("encoding-type") != "null"
+def read_states(path: Path) -> dict[str, str]:
+    """What every matrix of a file holds, by place and in words, as far as its first profiles tell.
+
+    Empty for a file in a format from before anndata 0.7.
+    """
+    found = {}
+    with warnings.catch_warnings(), _open(path, path) as group:
+        warnings.simplefilter("ignore")
+        if "obs" not in group or "encoding-type" not in group["obs"].attrs:
+            return {}
+        for place, matrix in matrices_of(group).items():
+            finding = look_at(matrix)
+            found[place] = "no profiles that can be used" if finding is None else in_words(finding)
+    return found
 
 
-def _read_anndata(adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str) -> Profiles:
+def _read_anndata(
+    adata: anndata.AnnData, layer: str | None, use_raw: bool, source: str, stream: str, read_as: ReadAs
+) -> Profiles:
     layers, has_raw = list(adata.layers), adata.raw is not None
     layer = _named(layer, layers)
     x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
     location = _choose(source, layer, use_raw, layers, x is not None, has_raw)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
-    if not (_is_array(matrix) or _is_stored(matrix)):
+    if not (_is_array(matrix) or is_stored(matrix)):
         kind = f"{type(matrix).__module__}.{type(matrix).__name__}"
         raise InputError(f"{source}, {location} must be in memory or in a file; found {kind}. Use adata.to_memory().")
-    genes = (adata.raw if use_raw else adata).var_names
-    return _build(matrix, adata.obs, genes, source, location, stream)
-
-
-def _is_stored(matrix: Any) -> bool:
-    """Whether a matrix is in a file: sparse as written by anndata, or dense in HDF5 or zarr."""
-    return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
+    var = (adata.raw if use_raw else adata).var
+    profiles = _build(matrix, adata.obs, var, source, location, stream, read_as)
+    if profiles.state == "counts":
+        return profiles
+    others = {f"layers['{name}']": adata.layers[name] for name in layers}
+    others |= {"raw": adata.raw.X} if has_raw and not use_raw else {}
+    has_other_x = location != "X" and not adata.isbacked and adata.X is not None  # a backed one may lack it
+    return with_places(profiles, others | ({"X": adata.X} if has_other_x else {}))
 
 
 def _named(layer: str | None, layers: list[str]) -> str | None:
@@ -240,21 +279,12 @@ def _choose(source: str, layer: str | None, use_raw: bool, layers: list[str], ha
     return f"layers['{layer}']" if layer is not None else "raw" if use_raw else X
 
 
-def _as_array(table: Any) -> Any:
-    """Values of a DataFrame; the missing value of pandas becomes NaN."""
-    for name, dtype in table.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(dtype):
-            raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
-    if table.shape[1] and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in table.dtypes):
-        return table.sparse.to_coo()
-    same = len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype)
-    return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, location: str, stream: str = "no") -> Profiles:
+def _build(
+    matrix: Any, obs: pd.DataFrame, var: pd.DataFrame, source: str, location: str, stream: str, read_as: ReadAs
+) -> Profiles:
     """Profiles from a matrix of any kind, after checks of its shape, names, type and values."""
     where = f"{source}, {location}"
-    names, genes = _as_names(obs.index), _as_names(genes)
+    names, genes = _as_names(obs.index), _as_names(var.index)
     if tuple(matrix.shape) != (len(names), len(genes)):
         found = f"a matrix of {' x '.join(map(str, matrix.shape))}"
         raise InputError(
@@ -265,39 +295,61 @@ def _build(matrix: Any, obs: pd.DataFrame, genes: pd.Index, source: str, locatio
         raise InputError(
             f"{where}: at least one profile and one gene are needed; found {found}. Check earlier filters."
         )
-    _check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
-    _check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
+    check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
+    check_unique(genes, f"{where}: gene", "adata.var_names_make_unique()")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
     check_stored(matrix, where)
+    kept, left_out = kept_features(
+        var["feature_types"] if read_as.features == "genes" and "feature_types" in var else None
+    )
+    every, genes = genes, genes if kept is None else genes[kept]
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
         matrix = matrix.to_memory()
     parts: list[sparse.csr_matrix] = []
+    looks: list[np.ndarray] = []
     values = Values()
     digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
-        _check_finite(block, values, where, names, genes)
+        _check_finite(block, values, where, names, every)
+        chosen = block if kept is None else canonical(block[:, kept])
+        values.add(chosen)
         with np.errstate(over="ignore"):  # reported by check_float32
-            block = block.astype(np.float32, copy=False)
+            if is_streamed and kept is not None:
+                looks.append(row_digests(canonical(block.astype(np.float32))))
+            chosen = chosen.astype(np.float32, copy=False)
         if digest is None:
-            parts.append(block)
+            parts.append(chosen)
         else:
-            digest.add(block)
+            digest.add(chosen)
     values.check_float32(where)
-    scan = values.scan(digest)
+    evidence = values.evidence()
+    finding = given_state(evidence, read_as.state, where)
+    if finding.state == "counts":
+        values.check_counts(where)
+    scan = values.scan(digest, finding)
     obs = obs.set_axis(names, axis=0)
+    facts = Facts(finding, names, genes, values.totals_by_gene, left_out)
+    is_changed = finding.state == "counts" and (evidence.n_exact < evidence.n_values or finding.unit is not None)
     if is_streamed:
-        first_look = None if digest is None else FirstLook(where, digest.row_digests)
-        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths, None, first_look)
-        return Profiles(backed, names, genes, obs, scan, source, location)
+        if is_changed:
+            raise InputError(
+                f"{where}: these values have to be turned into counts ({finding.said}), which takes them in memory. "
+                "Use --stream no, or write a file that holds the counts."
+            )
+        look = None if digest is None else FirstLook(where, np.concatenate(looks) if looks else digest.row_digests)
+        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths, kept, look)
+        return Profiles(backed, names, genes, obs, scan, source, location, facts=facts)
     csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
-    return Profiles(csr, names, genes, obs, scan, source, location)
+    if is_changed:
+        csr, scan = as_counts(csr, scan, where)
+    return Profiles(csr, names, genes, obs, scan, source, location, facts=facts)
 
 
 def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
     """Whether the matrix should stay in its file."""
-    is_by_rows = _is_stored(matrix) and not isinstance(matrix, CSCDataset)
+    is_by_rows = is_stored(matrix) and not isinstance(matrix, CSCDataset)
     if stream == "yes" and not is_by_rows:
         if isinstance(matrix, CSCDataset):
             size = megabytes(int(matrix.group["data"].shape[0]), matrix.shape[1])
@@ -311,19 +363,11 @@ def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
         return stream == "yes"
     is_sparse = isinstance(matrix, CSRDataset)
     n_values = int(matrix.group["data"].shape[0]) if is_sparse else matrix.shape[0] * matrix.shape[1] // 4
-    return megabytes(n_values, matrix.shape[0]) * FIT_SIZE > _free_megabytes() / 2
-
-
-def _free_megabytes() -> float:
-    """Free memory in 10^6 bytes; infinite if the system does not report it."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
+    return megabytes(n_values, matrix.shape[0]) * FIT_SIZE > free_megabytes() / 2
 
 
 def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: pd.Index, genes: pd.Index) -> None:
-    """Add the next rows to `values`; raise `InputError` that names the first NaN or infinite value."""
+    """Raise `InputError` that names the first NaN or infinite value of the next rows."""
     bad = np.flatnonzero(~np.isfinite(block.data))
     if len(bad):
         name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
@@ -331,20 +375,10 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
             f"{where}: every value must be a finite number; {len(bad)} are NaN or infinite, first in profile "
             f"'{name}', gene '{genes[block.indices[bad[0]]]}'. Remove these profiles or genes, or fill in the values."
         )
-    values.add(block)
 
 
 def _as_names(index: pd.Index) -> pd.Index:
     return pd.Index([str(name) for name in index], dtype=object, name=index.name)
-
-
-def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
-    repeated = names[names.duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
-            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
-        )
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:

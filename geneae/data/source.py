@@ -27,14 +27,18 @@ class Source:
     """Whether to read raw instead of X."""
     stream: str = "no"
     """`yes`, `no` or `auto`, see `geneae.data.reading.read_profiles`."""
+    state: str = "auto"
+    """What the values are; `auto` tells by all of them."""
+    features: str = "genes"
+    """`genes` leaves out features of other types, `all` keeps them."""
 
     def read(self) -> Profiles:
         """Read the profiles, with a check of every value."""
-        return read_profiles(self.data, self.layer, self.use_raw, self.stream)
+        return read_profiles(self.data, self.layer, self.use_raw, self.stream, self.state, self.features)
 
     def read_like(self, location: str) -> Profiles:
         """The same, from the matrix that a model was fitted on unless a layer or raw is named."""
-        return read_like(location, self.data, self.layer, self.use_raw, self.stream)
+        return read_like(location, self.data, self.layer, self.use_raw, self.stream, self.state, self.features)
 
 
 def matrix_at(location: str) -> tuple[str | None, bool]:
@@ -45,7 +49,13 @@ def matrix_at(location: str) -> tuple[str | None, bool]:
 
 
 def read_like(
-    location: str, data: Any, layer: str | None = None, use_raw: bool = False, stream: str = "no"
+    location: str,
+    data: Any,
+    layer: str | None = None,
+    use_raw: bool = False,
+    stream: str = "no",
+    state: str = "auto",
+    features: str = "genes",
 ) -> Profiles:
     """Profiles from the matrix that a model was fitted on, unless another is named; arrays and tables have only one.
 
@@ -53,14 +63,14 @@ def read_like(
     ----------
     location
         Matrix of the fit, as `Profiles.location` names it. Data without it raise `InputError`.
-    data, layer, use_raw, stream
+    data, layer, use_raw, stream, state, features
         As for `geneae.data.reading.read_profiles`; the layer `"X"` names X.
     """
     RUN_OPTIONS["use_raw"].check(use_raw)
     if layer is not None or use_raw or not isinstance(data, str | os.PathLike | anndata.AnnData):
-        return read_profiles(data, layer, use_raw, stream)
+        return read_profiles(data, layer, use_raw, stream, state, features)
     try:
-        return read_profiles(data, *matrix_at(location), stream)
+        return read_profiles(data, *matrix_at(location), stream, state, features)
     except NoSuchMatrix as error:
         if location == "X":
             raise

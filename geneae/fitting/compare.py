@@ -1,7 +1,8 @@
 """Comparison of finished runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -74,6 +75,7 @@ def compare_runs(
         if paired is not None
         else "There is only one configuration, so there is nothing to compare it with."
     )
+    said += same_start([(run.configuration, run.config) for run in runs])
     seeds = seed_table(metrics, split)
     if fits and len(fits) < len(folders):
         said += MIXED
@@ -86,6 +88,26 @@ def compare_runs(
                 write_table(table, partial / name)
         write_report(partial / REPORT, runs, said, paired)
     return said
+
+
+def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
+    """Sentence on configurations that all kept their start, which training did not change; empty for less than two.
+
+    Parameters
+    ----------
+    runs
+        Name of the configuration of each run, and its `config.json`.
+    """
+    kept: dict[str, bool] = {}
+    for name, config in runs:
+        kept[name] = kept.get(name, True) and config["best_epoch"] == 0 and config["settings"]["init"] == "pca"
+    same = [name for name, is_kept in kept.items() if is_kept]
+    if len(same) < 2:
+        return ""
+    return (
+        f" {' and '.join(same)} kept their start, because no epoch of training was better: that they are equal, or "
+        "nearly, says nothing about their losses."
+    )
 
 
 def gather(runs: list[Run], split: str) -> list[Configuration]:

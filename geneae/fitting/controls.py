@@ -11,7 +11,7 @@ from geneae.data.profiles import Profiles
 from geneae.evaluation.predictors import WHITENED
 from geneae.evaluation.programs import JudgedHalves, Predict
 from geneae.fitting.bases import Bases, fit_bases
-from geneae.fitting.checks import check_sizes
+from geneae.fitting.checks import latents_of
 from geneae.fitting.prepare import FitData
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES, PCA_SIZES, pca
@@ -77,15 +77,16 @@ class Control:
         return found
 
 
-def fit_control(halves: Halves, whole: Profiles, preprocess: Preprocess, n_latent: int) -> Control:
+def fit_control(halves: Halves, whole: Profiles, preprocess: Preprocess, n_latent: int | None) -> Control:
     """Fit the controls to the training profiles, of which they know both halves."""
     train = np.flatnonzero(halves.split == "train")
-    check_sizes(n_latent, len(train), len(preprocess.genes))
+    n_latent = latents_of(n_latent, len(train), len(preprocess.genes))
     expression, _ = preprocess.match(whole)
     settings = Settings(n_latent=n_latent, seed=halves.settings.seed)
     data = FitData(
         profiles=whole,
         settings=settings,
+        requested=settings,
         null=None,
         center="none",
         objective=None,

@@ -234,6 +234,11 @@ class Model:
         return predicted
 
 
+def state_of(model: Model) -> str:
+    """What the values were said to be when the model was fitted, `auto` where nobody said it."""
+    return str(model.config["settings"].get("state", "auto"))
+
+
 def latent_names(n_latent: int) -> list[str]:
     """Column names of latents in every table: `latent_0`, `latent_1`, ..."""
     return [f"latent_{index}" for index in range(n_latent)]

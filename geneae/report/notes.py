@@ -4,7 +4,7 @@ from geneae.evaluation.agreement import Agreement
 from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.labels import Labels
-from geneae.evaluation.steps import steps_sentence
+from geneae.evaluation.steps import loss_of_steps, steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
 from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
@@ -107,22 +107,25 @@ def _of_cosines(runs: list[Run]) -> list[str]:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
             "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the held-out "
-            "half, so that copying noise does not raise it; a perfect reconstruction would reach the noise ceiling."
-        )
-        said.append(
-            "The ceiling assumes Poisson noise, the sampling noise of counted molecules; other technical noise, which "
-            "the two halves share, makes it too high."
-        )
-        said.append(
-            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
-            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
-            "of the cosine with the noise-free profile (Spearman 1904)."
+            "half, so that copying noise does not raise it"
+            + ("; a perfect reconstruction would reach the noise ceiling." if _has(runs, "ceiling") else ".")
         )
     else:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
             "Without counts, its molecules cannot be divided into halves: there is no held-out cosine, which does not "
             "reward copied noise, no noise ceiling, and no shrunken PCA."
+        )
+    if _has(runs, "ceiling"):
+        said.append(
+            "The ceiling assumes Poisson noise, the sampling noise of counted molecules; other technical noise, which "
+            "the two halves share, makes it too high."
+        )
+    if _has(runs, "skill"):
+        said.append(
+            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
+            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
+            "of the cosine with the noise-free profile (Spearman 1904)."
         )
     said.append("Centred cosine is the cosine after subtracting the gene means: the mean profile has 0.")
     fitted = "PCA and shrunken PCA are" if has_held_out(runs) else "PCA is"
@@ -132,10 +135,15 @@ def _of_cosines(runs: list[Run]) -> list[str]:
     return said
 
 
+def _has(runs: list[Run], metric: str) -> bool:
+    """Whether a metric stands in the tables of a run."""
+    return any((run.metrics["metric"] == metric).any() for run in runs)
+
+
 def _of_steps(runs: list[Run]) -> list[str]:
     """Notes on the rows of models with an estimator, and on the steps that each configuration uses."""
     used = {
-        arm: steps_sentence(found)
+        arm: steps_sentence(found, loss_of_steps(several[0].config))
         for arm, several in by_configuration(runs).items()
         if (found := of_config(several[0], "steps"))
     }

@@ -86,7 +86,7 @@ def test_a_profile_without_molecules_is_excluded() -> None:
 
 def test_values_that_are_no_counts_are_refused(counts: anndata.AnnData) -> None:
     counts.X = counts.X * 0.5
-    with pytest.raises(InputError, match=r"needs counts; AnnData in memory, X holds log-normalised values\. Name the"):
+    with pytest.raises(InputError, match=r"needs counts; AnnData in memory, X holds normalised values\. Name the"):
         draw(read_profiles(counts), HalvesSettings())
 
 

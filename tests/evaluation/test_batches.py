@@ -216,7 +216,7 @@ def test_without_scib_metrics_nothing_is_trained(
         arguments = [command, str(counts_path), "--batch", "donor", "-o", str(tmp_path / "out")]
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 2
-        assert "pip install 'geneae[scib]'" in result.output
+        assert "pip install scib-metrics" in result.output
         assert "profiles x" not in result.output  # before the data are read
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,7 @@ from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
+from geneae import Autoencoder
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
@@ -481,13 +482,33 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
     assert set(fit(read_profiles(counts), settings).evaluation.metrics["seed"]) == {3}
 
 
-@pytest.mark.parametrize(("agreement", "skill"), [(0.81, 0.5), (0.48, np.nan)])
-def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(agreement: float, skill: float) -> None:
-    """The mean profile lies at 0.7, the model at 0.8."""
+@pytest.mark.parametrize(
+    ("agreement", "skill", "ceiling"),
+    [(0.81, 0.5, 0.9), (0.4899, np.nan, 0.69993), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
+)
+def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
+    agreement: float, skill: float, ceiling: float
+) -> None:
+    """The mean profile lies at 0.7, the model at 0.8. A ceiling below the mean profile is none."""
     tables = [
         pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(BY_PROFILE, np.nan), HELD_OUT: [cosine] * 5})
         for name, cosine in (("model", 0.8), ("mean_profile", 0.7))
     ]
     metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)
     np.testing.assert_allclose(value(metrics, "model", "test", "skill"), skill)
-    assert value(metrics, "model", "test", "ceiling") == pytest.approx(np.sqrt(agreement))
+    np.testing.assert_allclose(value(metrics, "model", "test", "ceiling"), ceiling, rtol=1e-5)
+    assert value(metrics, "model", "test", HELD_OUT) == pytest.approx(0.8)
+
+
+def test_genes_of_noise_have_no_correlation_with_their_prediction() -> None:
+    """Sixty genes without signal beside sixty of programmes, at one depth, of profiles that the model has not seen."""
+    rng = np.random.default_rng(5)
+    rates = np.hstack([rng.dirichlet(np.full(4, 0.4), 480) @ rng.gamma(0.4, 1.0, (4, 60)), np.full((480, 60), 0.4)])
+    rates[:, :60] *= 24 / rates[:, :60].sum(1, keepdims=True)
+    counts = sparse.csr_matrix(rng.multinomial(1200, rates / rates.sum(1, keepdims=True)).astype(np.float32))
+    model = Autoencoder(**QUICK).fit(counts[:240])
+    table = model.gene_correlation(counts[240:]).set_index("gene")["correlation"]
+    of_noise = table[table.index.astype(int) >= 60]
+    assert len(of_noise) == 60
+    assert abs(of_noise.mean()) < 0.05
+    assert table[table.index.astype(int) < 60].mean() > 0.15

@@ -9,7 +9,7 @@ import pytest
 from geneae import Autoencoder
 from geneae.evaluation.depth import AT_RATIO
 from geneae.evaluation.records import HELD_OUT, value
-from geneae.evaluation.steps import steps_sentence
+from geneae.evaluation.steps import loss_of_steps, steps_sentence
 from geneae.folders.run import Run, read_run
 from geneae.report import render_report
 from geneae.report.notes import notes_of
@@ -75,13 +75,13 @@ def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     said = " ".join(notes_of([run]))
     assert "From the latent alone is what can be decoded without these" in said
     assert "cannot tell from variation of a single gene" in said
-    assert steps_sentence(run.config["steps"]) in notes_of([run])
+    assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in notes_of([run])
     assert "Real shallow sequencing may differ from thinning" in said
     plain = " ".join(notes_of([without_estimator(run)]))
     assert "latent alone" not in plain
     assert "thinned" not in plain
     both = notes_of([run, without_estimator(run)])
-    assert steps_sentence(run.config["steps"]) in both
+    assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in both
 
 
 def test_the_table_shows_the_latent_alone_next_to_the_model_and_no_steps(run: Run) -> None:

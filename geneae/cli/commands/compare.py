@@ -87,7 +87,8 @@ def command(
         }
         tasks = grid(base, values, seeds, folder)
         check_used(*(task.settings for task in tasks))
-        run_tasks(Source(data[0], layer, use_raw), tasks, Request(command_line(), color), jobs, folder, say)
+        source = Source(data[0], layer, use_raw, "no", base.state, base.features)
+        run_tasks(source, tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():
             return
         said = compare_runs(

@@ -4,10 +4,22 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.flags import (
+    DEPTH_BY,
+    DEPTH_RATIO,
+    MATRIX_OPTIONS,
+    MIN_OVERLAP,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    VALUE_OPTIONS,
+    options,
+)
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
+from geneae.settings.text import counted
 
 
 @click.command(cls=Grouped, example="embed run other.h5ad -o latent.h5ad")
@@ -20,7 +32,7 @@ from geneae.cli.steps import match
     is_flag=True,
     help="Add layers['geneae_reconstructed'], and ['geneae_latent_only'] without own counts, to an .h5ad output.",
 )
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: str,
@@ -29,6 +41,8 @@ def command(
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -63,7 +77,7 @@ def command(
     if reconstruct:
         loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, state, features), min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())
     with new_file(Path(output), overwrite) as partial:
@@ -71,4 +85,4 @@ def command(
         check_unchanged(profiles, also_in_memory=True)
     say(*filter(None, [replaced_sentence(replaced, data)]))
     n_profiles, n_latent = embedded.latent.shape
-    say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")
+    say(f"Written to {output}: {counted(n_profiles, 'profile')} x {counted(n_latent, 'latent')}.")

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.flags import (
+    DEPTH_BY,
+    DEPTH_RATIO,
+    MATRIX_OPTIONS,
+    MIN_OVERLAP,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    VALUE_OPTIONS,
+    options,
+)
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
@@ -16,13 +27,15 @@ from geneae.settings.errors import InputError
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: str,
     output: str,
     layer: str | None,
     use_raw: bool,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -57,7 +70,7 @@ def command(
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, state, features), min_overlap, say)
     if expression.missing is not None:
         say("Genes that the data lack are compared as zeros: every number below contains that.")
     known = read_split(Path(model), loaded, profiles)

@@ -92,7 +92,7 @@ def command(
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
     try:
-        profiles = Source(data, layer, use_raw, stream).read()
+        profiles = Source(data, layer, use_raw, stream, settings.state, settings.features).read()
         say(profiles.describe())
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
@@ -174,11 +174,12 @@ def _split_line(fitted: "Fitted") -> str:
 def _encoder_line(config: Mapping[str, Any]) -> str:
     """Sentence on the training of an encoder and the epoch used."""
     if not config["network"]["is_whitened"] or config["network"]["has_decoder"]:
-        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
+        seconds = f"the fit took {config['seconds']:.1f} s"
+        return f"Trained for {config['epochs_run']} epochs, of which the last is used; {seconds}."
     best = config["best_epoch"]
     line = (
         f"Best epoch by the neighbours that both halves of validation profiles have in common: {best} of "
-        f"{config['epochs_run']}; {config['seconds']:.1f} s in total."
+        f"{config['epochs_run']}; the fit took {config['seconds']:.1f} s."
     )
     if best == 0 and config["settings"]["cut"] == 1:
         line += " No epoch was better than the start, the latents of the default fit, which are used."
@@ -189,12 +190,12 @@ def _training_line(config: Mapping[str, Any]) -> str:
     """Sentence on the length of the training, the epoch used, and what they mean."""
     if config["settings"]["objective"] != "reconstruction":
         return _encoder_line(config)
-    from geneae.evaluation.steps import steps_sentence
+    from geneae.evaluation.steps import loss_of_steps, steps_sentence
 
-    steps = steps_sentence(config.get("steps") or [])
+    steps = steps_sentence(config.get("steps") or [], loss_of_steps(config))
     linear = "PCA" if config["target"] == "self" else "shrunken PCA"
     best, start = config["best_epoch"], "the whitened linear prediction" if steps else linear
-    line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in total."
+    line = f"Best epoch by validation: {best} of {config['epochs_run']}; the fit took {config['seconds']:.1f} s."
     if best == 0 and config["settings"]["init"] == "pca":
         line += f" No epoch was better than the start, {start}, which is used."
     if steps:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
+from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, VALUE_OPTIONS, option, options
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.settings.settings import MetricSettings
@@ -35,6 +35,7 @@ from geneae.settings.settings import MetricSettings
     option("group"),
     option("seed"),
     *MATRIX_OPTIONS,
+    *VALUE_OPTIONS,
     OVERWRITE,
     QUIET,
 )
@@ -49,6 +50,8 @@ def command(
     seed: int,
     layer: str | None,
     use_raw: bool,
+    state: str,
+    features: str,
     overwrite: bool,
     quiet: bool,
     **settings: Any,
@@ -72,9 +75,11 @@ def command(
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    source = Source(data, layer, use_raw)
+    source = Source(data, layer, use_raw, "no", state, features)
     profiles = source.read() if loaded is None else source.read_like(loaded.location)
     say(profiles.describe())
+    for note in profiles.notes.values():
+        say(f"Note: {note}")
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())

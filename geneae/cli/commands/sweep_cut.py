@@ -60,7 +60,8 @@ def command(
     )
     folder, say = Path(output), say_unless(quiet or not open_grid(base, jobs))
     tasks = sweep_tasks(base, sweep, folder)
-    run_tasks(Source(data, layer, use_raw), tasks, Request(command_line()), jobs, folder, say)
+    source = Source(data, layer, use_raw, "no", base.state, base.features)
+    run_tasks(source, tasks, Request(command_line()), jobs, folder, say)
     if not is_first():
         return
     said = judge_sweep(tasks, sweep, folder)

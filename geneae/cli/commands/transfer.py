@@ -15,6 +15,7 @@ from geneae.cli.flags import (
     QUIET,
     STREAM,
     TRANSFER_OPTIONS,
+    VALUE_OPTIONS,
     options,
 )
 from geneae.cli.help import Grouped
@@ -30,7 +31,9 @@ from geneae.settings.settings import TransferSettings
 @click.option("--label", "key", metavar="KEY", required=True, help="Column of obs of REFERENCE that holds the labels.")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv or .parquet.")
 @click.option("--key-added", metavar="KEY", help="Key of the latents in obsm of an .h5ad output.  [default: X_geneae]")
-@options(*TRANSFER_OPTIONS, *MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(
+    *TRANSFER_OPTIONS, *MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET
+)
 def command(
     model: str,
     reference: str,
@@ -40,6 +43,8 @@ def command(
     key_added: str | None,
     layer: str | None,
     use_raw: bool,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -72,10 +77,10 @@ def command(
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     say = say_unless(quiet)
-    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream), min_overlap, say)
+    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream, state, features), min_overlap, say)
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
-    profiles, expression = match(loaded, Source(query, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(query, layer, use_raw, stream, state, features), min_overlap, say)
     labelled, expression = labelled.without(expression.missing), expression.without(in_genes.missing)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())

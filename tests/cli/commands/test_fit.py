@@ -69,7 +69,7 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     ):
         assert text in lines[18]
     assert lines[19].startswith("Best epoch by validation: ")
-    assert "Steps, with the decrease of the loss of validation profiles: " in lines[19]
+    assert "Steps, with the decrease of the loss cosine of validation profiles: " in lines[19]
     assert lines[-4].startswith("Held-out cosine on 24 profiles (test): model 0.")
     n_warnings = len([line for line in lines if line.startswith("Note: ")])
     assert lines[-2] == f"Report: {run.folder}/report.html, with {n_warnings} warning at its top"
@@ -144,6 +144,7 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
     alone |= {"positives": "views", "balance": None}
     alone |= {"metric": None, "batch_key": None, "attainable": False}
+    alone |= {"state": "auto", "features": "genes"}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 
@@ -304,7 +305,7 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     ("flags", "text"),
     [
         (["--learning-rate", "3"], "No epoch was better than the start, the whitened linear prediction, "),
-        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss of validation profiles: "),
+        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss mse of validation profiles: "),
         (["--learning-rate", "3"], "left out: network"),
         (
             ["--learning-rate", "3", "--basis", "free"],
@@ -347,4 +348,4 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
     flags = ["--objective", "byol", "--basis", "free", "--verbose"]
     result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
-    assert "the last epoch is used" in result.stdout
+    assert "epochs, of which the last is used" in result.stdout
