@@ -22,7 +22,7 @@ def ending(fitted: "Fitted", folder: Path, data: str) -> list[str]:
     data
         The data it was given, as on the command line.
     """
-    from geneae.evaluation.reconstruction import main_numbers
+    from geneae.evaluation.headline import main_numbers
     from geneae.evaluation.records import judged_split
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))

@@ -24,7 +24,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         ),
         *("overwrite", "help"),
     ),
-    "Data": ("layer", "use_raw", "scale", "stream", "min_overlap", "depth_ratio", "depth_by"),
+    "Data": ("layer", "use_raw", "state", "features", "scale", "stream", "min_overlap", "depth_ratio", "depth_by"),
     "Split": ("validation", "test", "stratify", "split_seed"),
     "Loss": ("target", "center", "metric", "alpha", "beta", "gamma", "margin", "negatives", "temperature"),
     "Encoders that learn from views": ("objectives", "objective", "views", "positives", "agreement", "latent_norm"),
