@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that `--help` is fast.
 
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from geneae.settings.faults import fault_of, refusal_of
 from geneae.settings.text import escaped
 
 FOLDER = Path(commands.__file__).parent
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""Threads of torch that wait give their core to others. By default they spin: beside one other busy program a fit then
+takes more than twice as long. Has to be set before torch is loaded."""
 
 
 class Commands(click.Group):
