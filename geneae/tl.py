@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from geneae.data.gene_names import made_unique
 from geneae.data.reading import read_profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
@@ -309,8 +310,7 @@ def _target(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
 
 
 def _genes(adata: anndata.AnnData) -> pd.Index:
-    names: pd.Index = adata.var_names.astype(str)
-    return names
+    return made_unique(pd.Index(adata.var_names.astype(str), dtype=object))[0]
 
 
 def _describe(

@@ -35,6 +35,8 @@ class NamedPath(click.Path):
 
 
 PATH = NamedPath()
+DATA = click.argument("data", nargs=-1, required=True, type=PATH)
+"""The input of a command: a file, or several that are read as one."""
 
 
 @cache
@@ -96,7 +98,7 @@ OBJECTIVE, LOSS, LATENT, CUT = map(option, ("objective", "loss", "n_latent", "cu
 RATE, DECAY = map(option, ("learning_rate", "weight_decay"))
 METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components", "epsilon", "epochs", "n_neighbors"))
 TRANSFER_OPTIONS = tuple(map(_flag, TRANSFER_SETTINGS.values()))
-MATRIX_OPTIONS = (option("layer"), option("use_raw"))
+MATRIX_OPTIONS = tuple(map(option, ("layer", "use_raw", "gene_names", "modality")))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 
 

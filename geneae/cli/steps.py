@@ -59,11 +59,12 @@ def is_first() -> bool:
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
     """Read profiles, match them to the genes of a model, and print what was found."""
+    from geneae.data.gene_names import match_genes
+
     profiles = source.read()
-    say(profiles.describe())
-    expression, n_matched = model.preprocess.match(profiles, min_overlap)
-    n_genes = len(model.preprocess.genes)
-    say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    say(profiles.describe(), *profiles.said)
+    expression, _ = model.preprocess.match(profiles, min_overlap)
+    say(match_genes(model.preprocess.genes, profiles.genes).sentence())
     return profiles, expression
 
 
@@ -92,7 +93,7 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
 
     for settings in dict.fromkeys(replace(task.settings, seed=0) for task in tasks):
         check_choices(settings)
-    check_apart(folder, source.data, *(task.settings.metric for task in tasks))
+    check_apart(folder, *source.paths, *(task.settings.metric for task in tasks))
     check_addable(folder, OF_GRIDS)
     seconds: list[float] = []
     done = run_grid(source, tasks, request, jobs)

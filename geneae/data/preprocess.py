@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, chunks, select_columns
+from geneae.data.gene_names import best_column, match_genes
 from geneae.data.profiles import Profiles
 from geneae.settings.errors import InputError
 
@@ -106,13 +107,15 @@ class Preprocess:
                 f"{profiles.location} holds {profiles.state.replace('_', '-')} values. "
                 "Name the matrix to read with --layer or --raw, or fit a model on this kind of values."
             )
-        columns = profiles.genes.get_indexer(self.genes)
+        matched = match_genes(self.genes, profiles.genes)
+        columns = matched.columns
         n_matched = int((columns >= 0).sum())
         if n_matched < max(1, min_overlap * len(self.genes)):
             raise InputError(
                 f"at least {100 * min_overlap:.0f} % of the model's {len(self.genes):,} genes must be in the data; "
                 f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {first_names(self.genes)}; data: "
-                f"{first_names(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
+                f"{first_names(profiles.genes)}).{best_column(self.genes, profiles.var)} Rename the genes to the "
+                "model's names, or lower --min-overlap."
             )
         matrix = profiles.matrix
         chosen = matrix.select(columns) if isinstance(matrix, BackedMatrix) else select_columns(matrix, columns)

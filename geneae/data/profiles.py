@@ -11,7 +11,8 @@ from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
-from geneae.settings.errors import InputError, unknown
+from geneae.data.matrix_choice import MatrixChoice
+from geneae.settings.errors import InputError, listed, unknown
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
 LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
@@ -27,14 +28,21 @@ STATES = {
 class Origin:
     """Where profiles were read, so that they can be read again."""
 
-    path: Path
-    """Path of the file or folder."""
-    layer: str | None
-    """Layer, or None for X."""
-    use_raw: bool
-    """Whether raw was read."""
-    stamp: tuple[int, ...]
-    """Identity, size and time of the file as it was, from `stamp_of`."""
+    paths: tuple[Path, ...]
+    """Paths of the files or folders."""
+    choice: MatrixChoice
+    """The matrix that was read of each."""
+    stamps: tuple[tuple[int, ...], ...]
+    """Identity, size and time of each file as it was, from `stamp_of`."""
+
+    @property
+    def has_same_stamps(self) -> bool:
+        """Whether every file still has the size and time of before."""
+        return tuple(map(stamp_of, self.paths)) == self.stamps
+
+    def __str__(self) -> str:
+        """The paths, for a message."""
+        return listed(self.paths)
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -65,11 +73,15 @@ class Profiles:
     scan: Scan
     """Result of the pass over all values."""
     source: str
-    """Path, or `AnnData in memory`, `array in memory` or `table in memory`."""
+    """Path or paths, or `AnnData in memory`, `array in memory` or `table in memory`."""
     location: str
     """`X`, `layers['NAME']` or `raw`."""
     origin: Origin | None = None
-    """File that they were read from; None for profiles from memory, and for a selection."""
+    """Files that they were read from; None for profiles from memory, and for a selection."""
+    var: pd.DataFrame | None = None
+    """Annotation of the genes, indexed by name; None if there is none."""
+    said: tuple[str, ...] = ()
+    """Sentences on what was understood of the input and could be meant otherwise."""
 
     @property
     def n_profiles(self) -> int:
@@ -138,7 +150,13 @@ class Profiles:
         matrix = self.matrix[rows]
         matrix = matrix.read() if isinstance(matrix, BackedMatrix) else matrix
         scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
-        return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
+        names, obs = self.names[rows], self.obs.iloc[rows]
+        return Profiles(matrix, names, self.genes, obs, scan, self.source, self.location, var=self.var)
+
+    def under(self, genes: pd.Index) -> "Profiles":
+        """The same profiles with other names for their genes."""
+        var = None if self.var is None else self.var.set_axis(genes, axis=0)
+        return replace(self, genes=genes, var=var)
 
 
 def megabytes(n_values: int, n_profiles: int) -> float:

@@ -1,6 +1,6 @@
 """`Autoencoder`: geneae as a scikit-learn estimator."""
 
-import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array
 
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
-from geneae.data.reading import read_profiles
+from geneae.data.reading import are_paths, read_profiles
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -87,7 +87,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         ----------
         data
             `Profiles`, or anything that `geneae.data.reading.read_profiles` takes. A file of which reading would need
-            more than half of the free memory is streamed; `read_profiles(path, stream=...)` decides otherwise.
+            more than half of the free memory is streamed; `read_profiles(path, stream=...)` decides otherwise, and
+            takes `gene_names` and `modality`. What it says of them, `Profiles.said`, is given as a warning.
         y
             Not used.
         layer, use_raw
@@ -254,9 +255,11 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool) -> Profiles:
         """Profiles from any input of `read_profiles`, or from anything that scikit-learn accepts as an array."""
         if isinstance(data, Profiles):
+            for sentence in data.said:
+                warnings.warn(sentence, UserWarning, stacklevel=3)
             return data
-        if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
-            return read_profiles(data, layer, use_raw, stream="auto")
+        if are_paths(data) or isinstance(data, anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            return self._read(read_profiles(data, layer, use_raw, stream="auto"), layer, use_raw, is_new)
         return read_profiles(self._check_array(data, is_new), layer, use_raw)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:

@@ -5,7 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem, write_elem
+from anndata.io import read_elem, sparse_dataset, write_elem
+from scipy import sparse
 
+from geneae.data.backed import chunks
 from geneae.data.containers import check_all, check_own
+from geneae.data.formats import is_anndata
+from geneae.data.gene_names import made_unique, match_genes, named_by
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.folders.tables import write_parquet, write_table
@@ -25,7 +29,8 @@ from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.errors import InputError, reason_of, unknown
 from geneae.settings.text import escaped
 
-FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
+TABLES = {".csv": write_table, ".parquet": write_parquet}
+FORMATS = (".h5ad", *TABLES, ".npy")
 LATENTS = "X_geneae"
 """Key of the latents in `obsm` if no other is given."""
 RECONSTRUCTED, FROM_LATENT = "geneae_reconstructed", "geneae_latent_only"
@@ -150,7 +155,12 @@ NOTHING = Annotation(pd.DataFrame(), {})
 
 
 def write_embedding(
-    path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation = NOTHING
+    path: Path,
+    data: str | tuple[str, ...],
+    embedded: Embedded,
+    key_added: str,
+    reconstruct: bool,
+    annotation: Annotation = NOTHING,
 ) -> None:
     """Write latents in the format that the ending of `path` names.
 
@@ -159,7 +169,8 @@ def write_embedding(
     path
         `.h5ad`, `.csv`, `.parquet` or `.npy`.
     data
-        The file that the profiles come from; an `.h5ad` output is a copy of it.
+        The file that the profiles come from, or several; an `.h5ad` output is a copy of one that is AnnData, and of
+        everything else holds the matrix that was read, `obs` and `var`.
     embedded
         The profiles with their latents.
     key_added
@@ -175,19 +186,20 @@ def write_embedding(
         return
     table = pd.DataFrame(latent, columns=latent_names(latent.shape[1]))
     table.insert(0, "profile", profiles.names)
-    if path.suffix == ".csv":
-        write_table(table, path)
-    elif path.suffix == ".parquet":
-        write_parquet(table, path)
-    elif profiles.is_streamed and Path(data).is_file():
-        _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
+    if path.suffix in TABLES:
+        TABLES[path.suffix](table, path)
+        return
+    paths = (data,) if isinstance(data, str) else data
+    copied = Path(paths[0]) if len(paths) == 1 and is_anndata(Path(paths[0])) else None
+    if profiles.is_streamed and (copied is None or copied.is_file()):
+        _add_to_copy(path, copied, embedded, key_added, reconstruct, annotation)
     else:
-        adata = _read(data)
+        adata = _as_anndata(profiles) if copied is None else _read(str(copied))
         adata.obsm.update(embedded.in_obsm(key_added))
         adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
         annotation.add_to(adata.obs)
         if reconstruct:
-            for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
+            for name, layer in reconstructions(embedded, _genes_of(profiles, adata.var)).items():
                 adata.layers[name] = layer
         _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
         try:
@@ -195,7 +207,8 @@ def write_embedding(
         except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
             reason = str(error).partition("\n")[0].rstrip(".")
             raise InputError(
-                f"{data} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or .npy."
+                f"{profiles.source} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or "
+                ".npy."
             ) from error
 
 
@@ -224,18 +237,25 @@ def _check_space(path: Path, n_bytes: int) -> None:
 
 
 def _add_to_copy(
-    path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
+    path: Path, data: Path | None, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
 ) -> None:
-    """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
+    """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy.
+
+    Where there is no file that could be copied, profiles are written as they are read.
+    """
     n_profiles = len(embedded.latent)
     n_values = sum(values.size for values in embedded.in_obsm(key_added).values())
     if reconstruct:
         n_values += len(layers_of(embedded.model)) * n_profiles * embedded.profiles.n_genes
-    _check_space(path, SLACK + data.stat().st_size + 4 * n_values)
-    shutil.copyfile(data, path)
-    with h5py.File(path, "r") as file:
-        check_all(file, str(data), allows_loops=True)  # it is copied as it is
-        check_own(file, ("obsm", "uns", "layers"), str(data))
+    n_bytes = int(1e6 * embedded.profiles.megabytes) if data is None else data.stat().st_size
+    _check_space(path, SLACK + n_bytes + 4 * n_values)
+    if data is None:
+        _write_rows(path, embedded.profiles)
+    else:
+        shutil.copyfile(data, path)
+        with h5py.File(path, "r") as file:
+            check_all(file, str(data), allows_loops=True)  # it is copied as it is
+            check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
         entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
         entries["uns/geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
@@ -250,7 +270,7 @@ def _add_to_copy(
             write_elem(file, name, values)
         if not reconstruct:
             return
-        genes = pd.Index(read_elem(file["var"]).index.astype(str))
+        genes = _genes_of(embedded.profiles, read_elem(file["var"]))
         shape, chunk = (n_profiles, len(genes)), (min(CHUNK, n_profiles), len(genes))
         for name in layers_of(embedded.model):
             if file.get(f"layers/{name}", getlink=True) is not None:
@@ -261,6 +281,34 @@ def _add_to_copy(
             rows = np.arange(start, min(start + CHUNK, n_profiles))
             for name, values in _reconstructed(embedded, rows, genes).items():
                 file[f"layers/{name}"][rows[0] : rows[-1] + 1] = values
+
+
+def _as_anndata(profiles: Profiles) -> anndata.AnnData:
+    """Profiles in memory as AnnData, without a copy of their values."""
+    var = pd.DataFrame(index=profiles.genes) if profiles.var is None else profiles.var
+    return anndata.AnnData(profiles.matrix, obs=profiles.obs.copy(), var=var.copy())
+
+
+def _write_rows(path: Path, profiles: Profiles) -> None:
+    """Write an .h5ad of profiles whose matrix is read a chunk at a time."""
+    n_profiles, n_genes = profiles.matrix.shape
+    nothing = sparse.csr_matrix((np.empty(0, np.float32), [], np.zeros(n_profiles + 1, int)), (n_profiles, n_genes))
+    _as_anndata(replace(profiles, matrix=nothing)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        for rows, matrix in chunks(profiles.matrix, CHUNK):
+            if rows.start == 0:
+                write_elem(file, "X", matrix)
+            else:
+                sparse_dataset(file["X"]).append(matrix)
+
+
+def _genes_of(profiles: Profiles, var: pd.DataFrame) -> pd.Index:
+    """Names that the genes of a file have among profiles that were read from it."""
+    column = None if profiles.origin is None else profiles.origin.choice.gene_names
+    if column is not None and column in var.columns:
+        var = named_by(var, column, profiles.source)
+    return made_unique(pd.Index(var.index.astype(str), dtype=object))[0]
 
 
 def _read(data: str) -> anndata.AnnData:
@@ -331,7 +379,7 @@ def reconstructions(embedded: Embedded, genes: pd.Index) -> dict[str, np.ndarray
 
 def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dict[str, np.ndarray]:
     """Reconstructions of some profiles."""
-    columns = embedded.model.preprocess.genes.get_indexer(genes)
+    columns = match_genes(embedded.model.preprocess.genes, genes).columns
     known = columns >= 0
     result = {name: np.full((len(rows), len(genes)), np.nan, np.float32) for name in layers_of(embedded.model)}
     for ratio, some in by_ratio(embedded.ratios[rows]):
@@ -342,5 +390,5 @@ def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dic
         else:
             found[RECONSTRUCTED] = model.reconstructed(embedded.expression.take(rows[some]).load())
         for name, values in found.items():
-            result[name][np.ix_(some, np.flatnonzero(known))] = values[:, columns[known]]
+            result[name][np.ix_(some, columns[known])] = values[:, known]
     return result

@@ -274,6 +274,8 @@ class RunOptions:
 
     layer: str | None = setting(None, "Layer of AnnData to read.", metavar="NAME", none="X")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
+    gene_names: str | None = setting(None, "Column of var that names the genes.", metavar="COLUMN", none="its index")
+    modality: str | None = setting(None, "Modality of MuData to read.", metavar="NAME", none="the only one, or rna")
     color: str | None = setting(
         None, "Column of obs by which the report tells profiles apart; adds a UMAP.", metavar="KEY"
     )

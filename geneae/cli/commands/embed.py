@@ -4,14 +4,25 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.flags import (
+    DATA,
+    DEPTH_BY,
+    DEPTH_RATIO,
+    MATRIX_OPTIONS,
+    MIN_OVERLAP,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    options,
+)
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
 @click.option("--key-added", metavar="KEY", help="Key of the latents in obsm of an .h5ad output.  [default: X_geneae]")
 @click.option(
@@ -22,12 +33,14 @@ from geneae.cli.steps import match
 @options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
-    data: str,
+    data: tuple[str, ...],
     output: str,
     key_added: str | None,
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -49,13 +62,13 @@ def command(
     from geneae.folders.outputs import check_apart, check_new_file, new_file
 
     check_format(Path(output), reconstruct, key_added)
-    check_apart(Path(output), model, data)
+    check_apart(Path(output), model, *data)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     if reconstruct:
         loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, gene_names, modality), min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in embedded.depths:
         say(depth.sentence())

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import click
 
-from geneae.cli.flags import DEPTH_BY, DEPTH_RATIO, MATRIX_OPTIONS, MIN_OVERLAP, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.flags import (
+    DATA,
+    DEPTH_BY,
+    DEPTH_RATIO,
+    MATRIX_OPTIONS,
+    MIN_OVERLAP,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    STREAM,
+    options,
+)
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.errors import InputError
@@ -13,15 +24,17 @@ from geneae.settings.errors import InputError
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 @options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
-    data: str,
+    data: tuple[str, ...],
     output: str,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -36,7 +49,7 @@ def command(
     """
     from geneae.folders.outputs import check_apart, check_writable, new_folder
 
-    check_apart(Path(output), model, data)
+    check_apart(Path(output), model, *data)
     check_writable(Path(output), overwrite)
     import numpy as np
     import pandas as pd
@@ -54,7 +67,7 @@ def command(
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, gene_names, modality), min_overlap, say)
     split = read_split(Path(model), loaded, profiles)
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in depths:
@@ -63,8 +76,8 @@ def command(
     evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios)
     if evaluation.metrics.empty:
         raise InputError(
-            f"no profile of {data} has a value in the {len(loaded.preprocess.genes):,} genes of the model, so that "
-            "there is nothing to evaluate. Name the matrix to read with --layer or --raw."
+            f"no profile of {profiles.source} has a value in the {len(loaded.preprocess.genes):,} genes of the model, "
+            "so that there is nothing to evaluate. Name the matrix to read with --layer or --raw."
         )
     present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
     if len(depths) == 1:  # several depths have no common table of shares of their molecules

@@ -2,12 +2,12 @@
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, PATH, STREAM, options
+from geneae.cli.flags import DATA, MATRIX_OPTIONS, STREAM, options
 from geneae.cli.printing import say
 
 
 @click.command()
-@click.argument("data", type=PATH)
+@DATA
 @click.option(
     "--cosine",
     type=click.FloatRange(-1, 1),
@@ -23,7 +23,15 @@ from geneae.cli.printing import say
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @options(*MATRIX_OPTIONS, STREAM)
 def command(
-    data: str, cosine: float | None, seed: int, as_json: bool, layer: str | None, use_raw: bool, stream: str
+    data: tuple[str, ...],
+    cosine: float | None,
+    seed: int,
+    as_json: bool,
+    layer: str | None,
+    use_raw: bool,
+    stream: str,
+    gene_names: str | None,
+    modality: str | None,
 ) -> None:
     """Show what cosines to expect on DATA, before any training.
 
@@ -37,12 +45,12 @@ def command(
     from geneae.evaluation.inspection import inspect_profiles
     from geneae.folders.outputs import to_json
 
-    profiles = Source(data, layer, use_raw, stream).read()
+    profiles = Source(data, layer, use_raw, stream, gene_names, modality).read()
     inspection = inspect_profiles(profiles, seed, cosine)
     check_unchanged(profiles)
     if as_json:
         say(*to_json(asdict(inspection)).split("\n"))
         return
-    say(profiles.describe())
+    say(profiles.describe(), *profiles.said)
     say(*inspection_table(inspection).split("\n"))
     say(inspection.verdict)

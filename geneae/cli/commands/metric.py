@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
+from geneae.cli.flags import DATA, MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
 from geneae.cli.printing import say_unless
 from geneae.settings.settings import MetricSettings
 
 
 @click.command()
-@click.argument("data", type=PATH)
+@DATA
 @click.option(
     "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."
 )
@@ -38,7 +38,7 @@ from geneae.settings.settings import MetricSettings
     QUIET,
 )
 def command(
-    data: str,
+    data: tuple[str, ...],
     key: str,
     output: str | None,
     model: str | None,
@@ -48,6 +48,8 @@ def command(
     seed: int,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     overwrite: bool,
     quiet: bool,
     **settings: Any,
@@ -58,21 +60,23 @@ def command(
     PCA on profiles that took no part in the learning. Writes a folder for `geneae.CosineMetric.load`.
     """
     MetricSettings(**settings, seed=seed)  # refuses impossible values before anything is read
-    folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
+    from geneae.data.source import Source
+
+    source = Source(data, layer, use_raw, gene_names=gene_names, modality=modality)
+    folder = Path(output) if output else Path(f"{source.stem}_metric")
     from geneae.folders.outputs import check_apart, check_writable
 
-    check_apart(folder, data, model)
+    check_apart(folder, *data, model)
     check_writable(folder, overwrite)
     say = say_unless(quiet)
     from geneae.cli.tables import accuracy_table
-    from geneae.data.source import Source
     from geneae.fitting.cosine_metric import CosineMetric
     from geneae.fitting.metric_comparison import answer, judge_metric
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    profiles = Source(data, layer, use_raw).read()
-    say(profiles.describe())
+    profiles = source.read()
+    say(profiles.describe(), *profiles.said)
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())

@@ -39,6 +39,8 @@ def command(
     key_added: str | None,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -70,10 +72,10 @@ def command(
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     say = say_unless(quiet)
-    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream), min_overlap, say)
+    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream, gene_names, modality), min_overlap, say)
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
-    profiles, expression = match(loaded, Source(query, layer, use_raw, stream), min_overlap, say)
+    profiles, expression = match(loaded, Source(query, layer, use_raw, stream, gene_names, modality), min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in embedded.depths:
         say(depth.sentence())
