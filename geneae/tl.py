@@ -1,6 +1,7 @@
 """Fits, latents, reconstructions and scores written into an AnnData, with the conventions of scanpy."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
     Embedded,
+    as_anndata,
     check_key,
     depth_groups,
     describe,
@@ -38,6 +40,25 @@ from geneae.training.progress import both, progress_bar
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 
 AnyModel = Autoencoder | Model | str | Path
+
+
+def read(
+    data: Any,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    gene_names: str | None = None,
+    modality: str | None = None,
+) -> anndata.AnnData:
+    """Read a file of any format, or several files as one, into AnnData for the functions here and those of scanpy.
+
+    `X` is the matrix that was read, float32 CSR; `obs` and `var` are what the files say. What was understood and could
+    be meant otherwise is given as warnings. Parameters are those of `geneae.read_profiles`.
+    """
+    profiles = read_profiles(data, layer, use_raw, gene_names=gene_names, modality=modality)
+    for sentence in profiles.said:
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+    return as_anndata(profiles)
 
 
 def fit(
@@ -285,7 +306,7 @@ def _embedded(
 
 def _checked(adata: Any) -> anndata.AnnData:
     if not isinstance(adata, anndata.AnnData):
-        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read one with anndata.read_h5ad(path).")
+        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read one with geneae.tl.read(path).")
     return adata
 
 

@@ -16,8 +16,23 @@ from scipy import sparse
 from scipy.io import mmwrite
 
 
-def _counts(adata: anndata.AnnData) -> sparse.csr_matrix:
-    return sparse.csr_matrix(adata.X, dtype=np.int32)
+def _values(adata: anndata.AnnData) -> sparse.csr_matrix:
+    """Whole numbers as such, as programs that count write them; all other values as they are."""
+    matrix = sparse.csr_matrix(adata.X)
+    if matrix.dtype == bool:
+        return matrix.astype(np.int32)
+    if matrix.dtype.kind == "f" and np.isfinite(matrix.data).all() and (np.abs(matrix.data) < 2**31).all():
+        whole = matrix.astype(np.int32)
+        return whole if (whole.data == matrix.data).all() else matrix
+    return matrix
+
+
+def _table(adata: anndata.AnnData) -> pd.DataFrame:
+    return pd.DataFrame(_values(adata).toarray(), index=adata.obs_names, columns=adata.var_names)
+
+
+def _bytes(names: pd.Index) -> np.ndarray:
+    return np.array([name.encode() for name in names])
 
 
 def write_h5ad(adata: anndata.AnnData, folder: Path) -> Path:
@@ -65,17 +80,17 @@ def write_h5mu(adata: anndata.AnnData, folder: Path) -> Path:
 
 def write_tenx_h5(adata: anndata.AnnData, folder: Path) -> Path:
     """As Cell Ranger 3 and later write it."""
-    counts = _counts(adata)
+    counts = _values(adata)
     with h5py.File(folder / "data.h5", "w") as file:
         group = file.create_group("matrix")
         _write_values(group, counts)
         features = group.create_group("features")
         features["id"] = np.array([f"ENSG{number:011}" for number in range(adata.n_vars)], "S")
-        features["name"] = np.array(adata.var_names, "S")
+        features["name"] = _bytes(adata.var_names)
         features["feature_type"] = np.array(["Gene Expression"] * adata.n_vars, "S")
         features["genome"] = np.array(["GRCh38"] * adata.n_vars, "S")
         features["_all_tag_keys"] = np.array(["genome"], "S")
-        group["barcodes"] = np.array(adata.obs_names, "S")
+        group["barcodes"] = _bytes(adata.obs_names)
     return folder / "data.h5"
 
 
@@ -83,10 +98,10 @@ def write_legacy_tenx_h5(adata: anndata.AnnData, folder: Path) -> Path:
     """As Cell Ranger 1 and 2 wrote it."""
     with h5py.File(folder / "legacy.h5", "w") as file:
         group = file.create_group("GRCh38")
-        _write_values(group, _counts(adata))
+        _write_values(group, _values(adata))
         group["genes"] = np.array([f"ENSG{number:011}" for number in range(adata.n_vars)], "S")
-        group["gene_names"] = np.array(adata.var_names, "S")
-        group["barcodes"] = np.array(adata.obs_names, "S")
+        group["gene_names"] = _bytes(adata.var_names)
+        group["barcodes"] = _bytes(adata.obs_names)
     return folder / "legacy.h5"
 
 
@@ -101,7 +116,7 @@ def write_tenx_folder(adata: anndata.AnnData, folder: Path, packed: bool = True,
     to.mkdir()
     ids = [f"ENSG{number:011}" for number in range(adata.n_vars)]
     features = pd.DataFrame({"id": ids, "name": adata.var_names, "type": "Gene Expression"})
-    mmwrite(to / f"{before}matrix.mtx", _counts(adata).T)
+    mmwrite(to / f"{before}matrix.mtx", _values(adata).T)
     if packed:
         content = (to / f"{before}matrix.mtx").read_bytes()
         (to / f"{before}matrix.mtx.gz").write_bytes(gzip.compress(content))
@@ -120,26 +135,26 @@ def write_legacy_tenx_folder(adata: anndata.AnnData, folder: Path) -> Path:
 def write_loom(adata: anndata.AnnData, folder: Path) -> Path:
     """By the specification 3.0; `write_loom` of anndata needs loompy."""
     with h5py.File(folder / "data.loom", "w") as file:
-        file["matrix"] = _counts(adata).T.toarray()
+        file["matrix"] = _values(adata).T.toarray()
         file.create_group("layers")
         file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
         file["row_attrs/Gene"] = list(adata.var_names)
         file["col_attrs/CellID"] = list(adata.obs_names)
         file["col_attrs/embedding"] = np.zeros((adata.n_obs, 2))
         for name in adata.obs.columns:
-            file[f"col_attrs/{name}"] = list(adata.obs[name].astype(str))
+            file[f"col_attrs/{name}"] = [str(value) for value in adata.obs[name]]
     return folder / "data.loom"
 
 
 def write_csv(adata: anndata.AnnData, folder: Path) -> Path:
     """Profiles in the rows."""
-    adata.to_df().astype(int).to_csv(folder / "data.csv")
+    _table(adata).to_csv(folder / "data.csv")
     return folder / "data.csv"
 
 
 def write_tsv(adata: anndata.AnnData, folder: Path) -> Path:
     """Genes in the rows, compressed."""
-    adata.to_df().astype(int).T.to_csv(folder / "data.tsv.gz", sep="\t")
+    _table(adata).T.to_csv(folder / "data.tsv.gz", sep="\t")
     return folder / "data.tsv.gz"
 
 

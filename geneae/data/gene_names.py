@@ -10,6 +10,7 @@ from anndata.utils import make_index_unique
 
 from geneae.settings.errors import InputError, listed, unknown
 
+INDEX = "index"  # name of the index of var among its columns
 LOOKED_AT = 2000  # names that say whether they are of genes
 KNOWN = 0.05  # share of known names that tells genes from profiles; among all genes of an organism it is about 0.1
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{6,})\.\d+")
@@ -69,8 +70,11 @@ def are_genes_in_rows(rows: pd.Index, columns: pd.Index, corner: str) -> bool | 
 
 
 def named_by(var: pd.DataFrame, column: str | None, where: str) -> pd.DataFrame:
-    """The table of genes under the names that one of its columns holds; None: those of its index."""
-    if column is None:
+    """The table of genes under the names that one of its columns holds; None, or `index`: those of its index.
+
+    The names of the index stay as the column `index`, if there is none of that name.
+    """
+    if column is None or (column == INDEX and INDEX not in var.columns):
         return var
     if column not in var.columns:
         raise unknown("var column", column, var.columns)
@@ -81,8 +85,8 @@ def named_by(var: pd.DataFrame, column: str | None, where: str) -> pd.DataFrame:
             f"{where}: var column '{column}' must name every gene; {missing.sum():,} of {len(var):,} have no name, "
             f"first '{var.index[missing][0]}'. Choose another column, or fill it in."
         )
-    own = "index" if var.index.name is None or str(var.index.name) in var.columns else str(var.index.name)
-    return var.assign(**{} if own in var.columns else {own: var.index.astype(str)}).set_index(names.astype(str))
+    kept = var if INDEX in var.columns else var.assign(**{INDEX: var.index.astype(str)})
+    return kept.set_index(pd.Index(names.astype(str), dtype=object))
 
 
 def made_unique(genes: pd.Index) -> tuple[pd.Index, str | None]:

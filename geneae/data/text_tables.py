@@ -16,6 +16,7 @@ from geneae.data.memory import check_fits
 from geneae.settings.errors import InputError, listed
 
 CELLS = 2**22  # cells of the table that are read at a time: about 30 MB of numbers
+LEAST_ROWS = 512  # as each read takes about 0.1 ms for each column, whatever the number of rows
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 LONGEST = 2**27  # characters of the first line; more are no names of genes
 MISSING = ("", "NA", "NaN", "nan", "N/A", "null")
@@ -98,16 +99,22 @@ def _head(path: Path) -> tuple[str, list[str], str]:
 
 def _blocks(path: Path, separator: str, n_columns: int) -> Iterator[pd.DataFrame]:
     """Rows of a table, some at a time, all as text or numbers, indexed by their names."""
-    n_rows = max(1, CELLS // max(1, n_columns))
-    options: dict[str, Any] = {"sep": separator, "header": None, "skiprows": 1, "index_col": 0, "chunksize": n_rows}
-    options["na_values"] = dict.fromkeys(range(1, n_columns + 1), MISSING)  # names such as NA are names
+    n_rows = max(LEAST_ROWS, CELLS // max(1, n_columns))
+    options: dict[str, Any] = {
+        "sep": separator,
+        "header": None,
+        "skiprows": 1,
+        "index_col": 0,
+        "chunksize": n_rows,
+        "low_memory": False,
+    }
     with _open(path) as file:
         try:
             yield from pd.read_csv(
                 file,
                 names=list(range(n_columns + 1)),
                 dtype={0: str},
-                keep_default_na=False,
+                na_filter=False,  # names such as NA are names; values that are missing are found by _numbers
                 **options,
             )
         except pd.errors.ParserError as error:
@@ -121,18 +128,21 @@ def _blocks(path: Path, separator: str, n_columns: int) -> Iterator[pd.DataFrame
 
 def _numbers(block: pd.DataFrame, path: Path) -> np.ndarray:
     """Values of some rows, as float64 with NaN for missing ones; text is refused with its place."""
-    text = [place for place, dtype in enumerate(block.dtypes) if dtype.kind not in "iuf"]
-    if text:
-        column = block.iloc[:, text[0]]
-        is_bad = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-        if not is_bad.any():  # numbers that pandas keeps as text
-            is_bad = column.notna()
-        row = int(np.argmax(is_bad.to_numpy()))
-        raise InputError(
-            f"{path}: every value must be a number; column '{block.columns[text[0]]}' holds '{column.iloc[row]}' in "
-            f"row '{block.index[row]}'. Remove columns that are no numbers, or write numbers with a decimal point."
-        )
-    return block.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = np.empty(block.shape)
+    are_numbers = np.array([dtype.kind in "iuf" for dtype in block.dtypes])
+    values[:, are_numbers] = block.loc[:, are_numbers].to_numpy(np.float64)
+    for place in map(int, np.flatnonzero(~are_numbers)):
+        text = block.iloc[:, place].astype(str).str.strip()
+        is_missing = text.isin(MISSING)
+        values[:, place] = pd.to_numeric(text.mask(is_missing), errors="coerce")
+        is_bad = np.isnan(values[:, place]) & ~is_missing.to_numpy()
+        if is_bad.any():
+            row = int(np.argmax(is_bad))
+            raise InputError(
+                f"{path}: every value must be a number; column '{block.columns[place]}' holds '{text.iloc[row]}' in "
+                f"row '{block.index[row]}'. Remove columns that are no numbers, or write numbers with a decimal point."
+            )
+    return values
 
 
 def _is_number(text: str) -> bool:

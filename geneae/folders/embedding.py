@@ -194,7 +194,7 @@ def write_embedding(
     if profiles.is_streamed and (copied is None or copied.is_file()):
         _add_to_copy(path, copied, embedded, key_added, reconstruct, annotation)
     else:
-        adata = _as_anndata(profiles) if copied is None else _read(str(copied))
+        adata = as_anndata(profiles) if copied is None else _read(str(copied))
         adata.obsm.update(embedded.in_obsm(key_added))
         adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
         annotation.add_to(adata.obs)
@@ -283,7 +283,7 @@ def _add_to_copy(
                 file[f"layers/{name}"][rows[0] : rows[-1] + 1] = values
 
 
-def _as_anndata(profiles: Profiles) -> anndata.AnnData:
+def as_anndata(profiles: Profiles) -> anndata.AnnData:
     """Profiles in memory as AnnData, without a copy of their values."""
     var = pd.DataFrame(index=profiles.genes) if profiles.var is None else profiles.var
     return anndata.AnnData(profiles.matrix, obs=profiles.obs.copy(), var=var.copy())
@@ -293,7 +293,7 @@ def _write_rows(path: Path, profiles: Profiles) -> None:
     """Write an .h5ad of profiles whose matrix is read a chunk at a time."""
     n_profiles, n_genes = profiles.matrix.shape
     nothing = sparse.csr_matrix((np.empty(0, np.float32), [], np.zeros(n_profiles + 1, int)), (n_profiles, n_genes))
-    _as_anndata(replace(profiles, matrix=nothing)).write_h5ad(path)
+    as_anndata(replace(profiles, matrix=nothing)).write_h5ad(path)
     with h5py.File(path, "r+") as file:
         del file["X"]
         for rows, matrix in chunks(profiles.matrix, CHUNK):

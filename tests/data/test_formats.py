@@ -13,7 +13,7 @@ from conftest import QUICK, simulate
 from reference import assert_same_profiles
 from written import BY_ROWS, WRITERS, write_csv, write_h5ad, write_h5mu, write_loom, write_tenx_folder, write_tenx_h5
 
-from geneae import Autoencoder, read_profiles
+from geneae import Autoencoder, read_profiles, tl
 from geneae.data.formats import FORMATS, ending_of, stem_of
 from geneae.settings.errors import InputError
 
@@ -187,3 +187,13 @@ def test_inspect_fit_evaluate_and_metric_read_them_too(adata: anndata.AnnData, m
     turned = WRITERS["tsv.gz, turned"](adata, tmp_path)
     result = geneae("compare", turned, "-o", tmp_path / "cmp", "--loss", "mse", "--seeds", 1, *quick)
     assert result.exit_code == 0, result.output
+
+
+def test_tl_works_on_what_was_read_of_any_format(
+    adata: anndata.AnnData, model: Path, latents: np.ndarray, tmp_path: Path
+) -> None:
+    read = tl.read(write_tenx_h5(adata, tmp_path))
+    tl.embed(read, model)
+    np.testing.assert_allclose(read.obsm["X_geneae"], latents, atol=1e-4)
+    with pytest.warns(UserWarning, match="by their names the columns are genes"):
+        assert (tl.read(write_csv(adata, tmp_path)).X != adata.X).nnz == 0

@@ -93,6 +93,13 @@ def test_a_mismatch_counts_the_matches_in_every_column_of_var(fitted: Autoencode
     np.testing.assert_array_equal(fitted.transform(named), fitted.transform(ensembl(simulate(80, 30), ".7")))
 
 
+def test_the_index_is_named_where_it_is_the_best(fitted: Autoencoder) -> None:
+    profiles = read_profiles(ensembl(simulate(80, 30), ".7"), gene_names="symbol")
+    with pytest.raises(InputError, match=r"Name genes by the best of them: --gene-names index\."):
+        fitted.transform(profiles)
+    assert fitted.transform(read_profiles(ensembl(simulate(80, 30), ".7"), gene_names="index")).shape == (80, 3)
+
+
 def test_genes_go_by_a_column_of_var() -> None:
     adata = five_profiles()
     adata.var["symbol"] = pd.Categorical(["A", "B", "C", "D"])
@@ -110,4 +117,4 @@ def test_genes_go_by_a_column_of_var() -> None:
             read_profiles(adata, gene_names=column)
     with pytest.raises(InputError, match="only AnnData has var"):
         read_profiles(FIVE, gene_names="symbol")
-    assert named_by(adata.var, None, "x") is adata.var
+    assert named_by(adata.var, None, "x") is named_by(adata.var, "index", "x") is adata.var
