@@ -12,15 +12,16 @@ import pandas as pd
 
 from geneae.data.gene_names import made_unique
 from geneae.data.reading import read_profiles
+from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
+from geneae.folders.copies import as_anndata
 from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
     Embedded,
-    as_anndata,
     check_key,
     depth_groups,
     describe,
@@ -112,9 +113,9 @@ def fit(
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
     expression = loaded.preprocess.match(profiles)[0]
-    latent, deviation = loaded.latent(expression), loaded.latent_deviation(expression)
+    embedded = embed_profiles(loaded, profiles, expression, None if loaded.estimator is None else 1.0)
     target = _target(adata, copy)
-    target.obsm.update(Embedded(loaded, profiles, expression, latent, deviation, []).in_obsm(key_added))
+    target.obsm.update(embedded.in_obsm(key_added))
     _describe(target, loaded, key_added)
     target.obs["geneae_split"] = pd.Categorical(model.split_.to_numpy())
     if not use_raw:
@@ -147,7 +148,7 @@ def embed(
     model
         Fitted `Autoencoder` or `Model`, or the path of a model folder or of a zip written by `geneae share`.
     layer, use_raw
-        Matrix to read in place of `X`.
+        Matrix to read in place of the one that the model was fitted on; `layer="X"` names X.
     key_added
         Key in `obsm`.
     depth_ratio
@@ -162,7 +163,7 @@ def embed(
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
     target = _target(adata, copy)
     target.obsm.update(embedded.in_obsm(key_added))
-    target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths)
+    target.uns["geneae"] = embedded.describe(key_added)
     return target if copy else None
 
 
@@ -209,7 +210,8 @@ def score(
     molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
     check_key(key_added)
-    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    loaded = _loaded(model)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
@@ -264,22 +266,24 @@ def transfer(
     seed
         Seed of the thinning.
     layer, use_raw
-        Matrix to read in place of `X`, of both.
+        Matrix to read of both, in place of the one that the model was fitted on; `layer="X"` names X.
     key_added, depth_ratio, depth_by, copy
         See `embed`; the depth is that of `adata`.
     """
     check_key(key_added)
     settings = TransferSettings(n_neighbors, refuse, seed)
-    loaded, known = _loaded(model), read_profiles(_checked(reference), layer, use_raw)
+    loaded = _loaded(model)
+    known = read_like(loaded.location, _checked(reference), layer, use_raw)
     expression = loaded.preprocess.match(known)[0]
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
-    embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by)
-    profiles, is_empty = embedded.profiles, embedded.profiles.scan.lengths == 0
-    found = transfer_labels(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
+    embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
+    labelled = labelled.without(embedded.expression.missing)
+    names, is_blank = embedded.profiles.names, embedded.is_blank
+    found = transfer_labels(labelled, names, embedded.latent, embedded.depths, is_blank, settings)
     target = _target(adata, copy)
     annotation = annotation_of(found, target.obs_names)
     target.obsm.update(embedded.in_obsm(key_added))
-    target.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+    target.uns["geneae"] = embedded.describe(key_added) | annotation.uns
     annotation.add_to(target.obs)
     return target if copy else None
 
@@ -298,10 +302,14 @@ def _embedded(
     use_raw: bool,
     depth_ratio: float | None,
     depth_by: str | None,
+    missing: np.ndarray | None = None,
 ) -> Embedded:
-    loaded, profiles = _loaded(model), read_profiles(_checked(adata), layer, use_raw)
+    """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
+    loaded = _loaded(model)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
     groups = depth_groups(profiles, depth_by, depth_ratio)
-    return embed_profiles(loaded, profiles, loaded.preprocess.match(profiles)[0], depth_ratio, groups)
+    expression = loaded.preprocess.match(profiles)[0].without(missing)
+    return embed_profiles(loaded, profiles, expression, depth_ratio, groups)
 
 
 def _checked(adata: Any) -> anndata.AnnData:

@@ -35,7 +35,16 @@ BAD_DEPTHS = {
 TABLES = {"diagnostics.csv", "genes.csv", "genewise.csv", "history.csv", "metrics.csv", "profiles.csv", "split.csv"}
 
 
-FILES = {"README.md", "SHA256SUMS", "config.json", "model.safetensors", "report.html", "settings.toml", *TABLES}
+FILES = {
+    "README.md",
+    "SHA256SUMS",
+    "config.json",
+    "model.safetensors",
+    "report.html",
+    "settings.toml",
+    "universe.csv",
+    *TABLES,
+}
 
 
 def geneae(*arguments: object) -> Result:

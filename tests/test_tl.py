@@ -247,7 +247,7 @@ def test_a_layer_and_raw_are_read_where_they_are_asked_for(fitted: Autoencoder, 
         np.testing.assert_array_equal(adata.obsm["X_geneae"], quick_fit(counts).transform(counts))
         assert ("geneae_loadings" in adata.varm) == ("layer" in where)
     with pytest.raises(InputError, match="the model was fitted on counts values, but AnnData in memory, X holds log"):
-        tl.embed(moved, model)
+        tl.embed(moved, model, layer="X")
     assert list(moved.obsm) == []
 
 

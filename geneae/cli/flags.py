@@ -146,9 +146,20 @@ MIN_OVERLAP = click.option(
 )
 
 
+def _check_ratio(_: click.Context, __: click.Parameter, ratio: float | None) -> float | None:
+    """Refuse an impossible ratio before anything is read."""
+    if ratio is not None and not 0 < ratio < float("inf"):
+        raise InputError(
+            f"--depth-ratio must be a number above 0; found {ratio:g}. 10 means a tenth of the molecules of the "
+            "training profiles."
+        )
+    return ratio
+
+
 DEPTH_RATIO = click.option(
     "--depth-ratio",
     type=float,
+    callback=_check_ratio,
     metavar="NUMBER",
     help="Molecules of the training profiles divided by those of DATA, such as 10 for a tenth.  [default: estimated]",
 )

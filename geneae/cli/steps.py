@@ -58,13 +58,19 @@ def is_first() -> bool:
 
 
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
-    """Read profiles, match them to the genes of a model, and print what was found."""
+    """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
     from geneae.data.gene_names import match_genes
 
-    profiles = source.read()
+    profiles = source.read_like(model.location)
     say(profiles.describe(), *profiles.said)
+    if profiles.location != model.location:
+        say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
+    elif model.location != "X":
+        say(f"{model.location} is read, because the model was fitted on it; --layer or --raw names another matrix.")
     expression, _ = model.preprocess.match(profiles, min_overlap)
     say(match_genes(model.preprocess.genes, profiles.genes).sentence())
+    for sentence in [] if expression.coverage is None else expression.coverage.sentences():
+        say(sentence)
     return profiles, expression
 
 

@@ -20,7 +20,7 @@ from geneae.settings.errors import InputError, listed, reason_of
 def found_in_anndata(adata: anndata.AnnData, choice: MatrixChoice, source: str) -> Found:
     """The matrix that was asked for of an AnnData, in memory or backed."""
     choice.check_no_modality(source)
-    layer, use_raw = choice.layer, choice.use_raw
+    layer, use_raw = choice.layer_among(adata.layers), choice.use_raw
     x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
     location = choice.location(source, adata.layers, x is not None, adata.raw is not None)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
@@ -63,7 +63,7 @@ def _found_in(group: Any, choice: MatrixChoice, source: str) -> Found:
     layers = list(group["layers"]) if "layers" in group else []
     has_raw = _is_there(group, "raw") and "X" in group["raw"]
     location = choice.location(source, layers, _is_there(group, "X"), has_raw)
-    layer, of_genes = choice.layer, ("raw", "var") if choice.use_raw else ("var",)
+    layer, of_genes = choice.layer_among(layers), ("raw", "var") if choice.use_raw else ("var",)
     place = ("layers", layer) if layer is not None else ("raw", "X") if choice.use_raw else ("X",)
     check_parts(group, (place, ("obs",), of_genes), source)
     node = group["/".join(place)]

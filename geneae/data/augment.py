@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -58,7 +58,7 @@ def thin_to(expression: Expression, share: float | np.ndarray, rng: np.random.Ge
     kept = _with_data(counts, values)
     inside, before = (np.asarray(matrix.sum(1), dtype=np.float64).ravel() for matrix in (kept, counts))
     outside = np.maximum(np.rint(expression.totals - before), 0).astype(np.int64)
-    return Expression(kept, inside + rng.binomial(outside, share))
+    return replace(expression, matrix=kept, totals=inside + rng.binomial(outside, share))
 
 
 def mask(matrix: sparse.csr_matrix, share: float, rng: np.random.Generator, deviation: np.ndarray) -> sparse.csr_matrix:

@@ -124,6 +124,11 @@ class BackedMatrix:
         """Number of non-zero values, over all columns of the file."""
         return int(self.lengths.sum(dtype=np.int64))
 
+    @property
+    def digests(self) -> np.ndarray | None:
+        """(n_rows,) digests of all columns of the file, as `row_digests` gives them; None if they were not taken."""
+        return None if self._first_look is None else np.asarray(self._first_look.digests[self._rows])
+
     def __getitem__(self, rows: Any) -> "BackedMatrix":
         """Selected rows, by positions, mask or slice; nothing is read."""
         return BackedMatrix(self._source, self._rows[rows], self._lengths, self._columns, self._first_look)

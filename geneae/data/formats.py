@@ -42,8 +42,9 @@ def _from_hdf5(path: Path, choice: MatrixChoice, stack: Stack, is_fresh: bool) -
     file = stack.enter_context(h5py.File(stack.enter_context(path.open("rb")) if is_fresh else path, "r"))
     if is_loom(file):
         choice.check_no_modality(source)
-        location = choice.location(source, loom_layers(file, source))
-        return Found(*read_loom(file, choice.layer, source), location)
+        layers = loom_layers(file, source)
+        location = choice.location(source, layers)
+        return Found(*read_loom(file, choice.layer_among(layers), source), location)
     if "obs" not in file and (group := tenx_group(file)) is not None:
         choice.check_no_modality(source)
         location = choice.location(source)

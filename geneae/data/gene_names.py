@@ -141,6 +141,17 @@ def match_genes(wanted: pd.Index, found: pd.Index) -> GeneMatch:
     return GeneMatch(cut, True) if (cut >= 0).sum() > (exact >= 0).sum() else GeneMatch(exact, False)
 
 
+def renamed(found: pd.Index, wanted: pd.Index) -> pd.Index:
+    """Names of the genes of data; those that match only without a version are replaced by the names that they match."""
+    match = match_genes(wanted, found)
+    if not match.is_cut:
+        return found
+    names = found.to_numpy(dtype=object, copy=True)
+    names[match.columns[match.columns >= 0]] = wanted[match.columns >= 0]
+    alike: pd.Index = pd.Index(names, dtype=object)
+    return alike
+
+
 def _without_version(name: object) -> str:
     found = ENSEMBL.fullmatch(str(name))
     return found[1] if found else str(name)

@@ -8,7 +8,13 @@ import pandas as pd
 
 from geneae.settings.errors import InputError, listed, unknown
 
+X = "X"
+"""How X itself is named where a layer could be."""
 MAIN_MODALITY = "rna"  # what gene expression is called in MuData
+
+
+class NoSuchMatrix(InputError):
+    """A matrix that some data do not have."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,7 @@ class MatrixChoice:
     """Which matrix is read, and by which names its genes go."""
 
     layer: str | None = None
-    """Layer to read instead of X."""
+    """Layer to read instead of X; "X" is X itself, unless a layer has this name."""
     use_raw: bool = False
     """Whether to read raw instead of X."""
     gene_names: str | None = None
@@ -30,17 +36,22 @@ class MatrixChoice:
                 f"either a layer or raw can be read; both layer '{self.layer}' and raw were requested. Drop one."
             )
 
+    def layer_among(self, layers: Iterable[str]) -> str | None:
+        """The layer to read of those that there are; None where X is named."""
+        return None if self.layer == X and X not in layers else self.layer
+
     def location(self, source: str, layers: Iterable[str] = (), has_x: bool = True, has_raw: bool = False) -> str:
         """`X`, `layers['NAME']` or `raw`; an error if the requested matrix does not exist, never another matrix."""
         layers = list(layers)
+        layer = self.layer_among(layers)
         if self.use_raw and not has_raw:
-            raise InputError(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
-        if self.layer is not None and self.layer not in layers:
-            raise unknown("layer", self.layer, layers)
-        if self.layer is None and not self.use_raw and not has_x:
+            raise NoSuchMatrix(f"{source} has no raw. Leave raw out; its layers: {listed(layers)}.")
+        if layer is not None and layer not in layers:
+            raise NoSuchMatrix(str(unknown("layer", layer, layers)))
+        if layer is None and not self.use_raw and not has_x:
             there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
-            raise InputError(f"{source} has no X. Choose another matrix ({there}).")
-        return f"layers['{self.layer}']" if self.layer is not None else "raw" if self.use_raw else "X"
+            raise NoSuchMatrix(f"{source} has no X. Choose another matrix ({there}).")
+        return f"layers['{layer}']" if layer is not None else "raw" if self.use_raw else X
 
     def modality_of(self, source: str, there: Iterable[str]) -> tuple[str, tuple[str, ...]]:
         """Name of the modality to read, of those of MuData, and notes on a choice that nobody made."""

@@ -1,22 +1,25 @@
 """Normalisation, logarithm, gene selection and scaling: a frozen record, fitted once and applied again to new data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from scipy.stats import binom
 
 from geneae.data.backed import BackedMatrix, chunks, select_columns
-from geneae.data.gene_names import best_column, match_genes
+from geneae.data.gene_names import best_column, renamed
 from geneae.data.profiles import Profiles
+from geneae.data.universe import Coverage, Universe
 from geneae.settings.errors import InputError
 
 MIN_PROFILES = 3  # a gene detected in fewer training profiles carries no information about other profiles
 CHUNK = 1024  # profiles of a file processed at a time
 SAMPLE_STREAM = 13  # separates the sample of profiles from other random numbers of the same seed
 WHOLE = 0.05  # largest distance of a recovered count from a whole number; by chance it would be up to 0.5
+MOST_SUMMED = 256  # molecules of a gene up to which all outcomes of thinning are summed; few values are larger
 MIN_OVERLAP = 0.5  # share of the model's genes; below it most of the model's input is missing
 
 
@@ -27,7 +30,12 @@ class Expression:
     matrix: sparse.csr_matrix | BackedMatrix
     """(n_profiles, n_genes) counts, or values as they were read."""
     totals: np.ndarray
-    """(n_profiles,) sums over all genes of the source, selected or not: molecules, for counts."""
+    """(n_profiles,) molecules, for counts: sums over the gene universe of the model, see `geneae.data.universe`; else
+    sums over all genes of the source."""
+    missing: np.ndarray | None = None
+    """(n_genes,) whether the source lacks a gene, so that its zeros were not measured; None where it lacks none."""
+    coverage: Coverage | None = None
+    """How far the genes of the source are those of the universe; None where totals are sums over all of its genes."""
 
     @property
     def n_profiles(self) -> int:
@@ -52,16 +60,26 @@ class Expression:
 
     def take(self, rows: np.ndarray | slice) -> "Expression":
         """Selected profiles, by position; those in a file stay there."""
-        return Expression(self.matrix[rows], self.totals[rows])
+        return replace(self, matrix=self.matrix[rows], totals=self.totals[rows])
+
+    def without(self, missing: np.ndarray | None) -> "Expression":
+        """The same profiles as if these genes, too, had not been measured; totals stay."""
+        if missing is None or (self.missing is not None and not (missing & ~self.missing).any()):
+            return self
+        gone = missing if self.missing is None else missing | self.missing
+        columns = np.where(gone, -1, np.arange(len(gone)))
+        matrix = self.matrix
+        chosen = matrix.select(columns) if isinstance(matrix, BackedMatrix) else select_columns(matrix, columns)
+        return replace(self, matrix=chosen, missing=gone)
 
     def load(self) -> "Expression":
         """The same profiles in memory."""
-        return Expression(self.matrix.read(), self.totals) if isinstance(self.matrix, BackedMatrix) else self
+        return replace(self, matrix=self.matrix.read()) if isinstance(self.matrix, BackedMatrix) else self
 
     def chunks(self, size: int) -> Iterator[tuple[slice, "Expression"]]:
         """Positions and profiles in memory, at most `size` at a time."""
         for rows, matrix in chunks(self.matrix, size):
-            yield rows, Expression(matrix, self.totals[rows])
+            yield rows, replace(self, matrix=matrix, totals=self.totals[rows])
 
     def sample(self, n_values: int, n_profiles: int, seed: int) -> "Expression":
         """Random profiles in memory: at most `n_profiles`, with about `n_values` values; all, if there are no more.
@@ -88,6 +106,8 @@ class Preprocess:
     """(n_genes,) standard deviation by which each gene is divided; all ones if genes are not scaled."""
     target_sum: float = 1e4
     """Molecules per profile after normalisation."""
+    universe: Universe | None = None
+    """All genes of the training file, over which totals of counts are taken; None: totals are over all genes."""
 
     @property
     def space(self) -> str:
@@ -98,8 +118,8 @@ class Preprocess:
     def match(self, profiles: Profiles, min_overlap: float = MIN_OVERLAP) -> tuple[Expression, int]:
         """Profiles in the genes of the model, aligned by name, and the number of its genes that were found.
 
-        Missing genes are set to zero. Raises `InputError` if the share of the model's genes found is below
-        `min_overlap`, or if only one of model and profiles is of counts.
+        Missing genes are set to zero, and totals of counts are those of `Universe.totals_of`. Raises `InputError` if
+        the share of the model's genes found is below `min_overlap`, or if only one of model and profiles is of counts.
         """
         if (profiles.state == "counts") != (self.state == "counts"):
             raise InputError(
@@ -107,8 +127,8 @@ class Preprocess:
                 f"{profiles.location} holds {profiles.state.replace('_', '-')} values. "
                 "Name the matrix to read with --layer or --raw, or fit a model on this kind of values."
             )
-        matched = match_genes(self.genes, profiles.genes)
-        columns = matched.columns
+        profiles = profiles.under(renamed(profiles.genes, self.genes if self.universe is None else self.universe.genes))
+        columns = profiles.genes.get_indexer(self.genes)
         n_matched = int((columns >= 0).sum())
         if n_matched < max(1, min_overlap * len(self.genes)):
             raise InputError(
@@ -119,12 +139,22 @@ class Preprocess:
             )
         matrix = profiles.matrix
         chosen = matrix.select(columns) if isinstance(matrix, BackedMatrix) else select_columns(matrix, columns)
-        return Expression(chosen, profiles.totals), n_matched
+        missing = columns < 0 if n_matched < len(self.genes) else None
+        if self.universe is None or self.state != "counts":
+            return Expression(chosen, profiles.totals, missing), n_matched
+        totals, coverage = self.universe.totals_of(profiles)
+        return Expression(chosen, totals, missing, coverage), n_matched
 
-    def apply(self, expression: Expression) -> sparse.csr_matrix:
-        """(n_profiles, n_genes) float32 values in `space`, as sparse as the input, which must be in memory."""
+    def apply(self, expression: Expression, share: float = 1.0) -> sparse.csr_matrix:
+        """(n_profiles, n_genes) float32 values in `space`, as sparse as the input, which must be in memory.
+
+        A share below 1 gives the values of counts that are expected with this share of the molecules, see
+        `normalize_thinned`.
+        """
         matrix = expression.rows
-        if self.state == "counts":
+        if self.state == "counts" and share < 1:
+            matrix = normalize_thinned(matrix, expression.totals, share, self.target_sum)
+        elif self.state == "counts":
             matrix = normalize(matrix, expression.totals, self.target_sum)
         if (self.scale != 1).any():
             matrix = _with_values(matrix, matrix.data / self.scale.astype(np.float32)[matrix.indices])
@@ -145,6 +175,31 @@ def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float =
     by_value = torch.from_numpy(np.repeat(factor.astype(np.float32), np.diff(counts.indptr)))
     values = by_value.mul_(torch.from_numpy(counts.data)).log1p_()  # on all cores, and vectorised unlike NumPy's
     return _with_values(counts, values.numpy())
+
+
+def normalize_thinned(
+    counts: sparse.csr_matrix, totals: np.ndarray, share: float, target_sum: float = 1e4
+) -> sparse.csr_matrix:
+    """Mean of log1p(target_sum * kept / (share * totals)) over kept ~ Binomial(counts, share), float32.
+
+    The logarithm makes the mean of shallow profiles differ from the values of deep ones, so that a model of the first
+    reads the second as it would read their molecules thinned to its depth. Counts up to 256 are summed over, larger
+    ones take the variance to second order.
+    """
+    factor = np.divide(target_sum, share * totals, out=np.zeros(len(totals)), where=totals > 0)
+    by_value = np.repeat(factor, np.diff(counts.indptr))
+    found = counts.data.astype(np.int64)
+    mean = by_value * found * share
+    values = np.log1p(mean) - by_value * mean * (1 - share) / (2 * (1 + mean) ** 2)
+    few = np.flatnonzero(found <= MOST_SUMMED)
+    few = few[np.argsort(-found[few], kind="stable")]  # those with the most molecules first
+    several, unit, summed = found[few], by_value[few], np.zeros(len(few))
+    for kept in range(1, int(several.max(initial=0)) + 1):
+        some = slice(int(np.searchsorted(-several, -kept, side="right")))
+        chance = np.asarray(binom.pmf(kept, np.arange(MOST_SUMMED + 1), share))
+        summed[some] += chance[several[some]] * np.log1p(unit[some] * kept)
+    values[few] = summed
+    return _with_values(counts, values.astype(np.float32))
 
 
 def _with_values(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
@@ -174,12 +229,13 @@ def fit_preprocess(
     """
     if n_top_genes is not None and n_top_genes < 1:
         raise InputError(f"at least one gene must be kept; n_top_genes is {n_top_genes}.")
-    needs_variance = n_top_genes is not None or scale
+    is_counts, needs_variance = profiles.state == "counts", n_top_genes is not None or scale
     seen, moments = np.zeros(profiles.n_genes, np.int64), ColumnMoments(profiles.n_genes)
+    molecules = np.zeros(profiles.n_genes)
     for rows, matrix in chunks(profiles.matrix[train], len(train) if not profiles.is_streamed else CHUNK):
         seen += np.bincount(matrix.indices, minlength=profiles.n_genes)
+        molecules += _column_sum(matrix)
         if needs_variance:
-            is_counts = profiles.state == "counts"
             moments.add(normalize(matrix, profiles.totals[train][rows]) if is_counts else matrix)
     kept = np.flatnonzero(seen >= min(MIN_PROFILES, len(train)))
     if not len(kept):
@@ -187,15 +243,17 @@ def fit_preprocess(
             f"no gene is seen in at least {MIN_PROFILES} of {len(train)} training profiles of {profiles.source}, "
             f"{profiles.location}. Check that this is the right matrix."
         )
+    shares = molecules / molecules.sum() if is_counts else np.full(profiles.n_genes, 1 / profiles.n_genes)
+    universe = Universe(profiles.genes, shares)
     is_choice = n_top_genes is not None and n_top_genes < len(kept)
     if not is_choice and not scale:
-        return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)))
+        return Preprocess(profiles.state, profiles.genes[kept], np.ones(len(kept)), universe=universe)
     variance = moments.variance()
     if is_choice:
         kept = np.sort(kept[np.argsort(-variance[kept], kind="stable")[:n_top_genes]])
     deviation = np.sqrt(variance[kept])
     divisor = np.where(deviation > 0, deviation, 1.0) if scale else np.ones(len(kept))
-    return Preprocess(profiles.state, profiles.genes[kept], divisor)
+    return Preprocess(profiles.state, profiles.genes[kept], divisor, universe=universe)
 
 
 class ColumnMoments:

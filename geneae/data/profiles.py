@@ -155,6 +155,8 @@ class Profiles:
 
     def under(self, genes: pd.Index) -> "Profiles":
         """The same profiles with other names for their genes."""
+        if genes is self.genes:
+            return self
         var = None if self.var is None else self.var.set_axis(genes, axis=0)
         return replace(self, genes=genes, var=var)
 

@@ -54,7 +54,7 @@ def read_profiles(
         numpy or scipy array; or DataFrame with genes as columns. Profiles and genes without names are named "0", "1",
         ...
     layer
-        Name of a layer to read instead of `X`.
+        Name of a layer to read instead of `X`; `"X"` is X itself, unless a layer has this name.
     use_raw
         Read `raw` instead of `X`.
     stream

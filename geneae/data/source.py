@@ -1,11 +1,21 @@
-"""Location of profiles that are still to be read."""
+"""Location of profiles that are still to be read, and the matrix that a model reads of them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import anndata
 
 from geneae.data.formats import stem_of
+from geneae.data.matrix_choice import NoSuchMatrix
 from geneae.data.profiles import Profiles
-from geneae.data.reading import read_profiles
+from geneae.data.reading import are_paths, read_profiles
+from geneae.settings.errors import InputError, listed
+from geneae.settings.settings import RUN_OPTIONS
+
+OF_LAYER = "layers['", "']"
+"""What stands around the name of a layer in `Profiles.location`."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +49,52 @@ class Source:
     def read(self) -> Profiles:
         """Read the profiles, with a check of every value."""
         return read_profiles(self.paths, self.layer, self.use_raw, self.stream, self.gene_names, self.modality)
+
+    def read_like(self, location: str) -> Profiles:
+        """The same, from the matrix that a model was fitted on unless a layer or raw is named."""
+        choice = (self.layer, self.use_raw, self.stream, self.gene_names, self.modality)
+        return read_like(location, self.paths, *choice)
+
+
+def matrix_at(location: str) -> tuple[str | None, bool]:
+    """Layer, or None, and whether raw is read, of a matrix that `Profiles.location` names."""
+    begin, end = OF_LAYER
+    is_layer = location.startswith(begin) and location.endswith(end)
+    return (location[len(begin) : -len(end)] if is_layer else None), location == "raw"
+
+
+def read_like(
+    location: str,
+    data: Any,
+    layer: str | None = None,
+    use_raw: bool = False,
+    stream: str = "no",
+    gene_names: str | None = None,
+    modality: str | None = None,
+) -> Profiles:
+    """Profiles from the matrix that a model was fitted on, unless another is named; arrays and tables have only one.
+
+    Parameters
+    ----------
+    location
+        Matrix of the fit, as `Profiles.location` names it. Data without it raise `InputError`.
+    data, layer, use_raw, stream, gene_names, modality
+        As for `geneae.data.reading.read_profiles`; the layer `"X"` names X.
+    """
+    RUN_OPTIONS["use_raw"].check(use_raw)
+    if layer is not None or use_raw or not (are_paths(data) or isinstance(data, anndata.AnnData)):
+        return read_profiles(data, layer, use_raw, stream, gene_names, modality)
+    try:
+        return read_profiles(data, *matrix_at(location), stream, gene_names, modality)
+    except NoSuchMatrix as error:
+        if location == "X":
+            raise
+        source = "the AnnData" if isinstance(data, anndata.AnnData) else _listed(data)
+        raise InputError(
+            f"the model was fitted on {location}, which {source} lacks. Name the matrix to read with --layer NAME, "
+            "--layer X or --raw (in Python layer= and use_raw=)."
+        ) from error
+
+
+def _listed(data: Any) -> str:
+    return str(data) if isinstance(data, str | os.PathLike) else listed(data)

@@ -15,13 +15,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import row_norms
 
+from geneae.data.labels import labels_in
 from geneae.evaluation.controls import UNTRAINED, untrained_controls
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.latents import Representation, latents_of, sample
 from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError
 from geneae.training.loop import Training
 
 LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # including the profile itself, as in the benchmark of scib-metrics
@@ -103,11 +104,8 @@ def batched(data: JudgingData, key: str) -> Batched:
     These are the profiles of `labels.labelled` if every profile has both.
     """
     obs, label = data.obs, data.settings.label
-    for column in filter(None, (key, label)):
-        if column not in obs.columns:
-            raise unknown("obs column", column, obs.columns)
-    batches = pd.factorize(obs[key])[0]
-    labels = None if label is None else pd.factorize(obs[label])[0]
+    batches = pd.factorize(labels_in(obs, key, "--batch"))[0]
+    labels = None if label is None else pd.factorize(labels_in(obs, label))[0]
     is_known = batches >= 0 if labels is None else (batches >= 0) & (labels >= 0)
     kept = np.concatenate(sample(data.split, is_known, data.settings.seed))
     found, batches = np.unique(batches[kept], return_inverse=True)

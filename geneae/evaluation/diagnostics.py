@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from geneae.data.identity import n_copies
 from geneae.data.permuted import NULLS
 from geneae.data.preprocess import Expression
 from geneae.evaluation.judge import Diagnostic
@@ -47,6 +48,25 @@ def diagnose(model: Model, evaluation: Evaluation, expression: Expression, split
         _norm(evaluation, split),
         _retrieval(model, matrix, hidden),
     ]
+
+
+def of_copies(keys: np.ndarray, split: pd.Series) -> list[Diagnostic]:
+    """Diagnostic of validation and test profiles that have exactly the values of a training profile; none without any.
+
+    Parameters
+    ----------
+    keys
+        (n_profiles,) keys from `geneae.data.identity.profile_keys`.
+    split
+        Split of each profile.
+    """
+    is_judged = split.isin(["validation", "test"]).to_numpy()
+    number = n_copies(keys, (split == "train").to_numpy(), is_judged)
+    message = (
+        f"{number:,} of {int(is_judged.sum()):,} validation and test profiles are copies of training profiles: numbers "
+        "on them are too good. Remove copies, or keep those of one origin in one split with --group."
+    )
+    return [Diagnostic("copies_of_training", number, "0", True, message)] if number else []
 
 
 def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str, split: str) -> list[Diagnostic]:

@@ -17,6 +17,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from geneae.data.labels import labels_in
+from geneae.data.splits import EXCLUDED
 from geneae.evaluation.controls import SUPERVISED, UNTRAINED, supervised_control, untrained_controls
 from geneae.evaluation.judge import (
     Diagnostic,
@@ -32,7 +34,7 @@ from geneae.evaluation.latents import Representation, encode, latents_of, neighb
 from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference, with_interval
 from geneae.models.model import Model
 from geneae.models.network import Network
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError
 from geneae.settings.settings import part_of_labels
 from geneae.training.loop import Training
 
@@ -55,6 +57,8 @@ class Labelled:
     """(n,) integer codes of the labels."""
     split: np.ndarray
     """(n,) `train`, `validation` or `test`."""
+    n_missing: int = 0
+    """Profiles of these splits that were left out, because they have no label."""
 
     def among(self, name: str) -> np.ndarray:
         """Positions of the profiles of a split."""
@@ -64,9 +68,7 @@ class Labelled:
 def labelled(data: JudgingData, key: str) -> Labelled:
     """Up to 5,000 profiles of each split that have a label in column `key` of `obs`."""
     obs, split = data.obs, data.split
-    if key not in obs.columns:
-        raise unknown("obs column", key, obs.columns)
-    codes, _ = pd.factorize(obs[key].astype(object), sort=True)
+    codes, _ = pd.factorize(labels_in(obs, key), sort=True)
     rows = sample(split, codes >= 0, data.settings.seed)
     if not len(rows[0]) or len(np.unique(codes[rows[0]])) < 2:
         raise InputError(
@@ -81,7 +83,8 @@ def labelled(data: JudgingData, key: str) -> Labelled:
         )
     kept = np.concatenate(rows)
     matrix = data.preprocess.apply(data.expression.take(kept))
-    return Labelled(matrix, obs.index[kept], codes[kept], split.to_numpy()[kept])
+    n_missing = int(((codes < 0) & (split != EXCLUDED).to_numpy()).sum())
+    return Labelled(matrix, obs.index[kept], codes[kept], split.to_numpy()[kept], n_missing)
 
 
 class Labels(Judge):
@@ -162,7 +165,10 @@ class _Prepared(PreparedJudge):
         }
         profiles, metrics = judge_latents(self.known, {"model": latent, **others}, settings.seed)
         found = [] if self.data.has_decoder else _against_controls(profiles, split)
-        return Judgement(metrics, profiles, found, label_verdict(profiles, split))
+        sentence = label_verdict(profiles, split)
+        if self.known.n_missing:
+            sentence += f" {self.known.n_missing:,} profiles without a label in '{settings.label}' were left out."
+        return Judgement(metrics, profiles, found, sentence)
 
 
 def nearest_labels(reference: Representation, labels: np.ndarray, queries: Representation, k: int) -> np.ndarray:

@@ -5,9 +5,8 @@ comes back turns votes into probabilities, and how far they lie from their neigh
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,14 @@ from scipy.optimize import minimize_scalar
 from sklearn.neighbors import NearestNeighbors
 
 from geneae.data.augment import thin_to
+from geneae.data.labels import labels_in
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.evaluation.labels import vote_weights
 from geneae.evaluation.latents import CHUNK
 from geneae.models.model import Model
 from geneae.models.query_depth import ratios_of
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError, listed
 from geneae.settings.settings import TransferSettings
 
 DEFAULTS = TransferSettings()
@@ -31,6 +31,7 @@ PSEUDO_SHARE = 0.003
 EXPONENTS = (0.1, 10.0)
 """Range of the exponent of votes."""
 MOST_REHEARSED = 10_000  # reference profiles; more change no digit of an exponent or a quantile
+FEW = 5  # profiles of a label; from references of 2 for each, labels promised to be right in 92 % were in 69 %
 LEAST_UNSEEN = 50  # profiles from which a quantile is taken
 TRANSFER_STREAM = 14  # separates these random numbers from others of the same seed
 LEAST_DISTANCE = 1e-6  # the rounding of a cosine in float32
@@ -64,9 +65,43 @@ class Reference:
     """Profiles that were left out, because they have no label or no molecules."""
 
     def sentence(self) -> str:
-        """Numbers of profiles and labels."""
+        """Numbers of profiles and labels, and labels of which there are too few profiles."""
         out = f"; {self.n_missing:,} without a label or molecules are left out" if self.n_missing else ""
-        return f"Reference: {len(self.codes):,} profiles with {len(self.labels)} labels in '{self.key}'{out}."
+        said = f"Reference: {len(self.codes):,} profiles with {len(self.labels)} labels in '{self.key}'{out}."
+        sizes = np.bincount(self.codes, minlength=len(self.labels))
+        single = [label for label, size in zip(self.labels, sizes, strict=True) if size == 1]
+        if single:
+            said += f" With one profile only, so that nothing tells how right it is: {listed(single)}."
+        if np.median(sizes) < FEW:
+            said += (
+                f" Half of the labels or more have fewer than {FEW} profiles: probabilities learned from so few "
+                "promise too much."
+            )
+        return said
+
+    def without(self, missing: np.ndarray | None) -> "Reference":
+        """The reference embedded from the genes that a query has, too.
+
+        Parameters
+        ----------
+        missing
+            (n_genes,) whether the query lacks a gene of the model; None where it lacks none.
+        """
+        expression = self.expression.without(missing)
+        if expression is self.expression:
+            return self
+        ratios = None if self.model.estimator is None else np.full(len(self.codes), self.ratio)
+        return replace(self, expression=expression, latent=self.model.latent(expression, ratios))
+
+    def shared_genes(self) -> str:
+        """On how many genes query and reference are compared; empty where it is all genes of the model."""
+        missing, n_genes = self.expression.missing, len(self.model.preprocess.genes)
+        if missing is None:
+            return ""
+        return (
+            f"Query and reference are compared on the {n_genes - int(missing.sum()):,} of the model's {n_genes:,} "
+            "genes that both have."
+        )
 
 
 def labelled_reference(
@@ -88,7 +123,7 @@ def labelled_reference(
         Names of the profiles that the model was trained on. Their latents lie farther apart than those of others, so
         that limits are taken from the rest, if there are enough of them.
     """
-    named = labels_of(profiles, key)
+    named = labels_in(profiles.obs, key)
     is_used = named.notna().to_numpy() & (profiles.scan.lengths > 0)
     rows = np.flatnonzero(is_used)
     codes, found = pd.factorize(named.to_numpy()[rows], sort=True)
@@ -122,22 +157,6 @@ def labelled_reference(
         pd.Index([]) if trained is None else trained,
         profiles.n_profiles - len(rows),
     )
-
-
-def labels_of(profiles: Profiles, key: str) -> pd.Series:
-    """Labels as text, missing where a value is missing or empty; an unknown column is refused."""
-    if key not in profiles.obs.columns:
-        raise unknown("obs column", key, profiles.obs.columns)
-    column = profiles.obs[key].astype(object)
-    text = column.map(_text, na_action="ignore")
-    known: pd.Series = text.where(column.notna() & (text != ""), None)
-    return known
-
-
-def _text(value: Any) -> str:
-    """A label as text; 2.0 is 2, because a column of whole numbers holds them like this once a value is missing."""
-    is_whole = isinstance(value, float | np.floating) and math.isfinite(value) and float(value).is_integer()
-    return str(int(value)) if is_whole else str(value).strip()
 
 
 def nearest(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geneae.data.labels import spelled_like
 from geneae.evaluation.calibration import calibration_error, calibration_table
 from geneae.evaluation.rehearsal import DEFAULTS, Reference, Rehearsal, rehearse
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
@@ -142,7 +143,7 @@ def sentences(found: Transferred) -> list[str]:
             f"{100 * (1 - share):g} % of reference profiles at this depth."
         )
     if is_empty.any():
-        line += f" Without molecules: {int(is_empty.sum()):,}."
+        line += f" With too few molecules: {int(is_empty.sum()):,}."
     said.append(line)
     if n_unlike:
         closest = pd.Series(found.closest_labels[is_unlike]).value_counts()
@@ -171,11 +172,17 @@ def verdict(found: Transferred, truth: pd.Series) -> list[str]:
     truth
         (n_profiles,) labels as text, missing where unknown.
     """
+    truth = spelled_like(truth, found.reference.labels)
     known = truth.notna().to_numpy() & (found.closest >= 0)
     is_judged = known & ~found.is_refused
     true, given = truth.to_numpy(), found.closest_labels
     said = []
-    if is_judged.any():
+    if known.any() and not set(true[known]) & set(found.reference.labels):
+        said.append(
+            f"No label of the query is one of the reference (query: {_named(sorted(set(true[known])))}; reference: "
+            f"{_named(list(found.reference.labels))}): their spelling may differ."
+        )
+    elif is_judged.any():
         is_right = given[is_judged] == true[is_judged]
         table = calibration_table(found.probability[is_judged], is_right)
         line = (

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_array
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import are_paths, read_profiles
+from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
 from geneae.fitting.fitted import fit_with_nulls, run_of
@@ -126,23 +127,35 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`fit`, then `transform` of the same matrix; further options are those of `fit`."""
         profiles = self._read(data, layer, use_raw, is_new=True)
         model = self.fit(profiles, **options).fitted()
-        return model.latent(model.preprocess.match(profiles)[0])
+        return self._latent(model.preprocess.match(profiles)[0])
 
     def transform(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents; genes are matched by name.
 
+        Profiles without a value in the genes of the model have NaN, and so have those with fewer than 8 molecules there
+        from a model that knows depths.
+
         Parameters
         ----------
-        data, layer, use_raw
+        data
             Profiles, as for `fit`.
+        layer, use_raw
+            Matrix of AnnData to read in place of the one that the model was fitted on; `layer="X"` names X.
         depth_ratio
             Molecules of the training profiles divided by those of these, typically; None: estimated from all of these
             together. With a number, the latents of a profile do not depend on the others.
         """
         expression = self._match(data, layer, use_raw)[1]
-        return self.fitted().latent(expression, self._ratios(expression, depth_ratio))
+        return self._latent(expression, self._ratios(expression, depth_ratio))
+
+    def _latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
+        """Latents of profiles, NaN where nothing can be said."""
+        model = self.fitted()
+        latent = model.latent(expression, ratios)
+        latent[model.is_blank(expression)] = np.nan
+        return latent
 
     def _ratios(self, expression: Expression, depth_ratio: float | None) -> np.ndarray | None:
         """(n_profiles,) depth ratios; None for a model that knows one depth only."""
@@ -259,7 +272,11 @@ class Autoencoder(TransformerMixin, BaseEstimator):
                 warnings.warn(sentence, UserWarning, stacklevel=3)
             return data
         if are_paths(data) or isinstance(data, anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
-            return self._read(read_profiles(data, layer, use_raw, stream="auto"), layer, use_raw, is_new)
+            if is_new:
+                profiles = read_profiles(data, layer, use_raw, stream="auto")
+            else:
+                profiles = read_like(self.fitted().location, data, layer, use_raw, stream="auto")
+            return self._read(profiles, layer, use_raw, is_new)
         return read_profiles(self._check_array(data, is_new), layer, use_raw)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:

@@ -8,14 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from geneae.data.identity import profile_keys
 from geneae.data.profiles import Profiles
 from geneae.data.reading import check_unchanged
 from geneae.data.splits import EXCLUDED
 from geneae.evaluation.agreement import CHOICE_PROFILES, choose_latent
-from geneae.evaluation.diagnostics import to_table
+from geneae.evaluation.diagnostics import of_copies, to_table
 from geneae.evaluation.judge import Judgement, PreparedJudge, Watch
 from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.records import Evaluation
@@ -56,6 +58,8 @@ class Fitted:
     """Columns name, value, limit, fires and message, over the same profiles."""
     conclusion: str
     """Verdicts of all judges, in sentences."""
+    keys: np.ndarray | None = None
+    """(n_profiles,) key of each profile, see `geneae.data.identity`; None for a permuted control."""
 
 
 def fit(
@@ -108,6 +112,7 @@ def fit(
         described["latent_choice"] = asdict(choice)
     model = Model(trained.network, data.preprocess, bases.baselines, {}, described, estimator)
 
+    keys = None if null is not None else profile_keys(profiles, profiles.genes)
     judgements = [judge.judge(model, trained.training) for judge in judges]
     evaluation = _combined(judgements)
     check_unchanged(profiles)
@@ -118,8 +123,12 @@ def fit(
         trained.training.history,
         evaluation,
         next((judgement.genewise for judgement in judgements if len(judgement.genewise)), pd.DataFrame()),
-        to_table([diagnostic for judgement in judgements for diagnostic in judgement.diagnostics]),
+        to_table(
+            [diagnostic for judgement in judgements for diagnostic in judgement.diagnostics]
+            + ([] if keys is None else of_copies(keys, data.split))
+        ),
         " ".join(judgement.sentence for judgement in judgements if judgement.sentence),
+        keys,
     )
 
 

@@ -76,4 +76,5 @@ def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap
         diagnostics=fitted.diagnostics,
         split_sizes=sizes_of(fitted.split),
         split=fitted.split,
+        keys=fitted.keys,
     )

@@ -18,9 +18,9 @@ from geneae.models.own_counts import Entries, rows_of, values_at
 from geneae.models.posterior import Scored
 from geneae.training.objectives import Reconstruction
 
-STEPS, BATCH = 400, 64  # most steps, and profiles in each
+STEPS, BATCH = 100, 64  # most steps, and profiles in each; 400 at half the rate bring no more
 PASSES, LEAST_STEPS = 20, 20  # how often each profile is seen at some depth, but for few and for very many profiles
-LEARNING_RATE = 1e-3  # smaller than that of the first fit, from which it starts; falls linearly to zero
+LEARNING_RATE = 2e-3  # smaller than that of the first fit, from which it starts; falls linearly to zero
 MOST_ENTRIES = 2**20  # seen values of all items together
 
 

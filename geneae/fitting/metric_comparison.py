@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from geneae.data.labels import labels_in
 from geneae.data.preprocess import column_mean
 from geneae.data.profiles import Profiles
 from geneae.data.splits import SPLITS, split_profiles
@@ -15,7 +16,7 @@ from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.model import Model
 from geneae.models.pca import fit_basis
-from geneae.settings.errors import InputError, listed, unknown
+from geneae.settings.errors import InputError, listed
 from geneae.training.metric_learning import Rows
 from geneae.training.similarity import centred_cosines, cosines, vote
 
@@ -121,10 +122,7 @@ def judge_metric(
 
 def _usable(profiles: Profiles, key: str) -> tuple[pd.Series, dict[str, int]]:
     """(n_profiles,) labels as strings, missing for excluded profiles; and the number of these by reason."""
-    if key not in profiles.obs:
-        raise unknown("obs column", key, profiles.obs.columns)
-    labels = profiles.obs[key].astype(object)
-    labels = labels.where(labels.isna(), labels.astype(str))
+    labels = labels_in(profiles.obs, key)
     without = labels.isna()
     empty = pd.Series(profiles.scan.lengths == 0, index=labels.index) & ~without
     labels = labels.mask(empty)

@@ -3,30 +3,29 @@
 import errno
 import os
 import shutil
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem, sparse_dataset, write_elem
-from scipy import sparse
+from anndata.io import read_elem, write_elem
 
-from geneae.data.backed import chunks
 from geneae.data.containers import check_all, check_own
 from geneae.data.formats import is_anndata
-from geneae.data.gene_names import made_unique, match_genes, named_by
+from geneae.data.gene_names import match_genes
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
+from geneae.folders import copies
+from geneae.folders.copies import as_anndata, genes_of, write_rows
 from geneae.folders.tables import write_parquet, write_table
+from geneae.models.depths import MIN_MOLECULES
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
-from geneae.settings.errors import InputError, reason_of, unknown
+from geneae.settings.errors import InputError, listed, unknown
 from geneae.settings.text import escaped
 
 TABLES = {".csv": write_table, ".parquet": write_parquet}
@@ -90,11 +89,35 @@ class Embedded:
     """(n_profiles, n_latent) posterior standard deviations of the latents; None for a model without an estimator."""
     depths: list[QueryDepth]
     """Depth of the profiles; empty for a model that knows one depth only."""
+    is_blank: np.ndarray
+    """(n_profiles,) whether nothing can be said about a profile, see `Model.is_blank`: its latents are NaN."""
+
+    def sentences(self) -> list[str]:
+        """How deep the profiles are, what the model cannot tell of that, and how many have no latents."""
+        said = [depth.sentence() for depth in self.depths]
+        if self.model.estimator is None and self.model.preprocess.state == "counts":
+            said.append(
+                "This model knows one depth only: shallower or deeper profiles are read as if they were as deep as "
+                "training profiles."
+            )
+        if self.is_blank.any():
+            few = "no value" if self.model.estimator is None else f"fewer than {MIN_MOLECULES} molecules"
+            said.append(
+                f"{int(self.is_blank.sum()):,} profiles have {few} in the genes of the model: their latents are NaN."
+            )
+        return said
 
     def in_obsm(self, key_added: str) -> dict[str, np.ndarray]:
         """Entries of `obsm`: the latents and, if they are known, their deviations under `key_added` + `_sd`."""
         entries = {key_added: self.latent}
         return entries if self.deviation is None else entries | {f"{key_added}_sd": self.deviation}
+
+    def describe(self, key_added: str) -> dict[str, Any]:
+        """Contents of `uns["geneae"]`: those of `describe`, the matrix that was read, and, where the data lack genes of
+        the training file, the share of its molecules that was in the others."""
+        described = describe(self.model, key_added, self.depths) | {"matrix": self.profiles.location}
+        coverage = self.expression.coverage
+        return described if coverage is None else described | {"share_of_molecules": coverage.share_found}
 
     @cached_property
     def ratios(self) -> np.ndarray:
@@ -109,17 +132,22 @@ def embed(
     ratio: float | None = None,
     groups: pd.Series | None = None,
 ) -> Embedded:
-    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; all of them finite."""
+    """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; NaN for those of which nothing
+    can be said, see `Model.is_blank`, and finite for all others."""
+    is_blank = model.is_blank(expression)
     depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
     latent, deviation = model.latent(expression, ratios), model.latent_deviation(expression, ratios)
-    bad = np.flatnonzero(~np.isfinite(latent).all(1))
+    bad = np.flatnonzero(~np.isfinite(latent).all(1) & ~is_blank)
     if len(bad):
         raise InputError(
             f"latents must be finite numbers; those of {len(bad):,} of {len(latent):,} profiles are not, first of "
             f"'{profiles.names[bad[0]]}'. Look for extreme values in these profiles, or get the model again."
         )
-    return Embedded(model, profiles, expression, latent, deviation, depths)
+    latent[is_blank] = np.nan
+    if deviation is not None:
+        deviation[is_blank] = np.nan
+    return Embedded(model, profiles, expression, latent, deviation, depths, is_blank)
 
 
 def depth_groups(profiles: Profiles, depth_by: str | None, depth_ratio: float | None) -> pd.Series | None:
@@ -161,8 +189,9 @@ def write_embedding(
     key_added: str,
     reconstruct: bool,
     annotation: Annotation = NOTHING,
-) -> None:
-    """Write latents in the format that the ending of `path` names.
+) -> list[str]:
+    """Write latents in the format that the ending of `path` names; returns what an .h5ad has in place of entries of the
+    data, such as `obsm['X_geneae']`.
 
     Parameters
     ----------
@@ -183,33 +212,49 @@ def write_embedding(
     latent, profiles = embedded.latent, embedded.profiles
     if path.suffix == ".npy":
         _save_array(path, latent)
-        return
+        return []
     table = pd.DataFrame(latent, columns=latent_names(latent.shape[1]))
     table.insert(0, "profile", profiles.names)
     if path.suffix in TABLES:
         TABLES[path.suffix](table, path)
-        return
+        return []
     paths = (data,) if isinstance(data, str) else data
     copied = Path(paths[0]) if len(paths) == 1 and is_anndata(Path(paths[0])) else None
     if profiles.is_streamed and (copied is None or copied.is_file()):
-        _add_to_copy(path, copied, embedded, key_added, reconstruct, annotation)
-    else:
-        adata = as_anndata(profiles) if copied is None else _read(str(copied))
-        adata.obsm.update(embedded.in_obsm(key_added))
-        adata.uns["geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
-        annotation.add_to(adata.obs)
-        if reconstruct:
-            for name, layer in reconstructions(embedded, _genes_of(profiles, adata.var)).items():
-                adata.layers[name] = layer
-        _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
-        try:
-            adata.write_h5ad(path)
-        except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise InputError(
-                f"{profiles.source} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or "
-                ".npy."
-            ) from error
+        return _add_to_copy(path, copied, embedded, key_added, reconstruct, annotation)
+    adata = as_anndata(profiles) if copied is None else copies.read_whole(str(copied))
+    layers = layers_of(embedded.model) if reconstruct else ()
+    new = (embedded.in_obsm(key_added), layers, annotation.obs.columns)
+    replaced = _taken(new, (adata.obsm.keys(), adata.layers.keys(), adata.obs.columns))
+    adata.obsm.update(embedded.in_obsm(key_added))
+    adata.uns["geneae"] = embedded.describe(key_added) | annotation.uns
+    annotation.add_to(adata.obs)
+    if reconstruct:
+        for name, layer in reconstructions(embedded, genes_of(profiles, adata.var)).items():
+            adata.layers[name] = layer
+    _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
+    try:
+        adata.write_h5ad(path)
+    except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"{profiles.source} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or "
+            ".npy."
+        ) from error
+    return replaced
+
+
+def _taken(new: tuple[Iterable[str], ...], there: tuple[Iterable[str], ...]) -> list[str]:
+    """Entries of obsm, layers and obs that are there already, such as `obsm['X_geneae']`."""
+    parts = zip(("obsm", "layers", "obs"), new, there, strict=True)
+    return [f"{part}['{name}']" for part, names, known in parts for name in names if name in set(known)]
+
+
+def replaced_sentence(replaced: list[str], data: str) -> str:
+    """Which entries of the data the output has new values for; empty if there are none."""
+    return f"In the output {listed(replaced)} of {data} {'is' if len(replaced) == 1 else 'are'} replaced." * bool(
+        replaced
+    )
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
@@ -238,7 +283,7 @@ def _check_space(path: Path, n_bytes: int) -> None:
 
 def _add_to_copy(
     path: Path, data: Path | None, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
-) -> None:
+) -> list[str]:
     """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy.
 
     Where there is no file that could be copied, profiles are written as they are read.
@@ -250,7 +295,7 @@ def _add_to_copy(
     n_bytes = int(1e6 * embedded.profiles.megabytes) if data is None else data.stat().st_size
     _check_space(path, SLACK + n_bytes + 4 * n_values)
     if data is None:
-        _write_rows(path, embedded.profiles)
+        write_rows(path, embedded.profiles)
     else:
         shutil.copyfile(data, path)
         with h5py.File(path, "r") as file:
@@ -258,7 +303,10 @@ def _add_to_copy(
             check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
         entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
-        entries["uns/geneae"] = describe(embedded.model, key_added, embedded.depths) | annotation.uns
+        entries["uns/geneae"] = embedded.describe(key_added) | annotation.uns
+        layers = layers_of(embedded.model) if reconstruct else ()
+        there = [list(file[name]) if name in file else [] for name in ("obsm", "layers", "obs")]
+        replaced = _taken((embedded.in_obsm(key_added), layers, annotation.obs.columns), tuple(there))
         if len(annotation.obs.columns):
             obs = read_elem(file["obs"])
             annotation.add_to(obs)
@@ -269,8 +317,8 @@ def _add_to_copy(
         for name, values in entries.items():
             write_elem(file, name, values)
         if not reconstruct:
-            return
-        genes = _genes_of(embedded.profiles, read_elem(file["var"]))
+            return replaced
+        genes = genes_of(embedded.profiles, read_elem(file["var"]))
         shape, chunk = (n_profiles, len(genes)), (min(CHUNK, n_profiles), len(genes))
         for name in layers_of(embedded.model):
             if file.get(f"layers/{name}", getlink=True) is not None:
@@ -281,53 +329,7 @@ def _add_to_copy(
             rows = np.arange(start, min(start + CHUNK, n_profiles))
             for name, values in _reconstructed(embedded, rows, genes).items():
                 file[f"layers/{name}"][rows[0] : rows[-1] + 1] = values
-
-
-def as_anndata(profiles: Profiles) -> anndata.AnnData:
-    """Profiles in memory as AnnData, without a copy of their values."""
-    var = pd.DataFrame(index=profiles.genes) if profiles.var is None else profiles.var
-    return anndata.AnnData(profiles.matrix, obs=profiles.obs.copy(), var=var.copy())
-
-
-def _write_rows(path: Path, profiles: Profiles) -> None:
-    """Write an .h5ad of profiles whose matrix is read a chunk at a time."""
-    n_profiles, n_genes = profiles.matrix.shape
-    nothing = sparse.csr_matrix((np.empty(0, np.float32), [], np.zeros(n_profiles + 1, int)), (n_profiles, n_genes))
-    as_anndata(replace(profiles, matrix=nothing)).write_h5ad(path)
-    with h5py.File(path, "r+") as file:
-        del file["X"]
-        for rows, matrix in chunks(profiles.matrix, CHUNK):
-            if rows.start == 0:
-                write_elem(file, "X", matrix)
-            else:
-                sparse_dataset(file["X"]).append(matrix)
-
-
-def _genes_of(profiles: Profiles, var: pd.DataFrame) -> pd.Index:
-    """Names that the genes of a file have among profiles that were read from it."""
-    column = None if profiles.origin is None else profiles.origin.choice.gene_names
-    if column is not None and column in var.columns:
-        var = named_by(var, column, profiles.source)
-    return made_unique(pd.Index(var.index.astype(str), dtype=object))[0]
-
-
-def _read(data: str) -> anndata.AnnData:
-    """Everything in a file, none of it from elsewhere."""
-    if not Path(data).is_dir():
-        with h5py.File(data, "r") as file:
-            check_all(file, data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # everything that matters was reported when the profiles were read
-            return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
-        reason = reason_of(error)
-        raise InputError(
-            f"an .h5ad output is a copy of {data}, but not all of it can be read: {reason}. Write an output that ends "
-            "in .csv, .parquet or .npy, or remove that part of the file."
-        ) from error
+    return replaced
 
 
 def describe(model: Model, key_added: str, depths: Sequence[QueryDepth] = ()) -> dict[str, Any]:
@@ -390,5 +392,6 @@ def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dic
         else:
             found[RECONSTRUCTED] = model.reconstructed(embedded.expression.take(rows[some]).load())
         for name, values in found.items():
+            values[embedded.is_blank[rows[some]]] = np.nan
             result[name][np.ix_(some, columns[known])] = values[:, known]
     return result

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from geneae.settings.errors import InputError
@@ -13,12 +13,14 @@ SUMS = "SHA256SUMS"
 HEAD = "# Written by geneae, which replaces or removes the files in this list and no others."
 """First line of the list: the mark by which a folder is known. `sha256sum -c` skips it."""
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
+UNIVERSE = "universe.csv"
 METRIC_WEIGHTS = "metric.safetensors"
 SHAREABLE = (
     "README.md",
     CONFIG,
     WEIGHTS,
     GENES,
+    UNIVERSE,
     "settings.toml",
     "metrics.csv",
     "history.csv",
@@ -40,14 +42,33 @@ EARLIER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "runs.csv": {"arm,cut,learning_rate,": OF_GRIDS},
 }
 """Files of folders without a list, which earlier versions wrote: by table and the beginning of its first line."""
+EDITABLE = (".md", ".html", ".toml")
+"""Endings of files that people write into: one that is not as it was written is no longer geneae's."""
+SEAL = "# Checksum of the lines below: "
+"""Second line of a list, by which lines of somebody else are known."""
 PIECE = 2**20  # bytes read at a time
 MOST_LIST = 2**20  # bytes of a list; that of a model has about 1,000
 
 
 def write_list(folder: Path, names: Iterable[str] = ()) -> None:
     """Mark a folder as written by geneae, with the checksums of these files in it."""
-    lines = [HEAD, *(f"{checksum(folder / name)}  {name}" for name in sorted(names))]
-    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_sums(folder, {name: checksum(folder / name) for name in names})
+
+
+def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Mark a folder with a list of these checksums by file name."""
+    lines = [f"{sums[name]}  {name}" for name in sorted(sums)]
+    (folder / SUMS).write_text("\n".join([HEAD, _seal_of(lines), *lines]) + "\n", encoding="utf-8")
+
+
+def _seal_of(lines: list[str]) -> str:
+    return SEAL + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _is_sealed(content: bytes) -> bool:
+    """Whether the lines of a list are those that were written; lists of older versions have no seal to tell."""
+    lines = content.decode("utf-8", "replace").removeprefix(HEAD).splitlines()[1:]
+    return not (lines and lines[0].startswith(SEAL)) or lines[0] == _seal_of(lines[1:])
 
 
 def read_list(folder: Path) -> dict[str, str] | None:
@@ -66,7 +87,8 @@ def read_list(folder: Path) -> dict[str, str] | None:
 
 def listed_sums(content: bytes) -> tuple[dict[str, str], int]:
     """Checksums by file name from the lines of a list, and the number of its lines that are something else."""
-    lines = [line for line in content.decode("utf-8", "replace").splitlines() if line]
+    text = content.decode("utf-8", "replace")
+    lines = [line for line in text.splitlines() if line and not line.startswith(SEAL)]
     found = [re.fullmatch("([0-9a-f]{64})  ([^/]+)", line) for line in lines]
     sums = {match[2]: match[1] for match in found if match is not None}
     return sums, len(lines) - len(sums)
@@ -93,13 +115,28 @@ def is_marked(folder: Path) -> bool:
 def owned(folder: Path) -> set[str]:
     """Names of the files in a folder that geneae wrote; empty for a folder of somebody else.
 
-    They are those of its list, and checkpoints. Without a list, as before there was one, they are the files of a model,
-    a metric, an evaluation or a comparison, if what is in them says that geneae wrote it; their names do not.
+    They are those of its list, and checkpoints; of a list to which somebody has added lines, those with names that
+    geneae gives. A file that people write into, such as the model card, is geneae's as long as nobody did. Without a
+    list, as before there was one, they are the files of a model, a metric, an evaluation or a comparison, if what is in
+    them says that geneae wrote it; their names do not.
     """
     there = {path.name for path in folder.iterdir() if path.is_symlink() or not path.is_dir()}
-    is_ours = is_marked(folder)
-    listed = {*listed_sums((folder / SUMS).read_bytes())[0], SUMS} if is_ours else _listed_before(folder)
-    return (listed | checkpoint_files(folder)) & there
+    if not is_marked(folder):
+        return (_listed_before(folder) | checkpoint_files(folder)) & there
+    content = (folder / SUMS).read_bytes()
+    known = set(listed_sums(content)[0])
+    if not _is_sealed(content):
+        known &= {*SHAREABLE, METRIC_WEIGHTS, *OF_GRIDS}
+    return ((known - edited(folder)) | {SUMS} | checkpoint_files(folder)) & there
+
+
+def edited(folder: Path) -> set[str]:
+    """Names of files that geneae wrote for people to read, and that somebody has changed since."""
+    if not is_marked(folder):
+        return set()
+    sums = listed_sums((folder / SUMS).read_bytes())[0]
+    texts = [name for name in sums if name.endswith(EDITABLE) and (folder / name).is_file()]
+    return {name for name in texts if checksum(folder / name) != sums[name]}
 
 
 def foreign(folder: Path) -> set[str]:

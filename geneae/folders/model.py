@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from geneae.data.identity import FitProfiles, Recognised, profile_keys, recognise
 from geneae.data.preprocess import Preprocess
 from geneae.data.profiles import STATES, Profiles
+from geneae.data.universe import Universe
 from geneae.folders.archive import ZipContents, opened
 from geneae.folders.contents import Contents, FolderContents
-from geneae.folders.manifest import CONFIG, GENES, SPLIT, WEIGHTS
+from geneae.folders.manifest import CONFIG, GENES, SPLIT, UNIVERSE, WEIGHTS
 from geneae.folders.outputs import write_json
 from geneae.folders.tables import read_table, write_table
 from geneae.models.baselines import Baselines
@@ -29,12 +32,14 @@ LARGEST = 2.0**127  # of the numbers of a model, half of the largest float32: no
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and `genes.csv` into a folder."""
+    """Write `config.json`, `model.safetensors`, `genes.csv` and `universe.csv` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(model)
     config = model.config | {"scales": model.scales, "tensors": sorted(tensors)}
     if model.estimator is not None:
         config["estimator"] = estimator_facts(model.estimator)
+    universe = model.preprocess.universe
+    config["n_genes_of_file"] = None if universe is None else len(universe.genes)
     write_json(folder / CONFIG, config)
     save_file(tensors, folder / WEIGHTS)
     genes = pd.DataFrame(
@@ -45,6 +50,8 @@ def save_model(model: Model, folder: Path) -> None:
         }
     )
     write_table(genes, folder / GENES)
+    if universe is not None:
+        write_table(pd.DataFrame({"gene": universe.genes, "share": universe.shares}), folder / UNIVERSE)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -90,6 +97,7 @@ def _read_model(files: Contents) -> Model:
             pd.Index(table["gene"], dtype=object),
             table["scale"].astype(float).to_numpy(),
             float(config["target_sum"]),
+            _read_universe(files, config.get("n_genes_of_file")),
         )
         estimator = _build_estimator(tensors, config)
         network = _build_network(tensors, settings, shape, estimator)
@@ -116,14 +124,36 @@ def _read_model(files: Contents) -> Model:
     return Model(network, preprocess, baselines, scales, config, estimator)
 
 
-def read_split(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
-    """Split of each profile if these are exactly the profiles of the fit, otherwise `all` for each."""
-    if profiles.fingerprint == model.config["data"]["fingerprint"]:
-        with opened(folder) as files:
-            table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
-        if list(table.get("profile", [])) == list(profiles.names) and "split" in table:
-            return pd.Series(table["split"].to_numpy(), index=profiles.names, name="split")
-    return pd.Series("all", index=profiles.names, name="split")
+def _read_universe(files: Contents, n_genes: int | None) -> Universe | None:
+    """All genes of the training file; None in folders of older versions."""
+    if n_genes is None:
+        return None
+    table = read_table(files.read(UNIVERSE))
+    if len(table) != n_genes:
+        raise ValueError(f"{UNIVERSE} must hold {n_genes:,} genes; found {len(table):,}")
+    return Universe(pd.Index(table["gene"], dtype=object), table["share"].astype(float).to_numpy())
+
+
+def read_split(folder: Path, model: Model, profiles: Profiles) -> Recognised | None:
+    """Profiles of the fit among these, by values and names; None where the folder or zip does not tell."""
+    with opened(folder) as files:
+        table = read_table(files.read(SPLIT)) if SPLIT in files else pd.DataFrame()
+    if not {"profile", "split"} <= set(table.columns) or table["profile"].duplicated().any():
+        return None
+    universe = model.preprocess.universe
+    keys = _keys_of(table["digest"]) if "digest" in table and universe is not None else None
+    known = FitProfiles(pd.Index(table["profile"], dtype=object), table["split"].to_numpy(), keys)
+    if keys is None or universe is None:
+        return recognise(known, profiles.names, None, False)
+    is_complete = bool(universe.genes.isin(profiles.genes).all())
+    return recognise(known, profiles.names, profile_keys(profiles, universe.genes), is_complete)
+
+
+def _keys_of(digests: pd.Series) -> np.ndarray | None:
+    """Keys as they are written in `split.csv`; None if one of them is none."""
+    if not digests.str.fullmatch("[0-9a-f]{16}").all():
+        return None
+    return np.array([int(digest, 16) for digest in digests], np.uint64)
 
 
 def trained_on(folder: Path) -> pd.Index | None:
@@ -252,5 +282,15 @@ def _check_genes(preprocess: Preprocess, network: Network, baselines: Baselines)
         raise ValueError(f"numbers of genes differ or names repeat: {sorted(sizes)}")
     if not ((preprocess.scale > 0) & (preprocess.scale <= LARGEST)).all():
         raise ValueError(f"every scale in {GENES} must be a number above 0, up to {LARGEST:g}")
+    if preprocess.universe is not None:
+        _check_universe(preprocess.universe, preprocess.genes)
     if not 0 < preprocess.target_sum <= LARGEST:
         raise ValueError(f"target_sum must be a number above 0; found {preprocess.target_sum:g}")
+
+
+def _check_universe(universe: Universe, genes: pd.Index) -> None:
+    shares = universe.shares
+    if universe.genes.has_duplicates or not genes.isin(universe.genes).all():
+        raise ValueError(f"{UNIVERSE} must name every gene of {GENES}, and none twice")
+    if not ((shares >= 0) & (shares <= 1)).all() or not shares.sum() > 0:
+        raise ValueError(f"every share in {UNIVERSE} must be a number from 0 to 1, and one above 0")

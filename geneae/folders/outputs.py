@@ -17,12 +17,14 @@ from geneae.folders.manifest import (
     CONFIG,
     SHAREABLE,
     SUMS,
+    edited,
     foreign,
     is_marked,
     owned,
     read_list,
     remove_owned,
     write_list,
+    write_sums,
 )
 from geneae.settings.errors import InputError, listed
 from geneae.training.checkpoints import is_partial, is_unfinished, sync
@@ -94,9 +96,8 @@ def new_files(folder: Path) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             check_addable(folder, names)
             before = {name for name in owned(folder) if name not in names and not (folder / name).is_symlink()}
-            kept = [f"{digest}  {name}\n" for name, digest in (read_list(folder) or {}).items() if name in before]
-            with (partial / SUMS).open("a", encoding="utf-8") as file:
-                file.writelines(kept)
+            kept = {name: digest for name, digest in (read_list(folder) or {}).items() if name in before}
+            write_sums(partial, (read_list(partial) or {}) | kept)
             for name in (SUMS, *sorted(names - {SUMS})):  # a killed process leaves files that the list has already
                 os.replace(partial / name, folder / name)
             sync(folder)
@@ -197,6 +198,12 @@ def check_writable(path: Path, overwrite: bool = False, resume: bool = False, na
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Refuse to write files under these names into a folder where somebody else's file has one of them."""
     taken = sorted(set(names) & foreign(folder)) if folder.is_dir() else []
+    changed = [name for name in taken if name in edited(folder)]
+    if changed:
+        raise InputError(
+            f"{folder} holds {listed(changed)}, which somebody has changed since geneae wrote it, and which would be "
+            "replaced. Give it another name, or choose another output."
+        )
     if taken:
         raise InputError(
             f"{folder} holds {listed(taken)}, which geneae did not write and would replace. Move it away, or choose "

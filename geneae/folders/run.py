@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from geneae.evaluation.records import Evaluation
@@ -74,6 +75,8 @@ class Run:
     """Number of profiles by split, from `split.csv`."""
     split: pd.Series | None = None
     """Split of each profile, `split.csv`; None in a run read from a folder, which keeps only the sizes."""
+    keys: np.ndarray | None = None
+    """Key of each profile, see `geneae.data.identity`, column `digest` of `split.csv`; likewise."""
 
     @property
     def is_encoder(self) -> bool:
@@ -82,9 +85,8 @@ class Run:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that exist, by file name without `.csv`."""
-        split = self.split
         tables = {
-            "split": None if split is None else pd.DataFrame({"profile": split.index, "split": split.to_numpy()}),
+            "split": None if self.split is None else split_table(self.split, self.keys),
             "history": self.history,
             "genewise": self.genewise,
             "diagnostics": self.diagnostics,
@@ -93,6 +95,12 @@ class Run:
             "umap": self.umap,
         }
         return {name: table for name, table in tables.items() if table is not None}
+
+
+def split_table(split: pd.Series, keys: np.ndarray | None) -> pd.DataFrame:
+    """Contents of `split.csv`: profile, split and, if they are known, the key of its values as hexadecimal digits."""
+    table = pd.DataFrame({"profile": split.index, "split": split.to_numpy()})
+    return table if keys is None else table.assign(digest=[f"{key:016x}" for key in keys.tolist()])
 
 
 def write_run(folder: Path, model: Model, run: Run | None) -> None:

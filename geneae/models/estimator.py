@@ -15,16 +15,19 @@ from torch import Tensor
 
 from geneae.losses.sparse_rows import sparse_product, sparse_rows, to_tensor
 from geneae.models.decoders import LinearDecoder
-from geneae.models.depths import COMPLETE, DELTAS, DepthCurves, DepthScale, depth_weights
+from geneae.models.depths import DELTAS, DepthCurves, DepthScale, depth_weights
 from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene_features
-from geneae.models.molecules import TypicalMolecules, depth_of_set
+from geneae.models.molecules import TypicalMolecules
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import CHUNK_ENTRIES, ZERO_TERMS, OwnCounts, predictions_at, rows_of
-from geneae.models.posterior import CONSTANTS, Posterior, raw_weight
+from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight
 from geneae.models.whitening import Whitening
 
 STEPS = ("neighbours", "own_counts", "entries")
 """Steps after the scores, in their order; each may be left out."""
+
+
+LEAST_OPEN = 0.1  # share of the variance of log molecules that scores never explain
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +57,6 @@ class Estimator:
         """The estimator for profiles of depth `delta`, which predicts profiles of depth `output`."""
         return AtDepth(self, delta, output)
 
-    def depth_of(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> float:
-        """Depth delta of a set of normalised profiles: by how many molecules they have less than training profiles like
-        them, as `geneae.models.molecules.depth_of_set` finds it. Profiles without molecules do not count; of nothing
-        else the depth is that of complete training profiles."""
-        known = np.flatnonzero(totals > 0)
-        if not len(known):
-            return COMPLETE
-        some, of_some = matrix[known], totals[known]
-        return depth_of_set(self.molecules, of_some, lambda delta: self.at(delta).scores(some, of_some), COMPLETE)
-
     def only(self, *steps: str) -> "Estimator":
         """The same with these of all steps."""
         return replace(self, kept=tuple(step for step in STEPS if step in steps))
@@ -71,6 +64,13 @@ class Estimator:
     def within(self, *steps: str) -> "Estimator":
         """The same with those of its own steps that are among these."""
         return self.only(*(step for step in self.kept if step in steps))
+
+    @property
+    def unexplained_depth(self) -> float:
+        """Deviation of the log molecules of training profiles around those of profiles with their scores."""
+        positions = self.neighbours.reference * self.posterior.factors[0]
+        explained = float(self.molecules.logs(positions).var())
+        return float(np.sqrt(max(self.scale.deviation**2 - explained, LEAST_OPEN * self.scale.deviation**2)))
 
     @cached_property
     def latent_unit(self) -> Tensor:
@@ -119,10 +119,16 @@ class AtDepth:
         """(n_profiles,) depth scores of profiles with these molecules."""
         return torch.from_numpy(self.estimator.scale.scores(totals, self.delta))
 
-    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray) -> Tensor:
-        """(n_profiles, rank) posterior scores of normalised profiles."""
+    def scores(self, matrix: sparse.csr_matrix, totals: np.ndarray, missing: np.ndarray | None = None) -> Tensor:
+        """(n_profiles, rank) posterior scores of normalised profiles.
+
+        `missing` are genes whose zeros were not measured, see `Expression`: raw scores are then estimated from the
+        others, as `raw_from_some` says.
+        """
         weight, offset = self._input
         raw = sparse_product(sparse_rows(matrix), weight) - offset
+        if missing is not None:
+            raw = raw_from_some(raw, self.estimator.whitening.components, self._curves[0], weight, missing)
         return self.estimator.posterior.expected(raw, self.depth_scores(totals), self.delta, self._weights)
 
     def uncertainty(self, totals: np.ndarray) -> Tensor:

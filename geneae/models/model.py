@@ -14,8 +14,9 @@ from geneae.data.preprocess import Expression, Preprocess
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import Baselines
 from geneae.models.decoders import Corrected, EntryDecoder
-from geneae.models.depths import COMPLETE
+from geneae.models.depths import COMPLETE, MIN_MOLECULES
 from geneae.models.estimator import Estimator
+from geneae.models.molecules import depth_of_set
 from geneae.models.network import Network
 from geneae.models.query_depth import QueryDepth, by_ratio, query_depths
 from geneae.settings.errors import InputError
@@ -24,6 +25,7 @@ FORMATS = (1, 2)  # versions of the format of a model folder that can be read
 FORMAT = FORMATS[-1]  # version that is written; 2 added the estimator
 # stored values per chunk: large chunks, because each one reads the gene matrix, which exceeds the cache, once
 CHUNK_VALUES = 2**23
+CHUNK_PROFILES = 1024  # profiles of a file read at a time where only their sums are needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,11 @@ class Model:
     def n_latent(self) -> int:
         """Number of latents."""
         return int(self.config["settings"]["n_latent"])
+
+    @property
+    def location(self) -> str:
+        """Matrix that it was fitted on, see `Profiles.location`: the one that is read of other data, too."""
+        return str(self.config["data"].get("location", "X"))
 
     @property
     def can_hold_out(self) -> bool:
@@ -110,7 +117,12 @@ class Model:
         """Depth of profiles in the genes of the model, see `query_depths`; empty for a model without an estimator, for
         which a given ratio or column is refused."""
         if self.estimator is not None:
-            return query_depths(lambda rows: self._ratio_of(expression.take(rows)), expression.totals, ratio, groups)
+            deviations = self.estimator.scale.deviation, self.estimator.unexplained_depth
+
+            def estimate(rows: np.ndarray) -> np.ndarray:
+                return self._ratios_of_each(expression.take(rows))
+
+            return query_depths(estimate, expression.totals, deviations, ratio, groups)
         if ratio is not None or groups is not None:
             raise InputError(
                 "this model knows one depth only, because it was not fitted on counts with the default basis and "
@@ -118,11 +130,21 @@ class Model:
             )
         return []
 
-    def _ratio_of(self, expression: Expression) -> float:
-        """Molecules of training profiles like these, divided by theirs."""
+    def _ratios_of_each(self, expression: Expression) -> np.ndarray:
+        """(n_profiles,) log of the molecules of training profiles like each of these, divided by its own."""
         assert self.estimator is not None
         part = expression.load()
-        return math.exp(self.estimator.depth_of(self.preprocess.apply(part), part.totals) - COMPLETE)
+        found = depth_of_set(self.estimator.molecules, part.totals, lambda delta: self._posterior(part, delta))
+        own: np.ndarray = found.own - COMPLETE
+        return own
+
+    def _posterior(self, part: Expression, delta: float) -> Tensor:
+        """(n_profiles, rank) posterior scores of profiles in memory of a depth; those deeper than training profiles are
+        read as they are expected with as many molecules."""
+        assert self.estimator is not None
+        share = math.exp(min(0.0, delta - COMPLETE))
+        at = self.estimator.at(max(delta, COMPLETE))
+        return at.scores(self.preprocess.apply(part, share), share * part.totals, part.missing)
 
     def latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
         """(n_profiles, n_latent) float32 latents of complete profiles.
@@ -161,10 +183,25 @@ class Model:
 
     def _scores(self, part: Expression) -> Tensor:
         """(n_profiles, n_scores) input of the core, for complete profiles in memory."""
-        matrix = self.preprocess.apply(part)
         if self.estimator is None:
-            return self.network.scores(sparse_rows(matrix), self.shift(is_half=False))
-        return self.estimator.at(self.delta + COMPLETE).scores(matrix, part.totals) / self.network.deviation
+            matrix = self.preprocess.apply(part)
+            missing = None if part.missing is None else torch.from_numpy(np.flatnonzero(part.missing))
+            return self.network.scores(sparse_rows(matrix), self.shift(is_half=False), missing)
+        return self._posterior(part, self.delta + COMPLETE) / self.network.deviation
+
+    def is_blank(self, expression: Expression) -> np.ndarray:
+        """(n_profiles,) whether nothing can be said about a profile: it has no value in the genes of the model or, with
+        an estimator, fewer than 8 molecules there, which took no part in its fit. Never for values that are scaled."""
+        blank = np.zeros(expression.n_profiles, bool)
+        if self.preprocess.state == "scaled":
+            return blank
+        size = CHUNK_PROFILES if expression.is_streamed else max(1, expression.n_profiles)
+        for rows, part in expression.chunks(size):
+            if self.estimator is None:
+                blank[rows] = np.diff(part.rows.indptr) == 0
+            else:
+                blank[rows] = np.asarray(part.rows.sum(1)).ravel() < MIN_MOLECULES
+        return blank
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`; with an estimator they are

@@ -54,10 +54,18 @@ def fit_molecules(scores: Tensor, totals: np.ndarray) -> TypicalMolecules:
     return TypicalMolecules(weight.float(), mean_score.float(), float(mean), (float(logs.min()), float(logs.max())))
 
 
-def depth_of_set(
-    typical: TypicalMolecules, totals: np.ndarray, scores_at: Callable[[float], Tensor], least: float
-) -> float:
-    """Depth delta of a set of profiles: mean log molecules of training profiles like them, minus their own.
+@dataclass(frozen=True, eq=False)
+class DepthOfSet:
+    """Depth of a set of profiles."""
+
+    delta: float
+    """Mean log molecules of a half of training profiles like them, minus their own."""
+    own: np.ndarray
+    """(n_profiles,) the same of each profile."""
+
+
+def depth_of_set(typical: TypicalMolecules, totals: np.ndarray, scores_at: Callable[[float], Tensor]) -> DepthOfSet:
+    """Depth of a set of profiles: mean log molecules of training profiles like them, minus their own.
 
     What a profile is like depends on the depth at which it is read, so that the depth is a fixed point; the first
     estimate is that for profiles like the mean of training.
@@ -70,13 +78,12 @@ def depth_of_set(
         (n_profiles,) molecules, above 0.
     scores_at
         Function that gives the posterior scores of the profiles, read at a depth.
-    least
-        Smallest depth at which scores are computed.
     """
-    own = float(np.log(np.maximum(totals, 1.0)).mean())
-    delta = typical.mean - own
+    logs = np.log(np.maximum(totals, 1.0))
+    own = typical.mean - logs
     for _ in range(ROUNDS):
-        before, delta = delta, float(typical.logs(scores_at(max(delta, least))).mean()) - own
-        if abs(delta - before) < ENOUGH:
+        delta = float(own.mean())
+        own = typical.logs(scores_at(delta)) - logs
+        if abs(float(own.mean()) - delta) < ENOUGH:
             break
-    return delta
+    return DepthOfSet(float(own.mean()), own)

@@ -120,12 +120,20 @@ class Network(nn.Module):
         """(n_genes, n_scores) weight of the last layer."""
         return self.decoder_weight if self.is_free else self.components
 
-    def scores(self, rows: SparseRows, shift: Tensor | None = None) -> Tensor:
-        """(n_profiles, n_scores) input of the core, for profiles whose gene mean is `mean` + `shift`."""
+    def scores(self, rows: SparseRows, shift: Tensor | None = None, missing: Tensor | None = None) -> Tensor:
+        """(n_profiles, n_scores) input of the core, for profiles whose gene mean is `mean` + `shift`.
+
+        Genes at the positions `missing` were not measured, and take their mean.
+        """
+        mean = self.mean if shift is None else self.mean + shift
+        if missing is not None:
+            weight = self.encoder_weight if self.is_free else self.input_weight if self.is_whitened else self.components
+            filled = mean[missing] @ weight[missing]
+            gain = self.gain if self.is_whitened and not self.is_free and shift is not None else 1.0
+            return self.scores(rows, shift) + filled * gain / self.deviation
         if self.is_free:
             product = sparse_product(rows, self.encoder_weight) + self.encoder_bias
             return (product if shift is None else product - shift @ self.encoder_weight) / self.deviation
-        mean = self.mean if shift is None else self.mean + shift
         if self.is_whitened:
             scores = sparse_product(rows, self.input_weight) - mean @ self.input_weight
             return (scores if shift is None else scores * self.gain) / self.deviation

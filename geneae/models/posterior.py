@@ -98,6 +98,37 @@ def raw_weight(components: Tensor, mean: Tensor, noise: Tensor) -> tuple[Tensor,
     return weight, mean @ weight
 
 
+LEAST_SEEN = 0.1
+"""Added to what the measured genes show of every direction, so that one that they hardly show is not blown up. Of 0,
+.01, .1, .3 and 1, latents of cells without a tenth, 30 % or half of their genes were nearest to the complete at .1."""
+
+
+def raw_from_some(raw: Tensor, components: Tensor, mean: Tensor, weight: Tensor, missing: np.ndarray) -> Tensor:
+    """(n_profiles, rank) raw scores from the genes that were measured.
+
+    Genes that were not measured are taken out of the offset, and ridge regression on the rows of the components of the
+    others gives the scores that these show.
+
+    Parameters
+    ----------
+    raw
+        (n_profiles, rank) raw scores with a zero for every missing gene.
+    components
+        (n_genes, rank) orthonormal directions.
+    mean, weight
+        (n_genes,) mean of the inputs, and (n_genes, rank) weight from `raw_weight`.
+    missing
+        (n_genes,) whether a gene was not measured.
+    """
+    gone = torch.from_numpy(np.flatnonzero(missing))
+    known = raw + mean[gone] @ weight[gone]
+    identity = torch.eye(components.shape[1], dtype=torch.float64)
+    shown = identity - components[gone].double().T @ components[gone].double()
+    scale = torch.linalg.solve(shown + LEAST_SEEN * identity, (1 + LEAST_SEEN) * identity)
+    found: Tensor = known.double() @ scale
+    return found.to(raw.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
     """Scores of one item, each profile in the basis of the folds without it."""

@@ -2,16 +2,21 @@
 
 import numbers
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from geneae.models.depths import DELTAS
+from geneae.models.depths import DELTAS, MAX_DEPTH_SCORE, MIN_MOLECULES
 from geneae.settings.errors import InputError
 
 SAME_DEPTH = 1.25  # ratios up to this, and down to its inverse, count as 1: samples of the same profiles differ as much
 MOST_PROFILES = 2000  # evenly spaced ones, from which the depth of a group is estimated
+LEAST_DEPTHS = 20  # profiles; among fewer no two depths are told apart
+MORE_SPREAD = 1.5  # of log depths, relative to those of training profiles
+LEAST_FACTOR = 2.5  # between two depths that are worth a word
+APART = 3.0  # deviations within two parts by which these differ
+SMALLEST_PART = 0.05  # share of the profiles
 DEEPEST, SHALLOWEST = 1.0, float(np.exp(DELTAS[-1] - DELTAS[0]))
 """Range of ratios that training has seen; outside, its nearest end is used."""
 
@@ -32,6 +37,10 @@ class QueryDepth:
     """Geometric mean of the molecules of these profiles; NaN if none has any."""
     of_training: float = float("nan")
     """The same of training profiles like them; NaN if the ratio was given."""
+    own: dict[float, np.ndarray] = field(default_factory=dict)
+    """Positions of profiles that have so few molecules beside the others that they are read at a ratio of their own."""
+    apart: tuple[float, float] | None = None
+    """Share of the shallower profiles and factor between both kinds, where the profiles are of two depths or more."""
 
     @property
     def _is_seen(self) -> bool:
@@ -58,7 +67,17 @@ class QueryDepth:
         if self.ratio > SHALLOWEST:
             said += f" Training has seen ratios up to {SHALLOWEST:g}, which is used instead."
         if self.ratio < DEEPEST:
-            said += " Deeper profiles are read like training profiles."
+            said += " Deeper profiles are read as they would be with the molecules of training profiles."
+        if self.own:
+            n_own = sum(map(len, self.own.values()))
+            said += f" {n_own:,} with far fewer molecules than the others are read at their own depth."
+        if self.apart is not None:
+            share, factor = self.apart
+            said += (
+                f" Their depths differ more than those of training profiles: {100 * share:.0f} % have about "
+                f"1/{factor:.2g} of the molecules of the others. If a column of obs tells them apart, such as the run, "
+                "name it with --depth-by."
+            )
         return said
 
     def recorded(self) -> dict[str, float | str | bool]:
@@ -68,6 +87,7 @@ class QueryDepth:
             "ratio": self.ratio,
             "is_given": self.is_given,
             "n_profiles": len(self.rows),
+            "n_at_own_depth": sum(map(len, self.own.values())),
             "molecules": self.molecules,
             "molecules_of_training": self.of_training,
         }
@@ -78,25 +98,8 @@ def _short(ratio: float) -> str:
     return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"
 
 
-def query_depths(
-    ratio_of: Callable[[np.ndarray], float],
-    totals: np.ndarray,
-    ratio: float | None = None,
-    groups: pd.Series | None = None,
-) -> list[QueryDepth]:
-    """Depth of profiles, one for each group; estimated unless given.
-
-    Parameters
-    ----------
-    ratio_of
-        Function that estimates the depth ratio of the profiles at some positions.
-    totals
-        (n_profiles,) molecules of the profiles.
-    ratio
-        Depth ratio of all profiles, above 0; None: estimated.
-    groups
-        (n_profiles,) group of each profile; missing values are a group of their own. None: all are one.
-    """
+def check_ratio(ratio: float | None) -> None:
+    """Refuse a depth ratio that is not a number above 0."""
     is_number = isinstance(ratio, numbers.Real)
     if ratio is not None and not (is_number and np.isfinite(ratio) and ratio > 0):
         given = f"{ratio:g}" if is_number else repr(ratio)
@@ -104,7 +107,32 @@ def query_depths(
             f"--depth-ratio must be a number above 0; found {given}. 10 means a tenth of the molecules of the "
             "training profiles."
         )
-    found = []
+
+
+def query_depths(
+    estimate: Callable[[np.ndarray], np.ndarray],
+    totals: np.ndarray,
+    deviations: tuple[float, float],
+    ratio: float | None = None,
+    groups: pd.Series | None = None,
+) -> list[QueryDepth]:
+    """Depth of profiles, one for each group; estimated unless given.
+
+    Parameters
+    ----------
+    estimate
+        Function that estimates the log depth ratio of each of the profiles at some positions, read as one set.
+    totals
+        (n_profiles,) molecules of the profiles.
+    deviations
+        Deviation of the log molecules of training profiles, and of the part that their scores do not explain.
+    ratio
+        Depth ratio of all profiles, above 0; None: estimated.
+    groups
+        (n_profiles,) group of each profile; missing values are a group of their own. None: all are one.
+    """
+    check_ratio(ratio)
+    (deviation, unexplained), found = deviations, []
     for group, rows in _rows_by_group(groups, len(totals)):
         known = rows[totals[rows] > 0]
         molecules = float(np.exp(np.log(totals[known]).mean())) if len(known) else float("nan")
@@ -112,10 +140,64 @@ def query_depths(
             found.append(QueryDepth(float(ratio), rows, True, group, molecules))
             continue
         some = known[np.unique(np.linspace(0, len(known) - 1, MOST_PROFILES).astype(int))] if len(known) else known
-        estimate = ratio_of(some) if len(some) else 1.0
-        is_same = 1 / SAME_DEPTH <= estimate <= SAME_DEPTH
-        found.append(QueryDepth(1.0 if is_same else estimate, rows, False, group, molecules, molecules * estimate))
+        logs = estimate(some) if len(some) else np.zeros(1)
+        mean = float(np.exp(logs.mean()))
+        used = 1.0 if 1 / SAME_DEPTH <= mean <= SAME_DEPTH else mean
+        own = _far_below(known, totals, molecules, used, deviation)
+        apart = two_depths(logs, totals[some], unexplained) if len(some) else None
+        found.append(QueryDepth(used, rows, False, group, molecules, molecules * mean, own, apart))
     return found
+
+
+def _far_below(
+    rows: np.ndarray, totals: np.ndarray, molecules: float, ratio: float, deviation: float
+) -> dict[float, np.ndarray]:
+    """Positions of profiles with far fewer molecules than their set, by their own depth ratio.
+
+    Far is farther than depth scores reach; these profiles would be read as if they were 3 deviations below. Ratios are
+    that of the set times powers of 2, so that there are few.
+    """
+    if not len(rows):
+        return {}
+    below = np.log(molecules) - np.log(totals[rows])
+    is_far = (below > MAX_DEPTH_SCORE * deviation) & (totals[rows] >= MIN_MOLECULES)  # of fewer nothing is said
+    steps = np.rint(below / np.log(2)).astype(int)
+    return {ratio * 2.0**step: rows[is_far & (steps == step)] for step in np.unique(steps[is_far])}
+
+
+def two_depths(logs: np.ndarray, totals: np.ndarray, unexplained: float) -> tuple[float, float] | None:
+    """Share of the shallower profiles, and the factor between the molecules of both kinds, where profiles are of two
+    depths or more.
+
+    The profiles are divided in two so that their log depths vary least within both. They are of two depths if the means
+    are farther apart than 3 deviations within (a single normal distribution gives 2.6), if the
+    molecules differ by a factor of 2.5 or more, if both parts hold a twentieth or more, and if the depths vary 1.5
+    times as much as those of training profiles or more. None otherwise.
+
+    Parameters
+    ----------
+    logs
+        (n_profiles,) log depth ratio of each profile.
+    totals
+        (n_profiles,) molecules, above 0.
+    unexplained
+        Deviation of the log molecules of training profiles around those of profiles like them.
+    """
+    n_profiles = len(logs)
+    if n_profiles < LEAST_DEPTHS or logs.std() < MORE_SPREAD * unexplained:
+        return None
+    order = np.argsort(logs)
+    values, molecules = logs[order], np.log(totals[order])
+    number = np.arange(1, n_profiles)
+    first = np.cumsum(values)[:-1]
+    means = first / number, (values.sum() - first) / (n_profiles - number)
+    within = (values**2).sum() - number * means[0] ** 2 - (n_profiles - number) * means[1] ** 2
+    best = int(np.argmin(within))
+    spread = np.sqrt(max(float(within[best]), 0.0) / n_profiles)
+    factor = float(np.exp(molecules[: best + 1].mean() - molecules[best + 1 :].mean()))
+    share = 1 - (best + 1) / n_profiles
+    is_two = means[1][best] - means[0][best] > APART * spread and factor > LEAST_FACTOR
+    return (share, factor) if is_two and SMALLEST_PART <= share <= 1 - SMALLEST_PART else None
 
 
 def _rows_by_group(groups: pd.Series | None, n_profiles: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -134,6 +216,8 @@ def ratios_of(depths: list[QueryDepth], n_profiles: int) -> np.ndarray:
     ratios = np.ones(n_profiles)
     for depth in depths:
         ratios[depth.rows] = depth.ratio
+        for ratio, rows in depth.own.items():
+            ratios[rows] = ratio
     return ratios
 
 

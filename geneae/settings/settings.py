@@ -181,7 +181,9 @@ class Settings:
         none="8, or 4 for at least 4,096 training profiles",
     )
     epochs: int = setting(60, "Maximum number of epochs; each uses every training profile once.", limits=COUNT)
-    patience: int = setting(20, "Stop after this many epochs without a better validation loss.", limits=COUNT)
+    patience: int = setting(
+        20, "Stop when this many epochs have lowered the validation loss by less than a ten-thousandth.", limits=COUNT
+    )
     batch_size: int = setting(256, "Profiles per step, over all devices together.", limits=COUNT)
     balance: str | None = setting(
         None,
@@ -272,7 +274,7 @@ class Settings:
 class RunOptions:
     """Further choices about a run: which matrix is read and how, and extra outputs, which do not change the weights."""
 
-    layer: str | None = setting(None, "Layer of AnnData to read.", metavar="NAME", none="X")
+    layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or as in MODEL")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
     gene_names: str | None = setting(None, "Column of var that names the genes.", metavar="COLUMN", none="its index")
     modality: str | None = setting(None, "Modality of MuData to read.", metavar="NAME", none="the only one, or rna")
@@ -290,9 +292,7 @@ class RunOptions:
         "Also fit permuted controls, in which nothing can be learned, to tell poor data from a poor model. Takes three "
         "times as long.",
     )
-    log: str | None = setting(
-        None, "Write the history after every epoch of training, into the folder OUTPUT_log.", choices=LOG_NAMES
-    )
+    log: str | None = setting(None, "Write the history after every epoch into OUTPUT_log.", choices=LOG_NAMES)
 
 
 @dataclass(frozen=True)

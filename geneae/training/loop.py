@@ -35,6 +35,7 @@ STOP = 2**10  # distinguishes requests to stop from requests to write, in their 
 RANK_STRIDE = 2**40  # between the dropout seeds of processes, larger than any seed that a user would choose
 CLEAR = 2.0  # standard errors above which a mean gain counts
 SGD_MOMENTUM = 0.9  # momentum of `sgd-momentum`, as in the papers on self-supervised learning that use it
+SETTLED = 1e-4  # relative fall of the loss that chooses the epoch below which a training has settled
 LINEAR_RATE = 0.1  # learning rate of the linear paths, which start at PCA, relative to that of the MLPs
 
 
@@ -210,7 +211,15 @@ class TrainingLoop:
         """Whether another epoch follows, by the number of epochs, patience and collapse."""
         n_waited = self.state.epoch - 1 - self.state.best
         is_wanted = self.state.epoch <= self.settings.epochs and n_waited < self.settings.patience
-        return is_wanted and self.collapse not in STOPPING
+        return is_wanted and not self._is_settled() and self.collapse not in STOPPING
+
+    def _is_settled(self) -> bool:
+        """Whether the last epochs, as many as the patience, have hardly lowered the loss that chooses the epoch."""
+        if not self._chooses_epoch:
+            return False
+        losses = [row[self._criterion] for row in self.rows]
+        earlier, later = losses[: -self.settings.patience], losses[-self.settings.patience :]
+        return bool(earlier) and min(earlier) - min(later) < SETTLED * abs(min(earlier))
 
     def run_epoch(self) -> None:
         """Run the remaining steps of an epoch, then validate it, which may make it the best."""

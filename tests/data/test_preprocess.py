@@ -12,6 +12,7 @@ from geneae.data.preprocess import (
     column_variance,
     fit_preprocess,
     normalize,
+    normalize_thinned,
     select_columns,
 )
 from geneae.settings.errors import InputError
@@ -92,7 +93,7 @@ def test_match_aligns_by_name_whatever_the_order_of_the_genes() -> None:
     np.testing.assert_allclose(preprocess.apply(found).toarray(), dense_normalize(counts)[:, kept], rtol=1e-6)
 
 
-def test_missing_genes_are_zero_and_extra_ones_count_in_the_totals_alone() -> None:
+def test_missing_genes_are_zero_and_extra_ones_left_out() -> None:
     counts = counts_matrix()
     preprocess = fitted(counts)
     kept = [int(gene[1:]) for gene in preprocess.genes]
@@ -103,7 +104,13 @@ def test_missing_genes_are_zero_and_extra_ones_count_in_the_totals_alone() -> No
     assert n_matched == len(present)
     np.testing.assert_array_equal(found.matrix.toarray()[:, : len(present)], counts[:, present])
     assert found.matrix[:, len(present) :].nnz == 0
-    np.testing.assert_array_equal(found.totals, 7 + counts[:, present].sum(1))
+    assert found.missing is not None
+    np.testing.assert_array_equal(np.flatnonzero(found.missing), np.arange(len(present), len(kept)))
+    assert preprocess.universe is not None
+    share = preprocess.universe.shares[present].sum()
+    np.testing.assert_allclose(found.totals, counts[:, present].sum(1) / share)
+    some = found.take(np.array([3, 1]))
+    assert (some.missing is found.missing, some.coverage) == (True, found.coverage)
 
 
 def test_too_small_an_overlap_is_refused_unless_allowed() -> None:
@@ -230,3 +237,19 @@ def test_column_moments_of_a_constant_and_of_nothing_are_zero() -> None:
     assert (column_variance(csr(np.full((7, 2), 0.1))) >= 0).all()
     assert column_mean(csr(np.zeros((0, 3)))).tolist() == [0, 0, 0]
     assert column_variance(csr(np.zeros((0, 3)))).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_thinned_values_are_means_over_thinned_counts(share: float) -> None:
+    counts = counts_matrix(4, 8)
+    counts[0, :2] = [40, 900]  # the second is more than are summed over
+    totals = counts.sum(1) + 10
+    found = normalize_thinned(csr(counts), totals, share).toarray()
+    rng = np.random.default_rng(0)
+    drawn = [np.log1p(1e4 * rng.binomial(counts.astype(int), share) / (share * totals[:, None])) for _ in range(4000)]
+    np.testing.assert_allclose(found, np.mean(drawn, 0), atol=0.2)  # 4 standard errors at most
+    assert np.abs(found - np.mean(drawn, 0)).mean() < 0.04
+    np.testing.assert_allclose(
+        normalize_thinned(csr(counts), totals, 1.0).toarray(), normalize(csr(counts), totals).toarray(), rtol=1e-4
+    )
+    assert (normalize_thinned(csr(counts * 0), totals * 0, share).toarray() == 0).all()

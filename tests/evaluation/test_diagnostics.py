@@ -3,11 +3,12 @@
 import copy
 from dataclasses import replace
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import simulate
+from conftest import QUICK, simulate
 
 from geneae import Autoencoder
 from geneae.data.permuted import NULLS, PAIR_PERMUTED
@@ -184,3 +185,18 @@ def test_contributions_of_a_linear_decoder_are_the_variances_it_adds(good: Autoe
     )
     expected = latent.var(0, correction=0) * weight.square().sum(0)
     np.testing.assert_allclose(contributions(model, latent).numpy(), expected.numpy(), rtol=1e-3)
+
+
+def test_copies_across_splits_are_counted_and_said(counts: anndata.AnnData) -> None:
+    doubled = anndata.concat([counts, counts[:30]], index_unique="-")
+    model = Autoencoder(**QUICK | {"epochs": 1}).fit(doubled)
+    split, x = model.split_.to_numpy(), doubled.X.toarray()
+    training = {tuple(row) for row in x[split == "train"]}
+    number = sum(tuple(row) in training for row in x[split != "train"])
+    assert number > 0
+    table = model.diagnostics_.set_index("name")
+    assert table.loc["copies_of_training", "value"] == number
+    assert table.loc["copies_of_training", "message"].startswith(
+        f"{number} of {(split != 'train').sum()} validation and test profiles are copies of training profiles: numbers"
+    )
+    assert "copies_of_training" not in set(Autoencoder(**QUICK | {"epochs": 1}).fit(counts).diagnostics_["name"])

@@ -259,3 +259,15 @@ def test_reconstructions_can_be_judged_by_labels_too(profiles: Profiles) -> None
     assert own[["cosine", "knn_20", "linear_probe"]].notna().all(axis=None)
     plain = fit(profiles, replace(Settings(**QUICK), epochs=1)).evaluation.profiles
     assert list(own["profile"]) == list(plain.loc[plain["model"] == "model", "profile"])
+
+
+def test_profiles_without_a_label_are_counted_and_measurements_refused(profiles: Profiles) -> None:
+    obs = profiles.obs.copy()
+    obs["kind"] = obs["kind"].astype(object)
+    obs.iloc[:5, obs.columns.get_loc("kind")] = [None, "", np.nan, None, 3]
+    split = pd.Series(["train"] * 200 + ["test"] * (len(obs) - 200), index=obs.index)
+    split.iloc[0] = "excluded"
+    assert labelled(judging_data(profiles, obs, split), "kind").n_missing == 3
+    obs["depth"] = np.round(np.linspace(0, 2, len(obs)), 1)  # 21 values for 240 profiles
+    with pytest.raises(InputError, match=r"obs column 'depth' holds measurements, such as 0\.1\. Name another column"):
+        labelled(judging_data(profiles, obs, split), "depth")

@@ -16,7 +16,6 @@ from geneae.evaluation.rehearsal import (
     Reference,
     fit_exponent,
     labelled_reference,
-    labels_of,
     nearest,
     probabilities,
     rehearse,
@@ -126,7 +125,26 @@ def test_only_profiles_with_a_label_are_used(fitted: Autoencoder, counts: anndat
 def test_labels_are_compared_as_text(fitted: Autoencoder, counts: anndata.AnnData) -> None:
     counts.obs["number"] = np.arange(N_PROFILES) % 3
     assert reference_of(fitted.fitted(), counts, "number").labels == ("0", "1", "2")
-    assert list(labels_of(read_profiles(counts), "number")[:4]) == ["0", "1", "2", "0"]
+    counts.obs["number"] = counts.obs["number"].astype(object)
+    counts.obs.iloc[:2, counts.obs.columns.get_loc("number")] = ["0", 1.0]
+    assert reference_of(fitted.fitted(), counts, "number").labels == ("0", "1", "2")
+
+
+def test_labels_of_which_there_are_too_few_profiles_are_said(fitted: Autoencoder, counts: anndata.AnnData) -> None:
+    counts.obs["kind"] = ["rare", "single", *counts.obs["kind"].astype(str)[2:]]
+    counts.obs.iloc[3:5, counts.obs.columns.get_loc("kind")] = "rare"
+    said = reference_of(fitted.fitted(), counts).sentence()
+    assert said.endswith(" With one profile only, so that nothing tells how right it is: single.")
+    few = counts[:12].copy()
+    few.obs["kind"] = [f"k{number % 6}" for number in range(12)]
+    assert (
+        reference_of(fitted.fitted(), few)
+        .sentence()
+        .endswith(
+            " Half of the labels or more have fewer than 5 profiles: probabilities learned from so few "
+            "promise too much."
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +155,7 @@ def test_labels_are_compared_as_text(fitted: Autoencoder, counts: anndata.AnnDat
         ("one", "profiles of at least 2 labels; column 'one' of AnnData in memory has 1 in 240 profiles."),
         (
             "total",
-            "labels must be shared by several profiles of the reference; column 'total' of AnnData in memory has",
+            "labels must be names or whole numbers that profiles share; obs column 'total' holds measurements, such as",
         ),
     ],
 )
@@ -247,12 +265,3 @@ def test_nobody_is_refused_where_nobody_may_be(fitted: Autoencoder, counts: annd
     limits = [rehearse(reference, 1.0, TransferSettings(refuse=refuse)).limit for refuse in (0.0, 0.01, 0.05, 0.5)]
     assert limits[0] == np.inf
     assert limits == sorted(limits, reverse=True)
-
-
-def test_whole_numbers_are_the_same_label_beside_missing_values() -> None:
-    """pandas turns whole numbers into floats where a value is missing."""
-    assert [module._text(value) for value in (2, 2.0, np.float32(2), "2", " 2 ", 2.5, True)] == [
-        *["2"] * 5,
-        "2.5",
-        "True",
-    ]

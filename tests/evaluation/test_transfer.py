@@ -214,3 +214,26 @@ def test_a_model_of_one_depth_labels_and_says_so(counts: anndata.AnnData) -> Non
         "This model knows one depth only: profiles that are shallower or deeper than the reference are labelled worse "
         "than their probabilities say."
     )
+
+
+def test_a_query_without_some_genes_is_compared_on_the_shared_ones(counts: anndata.AnnData) -> None:
+    rich = simulate(n_genes=400, depth=2000)
+    model = Autoencoder(**QUICK).fit(rich).fitted()
+    adata = thinned(rich, 0.95, seed=4)
+    adata.obs_names = [f"other{number}" for number in range(adata.n_obs)]
+    adata = adata[:, np.random.default_rng(0).permutation(400)[:240]].copy()
+    profiles = read_profiles(adata)
+    expression = model.preprocess.match(profiles)[0]
+    (depth,) = model.depths_of(expression)
+    assert depth.ratio == 1
+    of = reference_of(model, rich).without(expression.missing)
+    assert of.expression.missing is not None
+    n_shared, n_genes = int((~of.expression.missing).sum()), len(model.preprocess.genes)
+    assert of.shared_genes() == (
+        f"Query and reference are compared on the {n_shared} of the model's {n_genes} genes that both have."
+    )
+    assert of.without(expression.missing) is of
+    assert reference_of(model, rich).shared_genes() == ""
+    found = transfer(of, profiles.names, model.latent(expression), [depth], profiles.scan.lengths == 0)
+    assert found.is_refused.mean() < 0.12
+    assert (found.closest_labels == adata.obs["kind"].astype(str).to_numpy()).mean() > 0.9

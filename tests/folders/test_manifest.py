@@ -16,6 +16,7 @@ from geneae.folders.manifest import (
     SHAREABLE,
     SUMS,
     checksum,
+    edited,
     foreign,
     is_marked,
     listed_sums,
@@ -24,6 +25,7 @@ from geneae.folders.manifest import (
     remove_owned,
     write_list,
 )
+from geneae.folders.outputs import Output
 from geneae.settings.errors import InputError
 
 
@@ -51,6 +53,36 @@ def test_what_is_listed_is_ours_and_the_rest_is_not(folder: Path, model_folder: 
     assert foreign(folder) == {"thesis.txt", "figures"}
     (folder / SUMS).write_text(f"{HEAD}\n{'0' * 64}  figures\n{'0' * 64}  ../other\n{'0' * 64}  gone.csv\n")
     assert owned(folder) == {SUMS}  # a folder is never removed, nor anything outside
+
+
+def test_lines_that_somebody_adds_to_a_list_make_nothing_ours(folder: Path, model_folder: Path) -> None:
+    with (folder / SUMS).open("a") as file:
+        file.write(f"{checksum(folder / 'thesis.txt')}  thesis.txt\n")
+    assert owned(folder) == {path.name for path in model_folder.iterdir()}
+    remove_owned(folder)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_text_that_somebody_has_changed_is_no_longer_ours(folder: Path) -> None:
+    assert edited(folder) == set()
+    before = owned(folder)
+    for name in ("README.md", "settings.toml"):
+        with (folder / name).open("a") as file:
+            file.write("my notes")
+    (folder / "metrics.csv").write_text("damaged")  # a table is still ours: nobody writes by hand there
+    assert edited(folder) == {"README.md", "settings.toml"}
+    assert owned(folder) == before - {"README.md", "settings.toml"}
+    message = (
+        f"{folder} holds README.md, settings.toml, which somebody has changed since geneae wrote it, and which "
+        "would be replaced. Give it another name, or choose another output."
+    )
+    for check in (Output(folder, overwrite=True), Output(folder, resume=True)):
+        with pytest.raises(InputError) as error:
+            check.check()
+        assert str(error.value) == message
+    for name in ("README.md", "settings.toml"):
+        (folder / name).rename(folder / f"my {name}")
+    Output(folder, overwrite=True).check()
 
 
 def test_the_list_of_another_program_marks_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from conftest import QUICK, simulate, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from geneae import Autoencoder, read_profiles
+from geneae.data.profiles import Profiles
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import Evaluation
 from geneae.folders.manifest import write_list
@@ -34,6 +36,7 @@ FILES = {
     "profiles.csv",
     "settings.toml",
     "split.csv",
+    "universe.csv",
 }
 KINDS: dict[str, dict[str, Any]] = {
     "split": {},
@@ -85,7 +88,7 @@ def test_a_folder_holds_the_promised_files_and_no_other(model_folder: Path) -> N
     assert {path.name for path in model_folder.iterdir()} == FILES
     assert sorted(path.name for path in model_folder.parent.iterdir()) == ["run"]
     assert list(pd.read_csv(model_folder / "genes.csv").columns) == ["gene", "mean", "scale"]
-    assert list(pd.read_csv(model_folder / "split.csv").columns) == ["profile", "split"]
+    assert list(pd.read_csv(model_folder / "split.csv").columns) == ["profile", "split", "digest"]
     history = pd.read_csv(model_folder / "history.csv")
     assert set(history.columns) >= {"epoch", "train_loss", "validation_loss", "validation_cosine", "validation_mse"}
     assert list(history.columns[-2:]) == ["train_seconds", "seconds"]
@@ -150,10 +153,32 @@ def test_odd_profile_names_survive(tmp_path: Path) -> None:
 def test_other_profiles_have_no_split(model_folder: Path, fitted: Autoencoder, counts_path: Path) -> None:
     profiles = read_profiles(counts_path)
     model = load_model(model_folder)
-    assert list(read_split(model_folder, model, profiles)) == list(fitted.split_)
-    some = profiles.take(np.arange(50))
-    assert list(read_split(model_folder, model, some)) == ["all"] * 50
-    assert list(read_split(model_folder / "nowhere", model, profiles)) == ["all"] * len(fitted.split_)
+    assert list(split_of(model_folder, model, profiles)) == list(fitted.split_)
+    assert list(split_of(model_folder, model, profiles.take(np.arange(50)))) == list(fitted.split_[:50])
+    others = read_profiles(simulate(50, seed=8))  # under the same names
+    assert list(split_of(model_folder, model, others)) == ["all"] * 50
+    assert read_split(model_folder / "nowhere", model, profiles) is None
+
+
+def split_of(folder: Path, model: Model, profiles: Profiles) -> pd.Series:
+    found = read_split(folder, model, profiles)
+    assert found is not None
+    return found.split
+
+
+def test_folders_without_digests_know_profiles_by_name(
+    damaged: Path, fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    table = pd.read_csv(damaged / "split.csv")
+    table.drop(columns="digest").to_csv(damaged / "split.csv", index=False)
+    found = read_split(damaged, load_model(damaged), read_profiles(counts[:50].copy()))
+    assert found is not None
+    assert list(found.split) == list(fitted.split_[:50])
+    assert found.n_by_name == 50
+    table.assign(digest="x").to_csv(damaged / "split.csv", index=False)
+    again = read_split(damaged, load_model(damaged), read_profiles(counts[:50].copy()))
+    assert again is not None
+    assert again.n_by_name == 50
 
 
 def test_the_profiles_that_a_model_was_trained_on_are_known_by_name(

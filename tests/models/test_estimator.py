@@ -16,7 +16,7 @@ from torch import Tensor
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models import estimator as steps_of
 from geneae.models.decoders import Corrected, EntryDecoder
-from geneae.models.depths import COMPLETE, DELTAS
+from geneae.models.depths import DELTAS
 from geneae.models.estimator import (
     STEPS,
     TENSORS,
@@ -317,16 +317,10 @@ def test_a_fit_predicts_the_other_half_better_than_its_mean() -> None:
     assert math.isfinite(error(found))
 
 
-def test_a_set_is_as_deep_as_training_profiles_with_its_scores(
-    whole: Estimator, profiles: tuple[np.ndarray, np.ndarray]
-) -> None:
-    z, totals = profiles
-    known = totals > 0
-    delta = whole.depth_of(csr(z), totals)
-    scores = DenseEstimator(whole, max(delta, COMPLETE)).scores(z[known], totals[known])
-    typical = whole.molecules
-    logs = typical.mean + (scores - typical.mean_score.double().numpy()) @ typical.weight.double().numpy()
-    again = logs.clip(*typical.limits).mean() - np.log(totals[known]).mean()
-    assert delta == pytest.approx(again, abs=0.05)
-    assert whole.depth_of(csr(z[:0]), totals[:0]) == COMPLETE
-    assert whole.depth_of(csr(z[:1] * 0), np.zeros(1)) == COMPLETE
+def test_what_scores_do_not_explain_of_the_molecules_is_less_than_their_deviation(whole: Estimator) -> None:
+    positions = whole.neighbours.reference.double() * whole.posterior.factors[0].double()
+    logs = (positions - whole.molecules.mean_score.double()) @ whole.molecules.weight.double() + whole.molecules.mean
+    explained = logs.numpy().clip(*whole.molecules.limits).var()
+    expected = max(whole.scale.deviation**2 - explained, 0.1 * whole.scale.deviation**2) ** 0.5
+    assert whole.unexplained_depth == pytest.approx(expected, rel=1e-5)
+    assert 0 < whole.unexplained_depth <= whole.scale.deviation

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, simulate
+from conftest import QUICK, simulate, thinned
 from reference import DenseEstimator, DenseTwin
+from scipy import sparse
 
 from geneae import Autoencoder, read_profiles
 from geneae.data.preprocess import Expression
@@ -120,3 +121,48 @@ def test_deviations_are_those_of_scores_in_units_of_the_latent(known: Known) -> 
     shallow = fitted.latent_deviation(expression, np.full(expression.n_profiles, 10.0))
     assert shallow is not None
     assert shallow.sum() > found.sum()
+
+
+def test_genes_that_were_not_measured_take_their_mean(known: Known) -> None:
+    fitted, expression = known
+    missing = np.random.default_rng(0).random(len(fitted.preprocess.genes)) < 0.3
+    found = fitted.latent(expression.without(missing))
+    complete = fitted.latent(expression)
+    zeros = fitted.latent(Expression(expression.without(missing).matrix, expression.totals))
+    assert np.linalg.norm(found - complete) < 0.7 * np.linalg.norm(zeros - complete)
+    if fitted.estimator is not None:
+        return
+    x = dense(known)
+    x[:, missing] = fitted.baselines.whole.mean.double()[missing]
+    twin = DenseTwin(fitted.network)
+    expected = twin.encode(x - (fitted.baselines.whole.mean.double() - fitted.network.mean.double()))
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("times", [2.0, 5.0])
+def test_profiles_deeper_than_training_have_their_ratio_and_the_latents_of_their_thinned_molecules(
+    times: float,
+) -> None:
+    deep = simulate(200, 80, depth=3000)
+    deep.obs_names = [f"deep{i}" for i in range(200)]
+    fitted = Autoencoder(**QUICK).fit(thinned(deep, 1 / times)).fitted()
+    expression = fitted.preprocess.match(read_profiles(deep))[0]
+    (depth,) = fitted.depths_of(expression)
+    assert depth.ratio == pytest.approx(1 / times, rel=0.1)
+    found = fitted.latent(expression, np.full(200, 1 / times))
+    shallow = [fitted.preprocess.match(read_profiles(thinned(deep, 1 / times, seed)))[0] for seed in range(1, 5)]
+    latents = [fitted.latent(one) for one in shallow]
+    mean = np.mean(latents, 0)
+    spread = np.mean([np.linalg.norm(one - mean) for one in latents])
+    assert np.linalg.norm(found - mean) < spread
+    assert np.linalg.norm(fitted.latent(expression) - mean) > 1.5 * np.linalg.norm(found - mean)
+
+
+def test_nothing_is_said_of_profiles_with_hardly_a_molecule(known: Known) -> None:
+    fitted, expression = known
+    counts = expression.rows.toarray()
+    counts[0], counts[1] = 0, 0
+    counts[1, :3] = [1, 5, 1]
+    blank = fitted.is_blank(Expression(sparse.csr_matrix(counts), expression.totals))
+    few = 0 if fitted.estimator is None else 1
+    assert np.flatnonzero(blank).tolist() == [0, 1][: 1 + few]

@@ -49,26 +49,27 @@ def test_a_set_of_small_cells_is_not_taken_for_a_shallow_one(times: float) -> No
         read.append(delta)
         return scores[is_small]
 
-    delta = depth_of_set(typical, small, scores_at, -math.log(2))
+    delta = depth_of_set(typical, small, scores_at).delta
     by_mean_alone = math.exp(typical.mean) / small.mean()
     assert by_mean_alone == pytest.approx(2 * times)
     # the ridge penalty shrinks the difference of both kinds to half
     assert math.exp(delta) == pytest.approx(math.sqrt(2) * times, rel=1e-3)
-    assert min(read) >= -math.log(2)
+    assert read[0] == pytest.approx(math.log(by_mean_alone))
 
 
 def test_without_a_relation_the_depth_is_that_of_the_means() -> None:
     typical = TypicalMolecules(torch.zeros(2), torch.zeros(2), math.log(500), (0.0, 10.0))
     totals = np.array([10.0, 1000.0])
-    delta = depth_of_set(typical, totals, lambda delta: torch.zeros(2, 2), -1.0)
-    assert math.exp(delta) == pytest.approx(5)
+    found = depth_of_set(typical, totals, lambda delta: torch.zeros(2, 2))
+    assert math.exp(found.delta) == pytest.approx(5)
+    np.testing.assert_allclose(np.exp(found.own), [50, 0.5])
 
 
 def test_the_depth_is_a_fixed_point() -> None:
     """Profiles look larger the deeper they are read: log molecules 6 - delta / 2 gives delta = 6 - delta / 2 - 3."""
     typical = TypicalMolecules(torch.ones(1), torch.zeros(1), 6.0, (0.0, 10.0))
     totals = np.full(3, math.exp(3.0))
-    delta = depth_of_set(typical, totals, lambda delta: torch.full((3, 1), -delta / 2), -1.0)
+    delta = depth_of_set(typical, totals, lambda delta: torch.full((3, 1), -delta / 2)).delta
     assert delta == pytest.approx(2.0, abs=2e-3)
 
 

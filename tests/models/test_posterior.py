@@ -13,7 +13,15 @@ from reference import csr
 from geneae.data.augment import SHARES
 from geneae.models import posterior as posterior_file
 from geneae.models.depths import DELTAS, DepthCurves, DepthScale, Item, depth_weights
-from geneae.models.posterior import PENALTIES, Scored, fit_posterior, map_features, raw_weight
+from geneae.models.posterior import (
+    LEAST_SEEN,
+    PENALTIES,
+    Scored,
+    fit_posterior,
+    map_features,
+    raw_from_some,
+    raw_weight,
+)
 from geneae.models.whitening import Whitened, Whitening
 
 N_PROFILES, N_GENES, RANK, N_FOLDS = 40, 9, 2, 3
@@ -269,3 +277,22 @@ def test_the_power_of_the_molecules_is_found(power: float, among: tuple[float, .
     item = SimpleNamespace(share=0, weight=weight)
     scored = Scored(item, e, best, second)  # type: ignore[arg-type]
     assert posterior_file._power([scored], [first], signal * left, left, spread) in among
+
+
+def test_scores_from_some_genes_are_those_of_ridge_regression_and_of_all_genes_without_noise() -> None:
+    rng = np.random.default_rng(0)
+    components = np.linalg.qr(rng.normal(size=(60, 3)))[0]
+    mean, noise, scores = rng.uniform(0.5, 2, 60), rng.uniform(0.5, 2, 60), rng.normal(size=(5, 3))
+    values = mean + noise * (scores @ components.T)
+    missing = rng.random(60) < 0.4
+    seen = np.where(missing, 0, values)
+    weight, offset = raw_weight(*(torch.tensor(x, dtype=torch.float32) for x in (components, mean, noise)))
+    raw = torch.tensor(seen, dtype=torch.float32) @ weight - offset
+    tensors = (torch.tensor(components, dtype=torch.float32), torch.tensor(mean, dtype=torch.float32))
+    found = raw_from_some(raw, *tensors, weight, missing).numpy()
+    c, x = components[~missing], ((values - mean) / noise)[:, ~missing]
+    ridge = (1 + LEAST_SEEN) * x @ c @ np.linalg.inv(c.T @ c + LEAST_SEEN * np.eye(3))
+    np.testing.assert_allclose(found, ridge, rtol=1e-4, atol=1e-4)
+    assert np.abs(found - scores).max() < 0.3 * np.abs(raw.numpy() - scores).max()
+    nothing = raw_from_some(raw, *tensors, weight, np.zeros(60, bool))
+    np.testing.assert_allclose(nothing.numpy(), raw.numpy(), rtol=1e-5)

@@ -25,10 +25,10 @@ def depths(
 ) -> list[QueryDepth]:
     """Depths of profiles whose like have `training` molecules in training."""
 
-    def ratio_of(rows: np.ndarray) -> float:
-        return float(training / np.exp(np.log(totals[rows]).mean()))
+    def estimate(rows: np.ndarray) -> np.ndarray:
+        return np.log(training) - np.log(totals[rows])
 
-    return query_depths(ratio_of, totals, ratio, groups)
+    return query_depths(estimate, totals, (0.6, 0.5), ratio, groups)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.3, 4.0, 10.0, 60.0])
@@ -85,13 +85,13 @@ def test_every_group_has_its_depth_and_missing_values_are_one() -> None:
 def test_large_groups_are_estimated_from_evenly_spaced_profiles() -> None:
     seen: list[np.ndarray] = []
 
-    def ratio_of(rows: np.ndarray) -> float:
+    def estimate(rows: np.ndarray) -> np.ndarray:
         seen.append(rows)
-        return 3.0
+        return np.full(len(rows), np.log(3))
 
     totals = np.ones(4 * query_depth.MOST_PROFILES)
     totals[0] = 0  # has nothing to say
-    assert query_depths(ratio_of, totals)[0].ratio == 3
+    assert query_depths(estimate, totals, (1.0, 1.0))[0].ratio == pytest.approx(3)
     (rows,) = seen
     assert len(rows) == query_depth.MOST_PROFILES
     assert (rows[0], rows[-1]) == (1, len(totals) - 1)
@@ -149,7 +149,8 @@ def test_sentences() -> None:
     )
     assert said(ratio=0.5, molecules=2000.0) == (
         "These profiles have 2,000 molecules (geometric mean), training profiles like them had 1,000: this is a depth "
-        "ratio of 0.5. If you know better, give --depth-ratio. Deeper profiles are read like training profiles."
+        "ratio of 0.5. If you know better, give --depth-ratio. Deeper profiles are read as they would be with the "
+        "molecules of training profiles."
     )
     assert "this is a depth ratio of 60. If you know better" in said(ratio=60.0)
 
@@ -168,6 +169,7 @@ def test_what_is_recorded_is_json() -> None:
         "ratio": pytest.approx(10),
         "is_given": False,
         "n_profiles": 4,
+        "n_at_own_depth": 0,
         "molecules": pytest.approx(100),
         "molecules_of_training": pytest.approx(1000),
     }
@@ -182,3 +184,54 @@ def test_profiles_of_a_ratio_stand_together() -> None:
 @pytest.mark.parametrize(("ratio", "said"), [(1.2345, "1.23"), (12.345, "12.3"), (1271.6, "1,272")])
 def test_ratios_are_short(ratio: float, said: str) -> None:
     assert query_depth._short(ratio) == said
+
+
+def test_profiles_far_below_their_set_are_read_at_their_own_depth() -> None:
+    totals = totals_of(1000.0, 400, seed=1)
+    totals[:5] = [9.0, 40, 200, 2000, 7]  # the third is within three deviations of 0.6
+    (found,) = depths(totals)
+    assert found.ratio == 1
+    own = {row: ratio for ratio, rows in found.own.items() for row in rows}
+    assert set(own) == {0, 1}
+    for row in own:
+        assert own[row] == pytest.approx(found.molecules / totals[row], rel=0.42)  # powers of 2
+    ratios = ratios_of([found], 400)
+    assert (ratios[0], ratios[1], ratios[2]) == (own[0], own[1], 1)
+    assert "2 with far fewer molecules than the others are read at their own depth." in found.sentence()
+    assert found.recorded()["n_at_own_depth"] == 2
+    assert depths(totals, 3.0)[0].own == {}  # a given ratio holds for all
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_two_depths_in_one_set_are_said(share: float) -> None:
+    totals = np.exp(np.random.default_rng(0).normal(7, 0.4, 400))
+    is_shallow = np.arange(400) < 400 * share
+    totals[is_shallow] /= 10
+    (found,) = depths(totals)
+    assert found.apart is not None
+    assert found.apart[0] == pytest.approx(share, abs=0.02)
+    assert found.apart[1] == pytest.approx(10, rel=0.15)
+    said = f"{100 * found.apart[0]:.0f} % have about 1/{found.apart[1]:.2g} of the molecules of the others. If a column"
+    assert said in found.sentence()
+    assert "name it with --depth-by." in found.sentence()
+    groups = pd.Series(np.where(is_shallow, "late", "early"))
+    assert [depth.apart for depth in depths(totals, groups=groups)] == [None, None]
+
+
+def test_one_depth_is_not_taken_for_two() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        logs = np.random.default_rng(seed).normal(0, 0.9, 300)
+        assert query_depth.two_depths(logs, np.exp(7 - logs), 0.5) is None  # wide, and of one kind
+    logs = np.concatenate([rng.normal(0, 0.1, 200), rng.normal(0.5, 0.1, 200)])
+    assert query_depth.two_depths(logs, np.exp(7 - logs), 0.1) is None  # a factor of 1.6
+    logs = np.concatenate([rng.normal(0, 0.3, 200), rng.normal(2.5, 0.3, 200)])
+    assert query_depth.two_depths(logs, np.exp(7 - logs), 1.0) is None  # as training profiles were
+    assert query_depth.two_depths(logs, np.exp(7 - logs), 0.5) is not None
+    assert query_depth.two_depths(logs[::40], np.exp(7 - logs[::40]), 0.5) is None  # 10 profiles
+
+
+def test_a_ratio_is_checked_alone() -> None:
+    with pytest.raises(InputError, match="--depth-ratio must be a number above 0; found 0"):
+        query_depth.check_ratio(0)
+    query_depth.check_ratio(None)

@@ -17,6 +17,7 @@ from geneae.settings.errors import InputError
 from geneae.settings.settings import OPTIMIZERS, Settings
 from geneae.training import loop, monitor, validation
 from geneae.training.devices import open_processes
+from geneae.training.loop import SETTLED
 
 COLUMNS = [
     "epoch",
@@ -150,6 +151,14 @@ def test_patience_counts_from_the_best_epoch(data: Data, monkeypatch: pytest.Mon
     scripted(monkeypatch, [[value] * 4 for value in values])
     result = make_start(data, replace(QUICK, epochs=6, patience=4)).train()
     assert (result.best_epoch, len(result.history)) == (6, 7)
+
+
+def test_a_training_that_hardly_falls_any_more_has_settled(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each_epoch, n_epochs in ((0.2 * SETTLED, 4), (0.5 * SETTLED, 9)):
+        values = [1.0, *(0.9 - each_epoch * epoch for epoch in range(9))]  # three epochs are compared with those before
+        scripted(monkeypatch, [[value] * 4 for value in values])
+        result = make_start(data, replace(QUICK, epochs=9, patience=3)).train()
+        assert (result.best_epoch, len(result.history)) == (n_epochs, n_epochs + 1)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

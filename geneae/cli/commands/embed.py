@@ -57,7 +57,14 @@ def command(
     """
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
-    from geneae.folders.embedding import LATENTS, check_format, depth_groups, embed, write_embedding
+    from geneae.folders.embedding import (
+        LATENTS,
+        check_format,
+        depth_groups,
+        embed,
+        replaced_sentence,
+        write_embedding,
+    )
     from geneae.folders.model import load_model
     from geneae.folders.outputs import check_apart, check_new_file, new_file
 
@@ -70,10 +77,10 @@ def command(
     say = say_unless(quiet)
     profiles, expression = match(loaded, Source(data, layer, use_raw, stream, gene_names, modality), min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
-    for depth in embedded.depths:
-        say(depth.sentence())
+    say(*embedded.sentences())
     with new_file(Path(output), overwrite) as partial:
-        write_embedding(partial, data, embedded, key_added or LATENTS, reconstruct)
+        replaced = write_embedding(partial, data, embedded, key_added or LATENTS, reconstruct)
         check_unchanged(profiles, also_in_memory=True)
+    say(*filter(None, [replaced_sentence(replaced, profiles.source)]))
     n_profiles, n_latent = embedded.latent.shape
     say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")

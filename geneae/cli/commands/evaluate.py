@@ -44,8 +44,8 @@ def command(
 ) -> None:
     """Evaluate MODEL and its baselines on the profiles of DATA.
 
-    MODEL is a folder of geneae fit, or a zip of geneae share. If the model was fitted on DATA, training, validation
-    and test profiles are reported separately.
+    MODEL is a folder of geneae fit, or a zip of geneae share. Profiles of the fit are known by their values and names:
+    training, validation, test and new profiles are reported separately.
     """
     from geneae.folders.outputs import check_apart, check_writable, new_folder
 
@@ -55,8 +55,10 @@ def command(
     import pandas as pd
 
     from geneae.cli.tables import latent_tables, metrics_table
+    from geneae.data.identity import ALL, NEW
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
+    from geneae.data.splits import SPLITS
     from geneae.evaluation.depth import judge_depths
     from geneae.evaluation.reconstruction import evaluate, verdict
     from geneae.folders.embedding import depth_groups
@@ -67,8 +69,15 @@ def command(
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, gene_names, modality), min_overlap, say)
-    split = read_split(Path(model), loaded, profiles)
+    source = Source(data, layer, use_raw, stream, gene_names, modality)
+    profiles, expression = match(loaded, source, min_overlap, say)
+    known = read_split(Path(model), loaded, profiles)
+    if known is None:
+        say("The model does not tell which profiles it was fitted on: some of these may be among them.")
+        split = pd.Series(ALL, index=profiles.names)
+    else:
+        split = known.split
+        say(*known.sentences(SPLITS))
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in depths:
         say(depth.sentence())
@@ -79,7 +88,7 @@ def command(
             f"no profile of {profiles.source} has a value in the {len(loaded.preprocess.genes):,} genes of the model, "
             "so that there is nothing to evaluate. Name the matrix to read with --layer or --raw."
         )
-    present = tuple(name for name in ("train", "validation", "test", "all") if (split == name).any())
+    present = tuple(name for name in (*SPLITS, NEW, ALL) if (split == name).any())
     if len(depths) == 1:  # several depths have no common table of shares of their molecules
         last = expression.take(np.flatnonzero(split == present[-1]))
         thinned = judge_depths(loaded.at(depths[0].ratio), last, present[-1], int(loaded.config["split_seed"]))

@@ -75,7 +75,7 @@ def command(
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    profiles = source.read()
+    profiles = source.read() if loaded is None else source.read_like(loaded.location)
     say(profiles.describe(), *profiles.said)
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)

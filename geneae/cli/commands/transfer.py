@@ -58,11 +58,12 @@ def command(
     is found best by a MODEL that was fitted on the query, too, which takes no labels.
     """
     settings = TransferSettings(**choices)  # refuses impossible values before anything is read
+    from geneae.data.labels import labels_in
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
-    from geneae.evaluation.rehearsal import labelled_reference, labels_of
+    from geneae.evaluation.rehearsal import labelled_reference
     from geneae.evaluation.transfer import next_step, sentences, transfer, verdict
-    from geneae.folders.embedding import LATENTS, check_format, depth_groups, embed
+    from geneae.folders.embedding import LATENTS, check_format, depth_groups, embed, replaced_sentence
     from geneae.folders.labels import LABEL_FORMATS, write_labels
     from geneae.folders.model import load_model, trained_on
     from geneae.folders.outputs import check_apart, check_new_file, new_file
@@ -76,16 +77,16 @@ def command(
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
     profiles, expression = match(loaded, Source(query, layer, use_raw, stream, gene_names, modality), min_overlap, say)
+    labelled, expression = labelled.without(expression.missing), expression.without(in_genes.missing)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
-    for depth in embedded.depths:
-        say(depth.sentence())
-    is_empty = profiles.scan.lengths == 0
-    found = transfer(labelled, profiles.names, embedded.latent, embedded.depths, is_empty, settings)
+    say(*embedded.sentences())
+    found = transfer(labelled, profiles.names, embedded.latent, embedded.depths, embedded.is_blank, settings)
     with new_file(Path(output), overwrite) as partial:
-        write_labels(partial, query, embedded, found, key_added or LATENTS)
+        replaced = write_labels(partial, query, embedded, found, key_added or LATENTS)
         check_unchanged(known, also_in_memory=True)
         check_unchanged(profiles, also_in_memory=True)
-    judged = verdict(found, labels_of(profiles, key)) if key in profiles.obs.columns else []
-    for line in filter(None, (*sentences(found), *judged, next_step(found))):
+    judged = verdict(found, labels_in(profiles.obs, key)) if key in profiles.obs.columns else []
+    noted = replaced_sentence(replaced, query)
+    for line in filter(None, (labelled.shared_genes(), *sentences(found), *judged, noted, next_step(found))):
         say(line)
     say(f"Written to {output}: geneae_label, geneae_probability, geneae_distance, geneae_closest_label.")

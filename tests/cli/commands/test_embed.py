@@ -192,3 +192,61 @@ def test_sparse_columns_and_dense_files_give_the_same_run(counts: anndata.AnnDat
         latents.append(np.load(tmp_path / f"{name}.npy"))
     np.testing.assert_array_equal(*latents)
     assert latents[0].shape == (N_PROFILES, 4)
+
+
+def test_profiles_with_hardly_a_molecule_have_no_latents_and_a_line(
+    run: Run, counts: anndata.AnnData, fitted: Autoencoder, tmp_path: Path
+) -> None:
+    dense = counts.X.toarray()
+    dense[:3] = 0
+    dense[1, :7], dense[2, :20] = 1, 1  # 20 molecules are read, at their own depth
+    counts.X = sparse.csr_matrix(dense)
+    data = write(tmp_path / "data.h5ad", counts)
+    for stream in ("yes", "no"):
+        output = tmp_path / f"{stream}.h5ad"
+        result = geneae("embed", run.folder, data, "-o", output, "--reconstruct", "--stream", stream)
+        assert (
+            "2 profiles have fewer than 8 molecules in the genes of the model: their latents are NaN." in result.stdout
+        )
+        assert "1 with far fewer molecules than the others are read at their own depth." in result.stdout
+        found = anndata.read_h5ad(output)
+        for values in (*found.obsm.values(), found.layers["geneae_reconstructed"][:, :1]):
+            assert np.isnan(values[:2]).all()
+            assert np.isfinite(values[2:]).all()
+        uncertain = found.obsm["X_geneae_sd"].mean(1)
+        assert uncertain[2] > 1.5 * np.median(uncertain[3:])
+    assert np.isnan(fitted.transform(data)[:2]).all()
+    assert np.isfinite(fitted.transform(data)[2:]).all()
+
+
+def test_two_depths_in_one_file_are_said(run: Run, counts: anndata.AnnData, tmp_path: Path) -> None:
+    mixed = thinned(counts, np.where(np.arange(N_PROFILES) % 2 == 0, 0.1, 1.0))
+    result = geneae("embed", run.folder, write(tmp_path / "mixed.h5ad", mixed), "-o", tmp_path / "out.npy")
+    assert re.search(
+        "50 % have about 1/(9|10)[0-9.]* of the molecules of the others. If a column of obs", result.stdout
+    )
+
+
+def test_an_impossible_ratio_is_refused_before_anything_is_read(run: Run, tmp_path: Path) -> None:
+    result = geneae("embed", run.folder, tmp_path / "nowhere.h5ad", "-o", tmp_path / "out.csv", "--depth-ratio", "0")
+    assert_refused(result, "--depth-ratio must be a number above 0; found 0. 10 means a tenth of")
+
+
+def test_a_model_of_counts_that_knows_one_depth_says_so(counts_path: Path, tmp_path: Path) -> None:
+    Autoencoder(**QUICK | {"epochs": 1, "target": "self"}).fit(counts_path).save(tmp_path / "model")
+    result = geneae("embed", tmp_path / "model", counts_path, "-o", tmp_path / "out.npy")
+    assert "This model knows one depth only: shallower or deeper profiles are read as if they were" in result.stdout
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+def test_entries_of_the_data_that_the_output_replaces_are_said(
+    run: Run, counts: anndata.AnnData, stream: str, tmp_path: Path
+) -> None:
+    counts.obsm["X_geneae"] = np.ones((N_PROFILES, 2))
+    counts.layers["geneae_reconstructed"] = counts.X
+    data = write(tmp_path / "data.h5ad", counts)
+    flags = ["--stream", stream, "-o", tmp_path / "out.h5ad", "--overwrite"]
+    result = geneae("embed", run.folder, data, "--reconstruct", *flags)
+    said = f"In the output obsm['X_geneae'], layers['geneae_reconstructed'] of {data} are replaced."
+    assert said in result.stdout.splitlines()
+    assert "replaced" not in geneae("embed", run.folder, data, "--key-added", "X_mine", *flags).stdout

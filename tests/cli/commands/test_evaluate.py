@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from commands import Run, assert_refused, geneae, there, write
 from conftest import N_PROFILES, simulate, thinned
+from scipy import sparse
 
 from geneae import Autoencoder, read_profiles
 from geneae.evaluation.depth import AT_RATIO
@@ -52,12 +53,46 @@ def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_p
     assert list(again["split"]) == list(known["split"])
 
 
+def test_profiles_of_the_fit_are_told_from_new_ones_in_other_files(
+    run: Run, counts: anndata.AnnData, tmp_path: Path
+) -> None:
+    split = pd.read_csv(run.folder / "split.csv", index_col="profile")["split"]
+    other = simulate(40, seed=8)  # cells of the same names with other values
+    other.obs_names = [*counts.obs_names[:10], *(f"new{i}" for i in range(30))]
+    more = anndata.AnnData(
+        sparse.hstack([counts.X, sparse.csr_matrix(np.ones((N_PROFILES, 2), np.float32))], format="csr"),
+        obs=counts.obs,
+        var=pd.DataFrame(index=[*counts.var_names, "a", "b"]),
+    )
+    atlas = anndata.concat([counts[10:], other])
+    renamed = counts.copy()
+    renamed.obs_names = [f"{name}-1" for name in counts.obs_names]
+    for name, adata, expected in (
+        ("one less", counts[:-1], split.iloc[:-1]),
+        ("more genes", more[:, ::-1], split),
+        ("atlas", atlas, pd.concat([split.iloc[10:], pd.Series(["new"] * 40, index=other.obs_names)])),
+        ("renamed", renamed, split.set_axis(renamed.obs_names)),
+    ):
+        data = write(tmp_path / f"{name}.h5ad", adata.copy())
+        said, metrics, profiles = judged(tmp_path / name, run.folder, data)
+        assert profiles.set_index("profile")["split"].to_dict() == expected.to_dict()
+        sizes = [f"{n:,} {part}" for part in ("train", "validation", "test") if (n := (expected == part).sum())]
+        n_new = int((expected == "new").sum())
+        assert f"Of the fit are {sizes[0]}, {sizes[1]} and {sizes[2]} profiles; {n_new} profiles are new." in said
+        assert f"Means over {' / '.join(sizes)}" in said
+        assert ("10 profiles have names of the fit and other values" in said) == (name == "atlas")
+        assert ("profiles have values of the fit under other names" in said) == (name == "renamed")
+        assert set(metrics["split"]) == set(expected)
+    assert "On 40 new profiles, evaluated against" in judged(tmp_path / "again", run.folder, tmp_path / "atlas.h5ad")[0]
+
+
 def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     data = write(tmp_path / "other.h5ad", simulate(50, seed=8))
     result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
     assert "Means over 50 all profiles;" in result.stdout
     assert "On all 50 profiles, evaluated against" in result.stdout
+    assert "None of these profiles is known to be of the fit." in result.stdout
     metrics = pd.read_csv(tmp_path / "judged" / "metrics.csv")
     assert set(metrics["split"]) == {"all"}
     assert {"model", "mean_profile", "pca", "shrunken_pca"} <= set(metrics["model"])

@@ -126,3 +126,24 @@ def test_a_model_of_one_depth_transfers_and_takes_no_depth(counts: anndata.AnnDa
     assert result.exit_code == 0, result.output
     assert "This model knows one depth only: profiles that are shallower or deeper" in result.stdout
     assert "240 profiles have names of reference profiles: each is looked up among the others" in result.stdout
+
+
+def test_truth_values_and_numbers_are_the_same_labels(run: Run, counts: anndata.AnnData, tmp_path: Path) -> None:
+    counts.obs["is_first"] = counts.obs["kind"].astype(str) == "k0"
+    reference = write(tmp_path / "reference.h5ad", counts)
+    adata = thinned(counts, 0.9)
+    adata.obs_names = [f"other{number}" for number in range(adata.n_obs)]
+    adata.obs["is_first"] = counts.obs["is_first"].to_numpy().astype(int)
+    adata.obs["geneae_label"] = "mine"
+    query = write(tmp_path / "query.h5ad", adata)
+    call = ("transfer", run.folder, reference, query, "--label", "is_first", "-o", tmp_path / "out.h5ad")
+    said = geneae(*call).stdout
+    right = re.search(r"Accuracy by the query's own 'is_first': ([0-9.]+) %", said)
+    assert right is not None
+    assert float(right[1]) > 90
+    assert f"In the output obs['geneae_label'] of {query} is replaced." in said
+    adata.obs["is_first"] = np.where(adata.obs["is_first"] == 1, "yes", "no")
+    write(query, adata)
+    said = geneae(*call, "--overwrite").stdout
+    assert "No label of the query is one of the reference (query: no, yes; reference: False, True)" in said
+    assert "Accuracy" not in said
