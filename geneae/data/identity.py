@@ -22,14 +22,14 @@ def profile_keys(profiles: Profiles, genes: pd.Index) -> np.ndarray:
     Genes that the profiles lack are zeros, and other genes do not matter. Keys of all genes of streamed profiles cost
     nothing; those of others a pass over the matrix.
     """
-    if profiles.genes.equals(genes) and isinstance(profiles.matrix, BackedMatrix):
-        digests = profiles.matrix.digests
-        if digests is not None:
-            return _joined(digests, profiles.scan.lengths)
+    is_all = profiles.genes.equals(genes)
+    digests = profiles.matrix.digests if is_all and isinstance(profiles.matrix, BackedMatrix) else None
+    if digests is not None:
+        return _joined(digests, profiles.scan.lengths)
     columns = match_genes(genes, profiles.genes).columns
     keys = np.zeros(profiles.n_profiles, np.uint64)
     for rows, block in chunks(profiles.matrix, CHUNK_ROWS):
-        chosen = select_columns(block, columns)
+        chosen = block if is_all else select_columns(block, columns)
         keys[rows] = _joined(row_digests(chosen), np.diff(chosen.indptr))
     return keys
 

@@ -58,7 +58,7 @@ class Universe:
         training profiles in these genes, so that counts per total mean the same as in training. Sums of data that have
         further genes take a pass over the matrix.
         """
-        is_found = np.isin(self.genes, profiles.genes)
+        is_found = self.genes.isin(profiles.genes)
         is_inside = profiles.genes.isin(self.genes)
         share = min(1.0, float(self.shares[is_found].sum() / self.shares.sum())) if not is_found.all() else 1.0
         totals = profiles.totals if is_inside.all() else _sums_over(profiles, is_inside)

@@ -31,7 +31,7 @@ PSEUDO_SHARE = 0.003
 EXPONENTS = (0.1, 10.0)
 """Range of the exponent of votes."""
 MOST_REHEARSED = 10_000  # reference profiles; more change no digit of an exponent or a quantile
-FEW = 5  # profiles of a label; from references of 2 for each, labels promised to be right in 92 % were in 69 %
+FEW = 5  # profiles of a label; promises learned from fewer differ from what is reached by a tenth and more
 LEAST_UNSEEN = 50  # profiles from which a quantile is taken
 TRANSFER_STREAM = 14  # separates these random numbers from others of the same seed
 LEAST_DISTANCE = 1e-6  # the rounding of a cosine in float32
@@ -75,7 +75,7 @@ class Reference:
         if np.median(sizes) < FEW:
             said += (
                 f" Half of the labels or more have fewer than {FEW} profiles: probabilities learned from so few "
-                "promise too much."
+                "may be far off."
             )
         return said
 

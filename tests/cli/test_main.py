@@ -145,10 +145,10 @@ def test_values_without_counts_go_through_all_commands(tmp_path: Path) -> None:
     assert "Without counts there is no held-out cosine" in result.stdout
     assert "noise ceiling" not in result.stdout
     assert_refused(
-        geneae("embed", tmp_path / "run", data, "-o", tmp_path / "out.npy"),
+        geneae("embed", tmp_path / "run", data, "--layer", "X", "-o", tmp_path / "out.npy"),
         f"the model was fitted on log-normalised values, but {data}, X holds counts values. Name the matrix to read",
     )
-    result = geneae("embed", tmp_path / "run", data, "--layer", "logs", "-o", tmp_path / "out.npy")
+    result = geneae("embed", tmp_path / "run", data, "-o", tmp_path / "out.npy")
     assert np.load(tmp_path / "out.npy").shape == (60, 4)
 
 

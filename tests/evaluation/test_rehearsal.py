@@ -141,8 +141,7 @@ def test_labels_of_which_there_are_too_few_profiles_are_said(fitted: Autoencoder
         reference_of(fitted.fitted(), few)
         .sentence()
         .endswith(
-            " Half of the labels or more have fewer than 5 profiles: probabilities learned from so few "
-            "promise too much."
+            " Half of the labels or more have fewer than 5 profiles: probabilities learned from so few may be far off."
         )
     )
 

@@ -116,10 +116,12 @@ def test_a_layer_and_raw_are_read_where_they_are_asked_for(counts: anndata.AnnDa
     np.testing.assert_array_equal(by_layer.transform(moved, layer="counts"), expected)
     by_raw = Autoencoder(**QUICK).fit(moved, use_raw=True)
     np.testing.assert_array_equal(by_raw.transform(moved, use_raw=True), expected)
+    for remembered in (by_layer, by_raw):
+        np.testing.assert_array_equal(remembered.transform(moved), expected)
     assert by_layer.model_.config["data"]["location"] == "layers['counts']"
     assert Autoencoder(**QUICK).fit(moved).model_.config["data"]["state"] == "log_normalised"
     with pytest.raises(InputError, match="the model was fitted on counts values, but AnnData in memory, X holds log"):
-        by_layer.transform(moved)
+        by_layer.transform(moved, layer="X")
 
 
 def test_a_reconstruction_is_the_decoded_latent_moved_to_its_neighbours(

@@ -71,6 +71,8 @@ def command(
     say = say_unless(quiet)
     source = Source(data, layer, use_raw, stream, gene_names, modality)
     profiles, expression = match(loaded, source, min_overlap, say)
+    if expression.missing is not None:
+        say("Genes that the data lack are compared as zeros: every number below contains that.")
     known = read_split(Path(model), loaded, profiles)
     if known is None:
         say("The model does not tell which profiles it was fitted on: some of these may be among them.")
