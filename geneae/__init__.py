@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from geneae.fitting.autoencoder import Autoencoder as Autoencoder
     from geneae.fitting.cosine_metric import CosineMetric as CosineMetric
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"]
 
 WHERE = {

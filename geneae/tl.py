@@ -11,12 +11,18 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.gene_names import made_unique
+from geneae.data.halves import Halves, draw
+from geneae.data.programs import table_in_memory
 from geneae.data.reading import read_profiles
 from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.judged import Judged
+from geneae.fitting.judging import JudgeSettings
+from geneae.fitting.judging import judge as judge_programs
+from geneae.fitting.programs import programs_of
 from geneae.folders.copies import as_anndata
 from geneae.folders.embedding import (
     LATENTS,
@@ -28,13 +34,16 @@ from geneae.folders.embedding import (
     reconstructions,
 )
 from geneae.folders.embedding import embed as embed_profiles
+from geneae.folders.halves import read_halves
 from geneae.folders.labels import annotation_of
 from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
-from geneae.models.model import Model
+from geneae.models.model import Model, reading_of
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.halves import HalvesSettings
+from geneae.settings.python_words import in_python, speaks_python
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
@@ -43,11 +52,14 @@ SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 AnyModel = Autoencoder | Model | str | Path
 
 
+@speaks_python
 def read(
     data: Any,
     *,
     layer: str | None = None,
     use_raw: bool = False,
+    state: str = "auto",
+    features: str = "genes",
     gene_names: str | None = None,
     modality: str | None = None,
 ) -> anndata.AnnData:
@@ -56,12 +68,13 @@ def read(
     `X` is the matrix that was read, float32 CSR; `obs` and `var` are what the files say. What was understood and could
     be meant otherwise is given as warnings. Parameters are those of `geneae.read_profiles`.
     """
-    profiles = read_profiles(data, layer, use_raw, gene_names=gene_names, modality=modality)
+    profiles = read_profiles(data, layer, use_raw, "no", state, features, gene_names, modality)
     for sentence in profiles.said:
-        warnings.warn(sentence, UserWarning, stacklevel=2)
+        warnings.warn(in_python(sentence), UserWarning, stacklevel=3)
     return as_anndata(profiles)
 
 
+@speaks_python
 def fit(
     adata: anndata.AnnData,
     loss: str = "mse",
@@ -107,8 +120,9 @@ def fit(
     """
     check_key(key_added)
     model = Autoencoder(loss, **settings)
-    profiles = read_profiles(_checked(adata), layer, use_raw)
-    epochs = Settings(**model.get_params()).epochs
+    chosen = Settings(**model.get_params())
+    profiles = read_profiles(_checked(adata), layer, use_raw, "no", chosen.state, chosen.features)
+    epochs = chosen.epochs
     with progress_bar(epochs, is_quiet=not progress) as show:
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
@@ -124,6 +138,7 @@ def fit(
     return (model, target) if copy else model
 
 
+@speaks_python
 def embed(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -167,6 +182,7 @@ def embed(
     return target if copy else None
 
 
+@speaks_python
 def reconstruct(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -192,6 +208,7 @@ def reconstruct(
     return target if copy else None
 
 
+@speaks_python
 def score(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -211,7 +228,7 @@ def score(
     """
     check_key(key_added)
     loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", *reading_of(loaded))
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
@@ -224,6 +241,7 @@ def score(
     return target if copy else None
 
 
+@speaks_python
 def transfer(
     adata: anndata.AnnData,
     reference: anndata.AnnData,
@@ -273,7 +291,7 @@ def transfer(
     check_key(key_added)
     settings = TransferSettings(n_neighbors, refuse, seed)
     loaded = _loaded(model)
-    known = read_like(loaded.location, _checked(reference), layer, use_raw)
+    known = read_like(loaded.location, _checked(reference), layer, use_raw, "no", *reading_of(loaded))
     expression = loaded.preprocess.match(known)[0]
     labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
     embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
@@ -286,6 +304,66 @@ def transfer(
     target.uns["geneae"] = embedded.describe(key_added) | annotation.uns
     annotation.add_to(target.obs)
     return target if copy else None
+
+
+def split(
+    adata: anndata.AnnData, *, layer: str | None = None, use_raw: bool = False, repeat: int = 1, **settings: Any
+) -> Halves:
+    """One random half of the molecules of every profile for other programs, the other half to judge them.
+
+    Parameters
+    ----------
+    adata
+        Counts, in memory or backed; left unchanged.
+    layer, use_raw
+        Matrix to read in place of `X`.
+    repeat
+        Number of the division, from 1; others divide the same molecules anew.
+    settings
+        See `geneae.settings.halves.HalvesSettings`.
+
+    Returns
+    -------
+    The halves: `input` is the AnnData that other programs may see, `training` one with both halves of the training
+    profiles, for those that are trained.
+    """
+    return draw(read_profiles(_checked(adata), layer, use_raw), HalvesSettings(**settings), repeat)
+
+
+def judge(
+    halves: Halves | str | Path,
+    made: Mapping[str, Any],
+    *,
+    latents: Mapping[str, Any] | None = None,
+    spaces: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Judged:
+    """Judge reconstructions and latents of any program on held-out halves, beside the same controls.
+
+    Parameters
+    ----------
+    halves
+        Result of `split`, or a folder of `geneae split`.
+    made
+        Reconstruction of `halves.input` by each program, by its name: AnnData or a DataFrame with profiles as rows, or
+        a pair of AnnData and `layer=KEY` or `obsm=KEY`. Profiles and genes are matched by name.
+    latents
+        Latents of `halves.input` likewise; a program may have both.
+    spaces
+        Spaces of reconstructions, names in `geneae.data.programs.SPACES`, by program; found out by default.
+    settings
+        See `geneae.fitting.judging.JudgeSettings`.
+
+    Returns
+    -------
+    `metrics`, `paired` and other tables, and `answer`, the verdict in words.
+    """
+    known = halves if isinstance(halves, Halves) else read_halves(Path(halves))
+    tables = []
+    for name, data in (*made.items(), *(latents or {}).items()):
+        of, key = data if isinstance(data, tuple) else (data, "")
+        tables.append((name, table_in_memory(of, f"what '{name}' has made", known.given.genes, key)))
+    return judge_programs([known], [programs_of(tables)], JudgeSettings(**settings), spaces)
 
 
 def _trained_on(model: AnyModel) -> pd.Index | None:
@@ -306,7 +384,7 @@ def _embedded(
 ) -> Embedded:
     """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
     loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw)
+    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", *reading_of(loaded))
     groups = depth_groups(profiles, depth_by, depth_ratio)
     expression = loaded.preprocess.match(profiles)[0].without(missing)
     return embed_profiles(loaded, profiles, expression, depth_ratio, groups)

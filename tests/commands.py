@@ -122,8 +122,8 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     ),
     "negative values": (
         lambda folder: write(folder / "data.h5ad", with_values(put(3, 5, -1.0))),
-        ["--target", "split"],
-        "--target split divides molecules and needs counts; {data}, X holds scaled values. Name the counts with",
+        [],
+        "{data}, X: counts cannot be negative; of ",
     ),
     "NaN": (
         lambda folder: write(folder / "data.h5ad", with_values(put(3, 5, np.nan))),

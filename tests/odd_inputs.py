@@ -3,6 +3,7 @@
 import contextlib
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,50 @@ from hypothesis import strategies as st
 from scipy import sparse
 from written import WRITERS
 
-from geneae import Autoencoder, read_profiles, tl
+from geneae import Autoencoder, tl
 from geneae.cli.main import main
+from geneae.data.reading import read_profiles
 from geneae.folders.model import load_model
+from geneae.models.model import Model
 from geneae.settings.errors import InputError
 from geneae.settings.settings import LOSS_NAMES
 
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
-VALUES = ["counts", "few", "logs", "scaled", "zeros", "constant", "one", "nan", "inf", "huge", "overflow", "tiny"]
+MADE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "normalised": (lambda counts: 1e4 * counts / _totals(counts), "normalised"),
+    "shares": (lambda counts: counts / _totals(counts), "normalised"),
+    "log1p": (lambda counts: np.log1p(1e4 * counts / _totals(counts)), "log"),
+    "log2 of CPM": (lambda counts: np.log2(1 + 1e6 * counts / _totals(counts)), "log"),
+    "log1p of counts": (np.log1p, "log"),
+    "halved": (lambda counts: counts / 2, "normalised"),
+    "doubled": (lambda counts: counts * 2, "normalised"),
+    "nearly whole": (lambda counts: counts * (1 + 1e-7), "counts"),
+    "negative": (lambda counts: -counts, ""),
+    "whole z-scores": (lambda counts: np.rint((counts - counts.mean(0)) / (counts.std(0) + 1e-3)), ""),
+}
+"""What is made of counts, and the state that it has; an empty one is refused."""
+VALUES = [
+    *MADE,
+    "counts",
+    "few",
+    "logs",
+    "scaled",
+    "zeros",
+    "constant",
+    "one",
+    "nan",
+    "inf",
+    "huge",
+    "overflow",
+    "tiny",
+]
 NAMES = ["plain", "unicode", "odd", "duplicate"]
 OBS = ["none", "categorical", "mixed", "missing"]
 SURFACES = ["memory"] * 9 + ["file"] * 6 + ["backed"] * 4 + ["format"] * 6 + ["command"]  # a report takes a second
 ODD_NAMES = ["", " ", "NA", "nan", "None", "a,b", 'say "x"', "two\nlines", "1e5", "007", "TRUE", "'", "a/b", "\t", "é"]
 
 KINDS = {
+    "negative counts": r"counts cannot be negative; of [\d,]+ (whole numbers|values, most of them whole numbers,) ",
     "NaN or infinite": r"every value must be a finite number; \d+ are NaN or infinite",
     "counts too large": r"counts must be at most 16,777,216 to be exact in float32",
     "values too large": r"values must fit into float32",
@@ -37,12 +68,12 @@ KINDS = {
     "split needs more": r"a split into .* needs at least \d",
     "split leaves none": r"leave none for training",
     "no gene seen": r"no gene is seen in at least \d+ of \d+ training profiles",
-    "latent too long": r"--latent must be at most \d+ with",
-    "no counts": r"--target split divides molecules and needs counts",
+    "latent too long": r"(--latent|n_latent) must be at most \d+ with",
+    "no counts": r"(--target split|target='split') divides molecules and needs counts",
     "unknown column": r"unknown obs column",
     "column has gaps": r"obs column '.*' must have a value for every profile",
     "loss has its centring": r"loss .* always centres by",
-    "random needs free": r"--init random needs a learned basis",
+    "random needs free": r"(--init random|init='random') needs a learned basis",
     "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
     "damaged": r"but reading it failed: |should be a zip, but is none|its content is not HDF5|is empty\. A table|"
     r"have as many cells as the first line|and no row below it|found names alone|Put the three files of one run|"
@@ -81,7 +112,7 @@ def cases(draw: st.DrawFn) -> Case:
     basis, start = draw(st.sampled_from(bases))
     settings = {
         "loss": draw(st.sampled_from(LOSS_NAMES)),
-        "n_latent": draw(st.sampled_from([1] * 6 + [2, 3, 30])),
+        "n_latent": draw(st.sampled_from([1] * 4 + [None] * 3 + [2, 3, 30])),
         "basis": basis,
         "init": start,
         "target": draw(st.sampled_from(["auto", "auto", "auto", "self", "split"])),
@@ -139,7 +170,9 @@ def make(case: Case) -> anndata.AnnData:
 
 
 def _values(case: Case, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
-    counts = rng.poisson(rng.gamma(0.5, 4.0, size=case.shape)).astype(float)
+    counts = rng.poisson(rng.gamma(0.5, 4.0, size=case.shape)).astype(float)  # as `_counts`
+    if case.content in MADE:
+        counts = MADE[case.content][0](counts)
     found = {
         "few": lambda: (rng.random(case.shape) < 0.02).astype(float),
         "logs": lambda: np.log1p(counts * 1.7),
@@ -169,6 +202,10 @@ def _values(case: Case, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray
 def _kind_of_names(case: Case, kind: str) -> str:
     """Names of other formats are lists of lines and tables, which hold neither line breaks nor an empty name."""
     return "plain" if case.surface == "format" and kind in ("odd", "unicode") else kind
+
+
+def _totals(counts: np.ndarray) -> np.ndarray:
+    return np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def _names(kind: str, prefix: str, number: int, rng: np.random.Generator) -> list[str]:
@@ -225,6 +262,7 @@ def attempt(case: Case, folder: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "These values are not logged", UserWarning)  # as they should be
             warnings.filterwarnings("ignore", "(Observation|Variable) names are not unique", UserWarning)
             warnings.filterwarnings("ignore", SAID, UserWarning)
             _fit(case.surface, adata, data, layer, settings, output)
@@ -237,6 +275,7 @@ def attempt(case: Case, folder: Path) -> str:
         assert left <= _promised(message), f"left behind after: {message}"
         return kinds[0]
     loaded = load_model(output)
+    _check(case, adata, loaded)
     assert len(loaded.preprocess.genes) >= 1
     assert sorted(path.name for path in output.parent.iterdir()) == ["run"]
     return "fits"
@@ -254,6 +293,33 @@ def _write_format(case: Case, adata: anndata.AnnData, folder: Path) -> Path:
     cut = max((file for file in [path, *path.rglob("*")] if file.is_file()), key=lambda file: file.stat().st_size)
     cut.write_bytes(cut.read_bytes()[: int(case.kept * cut.stat().st_size)])
     return path
+
+
+def _check(case: Case, adata: anndata.AnnData, model: Model) -> None:
+    """Whether a fit has understood its values: state, numbers of molecules and normalised profiles, where the making
+    tells them without a doubt."""
+    layer = "values" if case.layer else None
+    state = MADE[case.content][1] if case.content in MADE else "counts" if case.content == "counts" else None
+    if state is None or np.dtype(case.dtype).kind != "f" or min(case.shape) < 12 or max(case.empty) > 0:
+        return
+    found = model.config["data"]["state"]
+    assert found == state, f"{case.content} was taken for {found}"
+    counts = _counts(case)
+    if case.form == "zeros stored":
+        return
+    by_hand = read_profiles(adata, layer=layer, state="counts")
+    np.testing.assert_array_equal(by_hand.totals, counts.sum(1), err_msg="numbers of molecules")
+    if state == "counts":
+        mine = np.log1p(1e4 * counts / _totals(counts))
+        theirs = model.preprocess.apply(model.preprocess.match(read_profiles(adata, layer=layer))[0]).toarray()
+        genes = pd.Index(adata.var_names).get_indexer(model.preprocess.genes)
+        np.testing.assert_allclose(theirs, mine[:, genes] / model.preprocess.scale, rtol=1e-4, atol=1e-5)
+
+
+def _counts(case: Case) -> np.ndarray:
+    """The counts of a case, before anything was made of them."""
+    rng = np.random.default_rng(case.seed)
+    return np.asarray(rng.poisson(rng.gamma(0.5, 4.0, size=case.shape)).astype(float))
 
 
 def _promised(message: str) -> set[Path]:
@@ -279,7 +345,7 @@ def _fit(
             source = adata if surface == "memory" else data
             model = Autoencoder(**settings).fit(source, layer=layer)
             latent = model.transform(source, layer=layer)
-        assert latent.shape == (adata.n_obs, settings["n_latent"])
+        assert latent.shape == (adata.n_obs, settings["n_latent"] or model.model_.n_latent)
         assert np.isfinite(latent).all(), "latents are not finite"
         model.save(output)
     finally:

@@ -1,4 +1,4 @@
-"""The blocks of the README do what they say."""
+"""The blocks of the README and of the pages of docs/ that are no notebooks do what they say."""
 
 import re
 import shlex
@@ -21,16 +21,26 @@ QUICK = ["--hidden", "16", "--rank", "12", "--epochs", "2", "--splits", "2", "--
 FEWER = {"fit": [*QUICK, "--latent", "4"], "compare": [*QUICK, "--latent", "4", "--seeds", "1"]}
 
 
-def blocks(language: str) -> list[str]:
+ELSEWHERE = ("judge.md",)  # run by tests of their own
+PAGES = [Path("README.md"), *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
     """Fenced blocks of a language, in their order."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[list[str]]:
+def commands(page: Path) -> list[list[str]]:
     """Every call of geneae, as words."""
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geneae ")]
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("geneae ")]
     return [shlex.split(line, comments=True) for line in lines]
+
+
+WITH_COMMANDS, WITH_PYTHON = (
+    [page for page in PAGES if commands(page) and page.name not in ELSEWHERE],
+    [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE],
+)
 
 
 def place_on_a_line(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
@@ -56,15 +66,29 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_commands_run_one_after_the_other_as_printed(here: Path) -> None:
-    found = commands()
-    assert {words[1] for words in found} >= {"fit", "compare", "inspect", "evaluate", "embed", "share"}
-    for words in found:
-        if words[1] not in main.list_commands(click.Context(main)) or "--devices" in words:
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=str)
+def test_the_commands_run_one_after_the_other_as_printed(page: Path, here: Path) -> None:
+    for words in commands(page):
+        if words[1] not in main.list_commands(click.Context(main)) or "--devices" in words or "COMMAND" in words:
             continue  # a flag of the group, such as --version; processes of their own have tests of their own
+        if words[1] == "fit" and page != Path("README.md") and Path(words[2]).parent == Path("data"):
+            continue
         result = CliRunner().invoke(main, words[1:] + FEWER.get(words[1], []))
         assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
-    assert anndata.read_h5ad("latent.h5ad").obsm["X_geneae"].shape == (60, 4)
+    if page == Path("README.md"):
+        assert anndata.read_h5ad("latent.h5ad").obsm["X_geneae"].shape == (60, 4)
+
+
+def test_the_readme_and_the_page_of_commands_show_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in main.list_commands(click.Context(main)):
+        assert f"`geneae {name} " in readme
+    shown = {words[1] for page in WITH_COMMANDS for words in commands(page)}
+    assert shown >= {"fit", "compare", "inspect", "evaluate", "embed", "metric", "transfer", "share"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_pictures_are_there_and_small() -> None:
@@ -73,14 +97,18 @@ def test_the_pictures_are_there_and_small() -> None:
     assert (ROOT / found[0]).stat().st_size < 200_000  # bytes
 
 
-def test_the_python_runs_as_printed(here: Path) -> None:
-    for words in commands():
-        if "-o" in words:  # what the commands above have left in the same folder
-            Path(words[words.index("-o") + 1]).mkdir(exist_ok=True)
-            Path(words[words.index("-o") + 1], "left").touch()
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_to_files_of_the_project_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=str)
+def test_the_python_runs_as_printed(page: Path, here: Path) -> None:
     names: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
     adata = names["adata"]
     assert isinstance(adata, anndata.AnnData)
     assert np.isfinite(adata.obsm["X_geneae"]).all()

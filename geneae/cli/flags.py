@@ -12,6 +12,7 @@ import click
 
 from geneae.settings.declaration import Setting
 from geneae.settings.errors import InputError
+from geneae.settings.halves import HALVES_SETTINGS
 from geneae.settings.settings import METRIC_SETTINGS, RUN_OPTIONS, SETTINGS, TRANSFER_SETTINGS
 
 
@@ -77,7 +78,8 @@ def several(name: str, many: str, text: str, default: str = "", **kind: Any) -> 
         Keywords of `click.option` that differ from those of the field.
     """
     one = SETTINGS[name]
-    shown = default or (f"{one.default:g}" if one.kind in (int, float) else one.default)
+    number = one.default is not None and one.kind in (int, float)
+    shown = default or (f"{one.default:g}" if number else one.default or one.none)
     text = f"{text}  [default: {shown}]"
     return click.option(f"--{one.flag}", many, multiple=True, help=text, **_values(one) | kind)
 
@@ -97,8 +99,10 @@ FIT_OPTIONS = tuple(map(option, SETTINGS))
 OBJECTIVE, LOSS, LATENT, CUT = map(option, ("objective", "loss", "n_latent", "cut"))
 RATE, DECAY = map(option, ("learning_rate", "weight_decay"))
 METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components", "epsilon", "epochs", "n_neighbors"))
+HALVES_OPTIONS = tuple(map(_flag, HALVES_SETTINGS.values()))
 TRANSFER_OPTIONS = tuple(map(_flag, TRANSFER_SETTINGS.values()))
 MATRIX_OPTIONS = tuple(map(option, ("layer", "use_raw", "gene_names", "modality")))
+VALUE_OPTIONS = (option("state"), option("features"))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 
 
@@ -136,6 +140,7 @@ SEEDS = click.option(
 )
 JOBS = click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+VERBOSE = click.option("--verbose", is_flag=True, help="Print the tables and sentences of the report, too.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only.")
 MIN_OVERLAP = click.option(
     "--min-overlap",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geneae.fitting.grid import Task
     from geneae.fitting.runs import Request
     from geneae.models.model import Model
+
 RESUME = "Run the same command again to resume:"
 
 
@@ -57,12 +58,26 @@ def is_first() -> bool:
     return is_first()
 
 
+def say_what_is_read(profiles: "Profiles", say: Say) -> None:
+    """Print what was read, how it was understood, and what somebody should know about it."""
+    say(profiles.describe(), *profiles.said)
+    for note in profiles.notes.values():
+        say(f"Note: {note}")
+
+
 def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
     """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
     from geneae.data.gene_names import match_genes
+    from geneae.models.model import reading_of
 
+    state, features = reading_of(model)  # as they were said at the fit, where nobody says them now
+    source = replace(
+        source,
+        state=state if source.state == "auto" else source.state,
+        features=features if source.features == "genes" else source.features,
+    )
     profiles = source.read_like(model.location)
-    say(profiles.describe(), *profiles.said)
+    say_what_is_read(profiles, say)
     if profiles.location != model.location:
         say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
     elif model.location != "X":

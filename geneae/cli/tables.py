@@ -10,16 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geneae.evaluation.batches import OF_BATCHES
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.inspection import Inspection
 from geneae.evaluation.judge import Judge
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.records import Evaluation, value
-from geneae.evaluation.table import SHOWN, header_of, short_table
+from geneae.evaluation.labels import ACCURACIES, OF_CLUSTERS
+from geneae.evaluation.programs import HALF_METRICS
+from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS, Evaluation, value
+from geneae.evaluation.table import CEILING, SHOWN, fewer, header_of, short_table
 from geneae.fitting.metric_comparison import WAYS
-from geneae.settings.text import escaped
+from geneae.settings.text import counted, escaped
 
 EVALUATED = ("validation", "test")
+JUDGED = (
+    *(HELD_OUT, "skill", *HALF_METRICS, *ACCURACIES, *OF_CLUSTERS, *OF_BATCHES),
+    *("shared_neighbours", "other_half_rank", "depth_r2"),
+)
+"""Metrics of the table of other programs."""
 WIDEST = 10_000  # characters, so that tables in files and pipes are not wrapped
 
 
@@ -32,10 +40,13 @@ def metrics_table(evaluation: Evaluation, splits: tuple[str, ...] = EVALUATED) -
         return ""
     metrics = evaluation.metrics
     present = [split for split in splits if split in set(metrics["split"])]
-    sizes = [f"{int(metrics.loc[metrics['split'] == split, 'n_profiles'].max()):,} {split}" for split in present]
+    sizes = [int(metrics.loc[metrics["split"] == split, "n_profiles"].max()) for split in present]
     shown = [metric for metric in SHOWN if _is_there(evaluation, metric, present[-1])]
     rows = short_table(metrics, present, shown)
-    head = f"Means over {' / '.join(sizes)} profiles; ↑ higher is better, ↓ lower is better"
+    named = " / ".join(f"{size:,} {split}" for size, split in zip(sizes, present, strict=True))
+    head = f"Means over {named} profile{'s' * (sizes[-1] != 1)}; ↑ higher is better, ↓ lower is better"
+    if any(fewer(metrics, present, name) for name in shown):
+        head += "; in brackets: numbers of profiles, where fewer have a value"
     return "\n".join([head, *_aligned(rows)])
 
 
@@ -45,6 +56,25 @@ def latent_tables(
     """Table of latents and controls x metrics for each judge of latents that was asked for."""
     heads = {judge: judge.head(settings) for judge in JUDGES if judge.is_in(evaluation.metrics)}
     return [_latent_table(evaluation, judge, head, splits) for judge, head in heads.items() if head]
+
+
+def judged_table(metrics: pd.DataFrame, split: str) -> str:
+    """Table of programs, controls and the ceiling x metrics of held-out halves: means over the profiles of a split."""
+    means = metrics[(metrics["split"] == split) & (metrics["statistic"] == "mean")]
+    own = means[means["model"] == "model"].pivot_table("value", "arm", "metric", sort=False)
+    shown = [name for name in JUDGED if name in own]
+    order = own.sort_values(shown[0], ascending=False).index
+    rows = [["", *map(header_of, shown)]]
+    rows += [[str(arm), *(_four(own.loc[arm, name]) for name in shown)] for arm in order]
+    if "ceiling" in own:
+        rows.append([CEILING.title, *(f"{own['ceiling'].mean():.4f}" if name == HELD_OUT else "" for name in shown)])
+    n_profiles = int(means["n_profiles"].max())
+    head = f"Means over {n_profiles:,} {split} profiles; ↑ higher is better, ↓ lower is better"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def _four(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.4f}"
 
 
 def _latent_table(evaluation: Evaluation, judge: Judge, head: str, splits: tuple[str, ...]) -> str:
@@ -67,7 +97,9 @@ def null_lines(evaluation: Evaluation, diagnostics: pd.DataFrame, split: str) ->
     table = null_table(evaluation.metrics, diagnostics, split)
     rows = [["", *map(header_of, table.columns)]]
     rows += [[title, *("" if np.isnan(mean) else f"{mean:.4f}" for mean in row)] for title, *row in table.itertuples()]
-    n_profiles = int(evaluation.metrics.loc[evaluation.metrics["split"] == split, "n_profiles"].max())
+    metrics = evaluation.metrics
+    judged = metrics[(metrics["split"] == split) & metrics["metric"].isin([HELD_OUT, WITHOUT_COUNTS])]
+    n_profiles = int(judged.loc[judged["metric"] == table.columns[0], "n_profiles"].max())
     head = f"The same training where there is nothing to learn, means over {n_profiles:,} {split} profiles"
     return "\n".join([head, *_aligned(rows)])
 
@@ -139,11 +171,14 @@ def inspection_table(inspection: Inspection) -> str:
         rows.append(["  of complete profiles, extrapolated", f"{low:.4f} to {high:.4f}", "", ""])
     if inspection.ceiling_counts is not None:
         rows.append(row("  of raw counts", inspection.ceiling_counts, None, None))
-    if inspection.ceiling_half is None:
+    if inspection.mean_profile_heldout is None:
         rows = [cells[:3] for cells in rows]
-    lines = [f"Cosines: means over {inspection.n_test:,} profiles not used for any basis or mean", *_aligned(rows)]
-    reason = inspection.reasons.get("ceiling_half") or inspection.reasons.get("counts")
-    if inspection.ceiling_half is not None and reason:
+    lines = [
+        f"Cosines: means over {counted(inspection.n_test, 'profile')} not used for any basis or mean",
+        *_aligned(rows),
+    ]
+    reason = inspection.reasons.get("counts") or inspection.reasons.get("ceiling_half")
+    if reason and inspection.mean_profile_heldout is not None and inspection.reasons.get("counts"):
         reason += f"; median {inspection.molecules_median:,.0f} per profile"
     return "\n".join(lines + ([f"Note: {reason.rstrip('.')}."] if reason else []))
 

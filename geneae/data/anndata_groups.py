@@ -1,19 +1,16 @@
 """Matrix and annotation of AnnData: in memory, or in the groups of an HDF5 file or a zarr."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import anndata
-import h5py
-import numpy as np
 import pandas as pd
-from anndata.abc import CSCDataset, CSRDataset
-from anndata.io import read_elem, sparse_dataset
-from scipy import sparse
+from anndata.io import read_elem
 
 from geneae.data.containers import check_parts
+from geneae.data.matrices import is_array, is_stored, is_there, matrices_of, opened
 from geneae.data.matrix_choice import Found, MatrixChoice
-from geneae.data.row_sources import is_row_source
 from geneae.settings.errors import InputError, listed, reason_of
 
 
@@ -27,18 +24,16 @@ def found_in_anndata(adata: anndata.AnnData, choice: MatrixChoice, source: str) 
     if not (is_array(matrix) or is_stored(matrix)):
         kind = f"{type(matrix).__module__}.{type(matrix).__name__}"
         raise InputError(f"{source}, {location} must be in memory or in a file; found {kind}. Use adata.to_memory().")
-    return Found(matrix, adata.obs, (adata.raw if use_raw else adata).var, location)
+    var = (adata.raw if use_raw else adata).var
+    return Found(matrix, adata.obs, var, location, matrices=lambda: _matrices_in_memory(adata, location, matrix))
 
 
-def is_array(data: Any) -> bool:
-    """Whether this is a matrix in memory."""
-    return sparse.issparse(data) or (isinstance(data, np.ndarray) and not isinstance(data, np.ma.MaskedArray))
-
-
-def is_stored(matrix: Any) -> bool:
-    """Whether a matrix is in a file: sparse as written by anndata, dense in HDF5 or zarr, or of another layout."""
-    is_known = isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or is_row_source(matrix)
-    return is_known or type(matrix).__module__.startswith("zarr.")
+def _matrices_in_memory(adata: anndata.AnnData, location: str, matrix: Any) -> dict[str, Any]:
+    """Matrices of an AnnData by place, as `geneae.data.matrices.matrices_of` has them of a file."""
+    is_x_left = location != "X" and not adata.isbacked and adata.X is not None  # a backed one may lack it
+    found = {"X": adata.X} if is_x_left else {}
+    found |= {} if adata.raw is None else {"raw": adata.raw.X}
+    return found | {f"layers['{name}']": adata.layers[name] for name in adata.layers} | {location: matrix}
 
 
 def found_in_group(root: Any, choice: MatrixChoice, source: str) -> Found:
@@ -49,7 +44,7 @@ def found_in_group(root: Any, choice: MatrixChoice, source: str) -> Found:
         check_parts(root, (("mod", name),), source, is_shallow=True)
         found = _found_in(root[f"mod/{name}"], choice, source)
         obs = _with_shared(found.obs, root, name, source)
-        return Found(found.matrix, obs, found.var, found.location, said + found.said)
+        return replace(found, obs=obs, said=said + found.said)
     choice.check_no_modality(source)
     return _found_in(root, choice, source)
 
@@ -58,23 +53,18 @@ def _found_in(group: Any, choice: MatrixChoice, source: str) -> Found:
     if "obs" not in group or "var" not in group:
         raise InputError(
             f"{source} holds {listed(group)}, but AnnData has obs and var. Give a file of a kind that geneae reads "
-            "(docs/data.md), or convert it with a reader of scanpy or anndata and .write_h5ad('data.h5ad')."
+            "(docs/reference/data.md), or convert it with a reader of scanpy or anndata and .write_h5ad('data.h5ad')."
         )
     layers = list(group["layers"]) if "layers" in group else []
-    has_raw = _is_there(group, "raw") and "X" in group["raw"]
-    location = choice.location(source, layers, _is_there(group, "X"), has_raw)
+    has_raw = is_there(group, "raw") and "X" in group["raw"]
+    location = choice.location(source, layers, is_there(group, "X"), has_raw)
     layer, of_genes = choice.layer_among(layers), ("raw", "var") if choice.use_raw else ("var",)
     place = ("layers", layer) if layer is not None else ("raw", "X") if choice.use_raw else ("X",)
     check_parts(group, (place, ("obs",), of_genes), source)
-    node = group["/".join(place)]
-    matrix = node if hasattr(node, "shape") else sparse_dataset(node)  # not read yet
+    matrix = opened(group["/".join(place)])
     obs, lost = read_frame(group["obs"], "obs", source)
     var, lost_too = read_frame(group["/".join(of_genes)], "var", source)
-    return Found(matrix, obs, var, location, lost + lost_too)
-
-
-def _is_there(group: Any, key: str) -> bool:
-    return key in group and group[key].attrs.get("encoding-type") != "null"
+    return Found(matrix, obs, var, location, lost + lost_too, lambda: matrices_of(group))
 
 
 def _with_shared(obs: pd.DataFrame, root: Any, name: str, source: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from geneae.data.count_split import halves, join_parts, with_own_totals, without_zeros
 from geneae.data.preprocess import Expression, Preprocess
+from geneae.data.states import STATES
 from geneae.settings.errors import InputError, unknown
 
 SHARES = (0.5, 0.3, 0.15, 0.07, 0.04)
@@ -198,7 +199,7 @@ def parse_views(text: str, state: str, knows_depth: bool = False) -> list[tuple[
     thinning = [name for name, _ in chain if VIEWS[name].thinned is not None]
     if thinning and state != "counts":
         raise InputError(
-            f"view {thinning[0]} takes molecules away and needs counts; these are {state.replace('_', '-')} values. "
+            f"view {thinning[0]} takes molecules away and needs counts; these are {STATES[state].noun}. "
             "Use --views mask, or choose the counts with --layer."
         )
     return chain

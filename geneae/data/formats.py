@@ -125,7 +125,7 @@ def format_of(path: Path) -> Format:
     if ending == "":
         raise InputError(
             f"{path} is of no kind that geneae reads: its content is not HDF5, and its name has none of the endings "
-            f"{', '.join(FORMATS)}. Rename or convert it; docs/data.md says what each kind holds."
+            f"{', '.join(FORMATS)}. Rename or convert it; docs/reference/data.md says what each kind holds."
         )
     found = FORMATS[ending]
     if found.read is _from_hdf5 or found.read is _from_zarr:

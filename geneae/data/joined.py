@@ -1,6 +1,8 @@
 """Several files read as one: the genes that they have in common, and all of their profiles."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from geneae.data.backed import BackedMatrix, select_columns
 from geneae.data.matrix_choice import Found
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import JoinedSource
+from geneae.data.states import STATES
 from geneae.settings.errors import InputError, listed
 
 FILE = "file"
@@ -51,6 +54,18 @@ def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
     return Found(matrix, obs, var, parts[0].location, said + tuple(notes))
 
 
+def with_facts(profiles: Profiles, parts: Sequence[Profiles]) -> Profiles:
+    """Joined profiles with what only their parts know: features left out, and places where all of them hold counts."""
+    facts = [part.facts for part in parts if part.facts is not None]
+    if profiles.facts is None or not facts:
+        return profiles
+    left_out: Counter[str] = Counter()
+    for one in facts:
+        left_out.update(one.left_out)
+    elsewhere = tuple(place for place in facts[0].elsewhere if all(place in one.elsewhere for one in facts))
+    return replace(profiles, facts=replace(profiles.facts, left_out=dict(left_out), elsewhere=elsewhere))
+
+
 def names_of(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of paths that tell them apart; a file that is given twice is refused."""
     places = [path.resolve() for path in paths]
@@ -67,7 +82,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 def _check_states(parts: Sequence[Profiles], names: Sequence[str]) -> None:
     by_state = {part.state: name for part, name in zip(parts, names, strict=True)}
     if len(by_state) > 1:
-        found = listed(f"{state.replace('_', '-')} values in {name}" for state, name in by_state.items())
+        found = listed(f"{STATES[state].noun} in {name}" for state, name in by_state.items())
         raise InputError(
             f"files that are read as one must hold values of the same kind; found {found}. Name a matrix "
             "that all of them have with --layer or --raw, or read them apart."

@@ -1,12 +1,13 @@
 """The matrix of a file or an AnnData that a user asks for, and what it is found with."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from geneae.settings.errors import InputError, listed, unknown
+from geneae.settings.settings import SETTINGS
 
 X = "X"
 """How X itself is named where a layer could be."""
@@ -19,18 +20,24 @@ class NoSuchMatrix(InputError):
 
 @dataclass(frozen=True)
 class MatrixChoice:
-    """Which matrix is read, and by which names its genes go."""
+    """Which matrix is read, what its values are, and by which names its genes go."""
 
     layer: str | None = None
     """Layer to read instead of X; "X" is X itself, unless a layer has this name."""
     use_raw: bool = False
     """Whether to read raw instead of X."""
+    state: str = SETTINGS["state"].default
+    """What the values are: a name in `geneae.data.states.STATES`, or `auto`."""
+    features: str = SETTINGS["features"].default
+    """`genes` leaves out features of other types, `all` keeps them."""
     gene_names: str | None = None
     """Column of var that names the genes; None: the index."""
     modality: str | None = None
     """Modality of MuData; None: the only one, or `rna`."""
 
     def __post_init__(self) -> None:
+        SETTINGS["state"].check(self.state)
+        SETTINGS["features"].check(self.features)
         if self.layer is not None and self.use_raw:
             raise InputError(
                 f"either a layer or raw can be read; both layer '{self.layer}' and raw were requested. Drop one."
@@ -68,7 +75,9 @@ class MatrixChoice:
                 "gene expression with --modality NAME (modality=NAME in Python)."
             )
         others = listed(name for name in there if name != MAIN_MODALITY)
-        return MAIN_MODALITY, (f"{source}: read is the modality {MAIN_MODALITY}; --modality names another: {others}.",)
+        return MAIN_MODALITY, (
+            f"{source}: read is the modality {MAIN_MODALITY}; --modality NAME reads another: {others}.",
+        )
 
     def check_no_modality(self, source: str) -> None:
         """Refuse a modality of data that are not MuData."""
@@ -93,3 +102,5 @@ class Found:
     """`X`, `layers['NAME']` or `raw`."""
     said: tuple[str, ...] = ()
     """Sentences on what was understood of the input and could be meant otherwise."""
+    matrices: Callable[[], Mapping[str, Any]] = dict
+    """All matrices of the source by place, this one too, if it may have several; none of them is read yet."""

@@ -12,13 +12,15 @@ from scipy.stats import binom
 from geneae.data.backed import BackedMatrix, chunks, select_columns
 from geneae.data.gene_names import best_column, renamed
 from geneae.data.profiles import Profiles
+from geneae.data.states import STATES
+from geneae.data.units import counts_of
 from geneae.data.universe import Coverage, Universe
 from geneae.settings.errors import InputError
 
 MIN_PROFILES = 3  # a gene detected in fewer training profiles carries no information about other profiles
 CHUNK = 1024  # profiles of a file processed at a time
+TARGET_SUM = 1e4  # molecules per profile after normalisation, as scanpy's tutorials have it
 SAMPLE_STREAM = 13  # separates the sample of profiles from other random numbers of the same seed
-WHOLE = 0.05  # largest distance of a recovered count from a whole number; by chance it would be up to 0.5
 MOST_SUMMED = 256  # molecules of a gene up to which all outcomes of thinning are summed; few values are larger
 MIN_OVERLAP = 0.5  # share of the model's genes; below it most of the model's input is missing
 
@@ -104,14 +106,14 @@ class Preprocess:
     """Genes of the model, in the order of its columns."""
     scale: np.ndarray
     """(n_genes,) standard deviation by which each gene is divided; all ones if genes are not scaled."""
-    target_sum: float = 1e4
+    target_sum: float = TARGET_SUM
     """Molecules per profile after normalisation."""
     universe: Universe | None = None
     """All genes of the training file, over which totals of counts are taken; None: totals are over all genes."""
 
     @property
     def space(self) -> str:
-        """Space of the result: `log1p_cp10k`, `log_normalised` or `scaled`, with a note if genes are scaled."""
+        """Space of the result: `log1p_cp10k`, `normalised`, `log` or `scaled`, with a note if genes are scaled."""
         name = "log1p_cp10k" if self.state == "counts" else self.state
         return name if (self.scale == 1).all() else f"{name}, genes divided by their deviation"
 
@@ -122,10 +124,11 @@ class Preprocess:
         the share of the model's genes found is below `min_overlap`, or if only one of model and profiles is of counts.
         """
         if (profiles.state == "counts") != (self.state == "counts"):
+            evidence = f" ({profiles.evidence})" if profiles.evidence else ""
             raise InputError(
-                f"the model was fitted on {self.state.replace('_', '-')} values, but {profiles.source}, "
-                f"{profiles.location} holds {profiles.state.replace('_', '-')} values. "
-                "Name the matrix to read with --layer or --raw, or fit a model on this kind of values."
+                f"the model was fitted on {STATES[self.state].noun}, but {profiles.source}, {profiles.location} holds "
+                f"{STATES[profiles.state].noun}{evidence}. Name the matrix to read with --layer or --raw, say what its "
+                "values are with --state, or fit a model on this kind of values."
             )
         profiles = profiles.under(renamed(profiles.genes, self.genes if self.universe is None else self.universe.genes))
         columns = profiles.genes.get_indexer(self.genes)
@@ -166,7 +169,7 @@ def first_names(names: pd.Index) -> str:
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float = 1e4) -> sparse.csr_matrix:
+def normalize(counts: sparse.csr_matrix, totals: np.ndarray, target_sum: float = TARGET_SUM) -> sparse.csr_matrix:
     """log1p(target_sum * counts / totals), float32; zeros where the total is 0.
 
     For a random half of the molecules pass half the totals of the complete profile, so that two halves are comparable.
@@ -295,33 +298,25 @@ def _column_sum(matrix: sparse.csr_matrix) -> np.ndarray:
 
 
 def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
-    """Counts behind log1p(10,000 counts / total) values, if they can be recovered exactly, and the reason if not.
+    """Counts behind values that are none, if these prove them, and the reason if not.
 
-    The smallest non-zero value of a profile is assumed to be one molecule; then every value of every profile must be a
-    whole number of molecules, up to rounding. Totals follow from this unit, so that they include genes that were
-    removed from the data.
+    Every value of every profile must be a whole multiple of the unit of its profile, see `geneae.data.units`. Totals
+    are such that normalisation gives every value before its logarithm again; they count genes that were removed if the
+    values were normalised to 10,000, and are proportional to such numbers otherwise.
 
     Returns
     -------
     The counts, or None; and a sentence with the result or the reason.
     """
-    if profiles.state != "log_normalised":
-        return None, f"values are {profiles.state.replace('_', '-')}, not log-normalised counts"
+    finding = profiles.scan.finding
+    if finding is None or finding.unit is None or not finding.unit.is_proven:
+        return None, f"{STATES[profiles.state].noun} that are not a whole number of molecules in any unit"
     if profiles.is_streamed:
         profiles = profiles.take(np.arange(profiles.n_profiles))
     matrix = profiles.matrix
     assert not isinstance(matrix, BackedMatrix)
-    if np.diff(matrix.indptr).min() == 0:
-        return None, "some profiles have no non-zero value"
-    values = np.expm1(matrix.data.astype(np.float64))
-    unit = np.minimum.reduceat(values, matrix.indptr[:-1])
-    lengths = np.diff(matrix.indptr)
-    for _ in range(2):  # the first unit has the rounding error of one value, the second averages over all
-        whole = np.rint(values / np.repeat(unit, lengths))
-        unit = np.add.reduceat(values * whole, matrix.indptr[:-1]) / np.add.reduceat(whole**2, matrix.indptr[:-1])
-    n_odd = int((np.abs(values / np.repeat(unit, lengths) - whole) > WHOLE).sum())
-    if n_odd:
-        return None, f"{n_odd:,} of {len(values):,} values are not a whole number of molecules after expm1"
-    found = _with_values(matrix, whole.astype(np.float32))
-    sentence = "counts recovered exactly: every value is log1p of a whole number of molecules"
-    return Expression(found, 1e4 / unit), sentence
+    found, units, n_odd = counts_of(matrix, finding.unit)
+    if found is None:
+        return None, f"{n_odd:,} of {matrix.nnz:,} values are not a whole number of molecules ({finding.said})"
+    totals = np.nan_to_num(TARGET_SUM / units)
+    return Expression(found, totals), f"counts recovered exactly: every value is {finding.said}"

@@ -12,16 +12,13 @@ from scipy import sparse
 from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
 from geneae.data.matrix_choice import MatrixChoice
+from geneae.data.notes import Facts, notes_of
+from geneae.data.states import STATES
+from geneae.data.units import Unit
 from geneae.settings.errors import InputError, listed, unknown
+from geneae.settings.text import counted
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
-LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
-
-STATES = {
-    "counts": "counts: will be normalised to 10,000 per profile and log1p'd",
-    "log_normalised": "log-normalised: values used as they are, no held-out half without counts",
-    "scaled": "scaled, with negative values: used as they are, no held-out half without counts",
-}
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,8 @@ class Profiles:
     """Annotation of the genes, indexed by name; None if there is none."""
     said: tuple[str, ...] = ()
     """Sentences on what was understood of the input and could be meant otherwise."""
+    facts: Facts | None = None
+    """What notes are made from; None for profiles that were not read, and for a selection."""
 
     @property
     def n_profiles(self) -> int:
@@ -95,8 +94,23 @@ class Profiles:
 
     @property
     def state(self) -> str:
-        """`counts`, `log_normalised` or `scaled`, determined from every value."""
+        """Name in `geneae.data.states.STATES`, determined from every value or given."""
         return self.scan.state
+
+    @property
+    def evidence(self) -> str:
+        """Evidence for the state, in words; empty for exact counts."""
+        return "" if self.scan.finding is None else self.scan.finding.said
+
+    @property
+    def unit(self) -> Unit | None:
+        """How the values come from counts, where they tell it; None for counts that were read as such."""
+        return None if self.scan.finding is None else self.scan.finding.unit
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """What somebody should know about these profiles, in sentences by name of `geneae.data.notes.NOTES`."""
+        return {} if self.facts is None else notes_of(self.facts)
 
     @property
     def totals(self) -> np.ndarray:
@@ -131,15 +145,14 @@ class Profiles:
     def describe(self) -> str:
         """One line about source, kind of values, what will be done with them, size and depth."""
         parts = [
-            f"{self.n_profiles:,} profiles x {self.n_genes:,} genes",
+            f"{counted(self.n_profiles, 'profile')} x {counted(self.n_genes, 'gene')}",
             f"{100 * (1 - self.density):.1f} % zero",
             f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
         ]
         if self.state == "counts":
             parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
-        if self.state == "log_normalised" and self.scan.highest > LARGEST_LOG:
-            parts.append(f"but values up to {self.scan.highest:,.0f} suggest that no logarithm was taken")
-        return f"{self.source}, {self.location}: {STATES[self.state]}; {', '.join(parts)}"
+        said = f" ({self.evidence})" if self.evidence else ""
+        return f"{self.source}, {self.location}: {STATES[self.state].use}{said}; {', '.join(parts)}"
 
     def take(self, rows: Any) -> "Profiles":
         """Selected profiles in memory, by positions (in that order) or mask; the state of all profiles is kept."""
@@ -178,3 +191,12 @@ def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:
             f"'{obs.index[missing][0]}'. Fill them in or remove these profiles."
         )
     return obs[key]
+
+
+def check_unique(names: pd.Index, what: str, remedy: str) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
+            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
+        )

@@ -15,18 +15,21 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from geneae.data import memory
-from geneae.data.anndata_groups import found_in_anndata, is_array, is_stored
-from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, stored_rows
+from geneae.data.anndata_groups import found_in_anndata
+from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, row_digests, stored_rows
 from geneae.data.containers import check_stored
 from geneae.data.formats import check_no_url, failed_reading, format_of
 from geneae.data.gene_names import made_unique, named_by
-from geneae.data.joined import join, names_of
-from geneae.data.matrix_check import Fingerprint, Values
+from geneae.data.joined import join, names_of, with_facts
+from geneae.data.matrices import as_array, is_array, is_stored, with_places
+from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.matrix_choice import Found, MatrixChoice
-from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, megabytes, stamp_of
+from geneae.data.notes import Facts, kept_features
+from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, check_unique, megabytes, stamp_of
 from geneae.data.row_sources import JoinedSource, SparseRowSource, is_row_source
+from geneae.data.states import given_state
 from geneae.settings.errors import InputChanged, InputError, listed, reason_of, unknown
-from geneae.settings.settings import RUN_OPTIONS, STREAMS
+from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STREAMS
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
@@ -37,6 +40,8 @@ def read_profiles(
     layer: str | None = None,
     use_raw: bool = False,
     stream: str = "no",
+    state: str = SETTINGS["state"].default,
+    features: str = SETTINGS["features"].default,
     gene_names: str | None = None,
     modality: str | None = None,
 ) -> Profiles:
@@ -60,6 +65,12 @@ def read_profiles(
     stream
         `yes` leaves the matrix in its file and reads rows when they are needed; `no` reads it into memory; `auto`
         streams if a fit in memory would need more than half of the free memory, and the file can be read by rows.
+    state
+        What the values are, a name in `geneae.data.states.STATES`; `auto` tells by all of them. `counts` also recovers
+        counts from normalised values and logarithms, where every value is a whole multiple of one unit of its profile.
+    features
+        `genes` leaves out features that are not of type "Gene Expression", if `var["feature_types"]` names some that
+        are; `all` keeps them.
     gene_names
         Column of `var` that names the genes; None: its index.
     modality
@@ -68,7 +79,7 @@ def read_profiles(
     RUN_OPTIONS["use_raw"].check(use_raw)
     if stream not in STREAMS:
         raise unknown("stream", stream, STREAMS)
-    choice = MatrixChoice(layer, use_raw, gene_names, modality)
+    choice = MatrixChoice(layer, use_raw, state, features, gene_names, modality)
     if paths := _paths_of(data):
         return _read_paths(paths, choice, stream)
     if type(data).__name__ == "MuData":  # which needs a package that nothing else here does
@@ -88,7 +99,7 @@ def read_profiles(
         )
     if isinstance(data, pd.DataFrame):
         obs, var = pd.DataFrame(index=data.index), pd.DataFrame(index=data.columns)
-        return _build(Found(_as_array(data), obs, var, "X"), choice, "table in memory")
+        return _build(Found(as_array(data), obs, var, "X"), choice, "table in memory")
     if not is_array(data):
         raise InputError(
             "profiles can be read from a path, AnnData, a numpy or scipy array, or a DataFrame; found "
@@ -168,7 +179,8 @@ def _read_open(paths: Sequence[Path], choice: MatrixChoice, stream: str, is_anew
                 warnings.simplefilter("ignore")  # of pandas, about types of columns that some files lack
                 found = join(parts, names)
             is_streamed = "yes" if any(part.is_streamed for part in parts) else "no"
-            profiles = _build(found, MatrixChoice(), listed(paths), is_streamed)
+            together = MatrixChoice(state=choice.state, features="all")
+            profiles = with_facts(_build(found, together, listed(paths), is_streamed), parts)
         if profiles.is_streamed and not is_anew:
             stack.pop_all()  # files stay open as long as their matrices are in use
         return profiles
@@ -195,17 +207,6 @@ def _read_file(
         raise failed_reading(path, form, error, reason_of(error)) from error
 
 
-def _as_array(table: Any) -> Any:
-    """Values of a DataFrame; the missing value of pandas becomes NaN."""
-    for name, dtype in table.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(dtype):
-            raise InputError(f"every column of a table must be a gene with numbers; column '{name}' holds {dtype}.")
-    if table.shape[1] and all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in table.dtypes):
-        return table.sparse.to_coo()
-    same = len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype)
-    return table.to_numpy() if same else table.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
 def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") -> Profiles:
     """Profiles from a matrix of any kind, after checks of its shape, names, type and values."""
     matrix, obs, location = found.matrix, found.obs, found.location
@@ -218,35 +219,58 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     if 0 in matrix.shape:
         size = f"{len(names)} profiles x {len(genes)} genes"
         raise InputError(f"{where}: at least one profile and one gene are needed; found {size}. Check earlier filters.")
-    _check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
-    genes, repeated = made_unique(genes)
+    check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
+    every, repeated = made_unique(genes)
     said = found.said if repeated is None else (*found.said, f"{where}: {repeated}")
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
     check_stored(matrix, where)
+    kept, left_out = kept_features(
+        var["feature_types"] if choice.features == "genes" and "feature_types" in var else None
+    )
+    obs, var = obs.set_axis(names, axis=0), var.set_axis(every, axis=0)
+    genes, var = (every, var) if kept is None else (every[kept], var.iloc[kept])
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
         matrix = matrix.to_memory()
     parts: list[sparse.csr_matrix] = []
+    looks: list[np.ndarray] = []
     values = Values()
     digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
-        _check_finite(block, values, where, names, genes)
+        _check_finite(block, values, where, names, every)
+        chosen = block if kept is None else canonical(block[:, kept])
+        values.add(chosen)
         with np.errstate(over="ignore"):  # reported by check_float32
-            block = block.astype(np.float32, copy=False)
+            if is_streamed and kept is not None:
+                looks.append(row_digests(canonical(block.astype(np.float32))))
+            chosen = chosen.astype(np.float32, copy=False)
         if digest is None:
-            parts.append(block)
+            parts.append(chosen)
         else:
-            digest.add(block)
+            digest.add(chosen)
     values.check_float32(where)
-    scan = values.scan(digest)
-    obs, var = obs.set_axis(names, axis=0), var.set_axis(genes, axis=0)
-    if is_streamed:
-        first_look = None if digest is None else FirstLook(where, digest.row_digests)
-        backed = BackedMatrix(matrix, np.arange(len(names)), scan.lengths, None, first_look)
-        return Profiles(backed, names, genes, obs, scan, source, location, var=var, said=said)
-    csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
-    return Profiles(csr, names, genes, obs, scan, source, location, var=var, said=said)
+    evidence = values.evidence()
+    finding = given_state(evidence, choice.state, where)
+    if finding.state == "counts":
+        values.check_counts(where)
+    scan = values.scan(digest, finding)
+    facts = Facts(finding, names, genes, values.totals_by_gene, left_out)
+    is_changed = finding.state == "counts" and (evidence.n_exact < evidence.n_values or finding.unit is not None)
+    if is_streamed and is_changed:
+        raise InputError(
+            f"{where}: these values have to be turned into counts ({finding.said}), which takes them in memory. "
+            "Use --stream no, or write a file that holds the counts."
+        )
+    if digest is not None:
+        look = FirstLook(where, np.concatenate(looks) if looks else digest.row_digests)
+        csr: sparse.csr_matrix | BackedMatrix = BackedMatrix(matrix, np.arange(len(names)), scan.lengths, kept, look)
+    else:
+        csr = canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
+        if is_changed:
+            csr, scan = as_counts(csr, scan, where)
+    profiles = Profiles(csr, names, genes, obs, scan, source, location, var=var, said=said, facts=facts)
+    return profiles if profiles.state == "counts" else with_places(profiles, found.matrices())
 
 
 def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
@@ -275,7 +299,7 @@ def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:
 
 
 def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: pd.Index, genes: pd.Index) -> None:
-    """Add the next rows to `values`; raise `InputError` that names the first NaN or infinite value."""
+    """Raise `InputError` that names the first NaN or infinite value."""
     bad = np.flatnonzero(~np.isfinite(block.data))
     if len(bad):
         name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
@@ -283,20 +307,10 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
             f"{where}: every value must be a finite number; {len(bad)} are NaN or infinite, first in profile "
             f"'{name}', gene '{genes[block.indices[bad[0]]]}'. Remove these profiles or genes, or fill in the values."
         )
-    values.add(block)
 
 
 def _as_names(index: pd.Index) -> pd.Index:
     return pd.Index([str(name) for name in index], dtype=object, name=index.name)
-
-
-def _check_unique(names: pd.Index, what: str, remedy: str) -> None:
-    repeated = names[names.duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"{what} names must be unique; {len(repeated)} of {len(names)} repeat an earlier one, first "
-            f"{', '.join(repr(name) for name in repeated.unique()[:3])}. Make them unique with {remedy}."
-        )
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:

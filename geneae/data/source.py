@@ -1,16 +1,21 @@
 """Location of profiles that are still to be read, and the matrix that a model reads of them."""
 
+import contextlib
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
 
-from geneae.data.formats import stem_of
-from geneae.data.matrix_choice import NoSuchMatrix
+from geneae.data.formats import format_of, stem_of
+from geneae.data.matrices import look_at
+from geneae.data.matrix_choice import MatrixChoice, NoSuchMatrix
+from geneae.data.notes import in_words
 from geneae.data.profiles import Profiles
 from geneae.data.reading import are_paths, read_profiles
+from geneae.data.states import Finding
 from geneae.settings.errors import InputError, listed
 from geneae.settings.settings import RUN_OPTIONS
 
@@ -30,6 +35,10 @@ class Source:
     """Whether to read raw instead of X."""
     stream: str = "no"
     """`yes`, `no` or `auto`, see `geneae.data.reading.read_profiles`."""
+    state: str = "auto"
+    """What the values are; `auto` tells by all of them."""
+    features: str = "genes"
+    """`genes` leaves out features of other types, `all` keeps them."""
     gene_names: str | None = None
     """Column of var that names the genes; None: its index."""
     modality: str | None = None
@@ -48,12 +57,32 @@ class Source:
 
     def read(self) -> Profiles:
         """Read the profiles, with a check of every value."""
-        return read_profiles(self.paths, self.layer, self.use_raw, self.stream, self.gene_names, self.modality)
+        return read_profiles(self.paths, self.layer, self.use_raw, *self._how)
 
     def read_like(self, location: str) -> Profiles:
         """The same, from the matrix that a model was fitted on unless a layer or raw is named."""
-        choice = (self.layer, self.use_raw, self.stream, self.gene_names, self.modality)
-        return read_like(location, self.paths, *choice)
+        return read_like(location, self.paths, self.layer, self.use_raw, *self._how)
+
+    @property
+    def _how(self) -> tuple[str, str, str, str | None, str | None]:
+        return self.stream, self.state, self.features, self.gene_names, self.modality
+
+    def states(self) -> dict[str, str]:
+        """What every matrix of a file holds, by place and in words, as far as its first profiles tell.
+
+        Empty for several files, and for a format that holds only one matrix.
+        """
+        if len(self.paths) > 1:
+            return {}
+        path, choice = Path(self.paths[0]), MatrixChoice(self.layer, self.use_raw, modality=self.modality)
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            warnings.simplefilter("ignore")  # said when the profiles were read
+            matrices = format_of(path).read(path, choice, stack, False).matrices()
+            return {place: _in_words(look_at(matrix)) for place, matrix in matrices.items()}
+
+
+def _in_words(found: Finding | None) -> str:
+    return "no profiles that can be used" if found is None else in_words(found)
 
 
 def matrix_at(location: str) -> tuple[str | None, bool]:
@@ -69,6 +98,8 @@ def read_like(
     layer: str | None = None,
     use_raw: bool = False,
     stream: str = "no",
+    state: str = "auto",
+    features: str = "genes",
     gene_names: str | None = None,
     modality: str | None = None,
 ) -> Profiles:
@@ -78,14 +109,16 @@ def read_like(
     ----------
     location
         Matrix of the fit, as `Profiles.location` names it. Data without it raise `InputError`.
-    data, layer, use_raw, stream, gene_names, modality
+    data, layer, use_raw, stream, state, features, gene_names, modality
         As for `geneae.data.reading.read_profiles`; the layer `"X"` names X.
     """
     RUN_OPTIONS["use_raw"].check(use_raw)
+    how = (stream, state, features, gene_names, modality)
     if layer is not None or use_raw or not (are_paths(data) or isinstance(data, anndata.AnnData)):
-        return read_profiles(data, layer, use_raw, stream, gene_names, modality)
+        return read_profiles(data, layer, use_raw, *how)
     try:
-        return read_profiles(data, *matrix_at(location), stream, gene_names, modality)
+        fitted_on, is_raw = matrix_at(location)
+        return read_profiles(data, fitted_on, is_raw, *how)
     except NoSuchMatrix as error:
         if location == "X":
             raise

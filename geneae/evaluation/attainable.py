@@ -20,6 +20,7 @@ from torch import Tensor
 
 from geneae.data.count_split import Splitter
 from geneae.data.preprocess import Expression, Preprocess
+from geneae.data.states import STATES
 from geneae.evaluation.halves import HeldOutCosines
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.predictors import predictors, products_of
@@ -58,7 +59,7 @@ class Attainables(Judge):
         if data.preprocess.state != "counts" or not data.has_decoder:
             raise InputError(
                 "--attainable compares with counts drawn from a model, so it needs counts and a reconstruction; found "
-                f"{data.preprocess.state.replace('_', '-')} values"
+                f"{STATES[data.preprocess.state].noun}"
                 f"{'' if data.has_decoder else ' and no decoder'}. Leave out --attainable."
             )
         return _Prepared(data)

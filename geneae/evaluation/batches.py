@@ -96,6 +96,8 @@ class Batched:
     """(n,) integer codes; BRAS compares batches among profiles of equal label. None without labels."""
     split: np.ndarray
     """(n,) `train`, `validation` or `test`."""
+    rows: np.ndarray
+    """(n,) positions of these profiles among all."""
 
 
 def batched(data: JudgingData, key: str) -> Batched:
@@ -116,7 +118,7 @@ def batched(data: JudgingData, key: str) -> Batched:
         )
     labels = None if labels is None else labels[kept]
     matrix = data.preprocess.apply(data.expression.take(kept))
-    return Batched(matrix, batches, labels, data.split.to_numpy()[kept])
+    return Batched(matrix, batches, labels, data.split.to_numpy()[kept], kept)
 
 
 def neighbours(values: Representation, k: int) -> tuple[np.ndarray, np.ndarray]:

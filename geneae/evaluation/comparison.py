@@ -31,7 +31,7 @@ class Configuration:
     name: str
     """Name in tables."""
     loss: str
-    """Loss of the runs."""
+    """Loss of the runs; empty where another program was judged."""
     profiles: dict[int, pd.DataFrame]
     """Rows of `profiles.csv` of one split, indexed by profile; by seed."""
     center: str = "none"
@@ -40,7 +40,7 @@ class Configuration:
     @property
     def is_scale_free(self) -> bool:
         """Whether its loss leaves the length of predictions undetermined."""
-        return find_loss(self.loss).is_scale_free
+        return bool(self.loss) and find_loss(self.loss).is_scale_free
 
 
 def compare_configurations(configurations: list[Configuration], split: str, seed: int = 0) -> pd.DataFrame:
@@ -192,7 +192,7 @@ def seed_sentence(seeds: pd.DataFrame) -> str:
     return said
 
 
-def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
+def answer(paired: pd.DataFrame, metrics: pd.DataFrame, draw: str = "seed") -> str:
     """Two sentences: which configurations are better or worse than the first on the metric that counts, and by how
     much; and where the first stands between baselines and ceiling.
 
@@ -202,6 +202,8 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
         Result of `compare_configurations`.
     metrics
         Long table of all runs, with a column `arm`.
+    draw
+        What the runs of a configuration differ in, a noun.
     """
     known = [name for name in ANSWERED_BY if (paired["metric"] == name).any()]
     if not known:
@@ -210,7 +212,7 @@ def answer(paired: pd.DataFrame, metrics: pd.DataFrame) -> str:
     rows = paired[paired["metric"] == metric]
     reference, split = rows["reference"].iloc[0], rows["split"].iloc[0]
     n_seeds = int(rows["n_seeds"].iloc[0])
-    seeds = f"{n_seeds} seeds" if n_seeds > 1 else "one seed, which says nothing about the spread between seeds"
+    seeds = f"{n_seeds} {draw}s" if n_seeds > 1 else f"one {draw}, which says nothing about the spread between {draw}s"
     said = []
     for verdict in (BETTER, WORSE, NONE):
         found = rows[rows["verdict"] == verdict]
@@ -252,7 +254,8 @@ def guard_sentence(paired: pd.DataFrame) -> str:
 def standing(metrics: pd.DataFrame, configuration: str, split: str, metric: str) -> str:
     """Sentence that places a configuration next to mean profile, PCA, shrunken PCA and the noise ceiling."""
     rows = metrics[(metrics["arm"] == configuration) & (metrics["split"] == split) & (metrics["statistic"] == "mean")]
-    own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()} | {CEILING.title: ("model", "ceiling")}
+    own = {facts.of_size: (name, metric) for name, facts in DRAWN.items()}
+    own |= {CEILING.title: ("model", "ceiling")} if metric == HELD_OUT else {}
     means = rows.groupby(["model", "metric"])["value"].mean()
     beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
     return f"{configuration} itself has {means['model', metric]:.4f} ({', '.join(beside)})."

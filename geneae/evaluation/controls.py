@@ -40,7 +40,7 @@ def untrained_controls(
     """
     with forked_random():
         encoder = _random_encoder(baselines, settings)
-    scores = baselines.whole.scores(sparse_rows(matrix))[:, : settings.n_latent].numpy()
+    scores = baselines.whole.scores(sparse_rows(matrix))[:, : settings.size].numpy()
     return {"raw_input": matrix, "pca": scores, "random_encoder": encode(encoder, matrix)}
 
 
@@ -67,7 +67,7 @@ def supervised_control(
 def _random_encoder(baselines: Baselines, settings: Settings) -> Network:
     """The plain encoder before training; sets the seed of torch."""
     torch.manual_seed(settings.seed)
-    encoder = random_network(baselines.whole.mean, settings.n_latent, settings.hidden, settings.dropout)
+    encoder = random_network(baselines.whole.mean, settings.size, settings.hidden, settings.dropout)
     encoder.drop_decoder()
     return encoder
 
@@ -77,7 +77,7 @@ def _train_on_labels(
 ) -> None:
     """Train an encoder, in place, to predict labels through a linear layer on its latent."""
     store, targets = RowStore(matrix), torch.from_numpy(labels).long()
-    layer = nn.Linear(settings.n_latent, n_labels)
+    layer = nn.Linear(settings.size, n_labels)
     parameters = [*network.parameters(), *layer.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=SUPERVISED_RATE, weight_decay=settings.weight_decay)
     network.train()

@@ -1,5 +1,6 @@
 """Diagnostics of a fit: what may be wrong, each with a value, a limit and a message for when it fires."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -22,6 +23,7 @@ from geneae.training.monitor import COLLAPSES, effective_rank, perplexity
 MOST_PROFILES = 3000  # limit; every reconstruction is compared with every profile
 CONSTANT_SKILL, COPYING_SKILL = 0.05, 1.02
 DIVERSITY = 0.05  # share of the diversity of (shrunken) PCA
+CONSTANT = 1e-6  # share of the largest deviation, below which a latent is constant
 USED = 0.1  # share of the latents that the reconstruction should use
 NORM_RANGE = (0.1, 10.0)
 
@@ -117,6 +119,17 @@ def against_null(evaluation: Evaluation, null_evaluation: Evaluation, null: str,
             ),
         ),
     ]
+
+
+def of_data(notes: Mapping[str, str]) -> list[Diagnostic]:
+    """What somebody should know about the profiles of a fit, as diagnostics that fire.
+
+    Parameters
+    ----------
+    notes
+        `Profiles.notes`.
+    """
+    return [Diagnostic(f"data_{name}", float("nan"), "no note", True, said) for name, said in notes.items()]
 
 
 def of_collapse(collapse: str | None, epochs_run: int) -> list[Diagnostic]:
@@ -301,8 +314,7 @@ def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
             rank,
             f"at least {max(1.5, 0.1 * n_latent):g}",
             n_latent > 1 and rank < max(1.5, 0.1 * n_latent),
-            "The latent has collapsed to few directions. Lower the learning rate, start from PCA or, for a loss with "
-            "negatives, use --loss softmax or --negatives mean.",
+            _of_few_directions(latent),
         ),
         Diagnostic(
             "used_latents",
@@ -313,6 +325,20 @@ def _latent(model: Model, latent: Tensor) -> list[Diagnostic]:
             "fill. Use a smaller --latent.",
         ),
     ]
+
+
+def _of_few_directions(latent: Tensor) -> str:
+    """What a latent of few directions means, and what to do."""
+    n_constant = int((latent.std(0) <= CONSTANT * latent.std(0).max()).sum()) if len(latent) > 1 else 0
+    if n_constant:
+        return (
+            f"{n_constant} of {latent.shape[1]} latents are the same for all profiles: these profiles hold no more "
+            f"directions than the other {latent.shape[1] - n_constant} that molecules show. Use a smaller --latent."
+        )
+    return (
+        "The latent has collapsed to few directions. Lower the learning rate, start from PCA or, for a loss with "
+        "negatives, use --loss softmax or --negatives mean."
+    )
 
 
 def _norm(evaluation: Evaluation, split: str) -> Diagnostic:

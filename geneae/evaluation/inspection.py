@@ -10,12 +10,16 @@ from geneae.data.count_split import halves
 from geneae.data.preprocess import Expression, Preprocess, fit_preprocess, recover_counts
 from geneae.data.profiles import Profiles
 from geneae.data.splits import split_profiles
+from geneae.data.states import STATES, recoverable
 from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
+from geneae.evaluation.records import shown_range
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.baselines import PCA_SIZES, frame, mean_profile, pca, shrunken_pca
 from geneae.models.ceiling import (
+    DIGIT,
+    broken_assumption,
     cosine_of_halves,
     counts_ceiling,
     full_depth_ceiling,
@@ -44,7 +48,7 @@ class Inspection:
     n_test: int
     """Number of profiles that cosines are averaged over (ceilings: all); bases and means come from the others."""
     state: str
-    """`counts`, `log_normalised` or `scaled`."""
+    """Name in `geneae.data.states.STATES`."""
     molecules_median: float | None
     """Median number of molecules per profile."""
     density: float
@@ -124,21 +128,33 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
         "centred": centred,
     }
     counts, reason = _counts(profiles, preprocess, expression)
+    is_logged = profiles.state != "normalised"
     reasons = {"counts": reason} if reason else {}
     if counts is None:
-        missing = f"needs counts, but none are available: {reason}. Name them with --layer or --raw."
+        hint = recoverable(finding) if (finding := profiles.scan.finding) is not None else ""
+        missing = f"needs counts, but none are read: {reason}. {_sentence(hint) or 'Name them with --layer or --raw.'}"
         reasons = dict.fromkeys(("molecules_median", *HELD_OUT_FIELDS), missing)
         found |= dict.fromkeys(HELD_OUT_FIELDS)
     else:
         judged = preprocess if profiles.state == "counts" else Preprocess("counts", preprocess.genes, preprocess.scale)
         is_counts = profiles.state == "counts"
-        found["molecules_median"] = float(np.median(given.totals if is_counts else counts.totals))
+        molecules = given.totals if is_counts else np.asarray(counts.rows.sum(1), dtype=np.float64).ravel()
+        found["molecules_median"] = float(np.median(molecules))
         found |= _ceilings(counts, judged, seed, rng)
         found |= _held_out(counts, train, test, judged, seed, rng)
-        found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
-    return Inspection(**found, reasons=reasons, verdict=_verdict(found, cosine))
+        if (broken := _broken_ceiling(found, counts)) is not None:
+            found |= dict.fromkeys(CEILING_FIELDS)
+            reasons |= dict.fromkeys(CEILING_FIELDS, broken)
+        else:
+            found["headroom"] = found["ceiling_half"] - found["mean_profile_heldout"]
+    verdict = _verdict(found, reasons, cosine) if is_logged else NOT_LOGGED
+    return Inspection(**found, reasons=reasons, verdict=verdict)
 
 
+NOT_LOGGED = (
+    "No verdict: these values are normalised, not logged, so that the largest genes decide every number above. Take "
+    "log1p first, or read counts."
+)
 HELD_OUT_FIELDS = (
     "ceiling_half",
     "ceiling_half_interval",
@@ -156,11 +172,17 @@ def _counts(profiles: Profiles, preprocess: Preprocess, expression: Expression) 
     """Counts in the genes of `preprocess`, given or recovered (else None), and a sentence on the recovery."""
     if profiles.state == "counts":
         return expression, ""
+    if profiles.state == "normalised":
+        return None, f"values are {STATES[profiles.state].noun} ({profiles.evidence})"
     recovered, reason = recover_counts(profiles)
     if recovered is None:
         return None, reason
     columns = profiles.genes.get_indexer(preprocess.genes)
     return Expression(recovered.rows[:, columns].tocsr(), recovered.totals), reason
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -277,7 +299,21 @@ def _held_out(
     }
 
 
-def _verdict(found: dict[str, Any], cosine: float | None) -> str:
+CEILING_FIELDS = (*(name for name in HELD_OUT_FIELDS if name.startswith("ceiling")), "headroom")
+
+
+def _broken_ceiling(found: dict[str, Any], counts: Expression) -> str | None:
+    """Reason why there is no noise ceiling: something reaches more, so that noise is not Poisson; else None."""
+    ceiling, interval = found["ceiling_half"], found["ceiling_half_interval"]
+    reached = {"the mean profile": found["mean_profile_heldout"]}
+    reached |= {f"shrunken PCA of size {size}": value for size, value in found["shrunken_pca_heldout"].items()}
+    name = max(reached, key=lambda one: np.nan_to_num(reached[one], nan=-1.0))
+    if np.isnan(ceiling) or not reached[name] > interval[1] + DIGIT:
+        return None
+    return broken_assumption(ceiling, name, reached[name], counts)
+
+
+def _verdict(found: dict[str, Any], reasons: dict[str, str], cosine: float | None) -> str:
     """Sentences that explain these numbers."""
     best = max(found["pca_cosine"].values())
     trivial = found["mean_profile_cosine"]
@@ -289,7 +325,9 @@ def _verdict(found: dict[str, Any], cosine: float | None) -> str:
     ]
     if best - trivial < LITTLE:
         said.append("The plain cosine hardly distinguishes these profiles: read the one after gene-centring.")
-    if found["ceiling_half"] is None:
+    if found["ceiling_half"] is None and found["mean_profile_heldout"] is not None:
+        said.append(f"There is no noise ceiling: {reasons['ceiling_half']}")
+    elif found["ceiling_half"] is None:
         said.append("Without counts there is no noise ceiling: how much of the rest is noise is unknown.")
     else:
         ceiling, trivial = found["ceiling_half"], found["mean_profile_heldout"]
@@ -305,7 +343,7 @@ def _verdict(found: dict[str, Any], cosine: float | None) -> str:
         low, high = found["ceiling_full"]
         if not np.isnan(low):
             said.append(
-                f"On complete profiles, an own-input cosine above {low:.2f} to {high:.2f} is partly copied noise."
+                f"On complete profiles, an own-input cosine above {shown_range(low, high)} is partly copied noise."
             )
         said.append("The ceiling assumes Poisson noise; other technical noise makes it too high.")
     if cosine is not None:

@@ -35,7 +35,7 @@ from geneae.evaluation.records import CLEAR, COLUMNS, outcome, paired_difference
 from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
-from geneae.settings.settings import part_of_labels
+from geneae.settings.loss_terms import part_of_labels
 from geneae.training.loop import Training
 
 NEIGHBOURS = (20, 200)  # the two values used in papers on self-supervised learning

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
 from geneae.evaluation.diagnostics import diagnose, of_collapse
@@ -38,12 +39,17 @@ from geneae.losses.inner_products import InnerProducts
 from geneae.losses.metrics import BY_GENE, METRICS, best_scale, measure, rescaled_mse
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
-from geneae.models.ceiling import disattenuated_cosine, half_ceiling
+from geneae.models.ceiling import disattenuated_cosine, half_ceiling, is_impossible
 from geneae.models.decoders import Corrected
 from geneae.models.model import Model
 from geneae.models.query_depth import by_ratio
 from geneae.training.loop import Training
 
+NO_CEILING = (
+    "There is no noise ceiling: a baseline reaches more than Poisson noise would allow, so that these counts are not "
+    "molecules drawn at random, but for example 0 and 1, averages, or profiles that repeat."
+)
+GENES_STREAM = 23  # separates the halves of the correlations of genes from others of the same seed
 READ = 1024  # profiles in memory at a time, if they are read from a file
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.mean(values)),
@@ -220,27 +226,32 @@ def _all_products(
 
 @torch.no_grad()
 def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
-    """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its own-input prediction.
+    """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its prediction.
 
+    Of counts, the gene in one half of the molecules and its prediction from the other, over both directions, so that
+    a gene of noise has 0 on average: copying does not help. Of other values, profiles and their own reconstruction.
     Exact, from products of the sparse profiles with the hidden layer; NaN for a gene that is constant or predicted so.
     """
-    predictor = predictors(model, is_half=False)["model"]
+    predictor = predictors(model, is_half=model.can_hold_out)["model"]
     layer = predictor.decoder.layer
     weight, offset = layer.weight.double().numpy(), layer.offset.double().numpy()
     n_genes, n_hidden = weight.shape
-    moments, added = ColumnMoments(n_genes), _Additions(weight, offset)
+    complete, moments, added = ColumnMoments(n_genes), ColumnMoments(n_genes), _Additions(weight, offset)
     cross, squares, total = np.zeros((n_genes, n_hidden)), np.zeros((n_hidden, n_hidden)), np.zeros(n_hidden)
+    rng = np.random.default_rng((int(model.config["split_seed"]), GENES_STREAM))
     for _, part in expression.chunks(READ):
-        whole = model.preprocess.apply(part)
-        rows = sparse_rows(whole).to("cpu", torch.float64)
-        found = predictor.predict(Chunk(rows, whole, part.totals), predictor.project(rows))
-        hidden = (found.hidden if isinstance(found, Corrected) else found).numpy()
-        moments.add(whole)
-        cross += whole.T @ hidden
-        squares += hidden.T @ hidden
-        total += hidden.sum(0)
-        if isinstance(found, Corrected) and found.corrections is not None:
-            added.add(whole, found.corrections, hidden)
+        complete.add(model.preprocess.apply(part))
+        for given, target in _directions(part, rng) if model.can_hold_out else [(part, part)]:
+            block, truth = model.preprocess.apply(given), model.preprocess.apply(target)
+            rows = sparse_rows(block).to("cpu", torch.float64)
+            found = predictor.predict(Chunk(rows, block, given.totals), predictor.project(rows))
+            hidden = (found.hidden if isinstance(found, Corrected) else found).numpy()
+            moments.add(truth)
+            cross += truth.T @ hidden
+            squares += hidden.T @ hidden
+            total += hidden.sum(0)
+            if isinstance(found, Corrected) and found.corrections is not None:
+                added.add(truth, found.corrections, hidden)
     n_profiles, mean = moments.n_profiles, total / moments.n_profiles
     level, gene_mean = weight @ mean, moments.mean()
     covariance = ((cross / n_profiles - np.outer(gene_mean, mean)) * weight).sum(1)
@@ -251,7 +262,13 @@ def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.sqrt(np.maximum(variance, 0) * moments.variance())
     correlation[~np.isfinite(correlation)] = np.nan
-    return pd.DataFrame({"gene": model.preprocess.genes, "mean": moments.mean(), "correlation": correlation})
+    return pd.DataFrame({"gene": model.preprocess.genes, "mean": complete.mean(), "correlation": correlation})
+
+
+def _directions(part: Expression, rng: np.random.Generator) -> list[tuple[Expression, Expression]]:
+    """Both halves of profiles in memory, each as what is given and as what is predicted."""
+    first, second = draw_halves(Splitter(part.rows), part.totals, rng)
+    return [(first, second), (second, first)]
 
 
 class _Additions:
@@ -298,6 +315,8 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
         ceiling, n_profiles = half_ceiling(cosines), int((~np.isnan(cosines)).sum())
         if not n_profiles:
             continue
+        if is_impossible(ceiling, cosines, [value(metrics, rival, name, HELD_OUT) for rival in BASELINES]):
+            continue
         extra.append(row("model", seed, name, "ceiling", ceiling, n_profiles))
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
@@ -309,10 +328,15 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
             )
             corrected = disattenuated_cosine(held_out, cosines)
             extra.append(row(model, seed, name, "disattenuated_cosine", corrected, n_profiles))
+    for name in pd.unique(split):
         for model, (gain, error, n_paired) in step_gains(profiles, name).items():
             extra.append(row(model, seed, name, GAIN, gain, n_paired))
             extra.append(row(model, seed, name, GAIN_ERROR, error, n_paired))
     return pd.concat([metrics, pd.DataFrame(extra, columns=COLUMNS)], ignore_index=True) if extra else metrics
+
+
+BY_HOW_MUCH = ("beats", "is worse than")
+"""Outcomes that are told with their size."""
 
 
 def verdict(evaluation: Evaluation, split: str) -> str:
@@ -344,16 +368,63 @@ def verdict(evaluation: Evaluation, split: str) -> str:
         is_shallow = "molecules" in evaluation.profiles  # counts, but too few for a held-out cosine
         reason = "With fewer than 20 molecules in a half of each profile" if is_shallow else "Without counts"
         sentence += f" {reason} there is no held-out cosine, and an own-input cosine also rewards copying noise."
-    return sentence
+    return f"{headline(evaluation, split)} {sentence}"
+
+
+def headline(evaluation: Evaluation, split: str) -> str:
+    """The verdict on a split in at most 25 words: beside the strongest baseline, shrunken PCA for counts, else PCA."""
+    metrics = evaluation.metrics
+    has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
+    metric, there = HELD_OUT if has_counts else WITHOUT_COUNTS, set(metrics["model"])
+    rival = next(
+        name for name in reversed(BASELINES) if name in there and (has_counts or not BASELINES[name].needs_counts)
+    )
+    title = BASELINES[rival].title if BASELINES[rival].is_sized else f"the {BASELINES[rival].title}"
+    difference, error, _ = paired_difference(evaluation.profiles, "model", rival, split, metric)
+    words = outcome(difference, error)
+    said = f"The model {words} {title}" + (f" by {abs(difference):.4f}" if words in BY_HOW_MUCH else "")
+    if not has_counts:
+        return f"{said} by centred cosine with its own input, which also rewards copying noise."
+    skill = value(metrics, "model", split, "skill")
+    if np.isnan(skill):
+        return f"{said}; between the mean profile and the noise ceiling there is nothing to gain."
+    if skill < 0:
+        return f"{said}, and is below the mean profile."
+    return f"{said} and covers {100 * skill:.0f} % of the way from the mean profile to the noise ceiling."
+
+
+def main_numbers(evaluation: Evaluation, split: str) -> str:
+    """The three numbers that matter on a split, in one line; empty for an encoder without a reconstruction."""
+    metrics = evaluation.metrics
+    if "cosine" not in evaluation.profiles:
+        return ""
+    has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))
+    metric = HELD_OUT if has_counts else WITHOUT_COUNTS
+    found = {
+        "model": value(metrics, "model", split, metric),
+        "shrunken PCA": value(metrics, "shrunken_pca", split, metric),
+        "PCA": np.nan if has_counts else value(metrics, "pca", split, metric),
+        "mean profile": np.nan if has_counts else value(metrics, "mean_profile", split, metric),
+        "noise ceiling": value(metrics, "model", split, "ceiling") if has_counts else np.nan,
+    }
+    n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
+    numbers = ", ".join(f"{title} {number:.4f}" for title, number in found.items() if not np.isnan(number))
+    name = "Held-out cosine" if has_counts else "Centred cosine"
+    of_profiles = "one profile" if n_profiles == 1 else f"{n_profiles:,} profiles"
+    return f"{name} on {of_profiles} ({split}): {numbers}"
 
 
 def _standing(metrics: pd.DataFrame, split: str) -> str:
     """Sentence that places the model between mean profile and noise ceiling."""
     trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
     ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
+    if np.isnan(ceiling):
+        return f"The mean profile reaches {trivial:.4f}. {NO_CEILING}"
     if np.isnan(skill):
         return f"The mean profile reaches {trivial:.4f}, the noise ceiling is {ceiling:.4f}: there is nothing to gain."
-    return (
-        f"Its {reached:.4f} is {100 * skill:.0f} % of the way from the mean profile ({trivial:.4f}) to the noise "
-        f"ceiling ({ceiling:.4f})."
-    )
+    ends = f"the mean profile ({trivial:.4f}) to the noise ceiling ({ceiling:.4f})"
+    if skill < 0:
+        return f"Its {reached:.4f} is below the mean profile ({trivial:.4f}); the noise ceiling is {ceiling:.4f}."
+    if skill > 1:
+        return f"Its {reached:.4f} is above the noise ceiling ({ceiling:.4f}); the mean profile reaches {trivial:.4f}."
+    return f"Its {reached:.4f} is {100 * skill:.0f} % of the way from {ends}."

@@ -57,6 +57,12 @@ def signed(difference: float) -> str:
     return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
 
 
+def shown_range(low: float, high: float) -> str:
+    """`0.81 to 0.83`; one number where both read the same."""
+    ends = dict.fromkeys((f"{low:.2f}", f"{high:.2f}"))
+    return " to ".join(ends)
+
+
 def with_interval(difference: float, error: float) -> str:
     """A mean difference with its 95 % interval; without one where a single profile gives none."""
     return signed(difference) if np.isnan(error) else f"{signed(difference)} ± {CLEAR * error:.4f}"

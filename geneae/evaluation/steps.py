@@ -18,6 +18,8 @@ from geneae.evaluation.records import (
     value,
     with_interval,
 )
+from geneae.settings.families import LOSS_NAMES
+from geneae.settings.loss_terms import loss_terms
 
 LINEAR = "linear"
 """The start of all steps, which is always used."""
@@ -115,7 +117,21 @@ def step_sentences(evaluation: Evaluation, split: str) -> list[str]:
     ]
 
 
-def steps_sentence(steps: Sequence[Mapping[str, Any]]) -> str:
+def loss_of_steps(config: Mapping[str, Any]) -> str:
+    """The loss by which the steps of a fit were chosen, in words, see `geneae.fitting.steps.plain_loss`.
+
+    Parameters
+    ----------
+    config
+        Content of `config.json`.
+    """
+    name = str(config["settings"]["loss"])
+    if config.get("metric") is not None:
+        return "the loss cosine (without the learned metric, under which the network was trained)"
+    return f"the loss {name}" if {term for _, term in loss_terms(name)} <= set(LOSS_NAMES) else "the loss cosine"
+
+
+def steps_sentence(steps: Sequence[Mapping[str, Any]], loss: str = "the loss") -> str:
     """Sentence on the steps that are used, by how much they lowered the loss of validation profiles, and on those left
     out; empty without steps.
 
@@ -123,6 +139,8 @@ def steps_sentence(steps: Sequence[Mapping[str, Any]]) -> str:
     ----------
     steps
         Entry `steps` of `config.json`.
+    loss
+        The loss in which they are measured, in words.
     """
     if not steps:
         return ""
@@ -134,5 +152,5 @@ def steps_sentence(steps: Sequence[Mapping[str, Any]]) -> str:
     titles |= {OWN_LOSS: "entries trained with the loss of the fit"} if OWN_LOSS in by_name else {}
     gains = ", ".join(f"{titles[name]} {by_name[name]['gain']:.2g}" for name in used if name != LINEAR)
     left_out = ", ".join(title for name, title in titles.items() if name not in used)
-    said = f"Steps, with the decrease of the loss of validation profiles: {gains or 'none'}"
+    said = f"Steps, with the decrease of {loss} of validation profiles: {gains or 'none'}"
     return f"{said}; left out: {left_out}." if left_out else f"{said}."

@@ -7,12 +7,15 @@ import pandas as pd
 
 from geneae.evaluation.judge import MetricFacts, ModelFacts
 from geneae.evaluation.judges import JUDGES
+from geneae.evaluation.programs import HALF_METRICS
 from geneae.evaluation.reconstruction import Reconstructions
 from geneae.evaluation.records import HELD_OUT, value
 from geneae.models.baselines import BASELINES
 
-METRIC_FACTS: dict[str, MetricFacts] = {name: facts for judge in JUDGES for name, facts in judge.metrics.items()}
-"""Facts about metrics by name, in the order of the judges."""
+METRIC_FACTS: dict[str, MetricFacts] = {
+    name: facts for judge in JUDGES for name, facts in judge.metrics.items()
+} | HALF_METRICS
+"""Facts about metrics by name, in the order of the judges; then those of other programs."""
 MODEL_FACTS: dict[str, ModelFacts] = {name: facts for judge in JUDGES for name, facts in judge.models.items()}
 """Facts about models by name, in the order of the judges: the model, its baselines, controls of latents."""
 CEILING = ModelFacts("noise ceiling", line="-")
@@ -47,6 +50,17 @@ def header_of(name: str) -> str:
     return with_arrow(facts.short or facts.title, facts.better)
 
 
+def fewer(metrics: pd.DataFrame, splits: Sequence[str], name: str) -> str:
+    """Numbers of profiles with a value of a metric, in brackets; empty if all profiles of these splits have one."""
+    found, largest = [], []
+    for split in splits:
+        sizes = metrics.loc[(metrics["split"] == split) & (metrics["statistic"] == "mean"), ["metric", "n_profiles"]]
+        own = sizes.loc[sizes["metric"] == name, "n_profiles"]
+        found.append(int(own.max()) if len(own) else 0)
+        largest.append(int(sizes["n_profiles"].max()) if len(sizes) else 0)
+    return "" if found == largest or not any(found) else f" ({' / '.join(f'{size:,}' for size in found)})"
+
+
 def short_table(metrics: pd.DataFrame, splits: Sequence[str], names: Sequence[str] = SHOWN) -> list[list[str]]:
     """Cells of the short table: headings, then model, baselines and, if it is known, the ceiling, each with its title.
 
@@ -65,7 +79,7 @@ def short_table(metrics: pd.DataFrame, splits: Sequence[str], names: Sequence[st
         return [title, *(" / ".join(f"{number:.4f}" for number in cell if not np.isnan(number)) for cell in cells)]
 
     known = set(metrics["model"])
-    rows = [["", *map(header_of, names)]]
+    rows = [["", *(f"{header_of(name)}{fewer(metrics, splits, name)}" for name in names)]]
     rows += [
         row(facts.title, name, names)
         for name, facts in Reconstructions.models.items()

@@ -11,6 +11,7 @@ from geneae.evaluation.calibration import calibration_error, calibration_table
 from geneae.evaluation.rehearsal import DEFAULTS, Reference, Rehearsal, rehearse
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.settings import TransferSettings
+from geneae.settings.text import counted
 
 MANY = 3  # times the fraction that may be refused: so many refusals are no chance
 NAMED = 3  # labels that are named in a sentence
@@ -123,7 +124,10 @@ def transfer(
 def sentences(found: Transferred) -> list[str]:
     """What was labelled and refused, what the refused are closest to, and what labels are worth by the rehearsal."""
     said, share = [], found.settings.refuse
-    if found.reference.model.estimator is None:
+    model = found.reference.model
+    of_counts = model.config["data"].get("unit", {}) is not None  # logarithms of counts have a depth, intensities none
+    has_depth = model.preprocess.state == "counts" or of_counts
+    if found.reference.model.estimator is None and has_depth:
         said.append(
             "This model knows one depth only: profiles that are shallower or deeper than the reference are labelled "
             "worse than their probabilities say."
@@ -131,16 +135,18 @@ def sentences(found: Transferred) -> list[str]:
     if found.n_shared:
         said.append(
             f"{found.n_shared:,} profiles have names of reference profiles: each is looked up among the others alone."
+            if found.n_shared > 1
+            else "1 profile has the name of a reference profile: it is looked up among the others alone."
         )
     n_profiles, is_empty = len(found.closest), found.closest < 0
     is_unlike = found.is_refused & ~is_empty
     n_labelled, n_unlike = int((~found.is_refused).sum()), int(is_unlike.sum())
     of_all = n_unlike / max(1, n_profiles)
-    line = f"Labelled: {n_labelled:,} of {n_profiles:,} profiles."
+    line = f"Labelled: {n_labelled:,} of {counted(n_profiles, 'profile')}."
     if share:
         line += (
             f" Refused: {n_unlike:,} ({100 * of_all:.1f} %), farther from their neighbours than "
-            f"{100 * (1 - share):g} % of reference profiles at this depth."
+            f"{100 * (1 - share):g} % of reference profiles{' at this depth' * has_depth}."
         )
     if is_empty.any():
         line += f" With too few molecules: {int(is_empty.sum()):,}."

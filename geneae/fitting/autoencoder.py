@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
+from geneae.data.notes import WARNED
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import are_paths, read_profiles
@@ -28,6 +29,7 @@ from geneae.models.loadings import genes_along, loadings
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import ratios_of
 from geneae.settings.errors import InputError
+from geneae.settings.python_words import in_python, speaks_python
 from geneae.settings.settings import Settings
 from geneae.training.devices import is_first
 
@@ -70,6 +72,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
 
     __init__.__signature__ = signature_of(Settings)  # type: ignore[attr-defined]
 
+    @speaks_python
     def fit(
         self,
         data: Any,
@@ -108,6 +111,9 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """
         settings = Settings(**self.get_params())
         profiles = self._read(data, layer, use_raw, is_new=True)
+        for name in WARNED:
+            if name in profiles.notes:
+                warnings.warn(in_python(profiles.notes[name]), UserWarning, stacklevel=3)
         folder = None if checkpoint is None else Path(checkpoint)
         fitted = fit_with_nulls(profiles, settings, null, on_epoch, folder, resume)
         self._fitted = fitted
@@ -121,6 +127,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             self.feature_names_in_: np.ndarray = np.asarray(profiles.genes, dtype=object)
         return self
 
+    @speaks_python
     def fit_transform(
         self, data: Any, y: Any = None, *, layer: str | None = None, use_raw: bool = False, **options: Any
     ) -> np.ndarray:
@@ -129,6 +136,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fit(profiles, **options).fitted()
         return self._latent(model.preprocess.match(profiles)[0])
 
+    @speaks_python
     def transform(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> np.ndarray:
@@ -177,6 +185,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """`latent_0`, `latent_1`, ...: columns of the latents, as in the files of `geneae embed`."""
         return np.asarray(latent_names(self.fitted().n_latent), dtype=object)
 
+    @speaks_python
     def score_profiles(
         self, data: Any, *, layer: str | None = None, use_raw: bool = False, depth_ratio: float | None = 1.0
     ) -> pd.DataFrame:
@@ -203,6 +212,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """(n_genes, n_latent) change of the reconstruction per unit of each latent; see `geneae.models.loadings`."""
         return loadings(self.fitted())
 
+    @speaks_python
     def genes_along(
         self, latent: int, data: Any = None, *, layer: str | None = None, use_raw: bool = False
     ) -> pd.DataFrame:
@@ -221,6 +231,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         model = self.fitted()
         return genes_along(model, latent, None if data is None else model.latent(self._match(data, layer, use_raw)[1]))
 
+    @speaks_python
     def gene_correlation(self, data: Any, *, layer: str | None = None, use_raw: bool = False) -> pd.DataFrame:
         """Columns gene, mean and correlation over these profiles, as in `genewise_`."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
@@ -269,15 +280,16 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """Profiles from any input of `read_profiles`, or from anything that scikit-learn accepts as an array."""
         if isinstance(data, Profiles):
             for sentence in data.said:
-                warnings.warn(sentence, UserWarning, stacklevel=3)
+                warnings.warn(in_python(sentence), UserWarning, stacklevel=3)
             return data
         if are_paths(data) or isinstance(data, anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
             if is_new:
-                profiles = read_profiles(data, layer, use_raw, stream="auto")
+                profiles = read_profiles(data, layer, use_raw, "auto", self.state, self.features)
             else:
-                profiles = read_like(self.fitted().location, data, layer, use_raw, stream="auto")
+                location = self.fitted().location
+                profiles = read_like(location, data, layer, use_raw, "auto", self.state, self.features)
             return self._read(profiles, layer, use_raw, is_new)
-        return read_profiles(self._check_array(data, is_new), layer, use_raw)
+        return read_profiles(self._check_array(data, is_new), layer, use_raw, "no", self.state)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:
         """Numeric array, checked by scikit-learn; its error messages are kept, without the values that they print.

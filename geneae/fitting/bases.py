@@ -38,10 +38,10 @@ def fit_bases(data: FitData) -> Bases:
     sample = data.train.sample(SAMPLE_VALUES, SAMPLE_PROFILES, settings.seed)
     partner, n_profiles = data.partners("train"), sample.n_profiles
     whole = preprocess.apply(sample)
-    small, large = max(settings.n_latent, *PCA_SIZES), max(settings.rank, settings.n_latent)
+    small, large = max(settings.size, *PCA_SIZES), max(settings.rank, settings.size)
     if preprocess.state != "counts" or not (data.has_decoder or data.has_estimator):
         basis = fit_basis([whole], large, settings.seed)
-        return Bases(Baselines(basis, None, None, settings.n_latent), mismatch([whole], partner), n_profiles)
+        return Bases(Baselines(basis, None, None, settings.size), mismatch([whole], partner), n_profiles)
     splitter = Splitter(sample.rows)
     if data.has_estimator:
         return _with_estimator(data, sample, splitter, whole, small)
@@ -53,7 +53,7 @@ def fit_bases(data: FitData) -> Bases:
     basis, half = (judged, trained) if data.is_split else (trained, judged)
     factors = fit_wiener(halves[0], halves[1], half.rank, settings.seed)
     blocks = halves if data.is_split else mismatch([whole], partner)
-    return Bases(Baselines(basis, half, factors, settings.n_latent), blocks, n_profiles)
+    return Bases(Baselines(basis, half, factors, settings.size), blocks, n_profiles)
 
 
 def _with_estimator(
@@ -69,12 +69,12 @@ def _with_estimator(
         return CountedHalves((first, second if partner is None else second.take(partner)), Halves(*halves))
 
     first = draw(0)
-    estimator = fit_estimator(first, draw, data.preprocess, whole, data.settings.n_latent, seed)
+    estimator = fit_estimator(first, draw, data.preprocess, whole, data.settings.size, seed)
     own, halves = estimator.estimator.whitening, [first.halves.first, first.halves.second]
     if not data.has_decoder:
         basis = fit_basis([whole], rank, seed, NEAR_ITERATIONS, own.components)
-        return Bases(Baselines(basis, None, None, data.settings.n_latent), halves, whole.shape[0], estimator)
+        return Bases(Baselines(basis, None, None, data.settings.size), halves, whole.shape[0], estimator)
     half = replace(fit_basis(halves, rank, seed, NEAR_ITERATIONS, own.components), mean=own.mean)  # stored once
     basis = fit_basis([whole], rank, seed, NEAR_ITERATIONS, half.components)
     factors = fit_wiener(halves[0], halves[1], half.rank, seed)
-    return Bases(Baselines(basis, half, factors, data.settings.n_latent), halves, whole.shape[0], estimator)
+    return Bases(Baselines(basis, half, factors, data.settings.size), halves, whole.shape[0], estimator)

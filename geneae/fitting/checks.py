@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from geneae.data.augment import parse_views
 from geneae.data.permuted import NULLS
 from geneae.data.profiles import Profiles
+from geneae.data.states import STATES
 from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.names import find_loss
 from geneae.models.pca import largest_rank
@@ -117,7 +118,7 @@ def check_batch(settings: Settings) -> None:
     """Refuse `--batch` if scib-metrics is not installed."""
     if settings.batch_key is not None and find_spec("scib_metrics") is None:
         raise InputError(
-            "--batch needs scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', or leave "
+            "--batch needs scib-metrics, which is not installed. Install it with: pip install scib-metrics, or leave "
             "out --batch."
         )
 
@@ -162,16 +163,26 @@ def is_split_target(profiles: Profiles, target: str) -> bool:
     if target == "split" and profiles.state != "counts":
         raise InputError(
             f"--target split divides molecules and needs counts; {profiles.source}, {profiles.location} holds "
-            f"{profiles.state.replace('_', '-')} values. Name the counts with --layer, or use --target self."
+            f"{STATES[profiles.state].noun}. Name the counts with --layer or --raw, or use --target self."
         )
     return target == "split" or (target == "auto" and profiles.state == "counts")
 
 
-def check_sizes(n_latent: int, n_train: int, n_genes: int) -> None:
-    """Refuse a latent with more dimensions than the training profiles span."""
+MOST_LATENTS = 32
+"""Number of latents where nobody names one and the data allow as many."""
+
+
+def latents_of(n_latent: int | None, n_train: int, n_genes: int) -> int:
+    """Number of latents of a fit: the given one, or 32, or the most that the training profiles span.
+
+    A given number that is larger than they span is refused.
+    """
     largest = largest_rank(n_train, n_genes)
+    if n_latent is None:
+        return min(MOST_LATENTS, largest)
     if n_latent > largest:
         raise InputError(
             f"--latent must be at most {largest} with {n_train} training profiles and {n_genes} genes; found "
             f"{n_latent}. Use a smaller one."
         )
+    return n_latent

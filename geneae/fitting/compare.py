@@ -1,7 +1,8 @@
 """Comparison of finished runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,16 +17,21 @@ from geneae.evaluation.comparison import (
 from geneae.evaluation.records import judged_split
 from geneae.fitting.grid import shown_setting
 from geneae.fitting.runs import REPORT
+from geneae.folders.judged import is_judged, read_judged, read_record
 from geneae.folders.manifest import OF_GRIDS, SPLIT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import check_addable, check_apart, new_files
 from geneae.folders.run import Run, read_run
-from geneae.folders.tables import write_table
+from geneae.folders.tables import read_table, write_table
 from geneae.report import write_report
 from geneae.settings.errors import InputError
 
 PAIRED = "paired.csv"
 METRICS = "metrics.csv"
+MIXED = (
+    " Numbers of programs that geneae judge has judged are of one division of the molecules, those of fits means over "
+    "three in both directions, and of other draws."
+)
 SEEDS = "seeds.csv"
 
 
@@ -40,7 +46,8 @@ def compare_runs(
     Parameters
     ----------
     folders
-        Run folders; all other configurations are compared with that of the first one.
+        Run folders, and folders of `geneae judge`, each of whose programs is a configuration; all others are compared
+        with the first one.
     output
         Folder to write into; it is created if it does not exist.
     names
@@ -52,8 +59,13 @@ def compare_runs(
     check_apart(output, *folders)
     check_addable(output, OF_GRIDS)
     check_same(folders, color)
-    names = names or configuration_names(folders)
-    runs = [read_run(folder, names[folder]) for folder in folders]
+    fits = [folder for folder in folders if not is_judged(folder)]
+    names = names or configuration_names(fits)
+    runs = [
+        run
+        for folder in folders
+        for run in (read_judged(folder) if is_judged(folder) else [read_run(folder, names[folder])])
+    ]
     split = judged_split(runs[0].profiles["split"])
     configurations = gather(runs, split)
     paired = compare_configurations(configurations, split) if len(configurations) > 1 else None
@@ -63,7 +75,10 @@ def compare_runs(
         if paired is not None
         else "There is only one configuration, so there is nothing to compare it with."
     )
+    said += same_start([(run.configuration, run.config) for run in runs])
     seeds = seed_table(metrics, split)
+    if fits and len(fits) < len(folders):
+        said += MIXED
     said += ("" if paired is None else guard_sentence(paired)) + seed_sentence(seeds)
     columns = ["run", "arm", *(name for name in metrics.columns if name not in ("run", "arm"))]
     paired = None if paired is None or paired.empty else paired
@@ -73,6 +88,26 @@ def compare_runs(
                 write_table(table, partial / name)
         write_report(partial / REPORT, runs, said, paired)
     return said
+
+
+def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
+    """Sentence on configurations that all kept their start, which training did not change; empty for less than two.
+
+    Parameters
+    ----------
+    runs
+        Name of the configuration of each run, and its `config.json`.
+    """
+    kept: dict[str, bool] = {}
+    for name, config in runs:
+        kept[name] = kept.get(name, True) and config["best_epoch"] == 0 and config["settings"]["init"] == "pca"
+    same = [name for name, is_kept in kept.items() if is_kept]
+    if len(same) < 2:
+        return ""
+    return (
+        f" {' and '.join(same)} kept their start, because no epoch of training was better: that they are equal, or "
+        "nearly, says nothing about their losses."
+    )
 
 
 def gather(runs: list[Run], split: str) -> list[Configuration]:
@@ -102,7 +137,7 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
 
     With `color`, runs that were fitted without that column are refused, too.
     """
-    configs = {folder: read_config(folder) for folder in folders}
+    configs = {folder: read_record(folder) if is_judged(folder) else read_config(folder) for folder in folders}
     for folder, config in configs.items():
         if color is not None and (found := config.get("color")) != color:
             fitted = "without --color" if found is None else f"with --color {found}"
@@ -110,7 +145,7 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
                 f"--color {color} needs runs that were fitted with it; {folder} was fitted {fitted}. Fit it again "
                 f"with --color {color}, or leave the flag out."
             )
-    splits = {folder: (folder / SPLIT).read_bytes() if (folder / SPLIT).is_file() else b"" for folder in folders}
+    splits = {folder: _split_in(folder) for folder in folders}
     first = folders[0]
     for folder, config in configs.items():
         for title, is_same in (
@@ -125,9 +160,19 @@ def check_same(folders: list[Path], color: str | None = None) -> None:
                 )
 
 
+def _split_in(folder: Path) -> list[list[str]]:
+    """Names and splits of the profiles of a folder; without their digests, which folders of older versions lack."""
+    if not (folder / SPLIT).is_file():
+        return []
+    table = read_table((folder / SPLIT).read_bytes())
+    return table[[name for name in ("profile", "split") if name in table]].to_numpy().tolist()
+
+
 def configuration_names(folders: list[Path]) -> dict[Path, str]:
     """Name of the configuration of each folder: the settings, other than the seed, in which the folders differ."""
     settings = {folder: read_config(folder)["settings"] for folder in folders}
+    if not folders:
+        return {}
     first = settings[folders[0]]
     fields = [
         name for name in first if name != "seed" and any(other.get(name) != first[name] for other in settings.values())

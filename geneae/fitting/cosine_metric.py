@@ -17,8 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_preprocess
-from geneae.data.profiles import STATES, Profiles, complete_column
+from geneae.data.profiles import Profiles, complete_column
 from geneae.data.reading import are_paths, read_profiles
+from geneae.data.states import FORMER, STATES
 from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.contents import ChangedFile, Contents, FolderContents
 from geneae.folders.manifest import CONFIG, GENES, METRIC_WEIGHTS
@@ -332,7 +333,8 @@ def _read_config(files: Contents) -> dict[str, Any]:
 
 def _read_preprocess(files: Contents, config: dict[str, Any]) -> Preprocess:
     table = read_table(files.read(GENES))
-    if config["state"] not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
+    state = FORMER.get(config["state"], config["state"])
+    if state not in STATES or table["gene"].duplicated().any() or len(table) != config["n_features"]:
         raise ValueError(f"{GENES} must hold {config['n_features']} different genes, in a known space")
     genes = pd.Index(table["gene"], dtype=object)
-    return Preprocess(config["state"], genes, table["scale"].astype(float).to_numpy(), float(config["target_sum"]))
+    return Preprocess(state, genes, table["scale"].astype(float).to_numpy(), float(config["target_sum"]))

@@ -17,7 +17,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.reading import check_unchanged
 from geneae.data.splits import EXCLUDED
 from geneae.evaluation.agreement import CHOICE_PROFILES, choose_latent
-from geneae.evaluation.diagnostics import of_copies, to_table
+from geneae.evaluation.diagnostics import of_copies, of_data, to_table
 from geneae.evaluation.judge import Judgement, PreparedJudge, Watch
 from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.records import Evaluation
@@ -126,6 +126,7 @@ def fit(
         to_table(
             [diagnostic for judgement in judgements for diagnostic in judgement.diagnostics]
             + ([] if keys is None else of_copies(keys, data.split))
+            + of_data(profiles.notes)
         ),
         " ".join(judgement.sentence for judgement in judgements if judgement.sentence),
         keys,
@@ -189,6 +190,7 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "settings": asdict(settings),
+        "chosen": [name for name, value in vars(data.requested).items() if value != vars(settings)[name]],
         "seed": settings.seed,
         "split_seed": settings.seed_of_split,
         "center": data.center,
@@ -206,6 +208,9 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
             "source": profiles.source,
             "location": profiles.location,
             "state": profiles.state,
+            "evidence": profiles.evidence,
+            "unit": None if profiles.unit is None else asdict(profiles.unit),
+            "notes": profiles.notes,
             "n_profiles": profiles.n_profiles,
             "n_genes": profiles.n_genes,
             "n_excluded": int((data.split == EXCLUDED).sum()),

@@ -18,7 +18,8 @@ from geneae.losses.reconstruction import LossSettings
 from geneae.models.baselines import Baselines
 from geneae.models.network import Network, network_in_basis, random_network, whitened_network
 from geneae.models.pca import Basis
-from geneae.settings.settings import Settings, learns_from_labels
+from geneae.settings.loss_terms import learns_from_labels
+from geneae.settings.settings import Settings
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
 from geneae.training.checkpoints import Checkpoint
 from geneae.training.devices import Processes, forked_random
@@ -76,7 +77,7 @@ def train_network(
         shift = mean_shift(bases.baselines, network)
         objective: Reconstruction | SelfSupervised | Joint = reconstruction
         if data.objective is not None:
-            sizes = Sizes(settings.n_latent, settings.hidden, data.train.n_profiles)
+            sizes = Sizes(settings.size, settings.hidden, data.train.n_profiles)
             views = OBJECTIVES[data.objective](sizes, shift)
             objective = Joint(views, reconstruction, settings.agreement) if data.has_decoder else views
         if not data.has_decoder:
@@ -145,15 +146,15 @@ def _start(data: FitData, bases: Bases) -> Network:
     if bases.estimator is not None:
         # a cut would be lost if what it cuts could not be trained
         is_frozen = settings.cut == 1 and settings.target_norm is None
-        sizes = settings.n_latent, settings.hidden, settings.dropout
+        sizes = settings.size, settings.hidden, settings.dropout
         core = "skip" if data.has_decoder else "gated"  # without a reconstruction nothing else would hold the start
         return whitened_network(bases.estimator.estimator, *sizes, is_frozen, core)
     basis, factors = _basis(bases.baselines, data.is_split)
     if settings.init == "random":
-        sizes = settings.n_latent, settings.hidden, settings.dropout
+        sizes = settings.size, settings.hidden, settings.dropout
         return random_network(basis.mean, *sizes, settings.latent_norm)
     is_free = settings.basis == "free"
-    return network_in_basis(basis, factors, settings.n_latent, settings.hidden, settings.dropout, is_free)
+    return network_in_basis(basis, factors, settings.size, settings.hidden, settings.dropout, is_free)
 
 
 def _reconstruction(data: FitData, bases: Bases, network: Network) -> Reconstruction:

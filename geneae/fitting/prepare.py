@@ -19,8 +19,8 @@ from geneae.fitting.checks import (
     check_loss,
     check_objective,
     check_profiles,
-    check_sizes,
     is_split_target,
+    latents_of,
     open_metric,
 )
 from geneae.fitting.cosine_metric import CosineMetric
@@ -35,7 +35,9 @@ class FitData:
     profiles: Profiles
     """All profiles, of every split."""
     settings: Settings
-    """Settings of the fit."""
+    """Settings of the fit, with the number of latents."""
+    requested: Settings
+    """Settings as they were given."""
     null: str | None
     """Name in `geneae.data.permuted.NULLS` of the permuted control to fit, or None."""
     center: str
@@ -137,7 +139,7 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
     )
     train = np.flatnonzero(split == "train")
     preprocess = fit_preprocess(profiles, train, settings.n_top_genes, settings.scale)
-    check_sizes(settings.n_latent, len(train), len(preprocess.genes))
+    chosen = replace(settings, n_latent=latents_of(settings.n_latent, len(train), len(preprocess.genes)))
     metric, metric_facts = (None, None) if learned is None else _fix(learned, preprocess)
     expression, _ = preprocess.match(profiles)
     if null == GENE_PERMUTED:
@@ -145,7 +147,8 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
         preprocess = _rescaled(preprocess, expression.take(train)) if settings.scale else preprocess
     return FitData(
         profiles=profiles,
-        settings=settings,
+        settings=chosen,
+        requested=settings,
         null=null,
         center=center,
         objective=objective,

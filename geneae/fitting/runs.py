@@ -92,7 +92,12 @@ def is_finished(folder: Path, settings: Settings, request: Request, fingerprint:
         return False
     config = read_config(folder)
     wanted = json.loads(json.dumps(asdict(settings)))
-    different = [name for name, value in wanted.items() if config["settings"].get(name) != value]
+    chosen = config.get("chosen", ())
+    different = [
+        name
+        for name, value in wanted.items()
+        if config["settings"].get(name) != value and not (value is None and name in chosen)
+    ]
     if config["data"]["fingerprint"] != fingerprint:
         different.append("data")
     metric = open_metric(settings)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from geneae.data.identity import FitProfiles, Recognised, profile_keys, recognise
 from geneae.data.preprocess import Preprocess
-from geneae.data.profiles import STATES, Profiles
+from geneae.data.profiles import Profiles
+from geneae.data.states import FORMER, STATES
 from geneae.data.universe import Universe
 from geneae.folders.archive import ZipContents, opened
 from geneae.folders.contents import Contents, FolderContents
@@ -89,6 +90,7 @@ def _read_model(files: Contents) -> Model:
         tensors = {name: tensor.clone() for name, tensor in load(files.read(WEIGHTS)).items()}
         table = read_table(files.read(GENES))
         settings, shape = config["settings"], config["network"]
+        config["state"] = FORMER.get(config["state"], config["state"])
         _check_config(config)
         _check_numbers(config)
         _check_tensors(tensors, config["tensors"])

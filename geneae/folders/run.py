@@ -41,6 +41,8 @@ TEXT_COLUMNS = {
     "name",
     "limit",
     "message",
+    "run",
+    "arm",
 }
 WHOLE_COLUMNS = {"seed", "n_profiles", "epoch"}
 TRUTH = {"True": True, "False": False}
@@ -130,10 +132,10 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
     config = read_config(folder)
     needed = ENCODER_NEEDED if is_encoder(config) else NEEDED
     metrics, profiles, history = (
-        _read_table(files, f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
+        read_columns(files, f"{name}.csv", needed) for name in ("metrics", "profiles", "history")
     )
     genewise, umap, diagnostics = (
-        _read_table(files, f"{name}.csv") if f"{name}.csv" in files else None
+        read_columns(files, f"{name}.csv") if f"{name}.csv" in files else None
         for name in ("genewise", "umap", "diagnostics")
     )
     sizes: dict[str, int] = {}
@@ -163,7 +165,7 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
     return isinstance(network, dict) and network.get("has_decoder") is False
 
 
-def _read_table(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
+def read_columns(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
     try:
         table = read_table(files.read(file))

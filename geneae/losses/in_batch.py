@@ -140,7 +140,7 @@ def triplet(batch: Cosines, settings: LossSettings) -> Tensor:
     except ImportError:
         raise InputError(
             "the loss triplet needs pytorch-metric-learning, which is not installed. "
-            "Install it with: pip install 'geneae[triplet]'"
+            "Install it with: pip install pytorch-metric-learning"
         ) from None
     labels = batch.labels
     if labels is None:

@@ -9,7 +9,7 @@ from geneae.losses.in_batch import IN_BATCH_LOSSES
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import ALIASES, LOSSES, Loss, LossSettings
 from geneae.settings.errors import unknown
-from geneae.settings.settings import loss_terms
+from geneae.settings.loss_terms import loss_terms
 
 
 def find_loss(name: str) -> Loss:

@@ -6,6 +6,8 @@ from scipy import sparse
 from geneae.data.preprocess import Expression
 from geneae.losses.fixed_metric import FixedMetric
 
+ERRORS = 3  # standard errors of the mean cosine of halves, beyond which a difference is no chance
+DIGIT = 1e-3  # of a cosine: smaller differences are not spoken of
 MIN_MOLECULES = 20  # in each half; with fewer, the direction of a half is nearly all noise
 
 
@@ -61,6 +63,49 @@ def half_ceiling(cosines: np.ndarray) -> float:
     """
     cosines = cosines[~np.isnan(cosines)]
     return float(np.sqrt(max(0.0, cosines.mean()))) if len(cosines) else float("nan")
+
+
+def is_impossible(ceiling: float, cosines: np.ndarray, reached: list[float]) -> bool:
+    """Whether something that sees no more than half a profile reaches more than the ceiling, beyond chance.
+
+    Parameters
+    ----------
+    ceiling
+        Result of `half_ceiling`.
+    cosines
+        (n_profiles,) cosines of halves that it comes from.
+    reached
+        Held-out cosines; NaN where there is none.
+    """
+    known = cosines[~np.isnan(cosines)]
+    if len(known) < 2 or np.isnan(reached).all():
+        return False
+    error = float(known.std(ddof=1) / np.sqrt(len(known)))
+    highest = float(np.sqrt(max(0.0, known.mean() + ERRORS * error)))
+    return float(np.nanmax(reached)) > max(ceiling, highest) + DIGIT
+
+
+def broken_assumption(ceiling: float, reached_by: str, reached: float, counts: Expression) -> str:
+    """Why a ceiling below what is reached is none: which assumption about the counts fails, as a sentence.
+
+    Parameters
+    ----------
+    ceiling
+        Cosine that the halves give.
+    reached_by, reached
+        What reaches more, in words, and how much.
+    counts
+        The counts.
+    """
+    values = counts.rows.data if not counts.is_streamed else np.empty(0)
+    if len(values) and (values == 1).all():
+        why = "all values are 1, so that they say which genes were seen and not how many molecules"
+    else:
+        why = "the counts are less noisy than counted molecules, as repeated, averaged or simulated profiles are"
+    return (
+        f"{reached_by} reaches {reached:.4f} of held-out cosine, more than the {ceiling:.4f} that Poisson noise would "
+        f"allow, which fails here: {why}."
+    )
 
 
 def disattenuated_cosine(held_out: np.ndarray, of_halves: np.ndarray) -> float:

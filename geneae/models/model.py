@@ -234,6 +234,13 @@ class Model:
         return predicted
 
 
+def reading_of(model: Model) -> tuple[str, str]:
+    """What the values were said to be when the model was fitted, and which features were read: the settings `state`
+    and `features`, for data that are read for the model."""
+    settings = model.config["settings"]
+    return str(settings.get("state", "auto")), str(settings.get("features", "genes"))
+
+
 def latent_names(n_latent: int) -> list[str]:
     """Column names of latents in every table: `latent_0`, `latent_1`, ..."""
     return [f"latent_{index}" for index in range(n_latent)]

@@ -3,6 +3,7 @@
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,9 @@ class QueryDepth:
         """How deep the profiles are taken to be, and from what that is known."""
         who = f"Profiles of {self.group}" if self.group else "These profiles"
         if self.is_given:
-            said = f"{who} are read as having 1/{self.ratio:g} of the molecules of the training profiles, as given."
+            share = "as many molecules as" if self.ratio == 1 else f"1/{self.ratio:g} of the molecules of"
+            share = f"{1 / self.ratio:g} times the molecules of" if self.ratio < 1 else share
+            said = f"{who} are read as having {share} the training profiles, as given."
         elif np.isnan(self.molecules):
             said = f"{who} have no molecules and are read like training profiles."
         elif self.ratio == 1:
@@ -72,9 +75,9 @@ class QueryDepth:
             n_own = sum(map(len, self.own.values()))
             said += f" {n_own:,} with far fewer molecules than the others are read at their own depth."
         if self.apart is not None:
-            share, factor = self.apart
+            part, factor = self.apart
             said += (
-                f" Their depths differ more than those of training profiles: {100 * share:.0f} % have about "
+                f" Their depths differ more than those of training profiles: {100 * part:.0f} % have about "
                 f"1/{factor:.2g} of the molecules of the others. If a column of obs tells them apart, such as the run, "
                 "name it with --depth-by."
             )
@@ -208,7 +211,15 @@ def _rows_by_group(groups: pd.Series | None, n_profiles: int) -> Iterator[tuple[
     for code in range(-1, len(values)):
         rows = np.flatnonzero(codes == code)
         if len(rows):
-            yield ("no value" if code < 0 else str(values[code])), rows
+            yield (_without_value(values) if code < 0 else str(values[code])), rows
+
+
+def _without_value(values: Any) -> str:
+    """Name of the profiles without a value, which no value has."""
+    name, taken = "no value", {str(value) for value in values}
+    while name in taken:
+        name = f"({name})"
+    return name
 
 
 def ratios_of(depths: list[QueryDepth], n_profiles: int) -> np.ndarray:

@@ -18,7 +18,9 @@ def gene_correlation(
 ) -> Axes:
     """Correlation over profiles between a gene and its prediction, against the mean expression of the gene.
 
-    Lines are medians in bins of equally many genes. With a single configuration, each gene is also drawn as a dot.
+    Of counts, predictions come from one half of the molecules and genes from the other, so that a gene of noise has 0,
+    the grey line. Lines are medians in bins of equally many genes. With a single configuration, each gene is also
+    drawn as a dot.
 
     Parameters
     ----------

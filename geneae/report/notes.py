@@ -1,7 +1,10 @@
 """Title, summary and notes of the report."""
 
+from geneae.evaluation.agreement import Agreement
+from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
-from geneae.evaluation.steps import steps_sentence
+from geneae.evaluation.labels import Labels
+from geneae.evaluation.steps import loss_of_steps, steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
 from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
@@ -39,9 +42,38 @@ def facts_of(runs: list[Run]) -> str:
 
 def notes_of(runs: list[Run]) -> list[str]:
     """Notes that a reader of the table of results needs."""
+    if all(of_config(run, "judged") for run in runs):
+        return _of_programs(runs)
     said = _of_latents(runs)
     if not all(run.is_encoder for run in runs):
         said += [*_of_cosines(runs), *_of_steps(runs), *_of_errors(runs), *_of_choice(runs)]
+    return said
+
+
+def _of_programs(runs: list[Run]) -> list[str]:
+    """Notes on other programs, judged on halves that they have not seen."""
+    said = [
+        "Every program was given one half of the molecules of each profile, drawn at random, and is compared with the "
+        "other half, in the space log1p_cp10k, so that copying noise does not raise a number; a perfect reconstruction "
+        "would reach the noise ceiling. The ceiling assumes Poisson noise; other technical noise, which the two halves "
+        "share, makes it too high.",
+        "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. Centred cosine "
+        "is the cosine after subtracting the gene means. The correlation of genes is the mean over the more expressed "
+        "half of them; a gene that is predicted constant has 0.",
+        "PCA, shrunken PCA and whitened linear were fitted to both halves of the training profiles, and predict from "
+        "the given half alone.",
+        "A reconstruction in counts or CP10k is taken as an expected value and converted to the expected log1p of "
+        "Poisson counts.",
+    ]
+    if any(Labels().is_in(run.metrics) for run in runs):
+        said.append(
+            "k-NN accuracy: the training profiles whose latents are nearest by cosine vote for the label of a profile. "
+            "Linear probe: logistic regression on the latents of training profiles. ARI and NMI: how well Leiden "
+            "clusters of the latents agree with the labels. All latents are of the given half."
+        )
+    said += [judge.note([]) for judge in (Agreement(), Batches()) if any(judge.is_in(run.metrics) for run in runs)]
+    if len(runs) == len(by_configuration(runs)):
+        said.append("A single division of the molecules says nothing about the variation between divisions.")
     return said
 
 
@@ -75,22 +107,25 @@ def _of_cosines(runs: list[Run]) -> list[str]:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
             "Held-out cosine compares the reconstruction of a random half of a profile's molecules with the held-out "
-            "half, so that copying noise does not raise it; a perfect reconstruction would reach the noise ceiling."
-        )
-        said.append(
-            "The ceiling assumes Poisson noise, the sampling noise of counted molecules; other technical noise, which "
-            "the two halves share, makes it too high."
-        )
-        said.append(
-            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
-            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
-            "of the cosine with the noise-free profile (Spearman 1904)."
+            "half, so that copying noise does not raise it"
+            + ("; a perfect reconstruction would reach the noise ceiling." if _has(runs, "ceiling") else ".")
         )
     else:
         said.append(
             "Cosine compares a profile with its own reconstruction, so that copying the noise of a profile raises it. "
             "Without counts, its molecules cannot be divided into halves: there is no held-out cosine, which does not "
             "reward copied noise, no noise ceiling, and no shrunken PCA."
+        )
+    if _has(runs, "ceiling"):
+        said.append(
+            "The ceiling assumes Poisson noise, the sampling noise of counted molecules; other technical noise, which "
+            "the two halves share, makes it too high."
+        )
+    if _has(runs, "skill"):
+        said.append(
+            "Skill is the held-out cosine on a scale where the mean profile is 0 and the noise ceiling 1. The "
+            "disattenuated cosine, among the other metrics, is the held-out cosine divided by the ceiling: an estimate "
+            "of the cosine with the noise-free profile (Spearman 1904)."
         )
     said.append("Centred cosine is the cosine after subtracting the gene means: the mean profile has 0.")
     fitted = "PCA and shrunken PCA are" if has_held_out(runs) else "PCA is"
@@ -100,10 +135,15 @@ def _of_cosines(runs: list[Run]) -> list[str]:
     return said
 
 
+def _has(runs: list[Run], metric: str) -> bool:
+    """Whether a metric stands in the tables of a run."""
+    return any((run.metrics["metric"] == metric).any() for run in runs)
+
+
 def _of_steps(runs: list[Run]) -> list[str]:
     """Notes on the rows of models with an estimator, and on the steps that each configuration uses."""
     used = {
-        arm: steps_sentence(found)
+        arm: steps_sentence(found, loss_of_steps(several[0].config))
         for arm, several in by_configuration(runs).items()
         if (found := of_config(several[0], "steps"))
     }
@@ -167,6 +207,8 @@ def _is_scale_free(run: Run) -> bool:
 
 def missing_from(runs: list[Run]) -> list[str]:
     """Notes on parts that are missing from the report, and why."""
+    if all(of_config(run, "judged") for run in runs):
+        return []
     said = []
     if main_split(runs) != "test":
         said.append(

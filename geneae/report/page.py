@@ -17,11 +17,12 @@ from geneae.report.across_runs import REPORTED, directions, main_split
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.scores import score_rows, score_table
+from geneae.report.scale import scale_of
+from geneae.report.scores import first_columns, score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 from geneae.settings.text import escaped
 
-AT_A_GLANCE = 2  # sentences of the answer in large print
+AT_A_GLANCE = 1  # sentences of the answer in large print
 
 
 def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame | None = None) -> None:
@@ -55,26 +56,50 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     splits = [judged, *(split for split in present if split != judged)]
     better = directions(runs)
     scores = {split: score_rows(runs, split) for split in splits}
+    first = first_columns(scores[judged], MAIN_METRICS)
+    shown = {name for part in first for name in part}
+    more = [(judged, [name for name in (*MAIN_METRICS, *others) if name not in shown])]
+    more += [(split, names) for split in splits[1:] for names in (*first_columns(scores[split], MAIN_METRICS), others)]
+    diagnostics, genes, worst = diagnostics_of(runs), genes_of(runs, judged), worst_profiles(runs, judged)
+    there = {
+        "results": "Results",
+        "differences": "Differences" if paired is not None else "",
+        "diagnostics": "Diagnostics" if diagnostics else "",
+        "figures": "Figures",
+        "profiles": "Worst profiles" if worst else "",
+        "genes": "Genes" if genes else "",
+        "making": "How it was made",
+    }
     return environment.from_string(source).render(
         policy=_policy(source),
         title=title_of_report(runs),
+        sections=[(name, heading) for name, heading in there.items() if heading],
         answer=_in_two(answer),
+        scale=scale_of(runs, judged),
+        warnings=_warnings(runs, diagnostics[0]) if diagnostics else [],
         facts=facts_of(runs),
-        results=[table for split in splits if (table := score_table(scores[split], split, MAIN_METRICS, better)).rows],
-        more=[table for split in splits if (table := score_table(scores[split], split, others, better)).rows],
+        results=[score_table(scores[judged], judged, part, better) for part in first],
+        more=[
+            table for split, names in more for table in [score_table(scores[split], split, names, better)] if table.rows
+        ],
         notes=notes_of(runs),
         paired=[] if paired is None else paired_tables(paired),
         paired_pictures=[] if paired is None else paired_pictures(paired),
-        diagnostics=diagnostics_of(runs),
+        diagnostics=diagnostics,
         nulls=nulls_of(runs, judged),
         pictures=pictures_of(runs, metrics, judged),
         missing=missing_from(runs),
-        worst=worst_profiles(runs, judged),
-        genes=genes_of(runs, judged),
+        worst=worst,
+        genes=genes,
         making=making_of(runs),
         runs_table=runs_table(runs),
         settings=settings_table(runs),
     )
+
+
+def _warnings(runs: list[Run], fired: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What fires, each with its configurations; without them where there is only one run."""
+    return [(message, arms if len(runs) > 1 else "") for message, arms in fired]
 
 
 def _safe(shown: Any) -> Any:

@@ -75,19 +75,26 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
         found += [
             _distribution_picture(profiles, metrics, split),
             *_estimator_pictures(runs, metrics, split),
-            _against_mse_picture(profiles, split),
-            _parts_picture(profiles, metrics, split),
-            _curves_picture(histories, _of_validation(runs)),
-            _norm_picture(histories, _of_validation(runs)),
+        ]
+    own = {arm: table for arm, table in profiles.items() if "cosine" in table}  # others were judged on halves alone
+    if own:
+        found += [_against_mse_picture(own, split), _parts_picture(own, metrics, split)]
+    histories = {arm: several for arm, several in histories.items() if all(len(history) for history in several)}
+    if histories:
+        trained = [run for run in runs if len(run.history)]
+        found += [
+            _curves_picture(histories, _of_validation(trained)),
+            _norm_picture(histories, _of_validation(trained)),
         ]
         if all(column in history for several in histories.values() for history in several for column in DYNAMICS):
-            found.append(_dynamics_picture(histories, _of_validation(runs)))
+            found.append(_dynamics_picture(histories, _of_validation(trained)))
     is_one_key = len(distinct(runs, "color")) < 2  # values of different columns do not fit into one legend
     if len(arms) > 1 and is_one_key and all("label" in table for table in profiles.values()):
         found.append(_labels_picture(profiles, split, color_name(runs)))
     genes = genes_by_configuration(runs)
     if genes:
-        found.append(_genes_picture(genes, _sample(profiles, split, "cosine")))
+        metric = "cosine" if all("cosine" in table for table in profiles.values()) else HELD_OUT
+        found.append(_genes_picture(genes, _sample(profiles, split, metric)))
     if umaps and is_one_key:
         found.append(_umap_picture(umaps, color_name(runs)))
     return found

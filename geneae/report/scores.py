@@ -13,6 +13,15 @@ from geneae.folders.run import Run
 from geneae.report.across_runs import by_configuration, of_config
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
 
+OF_PROFILES = (HELD_OUT, "skill", "cosine", "mse", "rescaled_mse", "centred_cosine")
+"""Metrics of reconstructions, the first ones in the first table."""
+MOST_COLUMNS = 5  # of numbers in a table that fits every page
+
+
+def batched(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Names in parts of this size, the last one perhaps smaller."""
+    return [names[begin : begin + size] for begin in range(0, len(names), size)]
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -33,7 +42,8 @@ class Scores:
 def score_rows(runs: list[Run], split: str) -> list[Scores]:
     """Rows of configurations, baselines and the ceiling; equal baselines of several configurations are one row."""
     arms = by_configuration(runs)
-    rows = [_scores(arm, "arm", several, split, "model") for arm, several in arms.items()]
+    alone = len(arms) == 1  # is called what it is, and not by its loss
+    rows = [_scores("model" if alone else arm, "arm", several, split, "model") for arm, several in arms.items()]
     merged: list[tuple[Scores, list[str]]] = []
     for arm, several in arms.items():
         for scores in _baselines(several, split):
@@ -97,6 +107,15 @@ def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metr
             means.setdefault(name, []).append(float(value))
             sizes.setdefault(name, []).append(int(size))
     return Scores(title, kind, means, sizes, len(runs))
+
+
+def first_columns(rows: list[Scores], metrics: Sequence[str]) -> list[list[str]]:
+    """Metrics of the first tables: those of reconstructions, then all others, as many as fit on a page."""
+    present = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
+    of_profiles = [metric for metric in OF_PROFILES if metric in present]
+    others = [metric for metric in present if metric not in OF_PROFILES]
+    parts = [of_profiles[:MOST_COLUMNS], *(list(part) for part in batched(others, MOST_COLUMNS))]
+    return [part for part in parts if part]
 
 
 def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: Mapping[str, str]) -> Table:

@@ -166,5 +166,6 @@ def genes_of(runs: list[Run], split: str) -> Table | None:
         f"Genes of highest and lowest correlation with their reconstruction, {split} profiles",
         ("gene", "mean expression", *columns),
         rows,
-        "Among the half of the genes with higher mean expression; rarely expressed ones are almost entirely noise.",
+        "Among the half of the genes with higher mean expression. Of counts, a gene in one half of the molecules "
+        "against its prediction from the other half: a gene without any signal has 0.",
     )

@@ -5,13 +5,13 @@ Each setting is declared once, here. Its check, its flag with the help text (`ge
 workflow (`workflows/generate.py`) are generated from this declaration.
 """
 
-import math
 import os
 from dataclasses import dataclass
 
 from geneae.settings.declaration import COUNT, SEED, Limits, Setting, declared, described, setting
 from geneae.settings.errors import InputError
 from geneae.settings.families import IN_BATCH_NAMES, LOG_NAMES, LOSS_NAMES, OBJECTIVE_NAMES, VIEW_NAMES
+from geneae.settings.loss_terms import learns_from_labels
 
 BASES = ("pca", "free")
 STARTS = ("pca", "random")
@@ -25,6 +25,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
 STREAMS = ("auto", "yes", "no")
 POSITIVES = ("views", "neighbours")
+MATRIX_STATES = ("auto", "counts", "normalised", "log", "scaled")
+FEATURES = ("genes", "all")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,13 @@ class Settings:
         "Also estimate what a best possible estimator would reach, to tell whether molecules, profiles or the model "
         "are too few. Takes minutes: two fits of a generative model of the counts. It is not used in training.",
     )
-    n_latent: int = setting(32, "Number of latent dimensions.", limits=COUNT, flag="latent")
+    n_latent: int | None = setting(
+        None,
+        "Number of latent dimensions.",
+        limits=COUNT,
+        flag="latent",
+        none="32, or the most that the training profiles and genes allow",
+    )
     hidden: int = setting(128, "Width of the hidden layers, in units.", limits=COUNT)
     basis: str = setting(
         "pca",
@@ -162,6 +170,18 @@ class Settings:
         "adamw",
         "Optimizer: AdamW, or gradient descent without momentum (sgd) or with momentum 0.9 (sgd-momentum).",
         choices=OPTIMIZERS,
+    )
+    state: str = setting(
+        "auto",
+        "What the values are; auto: told by all of them. counts: counts, which are also recovered exactly from "
+        "normalised values and logarithms of counts, and rounded where some are no whole numbers. normalised: not "
+        "logged. log: logarithms. scaled: anything else. Values that are no counts are used as they are.",
+        choices=MATRIX_STATES,
+    )
+    features: str = setting(
+        "genes",
+        "Leave out features that var['feature_types'] says are no genes, such as antibodies, or keep all.",
+        choices=FEATURES,
     )
     n_top_genes: int | None = setting(
         None,
@@ -243,6 +263,12 @@ class Settings:
     def seed_of_split(self) -> int:
         """Seed of the split and of the count splits used for evaluation."""
         return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def size(self) -> int:
+        """Number of latents in a fit, which has chosen one where nobody did."""
+        assert self.n_latent is not None
+        return self.n_latent
 
     def __post_init__(self) -> None:
         if self.metric is not None:
@@ -370,31 +396,3 @@ Settings.__doc__ = f"{Settings.__doc__}\n\n{described(SETTINGS)}"
 RunOptions.__doc__ = f"{RunOptions.__doc__}\n\n{described(RUN_OPTIONS)}"
 MetricSettings.__doc__ = f"{MetricSettings.__doc__}\n\n{described(METRIC_SETTINGS)}"
 TransferSettings.__doc__ = f"{TransferSettings.__doc__}\n\n{described(TRANSFER_SETTINGS)}"
-
-
-def part_of_labels(loss: str, metric: str | None) -> str:
-    """Whether labels took part in training, in words for a sentence; a metric may have been learned from them."""
-    if metric is not None:
-        return "may have taken part in training, by the metric of the loss"
-    return "took part in training, by the loss triplet" if learns_from_labels(loss) else "took no part in training"
-
-
-def learns_from_labels(loss: str) -> bool:
-    """Whether a sum of losses has a term that learns from labels: triplet."""
-    return any(name == "triplet" for _, name in loss_terms(loss))
-
-
-def loss_terms(loss: str) -> list[tuple[float, str]]:
-    """Weights and names of a sum such as `cosine+0.1*softmax`."""
-    terms = []
-    for term in loss.split("+"):
-        weight, star, name = term.rpartition("*")
-        try:
-            terms.append((float(weight) if star else 1.0, name.strip()))
-        except ValueError:
-            raise InputError(
-                f"the weight of a loss must be a number, as in cosine+0.1*softmax; found '{weight}' in '{loss}'."
-            ) from None
-        if not 0 < terms[-1][0] < math.inf:
-            raise InputError(f"the weight of a loss must be above 0; found {terms[-1][0]:g} in '{loss}'.")
-    return terms

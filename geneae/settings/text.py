@@ -27,6 +27,11 @@ def escaped(text: object, keep: str = "") -> str:
     return "".join(sign if sign in keep or unicodedata.category(sign) not in HIDDEN else _code(sign) for sign in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 profile`, `1,234 profiles`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _code(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 

@@ -50,7 +50,13 @@ def progress_bar(epochs: int, is_quiet: bool) -> Iterator[OnEpoch | None]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("splitting molecules, fitting PCA", total=None)
         say = _how_far(epochs)
-        yield lambda row: bar.update(task, description=say(row), total=epochs, completed=row["epoch"])
+
+        def show(row: dict[str, float]) -> None:
+            if row["epoch"] == 0:  # what came before is no measure of the time that epochs take
+                bar.reset(task, total=epochs)
+            bar.update(task, description=say(row), total=epochs, completed=row["epoch"])
+
+        yield show
 
 
 def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
@@ -167,7 +173,7 @@ def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = Fa
     if name == "tensorboard" and find_spec("tensorboard") is None:
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed. "
-            "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
+            "Install it with: pip install tensorboard, or use --log csv."
         )
     table = folder / CSV
     if table.exists() and not _is_history(table):

@@ -12,7 +12,7 @@ from geneae.fitting import runs
 def run(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A fit of the counts, not to be changed."""
     folder = tmp_path_factory.mktemp("fit") / "run"
-    return Run(geneae("fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS), folder)
+    return Run(geneae("fit", counts_path, "--loss", "cosine", "-o", folder, *FLAGS, "--verbose"), folder)
 
 
 @pytest.fixture(autouse=True)

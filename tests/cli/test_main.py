@@ -137,16 +137,15 @@ def test_values_without_counts_go_through_all_commands(tmp_path: Path) -> None:
     adata = simulate(60, 30)
     adata.layers["logs"] = adata.X.log1p()
     data = write(tmp_path / "data.h5ad", adata)
-    result = geneae("fit", data, "--layer", "logs", "-o", tmp_path / "run", *FLAGS)
+    result = geneae("fit", data, "--layer", "logs", "-o", tmp_path / "run", *FLAGS, "--verbose")
     assert result.exit_code == 0, result.output
-    assert (
-        ", layers['logs']: log-normalised: values used as they are, no held-out half without counts;" in result.stdout
-    )
+    assert ", layers['logs']: log values: used as they are, no held-out half without counts (" in result.stdout
     assert "Without counts there is no held-out cosine" in result.stdout
-    assert "noise ceiling" not in result.stdout
+    assert "the noise ceiling (" not in result.stdout
+    assert "Note: X holds counts: --layer X, from which" in result.stdout
     assert_refused(
         geneae("embed", tmp_path / "run", data, "--layer", "X", "-o", tmp_path / "out.npy"),
-        f"the model was fitted on log-normalised values, but {data}, X holds counts values. Name the matrix to read",
+        f"the model was fitted on log values, but {data}, X holds counts. Name the matrix to read",
     )
     result = geneae("embed", tmp_path / "run", data, "-o", tmp_path / "out.npy")
     assert np.load(tmp_path / "out.npy").shape == (60, 4)
@@ -182,7 +181,7 @@ def test_a_real_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
 
 def test_an_encoder_goes_through_all_commands(counts_path: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--objective", "simclr", "--label", "kind", "--views", "thin+mask:0.2"]
-    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags, "--verbose")
     assert result.exit_code == 0, result.output
     assert "Latents evaluated by labels that took no part in training, on 24 validation / 24 test" in result.stdout
     assert "By 20-NN accuracy of labels on 24 test profiles, the latent " in result.stdout

@@ -45,7 +45,7 @@ def test_a_fit_shows_such_names_escaped_and_goes_on_under_them(
     result = geneae(*arguments, "--resume")
     assert result.exit_code == 0, result.output
     assert_printable(result.stdout + result.stderr)
-    assert f"Written to {tmp_path}/new{SHOWN}: " in result.stdout
+    assert f"Report: {tmp_path}/new{SHOWN}/report.html" in result.stdout
     assert {path.name for path in folder.iterdir()} == FILES
     for name in FILES:
         assert b"\x1b" not in (folder / name).read_bytes() or name == "model.safetensors"

@@ -146,7 +146,7 @@ def test_views_can_be_chained_in_any_order(matrix: sparse.csr_matrix, chain: lis
 
 def test_noise_after_masking_brings_nothing_back() -> None:
     matrix = csr(np.full((4, 500), 3.0))
-    preprocess = Preprocess("log_normalised", pd.Index([f"g{i}" for i in range(500)]), np.ones(500))
+    preprocess = Preprocess("log", pd.Index([f"g{i}" for i in range(500)]), np.ones(500))
     viewer = Viewer([("mask", 0.5), ("noise", 1.0)], preprocess, np.ones(500))
     masked = Viewer([("mask", 0.5)], preprocess, np.ones(500))
     expression = Expression(matrix, np.ones(4))
@@ -218,7 +218,7 @@ def test_views_are_named_with_or_without_an_amount() -> None:
         ("msk", "counts", "unknown view 'msk'; did you mean 'mask'"),
         ("mask:2", "counts", r"view mask must be a number from 0 to 1; found '2'. Write for example mask:0.3"),
         ("noise:some", "counts", "view noise must be a number from 0 to inf; found 'some'"),
-        ("thin", "log_normalised", "view thin takes molecules away and needs counts; these are log-normalised"),
+        ("thin", "log", "view thin takes molecules away and needs counts; these are log values"),
         ("mask+depths", "scaled", "view depths takes molecules away and needs counts; these are scaled values"),
         ("depths:0.6", "counts", r"view depths must be a number from 0 to 0.5; found '0.6'. Write for example depths:"),
     ],

@@ -88,14 +88,14 @@ def test_a_mismatch_counts_the_matches_in_every_column_of_var(fitted: Autoencode
         fitted.transform(adata)
     n_genes = len(fitted.model_.preprocess.genes)
     assert f"In columns of var there are: gene_ids {n_genes}, half " in str(caught.value)
-    assert "Name genes by the best of them: --gene-names gene_ids." in str(caught.value)
+    assert "Name genes by the best of them: gene_names='gene_ids'." in str(caught.value)
     named = read_profiles(adata, gene_names="gene_ids")
     np.testing.assert_array_equal(fitted.transform(named), fitted.transform(ensembl(simulate(80, 30), ".7")))
 
 
 def test_the_index_is_named_where_it_is_the_best(fitted: Autoencoder) -> None:
     profiles = read_profiles(ensembl(simulate(80, 30), ".7"), gene_names="symbol")
-    with pytest.raises(InputError, match=r"Name genes by the best of them: --gene-names index\."):
+    with pytest.raises(InputError, match=r"Name genes by the best of them: gene_names='index'\."):
         fitted.transform(profiles)
     assert fitted.transform(read_profiles(ensembl(simulate(80, 30), ".7"), gene_names="index")).shape == (80, 3)
 

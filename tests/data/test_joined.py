@@ -162,7 +162,7 @@ def renamed(adata: anndata.AnnData) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (logs, "must hold values of the same kind; found counts values in a.h5ad, log-normalised values in b.h5ad"),
+        (logs, "must hold values of the same kind; found counts in a.h5ad, log values in b.h5ad"),
         (renamed, "must have genes in common; found none (a.h5ad: gene0, gene1, gene2, ...; b.h5ad: ENSG00000000000,"),
     ],
 )

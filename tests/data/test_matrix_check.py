@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 from geneae.data.matrix_check import Fingerprint, Scan, Values
+from geneae.data.states import find_state
 from geneae.settings.errors import InputError
 
 COUNTS = np.random.default_rng(0).poisson(0.7, (11, 6)).astype(np.float32)
@@ -20,7 +21,7 @@ def blocks(cuts: tuple[int, ...]) -> list[sparse.csr_matrix]:
 def scanned(dense: np.ndarray) -> Scan:
     values = Values()
     values.add(sparse.csr_matrix(dense))
-    return values.scan(None)
+    return values.scan(None, find_state(values.evidence(), "here"))
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -30,7 +31,7 @@ def test_blocks_do_not_matter(cuts: tuple[int, ...]) -> None:
         values.add(block)
         digest.add(block)
     whole.add(sparse.csr_matrix(COUNTS))
-    found = values.scan(digest)
+    found = values.scan(digest, find_state(values.evidence(), "here"))
     assert (found.state, found.highest, found.fingerprint) == ("counts", COUNTS.max(), whole.finish())
     np.testing.assert_array_equal(found.totals, COUNTS.sum(1))
     np.testing.assert_array_equal(found.lengths, (COUNTS > 0).sum(1))
@@ -43,7 +44,7 @@ def test_the_fingerprint_sees_the_order_of_profiles() -> None:
     assert here.finish() != there.finish()
 
 
-@pytest.mark.parametrize(("added", "state"), [(1.0, "counts"), (0.5, "log_normalised"), (-0.5, "scaled")])
+@pytest.mark.parametrize(("added", "state"), [(1.0, "counts"), (0.5, "normalised"), (1.00001, "counts")])
 def test_one_value_decides_the_state(added: float, state: str) -> None:
     dense = COUNTS.copy()
     dense[7, 3] = added
@@ -54,4 +55,4 @@ def test_values_beyond_float32_are_refused() -> None:
     values = Values()
     values.add(sparse.csr_matrix(np.array([[2.0**24 + 1, 0.0]])))
     with pytest.raises(InputError, match=r"counts must be at most 16,777,216 to be exact in float32"):
-        values.check_float32("here")
+        values.check_counts("here")

@@ -25,7 +25,7 @@ def test_the_location_is_that_of_the_choice_or_an_error() -> None:
 def test_a_modality_that_nobody_chose_is_said(tmp_path: Path) -> None:
     path = write_h5mu(simulate(30, 20), tmp_path)
     found = read_profiles(path)
-    assert found.said == (f"{path}: read is the modality rna; --modality names another: prot.",)
+    assert found.said == (f"{path}: read is the modality rna; --modality NAME reads another: prot.",)
     assert read_profiles(path, modality="rna").said == ()
     assert list(read_profiles(path, modality="prot").genes) == ["CD3", "CD19"]
     assert "rna:kind" not in found.obs.columns

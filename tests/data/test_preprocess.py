@@ -15,6 +15,7 @@ from geneae.data.preprocess import (
     normalize_thinned,
     select_columns,
 )
+from geneae.data.states import STATES
 from geneae.settings.errors import InputError
 
 EVERY = np.arange(30)
@@ -128,12 +129,12 @@ def test_too_small_an_overlap_is_refused_unless_allowed() -> None:
         preprocess.match(foreign, min_overlap=0)
 
 
-@pytest.mark.parametrize(("model", "data"), [("counts", "log_normalised"), ("log_normalised", "counts")])
+@pytest.mark.parametrize(("model", "data"), [("counts", "log"), ("log", "counts")])
 def test_other_kinds_of_values_are_refused(model: str, data: str) -> None:
     preprocess = Preprocess(model, pd.Index(["g0"]), np.ones(1))
     message = (
-        f"the model was fitted on {model.replace('_', '-')} values, but array in memory, X holds "
-        f"{data.replace('_', '-')} values. Name the matrix to read with --layer or --raw"
+        f"the model was fitted on {STATES[model].noun}, but array in memory, X holds {STATES[data].noun}. Name the "
+        "matrix to read with --layer or --raw, say what its values are with --state"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         preprocess.match(profiles_of(np.ones((2, 1)), data))
@@ -146,7 +147,7 @@ def test_the_genes_of_largest_variance_after_log1p_are_kept_in_their_order() -> 
     best = np.sort(np.argsort(-variance)[:10])
     assert list(fitted(counts, n_top_genes=10).genes) == [f"g{i}" for i in best]
     values = dense_normalize(counts)
-    raw = fit_preprocess(profiles_of(values, "log_normalised"), EVERY, n_top_genes=10)
+    raw = fit_preprocess(profiles_of(values, "log"), EVERY, n_top_genes=10)
     assert list(raw.genes) == list(fitted(counts, n_top_genes=10).genes)
 
 
@@ -200,11 +201,11 @@ def test_scaled_genes_have_deviation_one_and_stay_sparse() -> None:
 
 def test_a_gene_without_variance_is_not_scaled() -> None:
     values = np.hstack([np.full((5, 1), 2.0), np.arange(5.0)[:, None] + 1])
-    preprocess = fit_preprocess(profiles_of(values, "log_normalised"), np.arange(5), scale=True)
+    preprocess = fit_preprocess(profiles_of(values, "log"), np.arange(5), scale=True)
     np.testing.assert_allclose(preprocess.scale, [1, np.sqrt(2)])
 
 
-@pytest.mark.parametrize("state", ["log_normalised", "scaled"])
+@pytest.mark.parametrize("state", ["log", "scaled"])
 def test_values_that_are_no_counts_are_used_as_they_are(state: str) -> None:
     values = np.random.default_rng(0).normal(size=(5, 4))
     preprocess = fit_preprocess(profiles_of(values, state), np.arange(5))

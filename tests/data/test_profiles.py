@@ -61,11 +61,15 @@ def test_take_by_position_and_by_mask() -> None:
         ),
         (
             np.log1p(FIVE),
-            "AnnData in memory, X: log-normalised: values used as they are, no held-out half without counts; "
-            "5 profiles x 4 genes, 60.0 % zero, 0.0 MB",
+            "AnnData in memory, X: log values: used as they are, no held-out half without counts (values from 0 to "
+            "2.3, taken for logarithms); 5 profiles x 4 genes, 60.0 % zero, 0.0 MB",
         ),
-        (FIVE * 12.25, "60.0 % zero, 0.0 MB, but values up to 110 suggest that no logarithm was taken"),
-        (FIVE - 1, "X: scaled, with negative values: used as they are, no held-out half without counts; 5 profiles"),
+        (FIVE * 12.25, "X: normalised, not logged: values used as they are, no held-out half without counts ("),
+        (
+            FIVE - 1.3,
+            "X: scaled, with negative values: used as they are, no held-out half without counts (15 of 20 values are "
+            "negative); 5 profiles",
+        ),
     ],
 )
 def test_describe_says_what_was_found_and_what_follows(x: np.ndarray, text: str) -> None:

@@ -59,9 +59,12 @@ def test_features_of_every_type_are_there_with_their_types(adata: anndata.AnnDat
         del file["matrix/features/feature_type"]
         file["matrix/features/feature_type"] = np.array(["Gene Expression"] * 18 + ["Antibody Capture"] * 2, "S")
         file.create_group("matrix/features/target_sets")
-    found = read_profiles(path)
+    found, genes = read_profiles(path, features="all"), read_profiles(path)
     assert found.var is not None
+    assert genes.var is not None
     assert found.var["feature_types"].value_counts().to_dict() == {"Gene Expression": 18, "Antibody Capture": 2}
+    assert list(genes.genes) == list(genes.var.index) == list(found.genes[:18])
+    assert "2 of type Antibody Capture" in genes.notes["left_out_features"]
 
 
 def refused(path: Path) -> str:

@@ -23,7 +23,10 @@ def test_shares_are_those_of_the_training_profiles_over_all_genes() -> None:
     assert universe is not None
     assert list(universe.genes) == names(range(50))
     np.testing.assert_allclose(universe.shares, counts[:20].sum(0) / counts[:20].sum())
-    assert fit_preprocess(profiles_of(np.log1p(counts), "log_normalised"), np.arange(20)).universe is None
+    of_logs = fit_preprocess(profiles_of(np.log1p(counts), "log"), np.arange(20)).universe
+    assert of_logs is not None
+    assert list(of_logs.genes) == names(range(50))
+    assert set(of_logs.shares) == {1 / 50}
 
 
 def test_genes_outside_of_the_universe_do_not_count() -> None:

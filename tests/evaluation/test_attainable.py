@@ -136,7 +136,7 @@ def test_values_without_counts_are_refused() -> None:
         fit(read_profiles(adata), SETTINGS)
     assert str(raised.value) == (
         "--attainable compares with counts drawn from a model, so it needs counts and a reconstruction; found "
-        "log-normalised values. Leave out --attainable."
+        "log values. Leave out --attainable."
     )
     with pytest.raises(InputError, match="found counts values and no decoder"):
         fit(drawn(60, 1), replace(SETTINGS, objective="simclr"))

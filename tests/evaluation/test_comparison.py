@@ -94,6 +94,7 @@ def test_raw_errors_of_scale_free_arms_are_not_compared() -> None:
         "relative_mse",
         "direction_error",
         "magnitude_error",
+        "heldout_mse",
     }
     assert table.loc["rescaled_mse", "verdict"] == BETTER
     assert np.isnan(table.loc["mse", "p_holm"])

@@ -11,6 +11,7 @@ from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
+from geneae import Autoencoder
 from geneae.data.count_split import Splitter, halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
@@ -18,7 +19,7 @@ from geneae.evaluation.agreement import START, Agreement
 from geneae.evaluation.depth import Depths
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.predictors import predictors, products_of
-from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, headline, summarize, verdict
 from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
 from geneae.folders.run import own_profiles, write_tables
@@ -368,7 +369,7 @@ FLAT = np.zeros(100)
 )
 def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said: str) -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": difference, "pca_4": FLAT + 0.3, "pca_8": FLAT + 0.1})
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         f"{said}, beats the best PCA (size 8) (+0.1000 ± 0.0000). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
@@ -377,7 +378,7 @@ def test_the_verdict_says_what_the_differences_show(difference: np.ndarray, said
 
 def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against their own input (centred cosine), the model beats PCA of the same "
         "size (+0.0100 ± 0.0004). Without counts there is no held-out cosine, and an own-input cosine also rewards "
         "copying noise."
@@ -386,10 +387,36 @@ def test_the_verdict_without_counts_says_what_it_cannot_say() -> None:
 
 def test_the_verdict_without_a_pca_of_another_size_leaves_that_comparison_out() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD})
-    assert verdict(found, "test") == (
+    assert verdict(found, "test") == f"{headline(found, 'test')} " + (
         "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         "beats PCA of the same size (+0.0100 ± 0.0004). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (0.01 + SPREAD, "The model beats shrunken PCA by 0.0100 and covers 50 % of the way"),
+        (-0.01 + SPREAD, "The model is worse than shrunken PCA by 0.0100 and covers 50 % of the way"),
+        (0.0003 + SPREAD, "The model cannot be distinguished from shrunken PCA and covers 50 % of the way"),
+        (FLAT + 1e-9, "The model is as good as shrunken PCA and covers 50 % of the way"),
+    ],
+)
+def test_the_headline_is_short_and_begins_the_verdict(difference: np.ndarray, said: str) -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": FLAT + 0.1, "shrunken_pca": difference})
+    line = headline(found, "test")
+    assert line == f"{said} from the mean profile to the noise ceiling."
+    assert len(line.split()) <= 25
+    assert verdict(found, "test").startswith(f"{line} On 100 test profiles")
+
+
+def test_the_headline_of_a_model_below_the_mean_profile_and_of_one_without_counts() -> None:
+    worse = made_up({"mean_profile": -0.1 + SPREAD, "shrunken_pca": -0.15 + SPREAD})
+    assert headline(worse, "test") == "The model is worse than shrunken PCA by 0.1500, and is below the mean profile."
+    found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
+    assert headline(found, "test") == (
+        "The model beats PCA by 0.0100 by centred cosine with its own input, which also rewards copying noise."
     )
 
 
@@ -455,13 +482,33 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
     assert set(fit(read_profiles(counts), settings).evaluation.metrics["seed"]) == {3}
 
 
-@pytest.mark.parametrize(("agreement", "skill"), [(0.81, 0.5), (0.48, np.nan)])
-def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(agreement: float, skill: float) -> None:
-    """The mean profile lies at 0.7, the model at 0.8."""
+@pytest.mark.parametrize(
+    ("agreement", "skill", "ceiling"),
+    [(0.81, 0.5, 0.9), (0.4899, np.nan, 0.69993), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
+)
+def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
+    agreement: float, skill: float, ceiling: float
+) -> None:
+    """The mean profile lies at 0.7, the model at 0.8. A ceiling below the mean profile is none."""
     tables = [
         pd.DataFrame({"model": name, "split": "test", **dict.fromkeys(BY_PROFILE, np.nan), HELD_OUT: [cosine] * 5})
         for name, cosine in (("model", 0.8), ("mean_profile", 0.7))
     ]
     metrics = summarize(pd.concat(tables), np.full(5, agreement), np.full(5, "test"), 0)
     np.testing.assert_allclose(value(metrics, "model", "test", "skill"), skill)
-    assert value(metrics, "model", "test", "ceiling") == pytest.approx(np.sqrt(agreement))
+    np.testing.assert_allclose(value(metrics, "model", "test", "ceiling"), ceiling, rtol=1e-5)
+    assert value(metrics, "model", "test", HELD_OUT) == pytest.approx(0.8)
+
+
+def test_genes_of_noise_have_no_correlation_with_their_prediction() -> None:
+    """Sixty genes without signal beside sixty of programmes, at one depth, of profiles that the model has not seen."""
+    rng = np.random.default_rng(5)
+    rates = np.hstack([rng.dirichlet(np.full(4, 0.4), 480) @ rng.gamma(0.4, 1.0, (4, 60)), np.full((480, 60), 0.4)])
+    rates[:, :60] *= 24 / rates[:, :60].sum(1, keepdims=True)
+    counts = sparse.csr_matrix(rng.multinomial(1200, rates / rates.sum(1, keepdims=True)).astype(np.float32))
+    model = Autoencoder(**QUICK).fit(counts[:240])
+    table = model.gene_correlation(counts[240:]).set_index("gene")["correlation"]
+    of_noise = table[table.index.astype(int) >= 60]
+    assert len(of_noise) == 60
+    assert abs(of_noise.mean()) < 0.05
+    assert table[table.index.astype(int) < 60].mean() > 0.15

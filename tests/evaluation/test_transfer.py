@@ -138,7 +138,7 @@ def test_a_profile_without_molecules_has_nothing(fitted: Autoencoder, counts: an
     table = found.table(adata.obs_names)
     assert table.iloc[[2, 5]].isna().all(axis=None)
     assert table["geneae_probability"].notna().sum() == 238
-    assert " Without molecules: 2." in sentences(found)[0]
+    assert " With too few molecules: 2." in sentences(found)[0]
     others = transferred(fitted.fitted(), counts, query())
     np.testing.assert_allclose(np.delete(found.distance, [2, 5]), np.delete(others.distance, [2, 5]), rtol=1e-3)
 
@@ -160,7 +160,7 @@ def test_what_is_said_by_hand(fitted: Autoencoder, counts: anndata.AnnData) -> N
     accuracy = 100 * found.rehearsals[0].accuracy
     assert sentences(found) == [
         "Labelled: 8 of 10 profiles. Refused: 1 (10.0 %), farther from their neighbours than 95 % of reference "
-        "profiles at this depth. Without molecules: 1.",
+        "profiles at this depth. With too few molecules: 1.",
         "Labels closest to the refused: k2 (1).",
         f"Of reference profiles, {accuracy:.1f} % get their own label back from the others.",
     ]

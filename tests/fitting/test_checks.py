@@ -15,9 +15,9 @@ from geneae.fitting.checks import (
     check_loss,
     check_objective,
     check_profiles,
-    check_sizes,
     check_used,
     is_split_target,
+    latents_of,
 )
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
@@ -129,7 +129,7 @@ def test_batches_need_scib_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as error:
         check_batch(Settings(batch_key="donor"))
     assert str(error.value) == (
-        "--batch needs scib-metrics, which is not installed. Install it with: pip install 'geneae[scib]', or leave "
+        "--batch needs scib-metrics, which is not installed. Install it with: pip install scib-metrics, or leave "
         "out --batch."
     )
 
@@ -164,6 +164,13 @@ def test_only_counts_are_split_and_by_themselves() -> None:
 
 
 def test_a_latent_has_at_most_as_many_numbers_as_there_are_directions() -> None:
-    check_sizes(23, 24, 40)
+    assert latents_of(23, 24, 40) == 23
     with pytest.raises(InputError, match="--latent must be at most 23"):
-        check_sizes(24, 24, 40)
+        latents_of(24, 24, 40)
+
+
+@pytest.mark.parametrize(("n_train", "n_genes", "n_latent"), [(500, 2000, 32), (24, 40, 23), (500, 5, 5), (1, 9, 1)])
+def test_without_a_number_the_latent_is_as_long_as_the_data_allow_up_to_32(
+    n_train: int, n_genes: int, n_latent: int
+) -> None:
+    assert latents_of(None, n_train, n_genes) == n_latent

@@ -193,7 +193,7 @@ def test_own_counts_stand_in_one_of_two_layers(fitted: Autoencoder, counts: annd
 def test_the_units_of_other_values_are_theirs(counts: anndata.AnnData) -> None:
     counts.X = counts.X.log1p()
     model = Autoencoder(n_latent=2, hidden=4, epochs=1).fit(counts).model_
-    assert describe(model, "X")["space"] == "log_normalised"
+    assert describe(model, "X")["space"] == "log"
     assert describe(model, "X")["units"] == "those of the matrix that the model was fitted on"
 
 

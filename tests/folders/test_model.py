@@ -145,7 +145,7 @@ def test_odd_profile_names_survive(tmp_path: Path) -> None:
     adata.obs_names = ["NA", "a,b", 'say "x"', "новый", "two\nlines", "007"] + [f"cell{i}" for i in range(54)]
     before = Autoencoder(**QUICK).fit(adata)
     before.save(tmp_path / "run")
-    split = read_split(tmp_path / "run", load_model(tmp_path / "run"), read_profiles(adata))
+    split = split_of(tmp_path / "run", load_model(tmp_path / "run"), read_profiles(adata))
     assert split.to_dict() == before.split_.to_dict()
     assert set(split) == {"train", "validation", "test"}
 

@@ -32,7 +32,8 @@ from geneae.models.ceiling import cosine_of_halves
 from geneae.models.network import Network, network_in_basis, random_network
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError
-from geneae.settings.settings import Settings, part_of_labels
+from geneae.settings.loss_terms import part_of_labels
+from geneae.settings.settings import Settings
 from geneae.training.batches import PairNeeds, Pairs, loss_constants
 from geneae.training.objectives import Reconstructed, Reconstruction
 
@@ -369,7 +370,7 @@ def test_another_space_than_that_of_the_metric_is_refused(metric_folder: Path, k
     if kind == "log":
         adata.X = sparse.csr_matrix(np.log1p(adata.X.toarray()))
     settings = replace(LEARNS, metric=str(metric_folder), scale=kind == "scale", epochs=1)
-    space = "log_normalised" if kind == "log" else "log1p_cp10k, genes divided by their deviation"
+    space = "log" if kind == "log" else "log1p_cp10k, genes divided by their deviation"
     text = (
         f"--metric needs a metric learned in the space of the fit, {space}; it was learned in log1p_cp10k. "
         "Learn it on the same matrix"

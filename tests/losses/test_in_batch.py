@@ -240,7 +240,7 @@ def test_triplet_has_the_same_gradient_every_time_on_several_threads() -> None:
 def test_triplet_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = draw()
     monkeypatch.setitem(__import__("sys").modules, "pytorch_metric_learning.distances", None)
-    with pytest.raises(InputError, match=re.escape("Install it with: pip install 'geneae[triplet]'")):
+    with pytest.raises(InputError, match=re.escape("Install it with: pip install pytorch-metric-learning")):
         loss_of("triplet", x, y)
 
 

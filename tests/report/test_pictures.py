@@ -9,7 +9,7 @@ import pytest
 from geneae import Autoencoder
 from geneae.evaluation.depth import AT_RATIO
 from geneae.evaluation.records import HELD_OUT, value
-from geneae.evaluation.steps import steps_sentence
+from geneae.evaluation.steps import loss_of_steps, steps_sentence
 from geneae.folders.run import Run, read_run
 from geneae.report import render_report
 from geneae.report.notes import notes_of
@@ -75,22 +75,22 @@ def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     said = " ".join(notes_of([run]))
     assert "From the latent alone is what can be decoded without these" in said
     assert "cannot tell from variation of a single gene" in said
-    assert steps_sentence(run.config["steps"]) in notes_of([run])
+    assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in notes_of([run])
     assert "Real shallow sequencing may differ from thinning" in said
     plain = " ".join(notes_of([without_estimator(run)]))
     assert "latent alone" not in plain
     assert "thinned" not in plain
     both = notes_of([run, without_estimator(run)])
-    assert steps_sentence(run.config["steps"]) in both
+    assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in both
 
 
 def test_the_table_shows_the_latent_alone_next_to_the_model_and_no_steps(run: Run) -> None:
     titles = [scores.title for scores in score_rows([run], "test")]
-    assert titles[:3] == [run.configuration, "from the latent alone", "whitened linear, size 4"]
+    assert titles[:3] == ["model", "from the latent alone", "whitened linear, size 4"]
     assert "own counts and mean profile" in titles
     html = render_report([run], "It beats PCA (+0.01). Its 0.75 is far. Step by step: 0.7. Copies reach 0.6.")
-    assert '<p class="answer">It beats PCA (+0.01). Its 0.75 is far.</p>' in html
-    assert "<p>Step by step: 0.7. Copies reach 0.6.</p>" in html
+    assert '<p class="answer">It beats PCA (+0.01).</p>' in html
+    assert "<p>Its 0.75 is far. Step by step: 0.7. Copies reach 0.6.</p>" in html
     assert "gain over the step before" not in html[: html.index('id="figures"')]
     assert "held-out cosine from 1/10 of the molecules" in html
     assert "step_network" not in html

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geneae.settings.errors import InputError
-from geneae.settings.text import HIDDEN, escaped, shell_line
+from geneae.settings.text import HIDDEN, counted, escaped, shell_line
 
 DANGEROUS = {
     "\x1b[31mred": r"\x1b[31mred",  # colours, and everything else that a terminal obeys
@@ -55,3 +55,7 @@ def test_a_shell_reads_the_words_back(word: str) -> None:
     assert escaped(line) == line
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert done.stdout == word.encode("utf-8", "surrogateescape")
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "profile") for number in (0, 1, 1234)] == ["0 profiles", "1 profile", "1,234 profiles"]

@@ -262,11 +262,12 @@ def test_products_without_negatives_pass_through_a_power_of_zero_as_they_are() -
     assert scale_gradient(products, 0.0) is products
 
 
-def test_the_readme_corrects_what_is_often_said_about_opposite_halves() -> None:
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
-    assert "lie in opposite halves in exactly one half of the cases, in every dimension" in readme
+def test_the_docs_correct_what_is_often_said_about_opposite_halves() -> None:
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "cut.md"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert "lie in opposite halves in exactly one half of the cases, in every dimension" in text
     for dimension, shown in ((2, "14 % in 2 dimensions"), (8, "0.05 % in 8")):
         share = float(stats.beta.sf(0.9**2, 0.5, (dimension - 1) / 2)) / 2
         digits = 0 if dimension == 2 else 2
         assert f"{100 * share:.{digits}f} % in {dimension}" in shown
-        assert shown in readme
+        assert shown in text

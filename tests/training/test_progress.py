@@ -112,7 +112,7 @@ def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.Monke
         check_log("tensorboard", tmp_path / "log", overwrite=False)
     assert str(error.value) == (
         "--log tensorboard needs the package tensorboard, which is not installed. "
-        "Install it with: pip install 'geneae[tensorboard]', or use --log csv."
+        "Install it with: pip install tensorboard, or use --log csv."
     )
     check_log("csv", tmp_path / "log", overwrite=False)
 

@@ -22,12 +22,13 @@ from geneae.cli.flags import (
     options,
     several,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, refuse_others, run_tasks
 from geneae.settings.settings import Settings
 
 
-@click.command()
+@click.command(cls=Grouped, example="compare data.h5ad --loss mse --loss cosine --seeds 5 -o cmp")
 @DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("objective", "objectives", "Objectives to combine with the losses.")
@@ -57,12 +58,14 @@ def command(
 ) -> None:
     """Compare losses on DATA, or finished run folders.
 
+    A folder of geneae judge is compared as one run of each program.
+
     Every configuration (an objective, a loss, a cut and a length of the latent) is run with the same seeds on one
     split. Each run is an ordinary run folder inside the output; finished runs are not run again. Differences are taken
     profile by profile against the first configuration, with --color also for each value of that column.
     """
     folder, say = Path(output), say_unless(quiet)
-    if (Path(data[0]) / "config.json").is_file():
+    if any((Path(data[0]) / name).is_file() for name in ("config.json", "judged.json")):
         from geneae.fitting.compare import compare_runs
 
         refuse_others("data", "output", "color", "quiet", why="finished runs are compared as they are")
@@ -84,7 +87,7 @@ def command(
         }
         tasks = grid(base, values, seeds, folder)
         check_used(*(task.settings for task in tasks))
-        source = Source(data, layer, use_raw, gene_names=gene_names, modality=modality)
+        source = Source(data, layer, use_raw, "no", base.state, base.features, gene_names, modality)
         run_tasks(source, tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():
             return

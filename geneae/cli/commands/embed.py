@@ -14,13 +14,16 @@ from geneae.cli.flags import (
     PATH,
     QUIET,
     STREAM,
+    VALUE_OPTIONS,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
+from geneae.settings.text import counted
 
 
-@click.command()
+@click.command(cls=Grouped, example="embed run other.h5ad -o latent.h5ad")
 @click.argument("model", type=PATH)
 @DATA
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
@@ -30,7 +33,7 @@ from geneae.cli.steps import match
     is_flag=True,
     help="Add layers['geneae_reconstructed'], and ['geneae_latent_only'] without own counts, to an .h5ad output.",
 )
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: tuple[str, ...],
@@ -41,6 +44,8 @@ def command(
     use_raw: bool,
     gene_names: str | None,
     modality: str | None,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -75,7 +80,8 @@ def command(
     if reconstruct:
         loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, gene_names, modality), min_overlap, say)
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
+    profiles, expression = match(loaded, source, min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())
     with new_file(Path(output), overwrite) as partial:
@@ -83,4 +89,4 @@ def command(
         check_unchanged(profiles, also_in_memory=True)
     say(*filter(None, [replaced_sentence(replaced, profiles.source)]))
     n_profiles, n_latent = embedded.latent.shape
-    say(f"Written to {output}: {n_profiles:,} profiles x {n_latent} latents.")
+    say(f"Written to {output}: {counted(n_profiles, 'profile')} x {counted(n_latent, 'latent')}.")

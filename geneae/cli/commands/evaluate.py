@@ -15,18 +15,20 @@ from geneae.cli.flags import (
     PATH,
     QUIET,
     STREAM,
+    VALUE_OPTIONS,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.errors import InputError
 
 
-@click.command()
+@click.command(cls=Grouped, example="evaluate run other.h5ad -o judged")
 @click.argument("model", type=PATH)
 @DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
-@options(*MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
     data: tuple[str, ...],
@@ -35,6 +37,8 @@ def command(
     use_raw: bool,
     gene_names: str | None,
     modality: str | None,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -69,7 +73,7 @@ def command(
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
-    source = Source(data, layer, use_raw, stream, gene_names, modality)
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
     profiles, expression = match(loaded, source, min_overlap, say)
     if expression.missing is not None:
         say("Genes that the data lack are compared as zeros: every number below contains that.")

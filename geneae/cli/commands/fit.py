@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geneae.cli.ending import ending
 from geneae.cli.flags import (
     COLOR,
     CONFIG,
@@ -20,8 +21,10 @@ from geneae.cli.flags import (
     PATH,
     QUIET,
     STREAM,
+    VERBOSE,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import Say, say_unless
 from geneae.cli.steps import command_line, is_first
 from geneae.settings.errors import InputChanged, InputError, Interrupted
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; smaller values are rounding
 
 
-@click.command()
+@click.command(cls=Grouped, example="fit data.h5ad --loss cosine -o run")
 @DATA
 @click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
@@ -42,7 +45,7 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 @click.option(
     "--resume", is_flag=True, help="Resume an interrupted run; start if there is none; do nothing if it is complete."
 )
-@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, QUIET)
+@options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, VERBOSE, QUIET)
 def command(
     data: tuple[str, ...],
     output: str | None,
@@ -56,6 +59,7 @@ def command(
     stream: str,
     log: str | None,
     overwrite: bool,
+    verbose: bool,
     quiet: bool,
     **fields: Any,
 ) -> None:
@@ -71,7 +75,7 @@ def command(
     from geneae.data.source import Source
     from geneae.folders.outputs import Output, check_apart
 
-    source = Source(data, layer, use_raw, stream, gene_names, modality)
+    source = Source(data, layer, use_raw, stream, settings.state, settings.features, gene_names, modality)
     folder = Path(output) if output else Path(f"{source.stem}_geneae")
     check_apart(folder, *data, settings.metric)
     to = Output(folder, overwrite, resume)
@@ -113,17 +117,18 @@ def command(
         raise
     if quiet:
         return
-    _say_results(fitted, settings, null, say)
-    say(f"Written to {folder}: the model, its tables, and {folder / 'report.html'}.")
+    say(_split_line(fitted))
+    if verbose:
+        _say_results(fitted, settings, null, say)
+    say(*ending(fitted, folder, data))
 
 
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
-    """Print the results of a fit: split, tables, conclusion, training and warnings."""
+    """Print the results of a fit as the report has them: tables, conclusion, training and warnings."""
     from geneae.cli.tables import latent_tables, metrics_table, null_lines
     from geneae.evaluation.records import judged_split
 
     found, split = fitted.evaluation, judged_split(fitted.split)
-    say(_split_line(fitted))
     for table in filter(None, (metrics_table(found), *latent_tables(found, asdict(settings)))):
         say(*table.split("\n"))
     say(fitted.conclusion)
@@ -174,11 +179,12 @@ def _split_line(fitted: "Fitted") -> str:
 def _encoder_line(config: Mapping[str, Any]) -> str:
     """Sentence on the training of an encoder and the epoch used."""
     if not config["network"]["is_whitened"] or config["network"]["has_decoder"]:
-        return f"Trained for {config['epochs_run']} epochs, {config['seconds']:.1f} s in total; the last epoch is used."
+        seconds = f"the fit took {config['seconds']:.1f} s"
+        return f"Trained for {config['epochs_run']} epochs, of which the last is used; {seconds}."
     best = config["best_epoch"]
     line = (
         f"Best epoch by the neighbours that both halves of validation profiles have in common: {best} of "
-        f"{config['epochs_run']}; {config['seconds']:.1f} s in total."
+        f"{config['epochs_run']}; the fit took {config['seconds']:.1f} s."
     )
     if best == 0 and config["settings"]["cut"] == 1:
         line += " No epoch was better than the start, the latents of the default fit, which are used."
@@ -189,12 +195,12 @@ def _training_line(config: Mapping[str, Any]) -> str:
     """Sentence on the length of the training, the epoch used, and what they mean."""
     if config["settings"]["objective"] != "reconstruction":
         return _encoder_line(config)
-    from geneae.evaluation.steps import steps_sentence
+    from geneae.evaluation.steps import loss_of_steps, steps_sentence
 
-    steps = steps_sentence(config.get("steps") or [])
+    steps = steps_sentence(config.get("steps") or [], loss_of_steps(config))
     linear = "PCA" if config["target"] == "self" else "shrunken PCA"
     best, start = config["best_epoch"], "the whitened linear prediction" if steps else linear
-    line = f"Best epoch by validation: {best} of {config['epochs_run']}; {config['seconds']:.1f} s in total."
+    line = f"Best epoch by validation: {best} of {config['epochs_run']}; the fit took {config['seconds']:.1f} s."
     if best == 0 and config["settings"]["init"] == "pca":
         line += f" No epoch was better than the start, {start}, which is used."
     if steps:

@@ -2,11 +2,13 @@
 
 import click
 
-from geneae.cli.flags import DATA, MATRIX_OPTIONS, STREAM, options
+from geneae.cli.flags import DATA, MATRIX_OPTIONS, STREAM, VALUE_OPTIONS, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say
+from geneae.cli.steps import say_what_is_read
 
 
-@click.command()
+@click.command(cls=Grouped, example="inspect data.h5ad --cosine 0.4")
 @DATA
 @click.option(
     "--cosine",
@@ -21,7 +23,7 @@ from geneae.cli.printing import say
     help="Seed of the split, the PCA bases and the count splits, an integer of at least 0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
-@options(*MATRIX_OPTIONS, STREAM)
+@options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM)
 def command(
     data: tuple[str, ...],
     cosine: float | None,
@@ -32,6 +34,8 @@ def command(
     stream: str,
     gene_names: str | None,
     modality: str | None,
+    state: str,
+    features: str,
 ) -> None:
     """Show what cosines to expect on DATA, before any training.
 
@@ -45,12 +49,16 @@ def command(
     from geneae.evaluation.inspection import inspect_profiles
     from geneae.folders.outputs import to_json
 
-    profiles = Source(data, layer, use_raw, stream, gene_names, modality).read()
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
+    profiles = source.read()
     inspection = inspect_profiles(profiles, seed, cosine)
+    matrices = source.states()
     check_unchanged(profiles)
     if as_json:
-        say(*to_json(asdict(inspection)).split("\n"))
+        say(*to_json(asdict(inspection) | {"matrices": matrices}).split("\n"))
         return
-    say(profiles.describe(), *profiles.said)
+    say_what_is_read(profiles, say)
+    for place, held in (matrices if len(matrices) > 1 else {}).items():
+        say(f"  {place}: {held}")
     say(*inspection_table(inspection).split("\n"))
     say(inspection.verdict)

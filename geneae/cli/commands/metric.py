@@ -5,12 +5,24 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import DATA, MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, option, options
+from geneae.cli.flags import (
+    DATA,
+    MATRIX_OPTIONS,
+    METRIC_OPTIONS,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    VALUE_OPTIONS,
+    option,
+    options,
+)
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
+from geneae.cli.steps import say_what_is_read
 from geneae.settings.settings import MetricSettings
 
 
-@click.command()
+@click.command(cls=Grouped, example="metric data.h5ad --label cell_type -o metric")
 @DATA
 @click.option(
     "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."
@@ -34,6 +46,7 @@ from geneae.settings.settings import MetricSettings
     option("group"),
     option("seed"),
     *MATRIX_OPTIONS,
+    *VALUE_OPTIONS,
     OVERWRITE,
     QUIET,
 )
@@ -50,6 +63,8 @@ def command(
     use_raw: bool,
     gene_names: str | None,
     modality: str | None,
+    state: str,
+    features: str,
     overwrite: bool,
     quiet: bool,
     **settings: Any,
@@ -62,7 +77,7 @@ def command(
     MetricSettings(**settings, seed=seed)  # refuses impossible values before anything is read
     from geneae.data.source import Source
 
-    source = Source(data, layer, use_raw, gene_names=gene_names, modality=modality)
+    source = Source(data, layer, use_raw, "no", state, features, gene_names, modality)
     folder = Path(output) if output else Path(f"{source.stem}_metric")
     from geneae.folders.outputs import check_apart, check_writable
 
@@ -76,7 +91,7 @@ def command(
 
     loaded = None if model is None else load_model(Path(model))
     profiles = source.read() if loaded is None else source.read_like(loaded.location)
-    say(profiles.describe(), *profiles.said)
+    say_what_is_read(profiles, say)
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())

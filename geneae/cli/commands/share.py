@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import OVERWRITE, PATH, QUIET, options
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 
 
-@click.command()
+@click.command(cls=Grouped, example="share run --licence CC-BY-4.0 -o model.zip")
 @click.argument("model", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write, ending in .zip.")
 @click.option("--licence", metavar="TEXT", help="Licence that the model card names.  [default: not stated]")

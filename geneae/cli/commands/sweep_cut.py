@@ -19,13 +19,14 @@ from geneae.cli.flags import (
     options,
     several,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
-@click.command()
+@click.command(cls=Grouped, example="sweep-cut data.h5ad -o sweep --loss cosine --basis free --init random")
 @DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("cut", "cuts", "Cut factors, such as 1/3.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
@@ -74,7 +75,7 @@ def command(
     )
     folder, say = Path(output), say_unless(quiet or not open_grid(base, jobs))
     tasks = sweep_tasks(base, sweep, folder)
-    source = Source(data, layer, use_raw, gene_names=gene_names, modality=modality)
+    source = Source(data, layer, use_raw, "no", base.state, base.features, gene_names, modality)
     run_tasks(source, tasks, Request(command_line()), jobs, folder, say)
     if not is_first():
         return

@@ -15,21 +15,25 @@ from geneae.cli.flags import (
     QUIET,
     STREAM,
     TRANSFER_OPTIONS,
+    VALUE_OPTIONS,
     options,
 )
+from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.settings import TransferSettings
 
 
-@click.command()
+@click.command(cls=Grouped, example="transfer run reference.h5ad query.h5ad --label cell_type -o labelled.h5ad")
 @click.argument("model", type=PATH)
 @click.argument("reference", type=PATH)
 @click.argument("query", type=PATH)
 @click.option("--label", "key", metavar="KEY", required=True, help="Column of obs of REFERENCE that holds the labels.")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv or .parquet.")
 @click.option("--key-added", metavar="KEY", help="Key of the latents in obsm of an .h5ad output.  [default: X_geneae]")
-@options(*TRANSFER_OPTIONS, *MATRIX_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
+@options(
+    *TRANSFER_OPTIONS, *MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET
+)
 def command(
     model: str,
     reference: str,
@@ -41,6 +45,8 @@ def command(
     use_raw: bool,
     gene_names: str | None,
     modality: str | None,
+    state: str,
+    features: str,
     stream: str,
     min_overlap: float,
     depth_ratio: float | None,
@@ -73,10 +79,11 @@ def command(
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     say = say_unless(quiet)
-    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream, gene_names, modality), min_overlap, say)
+    choice = (layer, use_raw, stream, state, features, gene_names, modality)
+    known, in_genes = match(loaded, Source(reference, *choice), min_overlap, say)
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
-    profiles, expression = match(loaded, Source(query, layer, use_raw, stream, gene_names, modality), min_overlap, say)
+    profiles, expression = match(loaded, Source(query, *choice), min_overlap, say)
     labelled, expression = labelled.without(expression.missing), expression.without(in_genes.missing)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())

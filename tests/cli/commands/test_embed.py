@@ -94,7 +94,7 @@ def test_profiles_are_read_at_the_depth_that_is_said(
     for flags, said, ratio in (
         ([], f"{molecules}they are read at a depth ratio of (4.[5-9]|5.[0-4])[0-9]*\\. If you know better", None),
         (["--depth-ratio", "5"], "These profiles are read as having 1/5 of the molecules of the .*, as given\\.", 5.0),
-        (["--depth-ratio", "1"], "These profiles are read as having 1/1 of the molecules of the .*, as given\\.", 1.0),
+        (["--depth-ratio", "1"], "These profiles are read as having as many molecules as the .*, as given\\.", 1.0),
     ):
         result = geneae("embed", run.folder, data, "-o", tmp_path / "out.h5ad", "--overwrite", *flags)
         assert result.exit_code == 0, result.output

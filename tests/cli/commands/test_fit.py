@@ -1,6 +1,7 @@
 """`geneae fit`."""
 
 import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -58,10 +59,9 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     assert lines[12] == "Held-out cosine from inputs thinned to a share of all molecules, means over 24 test profiles"
     shown = ["model", "from the latent alone", "shrunken PCA", "mean profile"]
     assert [line.split("  ")[0] for line in lines[14:18]] == shown
-    assert lines[18].startswith(
-        "On 24 test profiles, evaluated against the other half of the molecules (held-out cosine)"
-    )
+    assert lines[18].startswith("The model ")
     for text in (
+        " On 24 test profiles, evaluated against the other half of the molecules (held-out cosine)",
         " PCA of the same size (",
         " shrunken PCA of the same size (",
         " its whitened linear start (",
@@ -69,9 +69,29 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     ):
         assert text in lines[18]
     assert lines[19].startswith("Best epoch by validation: ")
-    assert "Steps, with the decrease of the loss of validation profiles: " in lines[19]
-    assert lines[-1].startswith(f"Written to {run.folder}: ")
+    assert "Steps, with the decrease of the loss cosine of validation profiles: " in lines[19]
+    assert lines[-4].startswith("Held-out cosine on 24 profiles (test): model 0.")
+    n_warnings = len([line for line in lines if line.startswith("Note: ")])
+    assert lines[-2] == f"Report: {run.folder}/report.html, with {n_warnings} warning at its top"
     assert run.result.stderr == ""
+
+
+def test_without_verbose_a_fit_ends_with_four_lines(counts_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    lines = geneae("fit", counts_path, "-o", folder, *FLAGS).stdout.splitlines()
+    assert len(lines) == 2 + 4
+    metrics = pd.read_csv(folder / "metrics.csv").query("split == 'test' and statistic == 'mean'")
+    means = metrics.set_index(["model", "metric"])["value"]
+    reached = [means["model", "heldout_cosine"], means["shrunken_pca", "heldout_cosine"], means["model", "ceiling"]]
+    model, shrunken, ceiling = (f"{number:.4f}" for number in reached)
+    assert lines[2] == (
+        f"Held-out cosine on 24 profiles (test): model {model}, shrunken PCA {shrunken}, noise ceiling {ceiling}"
+    )
+    assert lines[3].startswith("The model ")
+    assert len(lines[3].split()) <= 25
+    assert lines[4].startswith(f"Report: {folder}/report.html")
+    words = shlex.split(lines[5].removeprefix("Next: "))
+    assert words == ["geneae", "embed", str(folder), str(counts_path), "-o", "latent.h5ad"]
 
 
 def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitted: Autoencoder) -> None:
@@ -83,7 +103,7 @@ def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitte
 
 
 def test_nulls_are_printed_beside_the_fit_and_written(run: Run, counts_path: Path, tmp_path: Path) -> None:
-    result = geneae("fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", "--null", *FLAGS)
+    result = geneae("fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", "--null", *FLAGS, "--verbose")
     lines = result.stdout.splitlines()
     assert lines[19] == "The same training where there is nothing to learn, means over 24 test profiles"
     assert [title.strip() for title in lines[20].split("  ")[-3:]] == [
@@ -103,8 +123,8 @@ def test_the_output_is_named_after_the_data(counts_path: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     result = geneae("fit", counts_path, *FLAGS, "--epochs", "1")
     assert result.exit_code == 0
+    assert "\nReport: counts_geneae/report.html" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["counts_geneae"]
-    assert "Written to counts_geneae: " in result.stdout
 
 
 def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> None:
@@ -124,12 +144,13 @@ def test_each_flag_becomes_its_setting(counts_path: Path, tmp_path: Path) -> Non
     alone = {"devices": 1, "nodes": 1, "objective": "reconstruction", "views": "auto", "agreement": 0.1}
     alone |= {"positives": "views", "balance": None}
     alone |= {"metric": None, "batch_key": None, "attainable": False}
+    alone |= {"state": "auto", "features": "genes"}
     expected |= {"scale": True, "latent_norm": True} | alone  # what others have tests of
     assert found == expected
 
 
 def test_what_a_fixed_margin_is_at_a_perfect_reconstruction_is_printed(counts_path: Path, tmp_path: Path) -> None:
-    flags = ["fit", counts_path, "--loss", "cosine-embedding", *FLAGS, "--epochs", "1"]
+    flags = ["fit", counts_path, "--loss", "cosine-embedding", *FLAGS, "--epochs", "1", "--verbose"]
     said = geneae(*flags, "--margin", "0.5", "-o", tmp_path / "fixed").stdout
     number = json.loads((tmp_path / "fixed" / "config.json").read_text())["loss_at_perfection"]
     assert f"The loss cosine-embedding is {number:.3g}, not 0, at a perfect reconstruction, because it" in said
@@ -261,7 +282,7 @@ def test_overwrite_starts_anew_and_keeps_the_old_run_until_the_end(
 
 
 def test_nulls_go_on_too(run: Run, counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", *FLAGS, "--null"]
+    arguments = ["fit", counts_path, "--loss", "cosine", "-o", tmp_path / "run", *FLAGS, "--null", "--verbose"]
     assert stopped(*arguments, monkeypatch=monkeypatch, after=20).exit_code == 143  # of 13 in each training
     assert there(tmp_path / "run") == {"checkpoint.safetensors", "checkpoint-gene_permuted.safetensors"}
     result = geneae(*arguments, "--resume")
@@ -284,7 +305,7 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     ("flags", "text"),
     [
         (["--learning-rate", "3"], "No epoch was better than the start, the whitened linear prediction, "),
-        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss of validation profiles: "),
+        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss mse of validation profiles: "),
         (["--learning-rate", "3"], "left out: network"),
         (
             ["--learning-rate", "3", "--basis", "free"],
@@ -302,14 +323,14 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     ],
 )
 def test_fit_says_what_the_best_epoch_means(counts_path: Path, flags: list[str], text: str, tmp_path: Path) -> None:
-    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, *flags)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, *flags, "--verbose")
     assert text in result.stdout
 
 
 def test_a_loss_under_a_metric_says_how_many_genes_it_has(
     counts_path: Path, metric_folder: Path, tmp_path: Path
 ) -> None:
-    flags = [*FLAGS, "--loss", "cosine", "--metric", metric_folder, "--label", "kind"]
+    flags = [*FLAGS, "--loss", "cosine", "--metric", metric_folder, "--label", "kind", "--verbose"]
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *flags)
     assert result.exit_code == 0, result.output
     loaded = load_model(tmp_path / "run")
@@ -321,10 +342,10 @@ def test_a_loss_under_a_metric_says_how_many_genes_it_has(
 
 
 def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) -> None:
-    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol")
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, "--objective", "byol", "--verbose")
     assert result.exit_code == 0, result.output
     assert "Without labels, the quality of these latents is unknown: fit with --label KEY." in result.stdout
     assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
-    flags = ["--objective", "byol", "--basis", "free"]
+    flags = ["--objective", "byol", "--basis", "free", "--verbose"]
     result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
-    assert "the last epoch is used" in result.stdout
+    assert "epochs, of which the last is used" in result.stdout
