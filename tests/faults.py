@@ -1,13 +1,15 @@
-"""Faults by the hundred: input that changes, models that are damaged, commands that are killed.
+"""Faults by the hundred: input that changes, models that are damaged, commands that are killed, disks that are full.
 
-`python tests/faults.py KIND NUMBER` makes so many faults of a kind (`changes`, `damages`, `kills`) and prints counts as
-JSON; `wrong` has to be empty. The test suite makes a few of each. `tests/kills.py` kills fits inside their training.
+`python tests/faults.py KIND NUMBER` makes so many faults of a kind (`changes`, `damages`, `kills`, `disks`) and prints
+counts as JSON; `wrong` has to be empty. The test suite makes a few of each. `tests/kills.py` kills fits inside their
+training.
 """
 
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -244,7 +246,44 @@ def _content(file: Path) -> bytes:
     return b"\n".join(found)
 
 
-KINDS = {"changes": change, "damages": damage, "kills": kill}
+def fill(number: int, folder: Path) -> dict[str, Any]:
+    """Run so many fits on disks of 4 KB up to nearly what they write: one sentence, nothing half-written, and with more
+    room the run that goes on ends in the same bytes. Needs the right to mount a disk in memory."""
+    disk, data = folder / "disk", folder / "data.h5ad"
+    simulate(600).write_h5ad(data)
+    disk.mkdir()
+    kinds = {name: COMMANDS[name] for name in ("fit", "fit streamed")}
+    wholes = {}
+    for name, words in kinds.items():
+        place = folder / name.replace(" ", "-")
+        expected, _ = _outcome(_filled(words, folder, place), folder)
+        wholes[name] = expected, sum(file.stat().st_size for file in place.iterdir())
+    counts: Counter[str] = Counter()
+    wrong: dict[str, str] = {}
+    for n in range(number):
+        name = list(kinds)[n % len(kinds)]
+        expected, written = wholes[name]
+        size = int(4096 * (0.95 * written / 4096) ** (n / max(1, number - 1)))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "geneae", disk], check=True)
+        try:
+            arguments = _filled(kinds[name], folder, disk / "out")
+            code, said = end(start(arguments, folder / "log")), (folder / "log").read_text()
+            left = {str(path.relative_to(disk)) for path in disk.rglob("*") if path.is_file()}
+            subprocess.run(["mount", "-o", "remount,size=1G", disk], check=True)
+            errors = [line for line in said.splitlines() if line.startswith("Error: ")]
+            found, _ = _outcome(arguments, folder)
+            if code == 1 and len(errors) == 1 and "Traceback" not in said and left <= KEPT and found == expected:
+                counts[f"{name}: one sentence, then the same"] += 1
+            else:
+                wrong[f"{n} {name} on {size} bytes"] = f"exit code {code}, left {sorted(left)}: {said[-300:]}"
+        finally:
+            subprocess.run(["umount", disk], check=True)
+    return {"disks": number, **counts, "wrong": wrong}
+
+
+KEPT = {"out/checkpoint.safetensors"}
+"""What a full disk may keep of a run."""
+KINDS = {"changes": change, "damages": damage, "kills": kill, "disks": fill}
 
 if __name__ == "__main__":
     kind, number = sys.argv[1], int(sys.argv[2])

@@ -245,7 +245,7 @@ def settings_schema() -> dict[str, Any]:
 
 GRID_FLAGS = {"loss", "cut", "seed", "split-seed"}
 DATA_FLAGS = {"layer", "raw", "gene-names", "modality", "color"}
-WORKFLOW_FLAGS = {"output", "overwrite", "resume", "quiet", "config"}
+WORKFLOW_FLAGS = {"output", "overwrite", "resume", "quiet", "verbose", "config"}
 
 
 def test_every_flag_of_fit_has_its_place() -> None:

@@ -23,7 +23,7 @@ def ending(fitted: "Fitted", folder: Path, data: Sequence[str]) -> list[str]:
     data
         Paths of the data it was given, as on the command line.
     """
-    from geneae.evaluation.reconstruction import main_numbers
+    from geneae.evaluation.headline import main_numbers
     from geneae.evaluation.records import judged_split
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))

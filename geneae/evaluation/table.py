@@ -24,7 +24,10 @@ DRAWN: dict[str, ModelFacts] = {name: Reconstructions.models[name] for name in B
 """Baselines drawn as lines in figures, the weakest first."""
 SHOWN = ("cosine", "centred_cosine", "mse", HELD_OUT)
 """Metrics of the short table, in the terminal and on the model card."""
-MAIN_METRICS = (HELD_OUT, "skill", *(name for name, facts in METRIC_FACTS.items() if facts.is_main))
+MAIN_METRICS = (
+    *(HELD_OUT, "skill", *HALF_METRICS),
+    *(name for name, facts in METRIC_FACTS.items() if facts.is_main and name not in HALF_METRICS),
+)
 """Metrics of the first table of a report."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 

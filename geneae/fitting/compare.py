@@ -100,7 +100,7 @@ def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
     """
     kept: dict[str, bool] = {}
     for name, config in runs:
-        kept[name] = kept.get(name, True) and config["best_epoch"] == 0 and config["settings"]["init"] == "pca"
+        kept[name] = kept.get(name, True) and config.get("best_epoch") == 0 and config["settings"]["init"] == "pca"
     same = [name for name, is_kept in kept.items() if is_kept]
     if len(same) < 2:
         return ""

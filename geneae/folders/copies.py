@@ -1,4 +1,4 @@
-"""The profiles of a file as AnnData to write into: all of an AnnData file, or the matrix that was read of any other."""
+"""AnnData to write into: the given one, all of a file of AnnData, or the matrix that was read of any other file."""
 
 import warnings
 from dataclasses import replace
@@ -26,6 +26,13 @@ def as_anndata(profiles: Profiles) -> anndata.AnnData:
     return anndata.AnnData(profiles.matrix, obs=profiles.obs.copy(), var=var.copy())
 
 
+def target_of(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
+    """The AnnData to write into: the given one or a copy, which is in memory even where the given one is backed."""
+    if not copy:
+        return adata
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
 def write_rows(path: Path, profiles: Profiles) -> None:
     """Write an .h5ad of profiles whose matrix is read a chunk at a time."""
     n_profiles, n_genes = profiles.matrix.shape
@@ -41,7 +48,7 @@ def write_rows(path: Path, profiles: Profiles) -> None:
 
 
 def genes_of(profiles: Profiles, var: pd.DataFrame) -> pd.Index:
-    """Names that the genes of a file have among profiles that were read from it."""
+    """Names that the genes of a file or an AnnData have among profiles that were read from it."""
     column = None if profiles.origin is None else profiles.origin.choice.gene_names
     if column is not None and column in var.columns:
         var = named_by(var, column, profiles.source)

@@ -138,5 +138,5 @@ def test_values_without_counts_are_refused() -> None:
         "--attainable compares with counts drawn from a model, so it needs counts and a reconstruction; found "
         "log values. Leave out --attainable."
     )
-    with pytest.raises(InputError, match="found counts values and no decoder"):
+    with pytest.raises(InputError, match="found counts and no decoder"):
         fit(drawn(60, 1), replace(SETTINGS, objective="simclr"))

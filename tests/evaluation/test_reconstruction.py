@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, simulate
+from made_up import FLAT, SPREAD, made_up
 from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
@@ -18,8 +19,9 @@ from geneae.data.reading import read_profiles
 from geneae.evaluation.agreement import START, Agreement
 from geneae.evaluation.depth import Depths
 from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
+from geneae.evaluation.headline import headline
 from geneae.evaluation.predictors import predictors, products_of
-from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, headline, summarize, verdict
+from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
 from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
 from geneae.folders.run import own_profiles, write_tables
@@ -337,25 +339,6 @@ def test_files_have_the_promised_columns(judged: Judged, tmp_path: Path) -> None
     assert better["norm_ratio"] == ""
 
 
-def made_up(differences: dict[str, np.ndarray], metric: str = HELD_OUT) -> Evaluation:
-    """An evaluation in which the model lies above each rival by the given numbers, profile by profile."""
-    model = np.linspace(0.6, 0.8, len(next(iter(differences.values()))))
-    names = [f"cell{i}" for i in range(len(model))]
-    values = {"model": model} | {name: model - difference for name, difference in differences.items()}
-    nothing = dict.fromkeys(BY_PROFILE, np.nan)
-    tables = [
-        pd.DataFrame({"model": name, "profile": names, "split": "test", **nothing, metric: numbers})
-        for name, numbers in values.items()
-    ]
-    profiles = pd.concat(tables, ignore_index=True)
-    of_halves = np.full(len(model), 0.81 if metric == HELD_OUT else np.nan)
-    return Evaluation(profiles, summarize(profiles, of_halves, np.full(len(model), "test"), 0), {})
-
-
-SPREAD = np.tile([-0.002, 0.002], 50)  # standard error 0.0002
-FLAT = np.zeros(100)
-
-
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
@@ -391,32 +374,6 @@ def test_the_verdict_without_a_pca_of_another_size_leaves_that_comparison_out() 
         "On 100 test profiles, evaluated against the other half of the molecules (held-out cosine), the model "
         "beats PCA of the same size (+0.0100 ± 0.0004). "
         "Its 0.7000 is 50 % of the way from the mean profile (0.5000) to the noise ceiling (0.9000)."
-    )
-
-
-@pytest.mark.parametrize(
-    ("difference", "said"),
-    [
-        (0.01 + SPREAD, "The model beats shrunken PCA by 0.0100 and covers 50 % of the way"),
-        (-0.01 + SPREAD, "The model is worse than shrunken PCA by 0.0100 and covers 50 % of the way"),
-        (0.0003 + SPREAD, "The model cannot be distinguished from shrunken PCA and covers 50 % of the way"),
-        (FLAT + 1e-9, "The model is as good as shrunken PCA and covers 50 % of the way"),
-    ],
-)
-def test_the_headline_is_short_and_begins_the_verdict(difference: np.ndarray, said: str) -> None:
-    found = made_up({"mean_profile": FLAT + 0.2, "pca": FLAT + 0.1, "shrunken_pca": difference})
-    line = headline(found, "test")
-    assert line == f"{said} from the mean profile to the noise ceiling."
-    assert len(line.split()) <= 25
-    assert verdict(found, "test").startswith(f"{line} On 100 test profiles")
-
-
-def test_the_headline_of_a_model_below_the_mean_profile_and_of_one_without_counts() -> None:
-    worse = made_up({"mean_profile": -0.1 + SPREAD, "shrunken_pca": -0.15 + SPREAD})
-    assert headline(worse, "test") == "The model is worse than shrunken PCA by 0.1500, and is below the mean profile."
-    found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
-    assert headline(found, "test") == (
-        "The model beats PCA by 0.0100 by centred cosine with its own input, which also rewards copying noise."
     )
 
 

@@ -49,7 +49,7 @@ def test_titles_and_directions_are_those_that_readers_see() -> None:
     assert (header_of("ilisi"), title_of("ilisi")) == ("iLISI", "iLISI of batches")
     assert title_of("of_another_version") == "of another version"
     assert metric_facts("of_another_version").better == ""
-    assert MAIN_METRICS[:3] == ("heldout_cosine", "skill", "cosine")
+    assert MAIN_METRICS[:6] == ("heldout_cosine", "skill", *HALF_METRICS, "cosine")
     assert list(DRAWN) == list(BASELINES) == ["mean_profile", "pca", "shrunken_pca"]
     assert MODEL_FACTS["pca"].of_size == "PCA of the same size"
     assert MODEL_FACTS["mean_profile"].of_size == "mean profile"

@@ -245,7 +245,7 @@ def test_evaluation_in_parts_drops_and_repeats_nobody(
 
 
 def test_a_null_needs_the_profiles_in_memory(counts_path: Path) -> None:
-    with pytest.raises(InputError, match="--null permutes all profiles in memory, but these stay in their file"):
+    with pytest.raises(InputError, match="null=True permutes all profiles in memory, but these stay in their file"):
         Autoencoder(**QUICK).fit(read_profiles(counts_path, stream="yes"), null=True)
 
 
