@@ -74,6 +74,7 @@ KINDS = {
     "column has gaps": r"obs column '.*' must have a value for every profile",
     "loss has its centring": r"loss .* always centres by",
     "random needs free": r"(--init random|init='random') needs a learned basis",
+    "nothing to judge by": r"without any value in the [\d,]+ genes? of the model leave nothing to judge it by",
     "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
     "damaged": r"but reading it failed: |should be a zip, but is none|its content is not HDF5|is empty\. A table|"
     r"have as many cells as the first line|and no row below it|found names alone|Put the three files of one run|"

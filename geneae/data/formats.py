@@ -15,7 +15,7 @@ import pandas as pd
 
 from geneae.data.anndata_groups import found_in_anndata, found_in_group
 from geneae.data.containers import check_all, check_folder
-from geneae.data.loom import is_loom, loom_layers, read_loom
+from geneae.data.loom import is_loom, loom_layers, loom_matrices, read_loom
 from geneae.data.matrix_choice import Found, MatrixChoice
 from geneae.data.tenx import is_tenx_folder, read_tenx_folder, read_tenx_h5, tenx_group
 from geneae.data.text_tables import read_table
@@ -44,7 +44,8 @@ def _from_hdf5(path: Path, choice: MatrixChoice, stack: Stack, is_fresh: bool) -
         choice.check_no_modality(source)
         layers = loom_layers(file, source)
         location = choice.location(source, layers)
-        return Found(*read_loom(file, choice.layer_among(layers), source), location)
+        found = read_loom(file, choice.layer_among(layers), source)
+        return Found(*found, location, matrices=lambda: loom_matrices(file, source))
     if "obs" not in file and (group := tenx_group(file)) is not None:
         choice.check_no_modality(source)
         location = choice.location(source)

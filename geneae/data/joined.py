@@ -61,7 +61,7 @@ def with_facts(profiles: Profiles, parts: Sequence[Profiles]) -> Profiles:
         return profiles
     left_out: Counter[str] = Counter()
     for one in facts:
-        left_out.update(one.left_out)
+        left_out |= Counter(one.left_out)  # the most of each type, as files share most of their features
     elsewhere = tuple(place for place in facts[0].elsewhere if all(place in one.elsewhere for one in facts))
     return replace(profiles, facts=replace(profiles.facts, left_out=dict(left_out), elsewhere=elsewhere))
 

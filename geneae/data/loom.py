@@ -38,6 +38,12 @@ def read_loom(file: h5py.File, layer: str | None, source: str) -> tuple[ColumnSo
     return ColumnSource(file["/".join(place)]), obs, var
 
 
+def loom_matrices(file: h5py.File, source: str) -> dict[str, ColumnSource]:
+    """The matrix and its layers by place, as `geneae.data.matrices.matrices_of` has those of AnnData."""
+    layers = {f"layers['{name}']": file[f"layers/{name}"] for name in loom_layers(file, source)}
+    return {place: ColumnSource(array) for place, array in ({"X": file["matrix"]} | layers).items()}
+
+
 def _table(group: h5py.Group, names: tuple[str, ...], where: str) -> pd.DataFrame:
     columns = {}
     for key, array in group.items():

@@ -77,6 +77,24 @@ def test_they_are_what_anndata_concatenates(stream: str, paths: list[Path]) -> N
     )
 
 
+def test_what_was_left_out_and_counts_beside_are_said_of_all_files(paths: list[Path]) -> None:
+    for path in paths:
+        adata = anndata.read_h5ad(path)
+        adata.layers["counts"] = adata.X.copy()
+        adata.X = np.log1p(adata.X.toarray())
+        adata.var["feature_types"] = [
+            "Antibody Capture" if name == "gene5" else "Gene Expression" for name in adata.var_names
+        ]
+        adata.write_h5ad(path)
+    found = read_profiles(paths)
+    assert "gene5" not in found.genes
+    assert found.notes["left_out_features"].startswith("1 of type Antibody Capture in var")
+    assert "layers['counts'] holds counts: --layer counts" in found.notes["counts_at_hand"]
+    assert "gene5" in read_profiles(paths, features="all").genes
+    assert read_profiles(paths, layer="counts").notes.keys() == {"left_out_features"}
+    assert read_profiles(paths, state="scaled").state == "scaled"
+
+
 def test_the_order_of_the_files_is_the_order_of_the_profiles_and_genes(paths: list[Path]) -> None:
     one, other = read_profiles(paths), read_profiles(paths[::-1])
     assert list(other.genes) == [gene for gene in anndata.read_h5ad(paths[1]).var_names if gene in set(one.genes)]

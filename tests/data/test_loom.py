@@ -10,6 +10,7 @@ from conftest import simulate
 from written import write_loom
 
 from geneae import read_profiles
+from geneae.data.source import Source
 from geneae.settings.errors import InputError
 
 
@@ -31,6 +32,18 @@ def test_attributes_are_annotation_and_layers_are_read_by_name(path: Path) -> No
     assert read_profiles(path, gene_names="Accession").genes[0] == "ENSG00000000000"
     with pytest.raises(InputError, match="unknown layer 'splice'; did you mean 'spliced'"):
         read_profiles(path, layer="splice")
+
+
+def test_counts_beside_a_matrix_of_logarithms_are_named(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        counts = file["matrix"][:]
+        file["layers/counts"] = counts
+        del file["matrix"]
+        file["matrix"] = np.log1p(1e4 * counts / counts.sum(0)).astype(np.float32)
+    found = read_profiles(path)
+    assert found.state == "log"
+    assert found.notes["counts_at_hand"].startswith("layers['counts'] holds counts: --layer counts, from which")
+    assert list(Source(str(path)).states()) == ["X", "layers['counts']"]
 
 
 def test_without_names_it_is_refused(path: Path) -> None:
