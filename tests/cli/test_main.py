@@ -160,7 +160,7 @@ def in_a_process(*arguments: object, folder: Path) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: Path, tmp_path: Path) -> None:
-    flags = ["--loss", "cosine", "-o", "run", *FLAGS]
+    flags = ["--loss", "cosine", "-o", "run", *FLAGS, "--verbose"]
     done = in_a_process("fit", counts_path, *flags, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:10] == run.result.stdout.splitlines()[:10]

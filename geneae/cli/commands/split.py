@@ -49,7 +49,7 @@ def command(
     for folder in folders:
         check_apart(folder, *data)
         check_writable(folder, overwrite)
-    from geneae.cli.steps import command_line
+    from geneae.cli.steps import command_line, say_what_is_read
     from geneae.data.halves import check_counts, split_of
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
@@ -58,7 +58,7 @@ def command(
     say = say_unless(quiet)
     profiles = Source(data, layer, use_raw, stream, gene_names=gene_names, modality=modality).read()
     check_counts(profiles)
-    say(profiles.describe(), *profiles.said)
+    say_what_is_read(profiles, say)
     sizes = split_of(profiles, settings).value_counts()
     for repeat, folder in enumerate(folders, start=1):
         with new_folder(folder, overwrite) as partial:
