@@ -1,6 +1,6 @@
 """Fits, latents, reconstructions and scores written into an AnnData, with the conventions of scanpy."""
 
-import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.halves import Halves, draw
+from geneae.data.profiles import Profiles
 from geneae.data.programs import table_in_memory
 from geneae.data.reading import read_profiles
 from geneae.data.source import read_like
@@ -17,10 +18,12 @@ from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.rehearsal import DEFAULTS, labelled_reference
 from geneae.evaluation.transfer import transfer as transfer_labels
 from geneae.fitting.autoencoder import Autoencoder
+from geneae.fitting.given_model import AnyModel, loaded_model, trained_names
 from geneae.fitting.judged import Judged
 from geneae.fitting.judging import JudgeSettings
 from geneae.fitting.judging import judge as judge_programs
 from geneae.fitting.programs import programs_of
+from geneae.folders.copies import as_anndata, genes_of, target_of
 from geneae.folders.embedding import (
     LATENTS,
     RECONSTRUCTED,
@@ -33,20 +36,39 @@ from geneae.folders.embedding import (
 from geneae.folders.embedding import embed as embed_profiles
 from geneae.folders.halves import read_halves
 from geneae.folders.labels import annotation_of
-from geneae.folders.model import load_model, trained_on
 from geneae.folders.run import own_profiles
 from geneae.models.loadings import loadings
-from geneae.models.model import Model, state_of
+from geneae.models.model import Model, reading_of
 from geneae.models.query_depth import QueryDepth, ratios_of
 from geneae.settings.errors import InputError
 from geneae.settings.halves import HalvesSettings
-from geneae.settings.python_words import speaks_python
+from geneae.settings.python_words import in_python, speaks_python
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
 
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 
-AnyModel = Autoencoder | Model | str | Path
+
+@speaks_python
+def read(
+    data: Any,
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    state: str = "auto",
+    features: str = "genes",
+    gene_names: str | None = None,
+    modality: str | None = None,
+) -> anndata.AnnData:
+    """Read a file of any format, or several files as one, into AnnData for the functions here and those of scanpy.
+
+    `X` is the matrix that was read, float32 CSR; `obs` and `var` are what the files say. What was understood and could
+    be meant otherwise is given as warnings. Parameters are those of `geneae.read_profiles`.
+    """
+    profiles = read_profiles(data, layer, use_raw, "no", state, features, gene_names, modality)
+    for sentence in profiles.said:
+        warnings.warn(in_python(sentence), UserWarning, stacklevel=3)
+    return as_anndata(profiles)
 
 
 @speaks_python
@@ -103,12 +125,12 @@ def fit(
     loaded = model.model_
     expression = loaded.preprocess.match(profiles)[0]
     embedded = embed_profiles(loaded, profiles, expression, None if loaded.estimator is None else 1.0)
-    target = _target(adata, copy)
+    target = target_of(adata, copy)
     target.obsm.update(embedded.in_obsm(key_added))
     _describe(target, loaded, key_added)
     target.obs["geneae_split"] = pd.Categorical(model.split_.to_numpy())
     if not use_raw:
-        table = loadings(model.model_).reindex(_genes(target))
+        table = loadings(model.model_).reindex(genes_of(profiles, target.var))
         target.varm["geneae_loadings"] = table.to_numpy(np.float32)
     return (model, target) if copy else model
 
@@ -151,7 +173,7 @@ def embed(
     """
     check_key(key_added)
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
-    target = _target(adata, copy)
+    target = target_of(adata, copy)
     target.obsm.update(embedded.in_obsm(key_added))
     target.uns["geneae"] = embedded.describe(key_added)
     return target if copy else None
@@ -176,8 +198,8 @@ def reconstruct(
     """
     check_key(key_added)
     embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
-    target = _target(adata, copy)
-    for name, values in reconstructions(embedded, _genes(target)).items():
+    target = target_of(adata, copy)
+    for name, values in reconstructions(embedded, genes_of(embedded.profiles, target.var)).items():
         target.layers[key_added if name == RECONSTRUCTED else name] = values
     _describe(target, embedded.model, depths=embedded.depths)
     return target if copy else None
@@ -202,14 +224,14 @@ def score(
     molecules has NaN everywhere. Parameters are those of `embed`; `key_added` is the prefix of the column names.
     """
     check_key(key_added)
-    loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", state_of(loaded))
+    loaded = loaded_model(model)
+    profiles = _read_for(loaded, adata, layer, use_raw)
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     ratios = ratios_of(depths, profiles.n_profiles) if depths else None
     split = pd.Series("all", index=profiles.names)
     table = own_profiles(evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios))
-    target = _target(adata, copy)
+    target = target_of(adata, copy)
     for name in SCORES if loaded.can_hold_out else SCORES[:-1]:
         target.obs[f"{key_added}_{name}"] = table[name].to_numpy()
     _describe(target, loaded, depths=depths)
@@ -265,15 +287,15 @@ def transfer(
     """
     check_key(key_added)
     settings = TransferSettings(n_neighbors, refuse, seed)
-    loaded = _loaded(model)
-    known = read_like(loaded.location, _checked(reference), layer, use_raw, "no", state_of(loaded))
+    loaded = loaded_model(model)
+    known = _read_for(loaded, reference, layer, use_raw)
     expression = loaded.preprocess.match(known)[0]
-    labelled = labelled_reference(loaded, known, expression, label, _trained_on(model))
+    labelled = labelled_reference(loaded, known, expression, label, trained_names(model))
     embedded = _embedded(adata, loaded, layer, use_raw, depth_ratio, depth_by, expression.missing)
     labelled = labelled.without(embedded.expression.missing)
     names, is_blank = embedded.profiles.names, embedded.is_blank
     found = transfer_labels(labelled, names, embedded.latent, embedded.depths, is_blank, settings)
-    target = _target(adata, copy)
+    target = target_of(adata, copy)
     annotation = annotation_of(found, target.obs_names)
     target.obsm.update(embedded.in_obsm(key_added))
     target.uns["geneae"] = embedded.describe(key_added) | annotation.uns
@@ -341,13 +363,6 @@ def judge(
     return judge_programs([known], [programs_of(tables)], JudgeSettings(**settings), spaces)
 
 
-def _trained_on(model: AnyModel) -> pd.Index | None:
-    """Names of the profiles that a model was trained on, where that is known."""
-    if isinstance(model, Autoencoder):
-        return model.split_.index[model.split_ == "train"]
-    return None if isinstance(model, Model) else trained_on(Path(model))
-
-
 def _embedded(
     adata: anndata.AnnData,
     model: AnyModel,
@@ -358,42 +373,22 @@ def _embedded(
     missing: np.ndarray | None = None,
 ) -> Embedded:
     """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
-    loaded = _loaded(model)
-    profiles = read_like(loaded.location, _checked(adata), layer, use_raw, "no", state_of(loaded))
+    loaded = loaded_model(model)
+    profiles = _read_for(loaded, adata, layer, use_raw)
     groups = depth_groups(profiles, depth_by, depth_ratio)
     expression = loaded.preprocess.match(profiles)[0].without(missing)
     return embed_profiles(loaded, profiles, expression, depth_ratio, groups)
 
 
+def _read_for(model: Model, adata: Any, layer: str | None, use_raw: bool) -> Profiles:
+    """Profiles as a model reads them: the matrix, the kind of values and the features of its fit."""
+    return read_like(model.location, _checked(adata), layer, use_raw, "no", *reading_of(model))
+
+
 def _checked(adata: Any) -> anndata.AnnData:
     if not isinstance(adata, anndata.AnnData):
-        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read one with anndata.read_h5ad(path).")
+        raise InputError(f"AnnData was expected; found {type(adata).__name__}. Read one with geneae.tl.read(path).")
     return adata
-
-
-def _loaded(model: AnyModel) -> Model:
-    if isinstance(model, Autoencoder):
-        return model.fitted()
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, str | os.PathLike):
-        raise InputError(
-            f"a fitted Autoencoder, or the path of a model, was expected; found {type(model).__name__}. Give one of "
-            "these."
-        )
-    return load_model(Path(model))
-
-
-def _target(adata: anndata.AnnData, copy: bool) -> anndata.AnnData:
-    """The AnnData to write into: the given one or a copy, which is in memory even where the given one is backed."""
-    if not copy:
-        return adata
-    return adata.to_memory() if adata.isbacked else adata.copy()
-
-
-def _genes(adata: anndata.AnnData) -> pd.Index:
-    names: pd.Index = adata.var_names.astype(str)
-    return names
 
 
 def _describe(

@@ -102,7 +102,7 @@ def make_duplicates(folder: Path) -> Path:
 
     path = write(folder / "data.h5ad", simulate(60, 30))
     with h5py.File(path, "r+") as file:
-        file["var/_index"][4] = "gene3"
+        file["obs/_index"][4] = "cell3"
     return path
 
 
@@ -135,10 +135,10 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
         [],
         "1 are NaN or infinite, first in profile 'cell7', gene 'gene2'.",
     ),
-    "duplicate genes": (
+    "duplicate profiles": (
         make_duplicates,
         [],
-        "{data}, X: gene names must be unique; 1 of 30 repeat an earlier one, first 'gene3'. Make them unique with",
+        "{data}, X: profile names must be unique; 1 of 60 repeat an earlier one, first 'cell3'. Make them unique with",
     ),
     "too few profiles": (
         lambda folder: write(folder / "data.h5ad", simulate(2, 30)),

@@ -299,7 +299,7 @@ def test_what_is_no_anndata_is_refused(fitted: Autoencoder) -> None:
     for use in (lambda data: tl.fit(data), *(lambda data, f=f: f(data, fitted) for f in (tl.embed, tl.reconstruct))):
         with pytest.raises(InputError) as error:
             use(np.ones((3, 3)))
-        assert str(error.value) == ("AnnData was expected; found ndarray. Read one with anndata.read_h5ad(path).")
+        assert str(error.value) == ("AnnData was expected; found ndarray. Read one with geneae.tl.read(path).")
 
 
 def test_each_epoch_is_told(counts: anndata.AnnData) -> None:

@@ -244,7 +244,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 GRID_FLAGS = {"loss", "cut", "seed", "split-seed"}
-DATA_FLAGS = {"layer", "raw", "color"}
+DATA_FLAGS = {"layer", "raw", "gene-names", "modality", "color"}
 WORKFLOW_FLAGS = {"output", "overwrite", "resume", "quiet", "verbose", "config"}
 
 

@@ -50,7 +50,8 @@ def main() -> None:
                 outcomes["BROKEN"] += 1
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 broken.setdefault(f"{type(error).__name__} {where.filename}:{where.lineno}: {error}"[:400], case)
-        for trait in (case.surface, case.form, case.dtype, f"content {case.content}"):
+        kind = f"format {case.format}" if case.surface == "format" else case.surface
+        for trait in (kind, case.form, case.dtype, f"content {case.content}"):
             traits[trait] += 1
         if sum(outcomes.values()) % 100 == 0:
             print(f"{sum(outcomes.values())} inputs, {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)

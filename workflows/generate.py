@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 MARK = "# Generated from here on: renew it with .venv/bin/python workflows/generate.py\n"
 GRID = ("loss", "cut", "seed")  # varied over the grid, as lists
 SHARED = "split_seed"  # written by hand; without a shared value, each seed would have its own split
-OF_DATA = ("layer", "use_raw", "color")  # keys of each data set
+OF_DATA = ("layer", "use_raw", "gene_names", "modality", "color")  # keys of each data set
 GIVEN = "epochs"  # not commented out, because YAML reads a key with only comments below it as null
 WIDTH, COLUMN = 120, 32  # line width of the configuration, and column where explanations begin
 

@@ -36,6 +36,8 @@ class NamedPath(click.Path):
 
 
 PATH = NamedPath()
+DATA = click.argument("data", nargs=-1, required=True, type=PATH)
+"""The input of a command: a file, or several that are read as one."""
 
 
 @cache
@@ -99,7 +101,7 @@ RATE, DECAY = map(option, ("learning_rate", "weight_decay"))
 METRIC_OPTIONS = tuple(_flag(METRIC_SETTINGS[name]) for name in ("n_components", "epsilon", "epochs", "n_neighbors"))
 HALVES_OPTIONS = tuple(map(_flag, HALVES_SETTINGS.values()))
 TRANSFER_OPTIONS = tuple(map(_flag, TRANSFER_SETTINGS.values()))
-MATRIX_OPTIONS = (option("layer"), option("use_raw"))
+MATRIX_OPTIONS = tuple(map(option, ("layer", "use_raw", "gene_names", "modality")))
 VALUE_OPTIONS = (option("state"), option("features"))
 COLOR, STREAM, NULL, LOG = map(option, ("color", "stream", "null", "log"))
 

@@ -58,23 +58,32 @@ def is_first() -> bool:
     return is_first()
 
 
-def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
-    """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
-    from geneae.models.model import state_of
-
-    if source.state == "auto":  # what the values were said to be at the fit
-        source = replace(source, state=state_of(model))
-    profiles = source.read_like(model.location)
-    say(profiles.describe())
+def say_what_is_read(profiles: "Profiles", say: Say) -> None:
+    """Print what was read, how it was understood, and what somebody should know about it."""
+    say(profiles.describe(), *profiles.said)
     for note in profiles.notes.values():
         say(f"Note: {note}")
+
+
+def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tuple["Profiles", "Expression"]:
+    """Read profiles from the matrix that a model was fitted on, match them to its genes, and print what was found."""
+    from geneae.data.gene_names import match_genes
+    from geneae.models.model import reading_of
+
+    state, features = reading_of(model)  # as they were said at the fit, where nobody says them now
+    source = replace(
+        source,
+        state=state if source.state == "auto" else source.state,
+        features=features if source.features == "genes" else source.features,
+    )
+    profiles = source.read_like(model.location)
+    say_what_is_read(profiles, say)
     if profiles.location != model.location:
         say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
     elif model.location != "X":
         say(f"{model.location} is read, because the model was fitted on it; --layer or --raw names another matrix.")
-    expression, n_matched = model.preprocess.match(profiles, min_overlap)
-    n_genes = len(model.preprocess.genes)
-    say(f"{n_matched:,} of the model's {n_genes:,} genes are in the data ({100 * n_matched / n_genes:.1f} %).")
+    expression, _ = model.preprocess.match(profiles, min_overlap)
+    say(match_genes(model.preprocess.genes, profiles.genes).sentence())
     for sentence in [] if expression.coverage is None else expression.coverage.sentences():
         say(sentence)
     return profiles, expression
@@ -105,7 +114,7 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
 
     for settings in dict.fromkeys(replace(task.settings, seed=0) for task in tasks):
         check_choices(settings)
-    check_apart(folder, source.data, *(task.settings.metric for task in tasks))
+    check_apart(folder, *source.paths, *(task.settings.metric for task in tasks))
     check_addable(folder, OF_GRIDS)
     seconds: list[float] = []
     done = run_grid(source, tasks, request, jobs)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
-from geneae.settings.errors import InputChanged, reason_of
+from geneae.settings.errors import InputChanged, InputError, reason_of
 
 FACTORS_SEED = 32  # fixed, so that equal rows have equal digests
 GAP = 8  # reading up to this many unwanted rows in between is faster than starting a new read
@@ -163,7 +163,7 @@ class BackedMatrix:
             return read_rows(self._source, start, stop)
         try:
             block = read_rows(self._source, start, stop)
-        except MemoryError:
+        except (InputError, MemoryError):  # of a part of several files, which says it itself
             raise
         except Exception as error:  # HDF5, zarr and codecs raise errors without a common class
             reason = reason_of(error)

@@ -16,7 +16,7 @@ MOST_EXPANSION = 2000  # bytes of an array per stored byte; deflate reaches 1032
 CURE = "Write the file again with anndata, or get it again from a source that you trust."
 
 
-def check_parts(root: Any, parts: Iterable[tuple[str, ...]], where: str) -> None:
+def check_parts(root: Any, parts: Iterable[tuple[str, ...]], where: str, is_shallow: bool = False) -> None:
     """Refuse parts of a container, and all that is below them, that lie outside it or claim more than they hold.
 
     Soft and hard links within an HDF5 file are followed. External links, virtual data sets and raw external storage are
@@ -31,6 +31,8 @@ def check_parts(root: Any, parts: Iterable[tuple[str, ...]], where: str) -> None
         Paths of the parts to be read; parts that do not exist are left out.
     where
         Name of the container for messages.
+    is_shallow
+        Whether what is below the parts is left unchecked, because it is not read, or checked by itself.
     """
     for names in parts:
         at = root
@@ -39,7 +41,8 @@ def check_parts(root: Any, parts: Iterable[tuple[str, ...]], where: str) -> None
                 break
             at = _follow(at, name, where)
         else:
-            _check_below(at, where, set(), None)
+            if not is_shallow:
+                _check_below(at, where, set(), None)
 
 
 def check_all(root: Any, where: str, allows_loops: bool = False) -> None:
@@ -75,13 +78,29 @@ def check_folder(path: Path) -> None:
 
 
 def check_sparse(matrix: CSRDataset | CSCDataset, where: str) -> None:
-    """Refuse a sparse matrix whose row pointers, indices and values do not belong together.
+    """Refuse a sparse matrix whose row pointers, indices and values do not belong together."""
+    values, indices, pointers = (matrix.group[name] for name in ("data", "indices", "indptr"))
+    n_lines, kind = (matrix.shape[1], "genes") if isinstance(matrix, CSCDataset) else (matrix.shape[0], "profiles")
+    check_pointers(values, indices, pointers, n_lines, kind, where)
+
+
+def check_pointers(values: Any, indices: Any, pointers: Any, n_lines: int, kind: str, where: str) -> np.ndarray:
+    """The (n_lines + 1,) int64 pointers of a sparse matrix in a file; refused where the three arrays do not fit.
 
     Pointers have to begin at 0, end at the number of values and never fall; otherwise values would be left out, or be
     taken for those of another profile, in silence.
+
+    Parameters
+    ----------
+    values, indices, pointers
+        The arrays, in a file.
+    n_lines
+        Number of rows or columns that the pointers tell apart.
+    kind
+        What these are, in words for the message.
+    where
+        Name of the matrix for messages.
     """
-    values, indices, pointers = (matrix.group[name] for name in ("data", "indices", "indptr"))
-    n_lines, kind = (matrix.shape[1], "genes") if isinstance(matrix, CSCDataset) else (matrix.shape[0], "profiles")
     for name, array in (("indices", indices), ("indptr", pointers)):
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise InputError(f"{where}: {name} must be a list of whole numbers; found type {array.dtype}. {CURE}")
@@ -96,6 +115,7 @@ def check_sparse(matrix: CSRDataset | CSCDataset, where: str) -> None:
             f"{where}: pointers must rise from 0 to the number of values; found {at[0]:,} to {at[-1]:,} for "
             f"{n_values:,} values with {indices.shape[0]:,} indices. {CURE}"
         )
+    return at
 
 
 def _has_link(group: Any, name: str) -> bool:

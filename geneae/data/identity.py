@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.backed import BackedMatrix, chunks, row_digests, select_columns
+from geneae.data.gene_names import match_genes
 from geneae.data.profiles import CHUNK_ROWS, Profiles
 
 LEAST_VALUES = 10  # non-zero values; profiles of fewer may be equal by chance
@@ -25,7 +26,7 @@ def profile_keys(profiles: Profiles, genes: pd.Index) -> np.ndarray:
     digests = profiles.matrix.digests if is_all and isinstance(profiles.matrix, BackedMatrix) else None
     if digests is not None:
         return _joined(digests, profiles.scan.lengths)
-    columns = profiles.genes.get_indexer(genes)
+    columns = match_genes(genes, profiles.genes).columns
     keys = np.zeros(profiles.n_profiles, np.uint64)
     for rows, block in chunks(profiles.matrix, CHUNK_ROWS):
         chosen = block if is_all else select_columns(block, columns)

@@ -14,6 +14,7 @@ from scipy import sparse
 from geneae.data.backed import canonical, stored_rows
 from geneae.data.matrix_check import CHUNK, Values
 from geneae.data.profiles import Profiles
+from geneae.data.row_sources import is_row_source
 from geneae.data.states import Finding, find_state
 from geneae.settings.errors import InputError
 
@@ -27,8 +28,14 @@ def is_there(group: Any, key: str) -> bool:
 
 
 def is_stored(matrix: Any) -> bool:
-    """Whether a matrix is in a file: sparse as written by anndata, or dense in HDF5 or zarr."""
-    return isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or type(matrix).__module__.startswith("zarr.")
+    """Whether a matrix is in a file: sparse as written by anndata, dense in HDF5 or zarr, or of another layout."""
+    is_known = isinstance(matrix, CSRDataset | CSCDataset | h5py.Dataset) or is_row_source(matrix)
+    return is_known or type(matrix).__module__.startswith("zarr.")
+
+
+def is_array(data: Any) -> bool:
+    """Whether this is a matrix in memory."""
+    return sparse.issparse(data) or (isinstance(data, np.ndarray) and not isinstance(data, np.ma.MaskedArray))
 
 
 def opened(node: Any) -> Any:

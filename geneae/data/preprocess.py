@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.stats import binom
 
 from geneae.data.backed import BackedMatrix, chunks, select_columns
+from geneae.data.gene_names import best_column, renamed
 from geneae.data.profiles import Profiles
 from geneae.data.states import STATES
 from geneae.data.units import counts_of
@@ -129,13 +130,15 @@ class Preprocess:
                 f"{STATES[profiles.state].noun}{evidence}. Name the matrix to read with --layer or --raw, say what its "
                 "values are with --state, or fit a model on this kind of values."
             )
+        profiles = profiles.under(renamed(profiles.genes, self.genes if self.universe is None else self.universe.genes))
         columns = profiles.genes.get_indexer(self.genes)
         n_matched = int((columns >= 0).sum())
         if n_matched < max(1, min_overlap * len(self.genes)):
             raise InputError(
                 f"at least {100 * min_overlap:.0f} % of the model's {len(self.genes):,} genes must be in the data; "
                 f"found {n_matched:,} of them among {profiles.n_genes:,} (model: {first_names(self.genes)}; data: "
-                f"{first_names(profiles.genes)}). Rename the genes to the model's names, or lower --min-overlap."
+                f"{first_names(profiles.genes)}).{best_column(self.genes, profiles.var)} Rename the genes to the "
+                "model's names, or lower --min-overlap."
             )
         matrix = profiles.matrix
         chosen = matrix.select(columns) if isinstance(matrix, BackedMatrix) else select_columns(matrix, columns)

@@ -1,6 +1,5 @@
 """The record of profiles that were read: matrix, names, annotation, and what was found about the values."""
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,39 +11,35 @@ from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.matrix_check import Fingerprint, Scan
+from geneae.data.matrix_choice import MatrixChoice
 from geneae.data.notes import Facts, notes_of
 from geneae.data.states import STATES
 from geneae.data.units import Unit
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputError, listed, unknown
 from geneae.settings.text import counted
 
 CHUNK_ROWS = 1024  # rows of a sparse matrix in a file that are read at a time
 
 
 @dataclass(frozen=True)
-class ReadAs:
-    """How a matrix is read, by the word of the user."""
-
-    state: str = "auto"
-    """Name in `geneae.data.states.STATES`, or `auto`."""
-    features: str = "genes"
-    """`genes` leaves out features of other types, `all` keeps them."""
-
-
-@dataclass(frozen=True)
 class Origin:
     """Where profiles were read, so that they can be read again."""
 
-    path: Path
-    """Path of the file or folder."""
-    layer: str | None
-    """Layer, or None for X."""
-    use_raw: bool
-    """Whether raw was read."""
-    stamp: tuple[int, ...]
-    """Identity, size and time of the file as it was, from `stamp_of`."""
-    read_as: ReadAs = ReadAs()
-    """What the values and features were said to be."""
+    paths: tuple[Path, ...]
+    """Paths of the files or folders."""
+    choice: MatrixChoice
+    """The matrix that was read of each."""
+    stamps: tuple[tuple[int, ...], ...]
+    """Identity, size and time of each file as it was, from `stamp_of`."""
+
+    @property
+    def has_same_stamps(self) -> bool:
+        """Whether every file still has the size and time of before."""
+        return tuple(map(stamp_of, self.paths)) == self.stamps
+
+    def __str__(self) -> str:
+        """The paths, for a message."""
+        return listed(self.paths)
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -75,11 +70,15 @@ class Profiles:
     scan: Scan
     """Result of the pass over all values."""
     source: str
-    """Path, or `AnnData in memory`, `array in memory` or `table in memory`."""
+    """Path or paths, or `AnnData in memory`, `array in memory` or `table in memory`."""
     location: str
     """`X`, `layers['NAME']` or `raw`."""
     origin: Origin | None = None
-    """File that they were read from; None for profiles from memory, and for a selection."""
+    """Files that they were read from; None for profiles from memory, and for a selection."""
+    var: pd.DataFrame | None = None
+    """Annotation of the genes, indexed by name; None if there is none."""
+    said: tuple[str, ...] = ()
+    """Sentences on what was understood of the input and could be meant otherwise."""
     facts: Facts | None = None
     """What notes are made from; None for profiles that were not read, and for a selection."""
 
@@ -164,21 +163,21 @@ class Profiles:
         matrix = self.matrix[rows]
         matrix = matrix.read() if isinstance(matrix, BackedMatrix) else matrix
         scan = replace(self.scan, lengths=self.scan.lengths[rows], totals=self.totals[rows], fingerprint=None)
-        return Profiles(matrix, self.names[rows], self.genes, self.obs.iloc[rows], scan, self.source, self.location)
+        names, obs = self.names[rows], self.obs.iloc[rows]
+        return Profiles(matrix, names, self.genes, obs, scan, self.source, self.location, var=self.var)
+
+    def under(self, genes: pd.Index) -> "Profiles":
+        """The same profiles with other names for their genes."""
+        if genes is self.genes:
+            return self
+        var = None if self.var is None else self.var.set_axis(genes, axis=0)
+        return replace(self, genes=genes, var=var)
 
 
 def megabytes(n_values: int, n_profiles: int) -> float:
     """Memory of a float32 CSR matrix, in 10^6 bytes."""
     index = 4 if n_values < 2**31 else 8
     return ((4 + index) * n_values + index * (n_profiles + 1)) / 1e6
-
-
-def free_megabytes() -> float:
-    """Free memory in 10^6 bytes; infinite if the system does not report it."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
 
 
 def complete_column(obs: pd.DataFrame, key: str) -> pd.Series:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from geneae.data.backed import chunks
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
@@ -44,6 +45,8 @@ from geneae.models.ceiling import disattenuated_cosine, half_ceiling, is_impossi
 from geneae.models.decoders import Corrected
 from geneae.models.model import Model
 from geneae.models.query_depth import by_ratio
+from geneae.settings.errors import InputError
+from geneae.settings.text import counted
 from geneae.training.loop import Training
 
 NO_CEILING = (
@@ -96,8 +99,18 @@ class Reconstructions(Judge):
     columns = ("cosine",)
 
     def prepare(self, data: JudgingData) -> "_Prepared | None":
-        """Refuse nothing; None for an encoder without a decoder."""
-        return _Prepared(data) if data.has_decoder else None
+        """Refuse a split without a value in the genes of the model; None for an encoder without a decoder."""
+        if not data.has_decoder:
+            return None
+        for name in ("validation", "test"):
+            rows = np.flatnonzero(data.split == name)
+            if len(rows) and not any(block.nnz for _, block in chunks(data.expression.matrix[rows], READ)):
+                raise InputError(
+                    f"{counted(len(rows), f'{name} profile')} without any value in the "
+                    f"{counted(len(data.preprocess.genes), 'gene')} of the model leave nothing to judge it by. Take "
+                    f"more {name} profiles (--{name}), another --split-seed, or more genes (--n-top-genes)."
+                )
+        return _Prepared(data)
 
 
 @dataclass(frozen=True, eq=False)

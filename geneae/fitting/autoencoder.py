@@ -1,6 +1,5 @@
 """`Autoencoder`: geneae as a scikit-learn estimator."""
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_array
 from geneae.data.notes import WARNED
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
-from geneae.data.reading import read_profiles
+from geneae.data.reading import are_paths, read_profiles
 from geneae.data.source import read_like
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, gene_correlation
 from geneae.evaluation.records import HELD_OUT
@@ -92,7 +91,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         ----------
         data
             `Profiles`, or anything that `geneae.data.reading.read_profiles` takes. A file of which reading would need
-            more than half of the free memory is streamed; `read_profiles(path, stream=...)` decides otherwise.
+            more than half of the free memory is streamed; `read_profiles(path, stream=...)` decides otherwise, and
+            takes `gene_names` and `modality`. What it says of them, `Profiles.said`, is given as a warning.
         y
             Not used.
         layer, use_raw
@@ -279,11 +279,16 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def _read(self, data: Any, layer: str | None, use_raw: bool, is_new: bool) -> Profiles:
         """Profiles from any input of `read_profiles`, or from anything that scikit-learn accepts as an array."""
         if isinstance(data, Profiles):
+            for sentence in data.said:
+                warnings.warn(in_python(sentence), UserWarning, stacklevel=3)
             return data
-        if isinstance(data, str | os.PathLike | anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
-            if not is_new:
-                return read_like(self.fitted().location, data, layer, use_raw, "auto", self.state, self.features)
-            return read_profiles(data, layer, use_raw, "auto", self.state, self.features)
+        if are_paths(data) or isinstance(data, anndata.AnnData | pd.DataFrame | np.ma.MaskedArray):
+            if is_new:
+                profiles = read_profiles(data, layer, use_raw, "auto", self.state, self.features)
+            else:
+                location = self.fitted().location
+                profiles = read_like(location, data, layer, use_raw, "auto", self.state, self.features)
+            return self._read(profiles, layer, use_raw, is_new)
         return read_profiles(self._check_array(data, is_new), layer, use_raw, "no", self.state)
 
     def _check_array(self, data: Any, is_new: bool) -> Any:

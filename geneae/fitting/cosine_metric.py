@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from importlib.metadata import version
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from geneae.data.preprocess import MIN_OVERLAP, Preprocess, first_names, fit_preprocess
 from geneae.data.profiles import Profiles, complete_column
-from geneae.data.reading import read_profiles
+from geneae.data.reading import are_paths, read_profiles
 from geneae.data.states import FORMER, STATES
 from geneae.fitting.keywords import set_keywords, signature_of
 from geneae.folders.contents import ChangedFile, Contents, FolderContents
@@ -312,7 +311,7 @@ def _check_complete(y: Any) -> None:
 
 def _opened(X: Any) -> Any:
     """Profiles read from a path or AnnData; anything else unchanged."""
-    return read_profiles(X) if isinstance(X, str | PathLike | anndata.AnnData) else X
+    return read_profiles(X) if are_paths(X) or isinstance(X, anndata.AnnData) else X
 
 
 def _read_config(files: Contents) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.source import Source
 from geneae.fitting.runs import Request, check_color, fit_run, is_finished, writing_alone
 from geneae.folders.outputs import Output
-from geneae.settings.errors import InputChanged
+from geneae.settings.errors import InputChanged, listed
 from geneae.settings.settings import Settings
 
 
@@ -134,6 +134,8 @@ def _run_apart(source: Source, fingerprint: str, task: Task, request: Request, t
     begin = time.perf_counter()
     profiles = source.read()
     if profiles.fingerprint != fingerprint:
-        raise InputChanged(f"{source.data} changed between the runs. Run again with a file that stays as it is.")
+        raise InputChanged(
+            f"{listed(source.paths)} changed between the runs. Run again with a file that stays as it is."
+        )
     _fit_task(profiles, task, request)
     return time.perf_counter() - begin

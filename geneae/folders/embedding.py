@@ -3,30 +3,33 @@
 import errno
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem, write_elem
 
 from geneae.data.containers import check_all, check_own
+from geneae.data.formats import is_anndata
+from geneae.data.gene_names import match_genes
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
+from geneae.folders import copies
+from geneae.folders.copies import as_anndata, genes_of, write_rows
 from geneae.folders.tables import write_parquet, write_table
 from geneae.models.depths import MIN_MOLECULES
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
-from geneae.settings.errors import InputError, listed, reason_of, unknown
+from geneae.settings.errors import InputError, listed, unknown
 from geneae.settings.text import escaped
 
-FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
+TABLES = {".csv": write_table, ".parquet": write_parquet}
+FORMATS = (".h5ad", *TABLES, ".npy")
 LATENTS = "X_geneae"
 """Key of the latents in `obsm` if no other is given."""
 RECONSTRUCTED, FROM_LATENT = "geneae_reconstructed", "geneae_latent_only"
@@ -180,7 +183,12 @@ NOTHING = Annotation(pd.DataFrame(), {})
 
 
 def write_embedding(
-    path: Path, data: str, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation = NOTHING
+    path: Path,
+    data: str | tuple[str, ...],
+    embedded: Embedded,
+    key_added: str,
+    reconstruct: bool,
+    annotation: Annotation = NOTHING,
 ) -> list[str]:
     """Write latents in the format that the ending of `path` names; returns what an .h5ad has in place of entries of the
     data, such as `obsm['X_geneae']`.
@@ -190,7 +198,8 @@ def write_embedding(
     path
         `.h5ad`, `.csv`, `.parquet` or `.npy`.
     data
-        The file that the profiles come from; an `.h5ad` output is a copy of it.
+        The file that the profiles come from, or several; an `.h5ad` output is a copy of one that is AnnData, and of
+        everything else holds the matrix that was read, `obs` and `var`.
     embedded
         The profiles with their latents.
     key_added
@@ -206,33 +215,33 @@ def write_embedding(
         return []
     table = pd.DataFrame(latent, columns=latent_names(latent.shape[1]))
     table.insert(0, "profile", profiles.names)
-    if path.suffix == ".csv":
-        write_table(table, path)
-    elif path.suffix == ".parquet":
-        write_parquet(table, path)
-    elif profiles.is_streamed and Path(data).is_file():
-        return _add_to_copy(path, Path(data), embedded, key_added, reconstruct, annotation)
-    else:
-        adata = _read(data)
-        layers = layers_of(embedded.model) if reconstruct else ()
-        new = (embedded.in_obsm(key_added), layers, annotation.obs.columns)
-        replaced = _taken(new, (adata.obsm.keys(), adata.layers.keys(), adata.obs.columns))
-        adata.obsm.update(embedded.in_obsm(key_added))
-        adata.uns["geneae"] = embedded.describe(key_added) | annotation.uns
-        annotation.add_to(adata.obs)
-        if reconstruct:
-            for name, layer in reconstructions(embedded, pd.Index(adata.var_names.astype(str))).items():
-                adata.layers[name] = layer
-        _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
-        try:
-            adata.write_h5ad(path)
-        except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise InputError(
-                f"{data} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or .npy."
-            ) from error
-        return replaced
-    return []
+    if path.suffix in TABLES:
+        TABLES[path.suffix](table, path)
+        return []
+    paths = (data,) if isinstance(data, str) else data
+    copied = Path(paths[0]) if len(paths) == 1 and is_anndata(Path(paths[0])) else None
+    if profiles.is_streamed and (copied is None or copied.is_file()):
+        return _add_to_copy(path, copied, embedded, key_added, reconstruct, annotation)
+    adata = as_anndata(profiles) if copied is None else copies.read_whole(str(copied))
+    layers = layers_of(embedded.model) if reconstruct else ()
+    new = (embedded.in_obsm(key_added), layers, annotation.obs.columns)
+    replaced = _taken(new, (adata.obsm.keys(), adata.layers.keys(), adata.obs.columns))
+    adata.obsm.update(embedded.in_obsm(key_added))
+    adata.uns["geneae"] = embedded.describe(key_added) | annotation.uns
+    annotation.add_to(adata.obs)
+    if reconstruct:
+        for name, layer in reconstructions(embedded, genes_of(profiles, adata.var)).items():
+            adata.layers[name] = layer
+    _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
+    try:
+        adata.write_h5ad(path)
+    except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"{profiles.source} cannot be written as .h5ad: {reason}. Choose an output ending in .csv, .parquet or "
+            ".npy."
+        ) from error
+    return replaced
 
 
 def _taken(new: tuple[Iterable[str], ...], there: tuple[Iterable[str], ...]) -> list[str]:
@@ -273,18 +282,25 @@ def _check_space(path: Path, n_bytes: int) -> None:
 
 
 def _add_to_copy(
-    path: Path, data: Path, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
+    path: Path, data: Path | None, embedded: Embedded, key_added: str, reconstruct: bool, annotation: Annotation
 ) -> list[str]:
-    """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy."""
+    """Write an .h5ad that does not fit into memory: copy the file on disk, then add the latents to the copy.
+
+    Where there is no file that could be copied, profiles are written as they are read.
+    """
     n_profiles = len(embedded.latent)
     n_values = sum(values.size for values in embedded.in_obsm(key_added).values())
     if reconstruct:
         n_values += len(layers_of(embedded.model)) * n_profiles * embedded.profiles.n_genes
-    _check_space(path, SLACK + data.stat().st_size + 4 * n_values)
-    shutil.copyfile(data, path)
-    with h5py.File(path, "r") as file:
-        check_all(file, str(data), allows_loops=True)  # it is copied as it is
-        check_own(file, ("obsm", "uns", "layers"), str(data))
+    n_bytes = int(1e6 * embedded.profiles.megabytes) if data is None else data.stat().st_size
+    _check_space(path, SLACK + n_bytes + 4 * n_values)
+    if data is None:
+        write_rows(path, embedded.profiles)
+    else:
+        shutil.copyfile(data, path)
+        with h5py.File(path, "r") as file:
+            check_all(file, str(data), allows_loops=True)  # it is copied as it is
+            check_own(file, ("obsm", "uns", "layers"), str(data))
     with h5py.File(path, "r+") as file:
         entries: dict[str, Any] = {f"obsm/{key}": values for key, values in embedded.in_obsm(key_added).items()}
         entries["uns/geneae"] = embedded.describe(key_added) | annotation.uns
@@ -302,7 +318,7 @@ def _add_to_copy(
             write_elem(file, name, values)
         if not reconstruct:
             return replaced
-        genes = pd.Index(read_elem(file["var"]).index.astype(str))
+        genes = genes_of(embedded.profiles, read_elem(file["var"]))
         shape, chunk = (n_profiles, len(genes)), (min(CHUNK, n_profiles), len(genes))
         for name in layers_of(embedded.model):
             if file.get(f"layers/{name}", getlink=True) is not None:
@@ -314,25 +330,6 @@ def _add_to_copy(
             for name, values in _reconstructed(embedded, rows, genes).items():
                 file[f"layers/{name}"][rows[0] : rows[-1] + 1] = values
     return replaced
-
-
-def _read(data: str) -> anndata.AnnData:
-    """Everything in a file, none of it from elsewhere."""
-    if not Path(data).is_dir():
-        with h5py.File(data, "r") as file:
-            check_all(file, data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # everything that matters was reported when the profiles were read
-            return anndata.read_zarr(data) if Path(data).is_dir() else anndata.read_h5ad(data)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # HDF5, zarr, codecs and anndata raise errors without a common class
-        reason = reason_of(error)
-        raise InputError(
-            f"an .h5ad output is a copy of {data}, but not all of it can be read: {reason}. Write an output that ends "
-            "in .csv, .parquet or .npy, or remove that part of the file."
-        ) from error
 
 
 def describe(model: Model, key_added: str, depths: Sequence[QueryDepth] = ()) -> dict[str, Any]:
@@ -384,7 +381,7 @@ def reconstructions(embedded: Embedded, genes: pd.Index) -> dict[str, np.ndarray
 
 def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dict[str, np.ndarray]:
     """Reconstructions of some profiles."""
-    columns = embedded.model.preprocess.genes.get_indexer(genes)
+    columns = match_genes(embedded.model.preprocess.genes, genes).columns
     known = columns >= 0
     result = {name: np.full((len(rows), len(genes)), np.nan, np.float32) for name in layers_of(embedded.model)}
     for ratio, some in by_ratio(embedded.ratios[rows]):
@@ -396,5 +393,5 @@ def _reconstructed(embedded: Embedded, rows: np.ndarray, genes: pd.Index) -> dic
             found[RECONSTRUCTED] = model.reconstructed(embedded.expression.take(rows[some]).load())
         for name, values in found.items():
             values[embedded.is_blank[rows[some]]] = np.nan
-            result[name][np.ix_(some, np.flatnonzero(known))] = values[:, columns[known]]
+            result[name][np.ix_(some, columns[known])] = values[:, known]
     return result

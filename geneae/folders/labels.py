@@ -16,7 +16,9 @@ def annotation_of(found: Transferred, names: pd.Index, prefix: str = "geneae") -
     return Annotation(found.table(names, prefix), {"transfer": found.facts()})
 
 
-def write_labels(path: Path, data: str, embedded: Embedded, found: Transferred, key_added: str) -> list[str]:
+def write_labels(
+    path: Path, data: str | tuple[str, ...], embedded: Embedded, found: Transferred, key_added: str
+) -> list[str]:
     """Write transferred labels in the format that the ending of `path` names; returns what `write_embedding` does.
 
     `.csv` and `.parquet` have a row for each profile, where a refused one has an empty label; `.h5ad` is a copy of the

@@ -234,9 +234,11 @@ class Model:
         return predicted
 
 
-def state_of(model: Model) -> str:
-    """What the values were said to be when the model was fitted, `auto` where nobody said it."""
-    return str(model.config["settings"].get("state", "auto"))
+def reading_of(model: Model) -> tuple[str, str]:
+    """What the values were said to be when the model was fitted, and which features were read: the settings `state`
+    and `features`, for data that are read for the model."""
+    settings = model.config["settings"]
+    return str(settings.get("state", "auto")), str(settings.get("features", "genes"))
 
 
 def latent_names(n_latent: int) -> list[str]:

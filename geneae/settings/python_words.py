@@ -19,6 +19,8 @@ BY_FLAG: dict[str, Setting] = {
 PLACEHOLDERS = ("KEY", "NAME", "FOLDER", "NUMBER")
 LINKS = ("or", "and", "reads")
 """Words that follow a flag and are no name of a layer."""
+NAMED = ("layer", "gene-names", "modality")
+"""Flags whose values are names in data."""
 
 
 def in_python(message: str) -> str:
@@ -39,7 +41,7 @@ def _keyword(found: re.Match[str]) -> str:
     if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", word):
         return f"{name}={word}"
     is_value = one is not None and (word in one.choices or word.split("+")[0] in one.family)
-    if is_value or (flag == "layer" and word not in LINKS):
+    if is_value or (flag in NAMED and word not in LINKS):
         return f"{name}={word!r}"
     return f"{name} {word}"
 

@@ -302,6 +302,8 @@ class RunOptions:
 
     layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or as in MODEL")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
+    gene_names: str | None = setting(None, "Column of var that names the genes.", metavar="COLUMN", none="its index")
+    modality: str | None = setting(None, "Modality of MuData to read.", metavar="NAME", none="the only one, or rna")
     color: str | None = setting(
         None, "Column of obs by which the report tells profiles apart; adds a UMAP.", metavar="KEY"
     )
@@ -316,9 +318,7 @@ class RunOptions:
         "Also fit permuted controls, in which nothing can be learned, to tell poor data from a poor model. Takes three "
         "times as long.",
     )
-    log: str | None = setting(
-        None, "Write the history after every epoch of training, into the folder OUTPUT_log.", choices=LOG_NAMES
-    )
+    log: str | None = setting(None, "Write the history after every epoch into OUTPUT_log.", choices=LOG_NAMES)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_quiet_prints_nothing(counts_path: Path, run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "case", ["missing file", "not an h5ad", "truncated", "missing layer", "NaN", "duplicate genes"]
+    "case", ["missing file", "not an h5ad", "truncated", "missing layer", "NaN", "duplicate profiles"]
 )
 @pytest.mark.parametrize("command", ["embed", "evaluate"])
 def test_bad_input_of_the_other_commands_too(run: Run, command: str, case: str, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def in_a_process(*arguments: object, folder: Path) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: Path, tmp_path: Path) -> None:
-    flags = ["--loss", "cosine", "-o", "run", *FLAGS]
+    flags = ["--loss", "cosine", "-o", "run", *FLAGS, "--verbose"]
     done = in_a_process("fit", counts_path, *flags, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:10] == run.result.stdout.splitlines()[:10]
@@ -174,7 +174,8 @@ def test_another_process_gives_the_same_model_and_tables(run: Run, counts_path: 
 def test_a_real_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
     done = in_a_process("fit", "missing.h5ad", "-o", "run", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: missing.h5ad does not exist. Give the path of an .h5ad file or .zarr folder.\n"
+    remedy = "Give the path of an .h5ad file, a .zarr folder or another format that geneae reads."
+    assert done.stderr == f"Error: missing.h5ad does not exist. {remedy}\n"
     assert there(tmp_path) == set()
 
 

@@ -15,7 +15,7 @@ from scipy import sparse
 from geneae import read_profiles
 from geneae.data.backed import BackedMatrix, canonical, read_rows, row_digests
 from geneae.data.reading import check_unchanged, stamp_of
-from geneae.folders import embedding
+from geneae.folders import copies
 from geneae.settings.errors import InputChanged
 from geneae.training.checkpoints import Checkpoint, is_unfinished
 
@@ -117,13 +117,13 @@ def test_a_change_at_any_reading_is_noticed_and_nothing_is_written(
 def test_a_file_in_memory_that_changes_before_its_copy_is_noticed(
     path: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = embedding._read
+    real = copies.read_whole
 
     def read(data: str) -> anndata.AnnData:
         replace(path)
         return real(data)
 
-    monkeypatch.setattr(embedding, "_read", read)
+    monkeypatch.setattr(copies, "read_whole", read)
     result = geneae("embed", model_folder, path, "-o", tmp_path / "out.h5ad", "--min-overlap", "0")
     assert_refused(result, "its content is not what it was when it was first read. Run again with a file that stays")
     assert not (tmp_path / "out.h5ad").exists()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from commands import assert_refused, geneae, write
 from conftest import QUICK, simulate
+from written import write_csv, write_h5ad, write_h5mu, write_zarr
 
 from geneae import Autoencoder, tl
-from geneae.data.source import matrix_at, read_like
+from geneae.data.source import Source, matrix_at, read_like
 from geneae.settings.errors import InputError
 
 
@@ -41,6 +42,18 @@ def test_a_named_matrix_comes_first_and_x_can_be_named() -> None:
     adata.layers["X"] = adata.X * 2
     found = read_like("raw", adata, layer="X")
     assert (found.location, found.totals.sum()) == ("layers['X']", 2 * adata.X.sum())
+
+
+def test_what_each_matrix_of_a_file_holds_is_told_in_any_format(tmp_path: Path) -> None:
+    adata = simulate(60, 40)
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(adata.X.toarray())
+    expected = {"X": "log values (log(x + 1) to base e of whole numbers)", "layers['counts']": "counts"}
+    for write_it in (write_h5ad, write_zarr, write_h5mu):
+        assert Source(str(write_it(adata, tmp_path))).states() == expected
+    table = write_csv(adata, tmp_path)
+    assert list(Source(str(table)).states()) == []  # a table has one matrix, which is described anyway
+    assert Source((str(table), str(tmp_path / "data.h5ad"))).states() == {}
 
 
 def test_arrays_have_one_matrix_only() -> None:
@@ -94,3 +107,17 @@ def test_a_model_reads_the_layer_that_it_was_fitted_on(tmp_path: Path) -> None:
         result = geneae(command, tmp_path / "model", other, "-o", tmp_path / output)
         assert_refused(result, f"the model was fitted on layers['counts'], which {other} lacks. Name the matrix")
     assert "Means over 48 train" in geneae("evaluate", tmp_path / "model", data, "-o", tmp_path / "judged").stdout
+
+
+def test_a_model_reads_the_features_that_it_was_fitted_on(tmp_path: Path) -> None:
+    adata = simulate(60, 40)
+    adata.var["feature_types"] = ["Gene Expression"] * 30 + ["Antibody Capture"] * 10
+    data = write(tmp_path / "data.h5ad", adata)
+    model = Autoencoder(**QUICK | {"epochs": 1}, features="all").fit(data)
+    assert len(model.model_.preprocess.genes) == 40
+    model.save(tmp_path / "model")
+    tl.embed(adata, tmp_path / "model")
+    np.testing.assert_allclose(adata.obsm["X_geneae"], model.transform(data), atol=1e-5)
+    result = geneae("embed", tmp_path / "model", data, "-o", tmp_path / "latent.npy")
+    assert "40 of the model's 40 genes are in the data (100.0 %)" in result.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "latent.npy"), model.transform(data), atol=1e-5)

@@ -24,8 +24,10 @@ from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
 from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, value
 from geneae.fitting.fit import Fitted, fit
+from geneae.fitting.prepare import prepare
 from geneae.folders.run import own_profiles, write_tables
 from geneae.models.ceiling import MIN_MOLECULES
+from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.batches import TRAINING_STREAM, draw_blocks
 
@@ -384,6 +386,16 @@ def test_few_genes_or_profiles_have_a_verdict(n_profiles: int, n_genes: int) -> 
     assert not any(name.startswith("pca_") for name in found.evaluation.metrics["model"])
     assert "PCA of the same size" in found.conclusion
     assert "the best PCA" not in found.conclusion
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_split_without_any_value_in_the_genes_of_the_model_is_refused(name: str) -> None:
+    settings = Settings(**QUICK | {"n_top_genes": 1, "n_latent": 1})
+    counts = simulate(80, 2).X.toarray()
+    split = prepare(read_profiles(counts + 1), settings).split  # which depends on the number of profiles alone
+    counts[:, 1], counts[:, 0] = 100, np.where(split == name, 0, np.arange(80) % 2)  # the first varies most
+    with pytest.raises(InputError, match=rf"^8 {name} profiles without any value in the 1 gene of the model leave"):
+        fit(read_profiles(counts), settings)
 
 
 def test_one_profile_shows_nothing() -> None:

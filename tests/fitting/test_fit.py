@@ -418,7 +418,10 @@ def test_what_a_loss_is_at_a_perfect_reconstruction_is_recorded_where_it_compare
         ("kin", "unknown obs column 'kin'; did you mean 'kind'?"),
         ("same", "labels must have at least 2 different values among the training profiles; column 'same' has 1."),
         ("name", "column 'name' has 64 different values among 64 training profiles, as names or measurements have."),
-        ("size", "labels must be names or whole numbers that profiles share; obs column 'size' holds measur"),
+        (
+            "size",
+            "labels must be names or whole numbers that profiles share; obs column 'size' holds measurements, such as",
+        ),
     ],
 )
 def test_a_label_that_tells_nothing_is_refused(label: str, message: str) -> None:

@@ -271,3 +271,19 @@ def test_a_copy_of_a_streamed_file_holds_what_a_whole_one_holds(
     assert found.uns["geneae"].keys() == wanted.uns["geneae"].keys()
     assert (found.X != wanted.X).nnz == 0
     pd.testing.assert_frame_equal(found.obs, wanted.obs)
+
+
+def test_a_reconstruction_finds_its_genes_by_the_column_that_names_them(
+    fitted: Autoencoder, counts: anndata.AnnData, counts_path: Path, tmp_path: Path
+) -> None:
+    """In the order of the file, whose own names the model does not know."""
+    counts.var["symbol"] = counts.var_names
+    counts.var_names = [f"ENSG{number:011}" for number in range(counts.n_vars)]
+    counts.write_h5ad(tmp_path / "named.h5ad")
+    expected = reconstructions(embedded_of(fitted, read_profiles(counts_path)), pd.Index(counts.var["symbol"]))
+    for stream in ("no", "yes"):
+        profiles = read_profiles(tmp_path / "named.h5ad", stream=stream, gene_names="symbol")
+        write_embedding(tmp_path / "out.h5ad", str(tmp_path / "named.h5ad"), embedded_of(fitted, profiles), "X", True)
+        found = anndata.read_h5ad(tmp_path / "out.h5ad")
+        assert list(found.var_names) == list(counts.var_names)
+        np.testing.assert_allclose(found.layers[RECONSTRUCTED], expected[RECONSTRUCTED], atol=1e-5)

@@ -15,6 +15,8 @@ from geneae.settings.python_words import in_python, speaks_python
         ("Name the matrix with --layer or --raw, or", "Name the matrix with layer or use_raw=True, or"),
         ("raw holds counts: --raw, from", "raw holds counts: use_raw=True, from"),
         ("layers['counts'] holds counts: --layer counts, from", "layers['counts'] holds counts: layer='counts', from"),
+        ("by the best of them: --gene-names gene_ids.", "by the best of them: gene_names='gene_ids'."),
+        ("rna; --modality NAME reads another", "rna; modality=NAME reads another"),
         ("--latent must be at most 23", "n_latent must be at most 23"),
         ("--target split needs; use --target self.", "target='split' needs; use target='self'."),
         ("Use --stream no if they fit", "Use stream='no' if they fit"),

@@ -158,4 +158,4 @@ def test_every_setting_is_described_and_those_that_may_be_none_say_so() -> None:
 
 
 def test_what_is_left_to_a_run_has_defaults_that_do_nothing() -> None:
-    assert dataclasses.astuple(RunOptions()) == (None, False, None, "auto", False, None)
+    assert dataclasses.astuple(RunOptions()) == (None, False, None, None, None, "auto", False, None)

@@ -73,7 +73,7 @@ def flags(options):
 def reading_flags(data):
     """How the matrix of a data set is read. YAML takes yes and no for true and false; the flag wants the words."""
     stream = settings_of(data).get("stream")
-    matrix = {name: DATA[data].get(name) for name in ("layer", "raw")}
+    matrix = {name: DATA[data].get(name) for name in ("layer", "raw", "gene-names", "modality")}
     return matrix | {"stream": {True: "yes", False: "no"}.get(stream, stream)}
 
 

@@ -9,6 +9,7 @@ from geneae.cli.flags import (
     COLOR,
     CONFIG,
     CUT,
+    DATA,
     FIT_OPTIONS,
     JOBS,
     LATENT,
@@ -24,12 +25,11 @@ from geneae.cli.flags import (
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, refuse_others, run_tasks
-from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 
 
 @click.command(cls=Grouped, example="compare data.h5ad --loss mse --loss cosine --seeds 5 -o cmp")
-@click.argument("data", nargs=-1, required=True, type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("objective", "objectives", "Objectives to combine with the losses.")
 @several("loss", "losses", "Losses to compare; the first is the reference.", "mse, cosine")
@@ -51,6 +51,8 @@ def command(
     color: str | None,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     quiet: bool,
     **fields: Any,
 ) -> None:
@@ -69,8 +71,6 @@ def command(
         refuse_others("data", "output", "color", "quiet", why="finished runs are compared as they are")
         said = compare_runs([Path(run) for run in data], folder, color=color)
     else:
-        if len(data) > 1:
-            raise InputError(f"compare takes one data file, or several run folders; found {', '.join(data)}.")
         base = Settings(**fields)
         say = say_unless(quiet or not open_grid(base, jobs))
         from geneae.data.source import Source
@@ -87,7 +87,7 @@ def command(
         }
         tasks = grid(base, values, seeds, folder)
         check_used(*(task.settings for task in tasks))
-        source = Source(data[0], layer, use_raw, "no", base.state, base.features)
+        source = Source(data, layer, use_raw, "no", base.state, base.features, gene_names, modality)
         run_tasks(source, tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():
             return

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import (
+    DATA,
     DEPTH_BY,
     DEPTH_RATIO,
     MATRIX_OPTIONS,
@@ -24,7 +25,7 @@ from geneae.settings.text import counted
 
 @click.command(cls=Grouped, example="embed run other.h5ad -o latent.h5ad")
 @click.argument("model", type=PATH)
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="File to write: .h5ad, .csv, .parquet or .npy.")
 @click.option("--key-added", metavar="KEY", help="Key of the latents in obsm of an .h5ad output.  [default: X_geneae]")
 @click.option(
@@ -35,12 +36,14 @@ from geneae.settings.text import counted
 @options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
-    data: str,
+    data: tuple[str, ...],
     output: str,
     key_added: str | None,
     reconstruct: bool,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     state: str,
     features: str,
     stream: str,
@@ -71,18 +74,19 @@ def command(
     from geneae.folders.outputs import check_apart, check_new_file, new_file
 
     check_format(Path(output), reconstruct, key_added)
-    check_apart(Path(output), model, data)
+    check_apart(Path(output), model, *data)
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     if reconstruct:
         loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, state, features), min_overlap, say)
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
+    profiles, expression = match(loaded, source, min_overlap, say)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())
     with new_file(Path(output), overwrite) as partial:
         replaced = write_embedding(partial, data, embedded, key_added or LATENTS, reconstruct)
         check_unchanged(profiles, also_in_memory=True)
-    say(*filter(None, [replaced_sentence(replaced, data)]))
+    say(*filter(None, [replaced_sentence(replaced, profiles.source)]))
     n_profiles, n_latent = embedded.latent.shape
     say(f"Written to {output}: {counted(n_profiles, 'profile')} x {counted(n_latent, 'latent')}.")

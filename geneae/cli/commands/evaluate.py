@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from geneae.cli.flags import (
+    DATA,
     DEPTH_BY,
     DEPTH_RATIO,
     MATRIX_OPTIONS,
@@ -25,15 +26,17 @@ from geneae.settings.errors import InputError
 
 @click.command(cls=Grouped, example="evaluate run other.h5ad -o judged")
 @click.argument("model", type=PATH)
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 @options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
-    data: str,
+    data: tuple[str, ...],
     output: str,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     state: str,
     features: str,
     stream: str,
@@ -50,7 +53,7 @@ def command(
     """
     from geneae.folders.outputs import check_apart, check_writable, new_folder
 
-    check_apart(Path(output), model, data)
+    check_apart(Path(output), model, *data)
     check_writable(Path(output), overwrite)
     import numpy as np
     import pandas as pd
@@ -70,7 +73,8 @@ def command(
     loaded = load_model(Path(model))
     loaded.check_decoder()
     say = say_unless(quiet)
-    profiles, expression = match(loaded, Source(data, layer, use_raw, stream, state, features), min_overlap, say)
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
+    profiles, expression = match(loaded, source, min_overlap, say)
     if expression.missing is not None:
         say("Genes that the data lack are compared as zeros: every number below contains that.")
     known = read_split(Path(model), loaded, profiles)
@@ -87,8 +91,8 @@ def command(
     evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios)
     if evaluation.metrics.empty:
         raise InputError(
-            f"no profile of {data} has a value in the {len(loaded.preprocess.genes):,} genes of the model, so that "
-            "there is nothing to evaluate. Name the matrix to read with --layer or --raw."
+            f"no profile of {profiles.source} has a value in the {len(loaded.preprocess.genes):,} genes of the model, "
+            "so that there is nothing to evaluate. Name the matrix to read with --layer or --raw."
         )
     present = tuple(name for name in (*SPLITS, NEW, ALL) if (split == name).any())
     if len(depths) == 1:  # several depths have no common table of shares of their molecules

@@ -12,6 +12,7 @@ from geneae.cli.ending import ending
 from geneae.cli.flags import (
     COLOR,
     CONFIG,
+    DATA,
     FIT_OPTIONS,
     LOG,
     MATRIX_OPTIONS,
@@ -37,7 +38,7 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 
 
 @click.command(cls=Grouped, example="fit data.h5ad --loss cosine -o run")
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, help="Folder to write.  [default: name of DATA + _geneae]")
 @COLOR
 @NULL
@@ -46,13 +47,15 @@ WORTH_SAYING = 1e-5  # least loss at a perfect reconstruction that is reported; 
 )
 @options(*FIT_OPTIONS, *MATRIX_OPTIONS, STREAM, CONFIG, LOG, OVERWRITE, VERBOSE, QUIET)
 def command(
-    data: str,
+    data: tuple[str, ...],
     output: str | None,
     color: str | None,
     null: bool,
     resume: bool,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     stream: str,
     log: str | None,
     overwrite: bool,
@@ -62,16 +65,19 @@ def command(
 ) -> None:
     """Train an autoencoder on the profiles of DATA, and evaluate it.
 
-    DATA is an .h5ad file or a .zarr folder. Writes a folder with the model, the split, the history, one row per
-    validation and test profile, a table of all metrics of the model and its baselines, and a report.
+    DATA is an .h5ad or .zarr, a 10x .h5 or matrix folder, a .csv or .tsv, .loom or .h5mu; several of them are read as
+    one, in the genes that all have. Writes a folder with the model, the split, the history, one row per validation and
+    test profile, a table of all metrics of the model and its baselines, and a report.
     """
     settings = Settings(**fields)
     if resume and overwrite:
         raise InputError("--resume resumes an existing run, but --overwrite replaces it. Give only one of them.")
+    from geneae.data.source import Source
     from geneae.folders.outputs import Output, check_apart
 
-    folder = Path(output) if output else Path(f"{Path(data).stem}_geneae")
-    check_apart(folder, data, settings.metric)
+    source = Source(data, layer, use_raw, stream, settings.state, settings.features, gene_names, modality)
+    folder = Path(output) if output else Path(f"{source.stem}_geneae")
+    check_apart(folder, *data, settings.metric)
     to = Output(folder, overwrite, resume)
     to.check()
     from geneae.fitting.checks import check_choices, check_used
@@ -81,7 +87,6 @@ def command(
     check_used(settings)
     log_folder = folder.with_name(f"{folder.name}_log")
     check_log(log, log_folder, overwrite, resume)
-    from geneae.data.source import Source
     from geneae.fitting.runs import Request, fit_run, is_finished, writing_alone
     from geneae.training.devices import open_processes
     from geneae.training.progress import both, open_log, progress_bar
@@ -92,8 +97,8 @@ def command(
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
     try:
-        profiles = Source(data, layer, use_raw, stream, settings.state, settings.features).read()
-        say(profiles.describe())
+        profiles = source.read()
+        say(profiles.describe(), *profiles.said)
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
             return

@@ -1,16 +1,15 @@
 """Show what cosines to expect on DATA, before any training."""
 
-from pathlib import Path
-
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, PATH, STREAM, VALUE_OPTIONS, options
+from geneae.cli.flags import DATA, MATRIX_OPTIONS, STREAM, VALUE_OPTIONS, options
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say
+from geneae.cli.steps import say_what_is_read
 
 
 @click.command(cls=Grouped, example="inspect data.h5ad --cosine 0.4")
-@click.argument("data", type=PATH)
+@DATA
 @click.option(
     "--cosine",
     type=click.FloatRange(-1, 1),
@@ -26,13 +25,15 @@ from geneae.cli.printing import say
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM)
 def command(
-    data: str,
+    data: tuple[str, ...],
     cosine: float | None,
     seed: int,
     as_json: bool,
     layer: str | None,
     use_raw: bool,
     stream: str,
+    gene_names: str | None,
+    modality: str | None,
     state: str,
     features: str,
 ) -> None:
@@ -43,22 +44,21 @@ def command(
     from dataclasses import asdict
 
     from geneae.cli.tables import inspection_table
-    from geneae.data.reading import check_unchanged, read_states
+    from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.evaluation.inspection import inspect_profiles
     from geneae.folders.outputs import to_json
 
-    profiles = Source(data, layer, use_raw, stream, state, features).read()
+    source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
+    profiles = source.read()
     inspection = inspect_profiles(profiles, seed, cosine)
-    matrices = read_states(Path(data))
+    matrices = source.states()
     check_unchanged(profiles)
     if as_json:
         say(*to_json(asdict(inspection) | {"matrices": matrices}).split("\n"))
         return
-    say(profiles.describe())
-    for note in profiles.notes.values():
-        say(f"Note: {note}")
-    for place, state in (matrices if len(matrices) > 1 else {}).items():
-        say(f"  {place}: {state}")
+    say_what_is_read(profiles, say)
+    for place, held in (matrices if len(matrices) > 1 else {}).items():
+        say(f"  {place}: {held}")
     say(*inspection_table(inspection).split("\n"))
     say(inspection.verdict)

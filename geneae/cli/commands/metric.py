@@ -5,14 +5,25 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import MATRIX_OPTIONS, METRIC_OPTIONS, OVERWRITE, PATH, QUIET, VALUE_OPTIONS, option, options
+from geneae.cli.flags import (
+    DATA,
+    MATRIX_OPTIONS,
+    METRIC_OPTIONS,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    VALUE_OPTIONS,
+    option,
+    options,
+)
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
+from geneae.cli.steps import say_what_is_read
 from geneae.settings.settings import MetricSettings
 
 
 @click.command(cls=Grouped, example="metric data.h5ad --label cell_type -o metric")
-@click.argument("data", type=PATH)
+@DATA
 @click.option(
     "--label", "key", metavar="KEY", required=True, help="Column of obs; profiles with equal values become similar."
 )
@@ -40,7 +51,7 @@ from geneae.settings.settings import MetricSettings
     QUIET,
 )
 def command(
-    data: str,
+    data: tuple[str, ...],
     key: str,
     output: str | None,
     model: str | None,
@@ -50,6 +61,8 @@ def command(
     seed: int,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     state: str,
     features: str,
     overwrite: bool,
@@ -62,24 +75,23 @@ def command(
     PCA on profiles that took no part in the learning. Writes a folder for `geneae.CosineMetric.load`.
     """
     MetricSettings(**settings, seed=seed)  # refuses impossible values before anything is read
-    folder = Path(output) if output else Path(f"{Path(data).stem}_metric")
+    from geneae.data.source import Source
+
+    source = Source(data, layer, use_raw, "no", state, features, gene_names, modality)
+    folder = Path(output) if output else Path(f"{source.stem}_metric")
     from geneae.folders.outputs import check_apart, check_writable
 
-    check_apart(folder, data, model)
+    check_apart(folder, *data, model)
     check_writable(folder, overwrite)
     say = say_unless(quiet)
     from geneae.cli.tables import accuracy_table
-    from geneae.data.source import Source
     from geneae.fitting.cosine_metric import CosineMetric
     from geneae.fitting.metric_comparison import answer, judge_metric
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    source = Source(data, layer, use_raw, "no", state, features)
     profiles = source.read() if loaded is None else source.read_like(loaded.location)
-    say(profiles.describe())
-    for note in profiles.notes.values():
-        say(f"Note: {note}")
+    say_what_is_read(profiles, say)
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
     say(judged.describe())

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import HALVES_OPTIONS, MATRIX_OPTIONS, OVERWRITE, PATH, QUIET, STREAM, options
+from geneae.cli.flags import DATA, HALVES_OPTIONS, MATRIX_OPTIONS, OVERWRITE, PATH, QUIET, STREAM, options
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 
 
 @click.command(cls=Grouped, example="split data.h5ad -o halves")
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 @click.option(
     "--repeats",
@@ -22,11 +22,13 @@ from geneae.cli.printing import say_unless
 )
 @options(*HALVES_OPTIONS, *MATRIX_OPTIONS, STREAM, OVERWRITE, QUIET)
 def command(
-    data: str,
+    data: tuple[str, ...],
     output: str,
     repeats: int,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     stream: str,
     overwrite: bool,
     quiet: bool,
@@ -45,18 +47,18 @@ def command(
 
     folders = _folders(Path(output), repeats)
     for folder in folders:
-        check_apart(folder, data)
+        check_apart(folder, *data)
         check_writable(folder, overwrite)
-    from geneae.cli.steps import command_line
+    from geneae.cli.steps import command_line, say_what_is_read
     from geneae.data.halves import check_counts, split_of
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.folders.halves import write_halves
 
     say = say_unless(quiet)
-    profiles = Source(data, layer, use_raw, stream).read()
+    profiles = Source(data, layer, use_raw, stream, gene_names=gene_names, modality=modality).read()
     check_counts(profiles)
-    say(profiles.describe())
+    say_what_is_read(profiles, say)
     sizes = split_of(profiles, settings).value_counts()
     for repeat, folder in enumerate(folders, start=1):
         with new_folder(folder, overwrite) as partial:

@@ -5,7 +5,20 @@ from typing import Any
 
 import click
 
-from geneae.cli.flags import CUT, DECAY, FIT_OPTIONS, JOBS, MATRIX_OPTIONS, PATH, QUIET, RATE, SEEDS, options, several
+from geneae.cli.flags import (
+    CUT,
+    DATA,
+    DECAY,
+    FIT_OPTIONS,
+    JOBS,
+    MATRIX_OPTIONS,
+    PATH,
+    QUIET,
+    RATE,
+    SEEDS,
+    options,
+    several,
+)
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import command_line, is_first, open_grid, run_tasks
@@ -14,7 +27,7 @@ from geneae.settings.settings import Settings
 
 
 @click.command(cls=Grouped, example="sweep-cut data.h5ad -o sweep --loss cosine --basis free --init random")
-@click.argument("data", type=PATH)
+@DATA
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write; it holds one folder for each run.")
 @several("cut", "cuts", "Cut factors, such as 1/3.", "1/3, 1, 3, 9, 15", type=str, metavar="C")
 @several(
@@ -28,7 +41,7 @@ from geneae.settings.settings import Settings
 @JOBS
 @options(*(one for one in FIT_OPTIONS if one not in (CUT, RATE, DECAY)), *MATRIX_OPTIONS, QUIET)
 def command(
-    data: str,
+    data: tuple[str, ...],
     output: str,
     cuts: tuple[str, ...],
     rates: tuple[float, ...],
@@ -37,6 +50,8 @@ def command(
     jobs: int,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     quiet: bool,
     **fields: Any,
 ) -> None:
@@ -60,7 +75,7 @@ def command(
     )
     folder, say = Path(output), say_unless(quiet or not open_grid(base, jobs))
     tasks = sweep_tasks(base, sweep, folder)
-    source = Source(data, layer, use_raw, "no", base.state, base.features)
+    source = Source(data, layer, use_raw, "no", base.state, base.features, gene_names, modality)
     run_tasks(source, tasks, Request(command_line()), jobs, folder, say)
     if not is_first():
         return

@@ -43,6 +43,8 @@ def command(
     key_added: str | None,
     layer: str | None,
     use_raw: bool,
+    gene_names: str | None,
+    modality: str | None,
     state: str,
     features: str,
     stream: str,
@@ -77,10 +79,11 @@ def command(
     check_new_file(Path(output), overwrite)
     loaded = load_model(Path(model))
     say = say_unless(quiet)
-    known, in_genes = match(loaded, Source(reference, layer, use_raw, stream, state, features), min_overlap, say)
+    choice = (layer, use_raw, stream, state, features, gene_names, modality)
+    known, in_genes = match(loaded, Source(reference, *choice), min_overlap, say)
     labelled = labelled_reference(loaded, known, in_genes, key, trained_on(Path(model)))
     say(labelled.sentence())
-    profiles, expression = match(loaded, Source(query, layer, use_raw, stream, state, features), min_overlap, say)
+    profiles, expression = match(loaded, Source(query, *choice), min_overlap, say)
     labelled, expression = labelled.without(expression.missing), expression.without(in_genes.missing)
     embedded = embed(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     say(*embedded.sentences())

@@ -1,0 +1,139 @@
+"""Several files read as one: the genes that they have in common, and all of their profiles."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from geneae.data.backed import BackedMatrix, select_columns
+from geneae.data.matrix_choice import Found
+from geneae.data.profiles import Profiles
+from geneae.data.row_sources import JoinedSource
+from geneae.data.states import STATES
+from geneae.settings.errors import InputError, listed
+
+FILE = "file"
+"""Column of obs that names the file of each profile."""
+
+
+def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
+    """Profiles of several files, one file after the other, in the genes of the first that all of them have.
+
+    The matrix stays in its files where one of them does. `obs["file"]` names the file; names of profiles that several
+    files have are made unique by it.
+
+    Parameters
+    ----------
+    parts
+        Profiles of each file.
+    names
+        Name of each file, unique.
+    """
+    _check_states(parts, names)
+    genes = parts[0].genes
+    for part in parts[1:]:
+        genes = genes[genes.isin(part.genes)]
+    _check_common(genes, parts, names)
+    columns = [part.genes.get_indexer(genes) for part in parts]
+    if any(part.is_streamed for part in parts):
+        matrix = JoinedSource([_stored(part, some) for part, some in zip(parts, columns, strict=True)])
+    else:
+        chosen = [_rows(part, some) for part, some in zip(parts, columns, strict=True)]
+        matrix = sparse.vstack(chosen, format="csr")
+    obs, notes = _obs(parts, names)
+    var = parts[0].var
+    var = pd.DataFrame(index=genes) if var is None else var.set_axis(parts[0].genes, axis=0).loc[genes]
+    left = [f"{len(part.genes) - len(genes):,} of {name}" for part, name in zip(parts, names, strict=True)]
+    if any(len(part.genes) > len(genes) for part in parts):
+        notes.insert(0, f"The files have {len(genes):,} genes in common; left out are {listed(left)}.")
+    said = tuple(note for part in parts for note in part.said)
+    return Found(matrix, obs, var, parts[0].location, said + tuple(notes))
+
+
+def with_facts(profiles: Profiles, parts: Sequence[Profiles]) -> Profiles:
+    """Joined profiles with what only their parts know: features left out, and places where all of them hold counts."""
+    facts = [part.facts for part in parts if part.facts is not None]
+    if profiles.facts is None or not facts:
+        return profiles
+    left_out: Counter[str] = Counter()
+    for one in facts:
+        left_out |= Counter(one.left_out)  # the most of each type, as files share most of their features
+    elsewhere = tuple(place for place in facts[0].elsewhere if all(place in one.elsewhere for one in facts))
+    return replace(profiles, facts=replace(profiles.facts, left_out=dict(left_out), elsewhere=elsewhere))
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart; a file that is given twice is refused."""
+    places = [path.resolve() for path in paths]
+    if len(set(places)) < len(places):
+        twice = next(path for path, place in zip(paths, places, strict=True) if places.count(place) > 1)
+        raise InputError(f"{twice} is given twice, so that every profile would count double. Give each file once.")
+    for n_parts in range(1, max(len(place.parts) for place in places)):
+        names = ["/".join(place.parts[-n_parts:]) for place in places]
+        if len(set(names)) == len(names):
+            return names
+    return [str(place) for place in places]
+
+
+def _check_states(parts: Sequence[Profiles], names: Sequence[str]) -> None:
+    by_state = {part.state: name for part, name in zip(parts, names, strict=True)}
+    if len(by_state) > 1:
+        found = listed(f"{STATES[state].noun} in {name}" for state, name in by_state.items())
+        raise InputError(
+            f"files that are read as one must hold values of the same kind; found {found}. Name a matrix "
+            "that all of them have with --layer or --raw, or read them apart."
+        )
+
+
+def _check_common(genes: pd.Index, parts: Sequence[Profiles], names: Sequence[str]) -> None:
+    if len(genes):
+        return
+    found = "; ".join(f"{name}: {', '.join(part.genes[:3])}, ..." for part, name in zip(parts, names, strict=True))
+    raise InputError(
+        f"files that are read as one must have genes in common; found none ({found}). Name genes alike "
+        "with --gene-names."
+    )
+
+
+def _stored(part: Profiles, columns: np.ndarray) -> BackedMatrix:
+    """Rows and some columns of a file, or of a matrix in memory in the same clothes."""
+    matrix = part.matrix
+    if not isinstance(matrix, BackedMatrix):
+        matrix = BackedMatrix(matrix, np.arange(part.n_profiles), part.scan.lengths)
+    return matrix.select(columns)
+
+
+def _rows(part: Profiles, columns: np.ndarray) -> sparse.csr_matrix:
+    assert not isinstance(part.matrix, BackedMatrix)
+    return select_columns(part.matrix, columns)
+
+
+def _obs(parts: Sequence[Profiles], names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Annotation of all profiles under unique names, and notes on what was changed for it."""
+    notes = []
+    files = np.repeat(np.array(names, dtype=object), [part.n_profiles for part in parts])
+    obs = pd.concat([part.obs for part in parts])
+    for column in obs.columns:
+        kinds = {part.obs[column].dtype for part in parts if column in part.obs.columns}
+        if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
+            obs[column] = obs[column].astype("category")
+    if FILE in obs.columns:
+        notes.append(f"obs['{FILE}'] of the files is replaced by the name of the file of each profile.")
+    obs[FILE] = pd.Categorical(files, list(names))
+    everywhere = pd.Index([name for part in parts for name in part.names], dtype=object)
+    shared = everywhere.duplicated(keep=False)
+    if shared.any():
+        unique = [
+            f"{name}-{file}" if is_shared else name
+            for name, file, is_shared in zip(everywhere, files, shared, strict=True)
+        ]
+        notes.append(
+            f"{shared.sum():,} profiles have a name that another file has, too; the name of the file was added to it, "
+            f"first '{unique[int(np.argmax(shared))]}'."
+        )
+        everywhere = pd.Index(unique, dtype=object)
+    return obs.set_axis(everywhere, axis=0), notes
