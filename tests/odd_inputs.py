@@ -347,7 +347,10 @@ def _fit(
             model = Autoencoder(**settings).fit(source, layer=layer)
             latent = model.transform(source, layer=layer)
         assert latent.shape == (adata.n_obs, settings["n_latent"] or model.model_.n_latent)
-        assert np.isfinite(latent).all(), "latents are not finite"
+        fitted = model.fitted()
+        source = data if surface in ("file", "format") else adata
+        is_blank = fitted.is_blank(fitted.preprocess.match(read_profiles(source, layer=layer))[0])
+        assert np.isfinite(latent[~is_blank]).all(), "latents are not finite"
         model.save(output)
     finally:
         if adata.isbacked:

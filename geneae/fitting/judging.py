@@ -44,8 +44,9 @@ Value = TypeVar("Value")
 class JudgeSettings:
     """Choices about judging."""
 
-    n_latent: int = 32
-    """Number of components of PCA, shrunken PCA and the whitened control."""
+    n_latent: int | None = None
+    """Number of components of PCA, shrunken PCA and the whitened control; None: 32, or the most that the training
+    profiles and genes allow."""
     label: str | None = None
     """Column of `obs` by which latents are judged."""
     batch_key: str | None = None
@@ -233,7 +234,7 @@ class _Judging:
         halves, every = self._halves, np.arange(self._halves.given.n_profiles)
         parts = [as_expression(half, preprocess.genes, every) for half in (halves.given, halves.held_out)]
         settings = Settings(
-            n_latent=self._settings.n_latent,
+            n_latent=self._control.n_latent,
             seed=halves.settings.seed,
             label=self._settings.label,
             batch_key=self._settings.batch_key,

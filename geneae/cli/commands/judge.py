@@ -47,7 +47,7 @@ def command(
     skip_refused: bool,
     label: str | None,
     batch_key: str | None,
-    n_latent: int,
+    n_latent: int | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
