@@ -34,9 +34,9 @@ COLLAPSES = {
 def effective_rank(latent: Tensor) -> float:
     """exp of the entropy of the normalised eigenvalues of the covariance, 1 to n_latent (Roy and Vetterli 2007).
 
-    NaN for fewer than two profiles.
+    NaN for fewer than two profiles, and for latents that are not finite, as before a loss runs away.
     """
-    if len(latent) < 2:
+    if len(latent) < 2 or not torch.isfinite(latent).all():
         return float("nan")
     eigenvalues = torch.linalg.eigvalsh(torch.cov(latent.double().T).reshape(latent.shape[1], -1)).clamp(min=0)
     return perplexity(eigenvalues)

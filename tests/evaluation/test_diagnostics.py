@@ -174,6 +174,7 @@ def test_effective_rank_of_equal_and_of_single_directions() -> None:
     draws = torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0))
     assert effective_rank(draws) == pytest.approx(5, abs=0.01)
     assert effective_rank(draws[:, :1] @ torch.ones(1, 5)) == pytest.approx(1, abs=1e-6)
+    assert np.isnan(effective_rank(draws * torch.inf))
 
 
 def test_contributions_of_a_linear_decoder_are_the_variances_it_adds(good: Autoencoder) -> None:
