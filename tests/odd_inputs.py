@@ -299,7 +299,7 @@ def _write_format(case: Case, adata: anndata.AnnData, folder: Path) -> Path:
 def _check(case: Case, adata: anndata.AnnData, model: Model) -> None:
     """Whether a fit has understood its values: state, numbers of molecules and normalised profiles, where the making
     tells them without a doubt."""
-    layer = "values" if case.layer else None
+    layer = "values" if case.layer and case.surface != "format" else None
     state = MADE[case.content][1] if case.content in MADE else "counts" if case.content == "counts" else None
     if state is None or np.dtype(case.dtype).kind != "f" or min(case.shape) < 12 or max(case.empty) > 0:
         return
