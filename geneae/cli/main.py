@@ -23,9 +23,6 @@ from geneae.settings.faults import fault_of, refusal_of
 from geneae.settings.text import escaped
 
 FOLDER = Path(commands.__file__).parent
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-"""Threads of torch that wait give their core to others. By default they spin: beside one other busy program a fit then
-takes more than twice as long. Has to be set before torch is loaded."""
 
 
 class Commands(click.Group):
@@ -37,7 +34,12 @@ class Commands(click.Group):
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run a command line; an output that cannot be printed is reported when everything else is done."""
+        """Run a command line; an output that cannot be printed is reported when everything else is done.
+
+        Threads of torch, which is loaded later, give their core to others while they wait. By default they spin, and
+        beside one other busy program a fit takes twice as long.
+        """
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with outlets() as unprinted:
             try:
                 return super().main(*args, **options)
