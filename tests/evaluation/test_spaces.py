@@ -145,8 +145,14 @@ def test_a_cosine_above_the_ceiling_is_refused(shallow: World) -> None:
 
 def test_what_is_made_from_the_given_half_is_not_refused(world: World, judged: JudgedHalves) -> None:
     rates = world.shares * judged.given.totals[:, None]
-    for values in (world.given, low_rank(world.given), world.expected, np.log1p(rates), np.zeros_like(rates)):
-        refuse(world, judged, values)
+    made = {"given": world.given, "low rank": low_rank(world.given), "expected": world.expected}
+    refused = []
+    for name, values in (made | {"rates": np.log1p(rates), "zeros": np.zeros_like(rates)}).items():
+        try:
+            refuse(world, judged, values)
+        except InputError as error:
+            refused.append((name, str(error)))
+    assert refused == []
 
 
 def test_limits_are_ordered() -> None:

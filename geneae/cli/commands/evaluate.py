@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,15 @@ from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
 from geneae.settings.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from geneae.data.preprocess import Expression
+    from geneae.data.profiles import Profiles
+    from geneae.evaluation.records import Evaluation
+    from geneae.models.model import Model
+    from geneae.models.query_depth import QueryDepth
 
 
 @click.command(cls=Grouped, example="evaluate run other.h5ad -o judged")
@@ -55,7 +65,6 @@ def command(
 
     check_apart(Path(output), model, *data)
     check_writable(Path(output), overwrite)
-    import numpy as np
     import pandas as pd
 
     from geneae.cli.tables import latent_tables, metrics_table
@@ -63,12 +72,10 @@ def command(
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.data.splits import SPLITS
-    from geneae.evaluation.depth import judge_depths
-    from geneae.evaluation.reconstruction import evaluate, verdict
+    from geneae.evaluation.reconstruction import verdict
     from geneae.folders.embedding import depth_groups
     from geneae.folders.model import load_model, read_split
     from geneae.folders.run import own_profiles, write_tables
-    from geneae.models.query_depth import ratios_of
 
     loaded = load_model(Path(model))
     loaded.check_decoder()
@@ -87,19 +94,8 @@ def command(
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
     for depth in depths:
         say(depth.sentence())
-    ratios = ratios_of(depths, expression.n_profiles) if depths else None
-    evaluation = evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios)
-    if evaluation.metrics.empty:
-        raise InputError(
-            f"no profile of {profiles.source} has a value in the {len(loaded.preprocess.genes):,} genes of the model, "
-            "so that there is nothing to evaluate. Name the matrix to read with --layer or --raw."
-        )
     present = tuple(name for name in (*SPLITS, NEW, ALL) if (split == name).any())
-    if len(depths) == 1:  # several depths have no common table of shares of their molecules
-        last = expression.take(np.flatnonzero(split == present[-1]))
-        thinned = judge_depths(loaded.at(depths[0].ratio), last, present[-1], int(loaded.config["split_seed"]))
-        tables = [table for table in (evaluation.metrics, thinned) if len(table)]  # too few molecules give none
-        evaluation = replace(evaluation, metrics=pd.concat(tables, ignore_index=True))
+    evaluation = _evaluated(loaded, profiles, expression, split, depths, present[-1])
     check_unchanged(profiles)
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})
@@ -107,3 +103,34 @@ def command(
         say(*table.split("\n"))
     say(verdict(evaluation, present[-1]))
     say(f"Written to {output}: profiles.csv, metrics.csv.")
+
+
+def _evaluated(
+    model: "Model",
+    profiles: "Profiles",
+    expression: "Expression",
+    split: "pd.Series",
+    depths: "list[QueryDepth]",
+    last: str,
+) -> "Evaluation":
+    """The evaluation of all profiles at their depths, and of those of the last split from fewer molecules."""
+    import numpy as np
+    import pandas as pd
+
+    from geneae.evaluation.depth import judge_depths
+    from geneae.evaluation.reconstruction import evaluate
+    from geneae.models.query_depth import ratios_of
+
+    ratios = ratios_of(depths, expression.n_profiles) if depths else None
+    evaluation = evaluate(model, expression, profiles.names, split, fit_scales=False, ratios=ratios)
+    if evaluation.metrics.empty:
+        raise InputError(
+            f"no profile of {profiles.source} has a value in the {len(model.preprocess.genes):,} genes of the model, "
+            "so that there is nothing to evaluate. Name the matrix to read with --layer or --raw."
+        )
+    if len(depths) != 1:  # several depths have no common table of shares of their molecules
+        return evaluation
+    some = expression.take(np.flatnonzero(split == last))
+    thinned = judge_depths(model.at(depths[0].ratio), some, last, int(model.config["split_seed"]))
+    tables = [table for table in (evaluation.metrics, thinned) if len(table)]  # too few molecules give none
+    return replace(evaluation, metrics=pd.concat(tables, ignore_index=True))

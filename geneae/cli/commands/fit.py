@@ -1,7 +1,8 @@
 """Train an autoencoder on the profiles of DATA, and evaluate it."""
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def command(
     quiet = quiet or not is_first()
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
-    try:
+    with _resumable(folder):
         profiles = source.read()
         say(profiles.describe(), *profiles.said)
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
@@ -108,6 +109,19 @@ def command(
             open_log(log if is_first() else None, log_folder) as note,
         ):
             fitted = fit_run(profiles, settings, to, request, both(show, note))
+    if quiet:
+        return
+    say(_split_line(fitted))
+    if verbose:
+        _say_results(fitted, settings, null, say)
+    say(*ending(fitted, folder, data))
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Let what stops a fit say how to go on with it."""
+    try:
+        yield
     except Interrupted as stop:
         raise Interrupted(stop.number, _how_to_resume(folder)) from None
     except InputChanged as error:
@@ -115,12 +129,6 @@ def command(
     except Exception as error:
         error.add_note(_how_to_resume(folder))  # printed where the system, such as a full disk, is to blame
         raise
-    if quiet:
-        return
-    say(_split_line(fitted))
-    if verbose:
-        _say_results(fitted, settings, null, say)
-    say(*ending(fitted, folder, data))
 
 
 def _say_results(fitted: "Fitted", settings: Settings, null: bool, say: Say) -> None:
