@@ -3,11 +3,13 @@
 Tutorials are notebooks as text. They are executed while the site is built; `-D nb_execution_mode=off` leaves that out.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `!geneae` of tutorials
 from flags import flags_page
 
 from geneae import __version__
