@@ -1,4 +1,4 @@
-"""The documentation site: `sphinx-build -W docs docs/_build` (extra `docs`); open docs/_build/index.html.
+"""The documentation site: `sphinx-build -W docs docs/_build/html` (extra `docs`); open docs/_build/html/index.html.
 
 Tutorials are notebooks as text. They are executed while the site is built; `-D nb_execution_mode=off` leaves that out.
 """
