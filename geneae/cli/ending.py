@@ -1,11 +1,10 @@
 """The last lines of a fit: three numbers, one sentence, the report, and what to do next."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geneae.settings.text import shell_line
+from geneae.settings.text import sentences_of, shell_line
 
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
@@ -27,7 +26,7 @@ def ending(fitted: "Fitted", folder: Path, data: Sequence[str]) -> list[str]:
     from geneae.evaluation.records import judged_split
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))
-    sentence = re.split(r"(?<=[.]) (?=[A-Z])", fitted.conclusion)[0]
+    sentence = sentences_of(fitted.conclusion)[0]
     n_warnings = int(fitted.diagnostics["fires"].sum())
     warned = f", with {n_warnings} warning{'s' * (n_warnings > 1)} at its top" if n_warnings else ""
     following = shell_line(["geneae", "embed", str(folder), *data, "-o", "latent.h5ad"])

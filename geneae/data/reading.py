@@ -213,12 +213,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     where = f"{source}, {location}"
     var = named_by(found.var, choice.gene_names, where)
     names, genes = _as_names(obs.index), _as_names(var.index)
-    if tuple(matrix.shape) != (len(names), len(genes)):
-        size = f"a matrix of {' x '.join(map(str, matrix.shape))}"
-        raise InputError(f"{where}: found {size} for {len(names)} profiles x {len(genes)} genes. Write the file again.")
-    if 0 in matrix.shape:
-        size = f"{len(names)} profiles x {len(genes)} genes"
-        raise InputError(f"{where}: at least one profile and one gene are needed; found {size}. Check earlier filters.")
+    _check_shape(matrix, len(names), len(genes), where)
     check_unique(names, f"{where}: profile", "adata.obs_names_make_unique()")
     every, repeated = made_unique(genes)
     said = found.said if repeated is None else (*found.said, f"{where}: {repeated}")
@@ -271,6 +266,15 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
             csr, scan = as_counts(csr, scan, where)
     profiles = Profiles(csr, names, genes, obs, scan, source, location, var=var, said=said, facts=facts)
     return profiles if profiles.state == "counts" else with_places(profiles, found.matrices())
+
+
+def _check_shape(matrix: Any, n_profiles: int, n_genes: int, where: str) -> None:
+    size = f"{n_profiles} profiles x {n_genes} genes"
+    if tuple(matrix.shape) != (n_profiles, n_genes):
+        found = f"a matrix of {' x '.join(map(str, matrix.shape))}"
+        raise InputError(f"{where}: found {found} for {size}. Write the file again.")
+    if 0 in matrix.shape:
+        raise InputError(f"{where}: at least one profile and one gene are needed; found {size}. Check earlier filters.")
 
 
 def _is_to_stream(matrix: Any, stream: str, where: str) -> bool:

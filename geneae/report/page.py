@@ -20,7 +20,7 @@ from geneae.report.pictures import paired_pictures, pictures_of
 from geneae.report.scale import scale_of
 from geneae.report.scores import first_columns, score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
-from geneae.settings.text import escaped
+from geneae.settings.text import escaped, sentences_of
 
 AT_A_GLANCE = 1  # sentences of the answer in large print
 
@@ -109,7 +109,7 @@ def _safe(shown: Any) -> Any:
 
 def _in_two(answer: str) -> list[str]:
     """The first sentences of an answer, to be read at a glance, and the others, if there are any."""
-    sentences = re.split(r"(?<=[.]) (?=[A-Z])", answer)
+    sentences = sentences_of(answer)
     parts = sentences[:AT_A_GLANCE], sentences[AT_A_GLANCE:]
     return [" ".join(part) for part in parts if part]
 

@@ -1,5 +1,6 @@
 """Names from arbitrary files as text that is safe to show, and words as a shell reads them."""
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -50,3 +51,8 @@ def _shell_word(word: str) -> str:
 
 def _bytes(sign: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in sign.encode("utf-8", "surrogateescape"))
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, each of which begins with a capital letter."""
+    return re.split(r"(?<=[.]) (?=[A-Z])", text)

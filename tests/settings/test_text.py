@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geneae.settings.errors import InputError
-from geneae.settings.text import HIDDEN, counted, escaped, shell_line
+from geneae.settings.text import HIDDEN, counted, escaped, sentences_of, shell_line
 
 DANGEROUS = {
     "\x1b[31mred": r"\x1b[31mred",  # colours, and everything else that a terminal obeys
@@ -59,3 +59,9 @@ def test_a_shell_reads_the_words_back(word: str) -> None:
 
 def test_one_is_singular() -> None:
     assert [counted(number, "profile") for number in (0, 1, 1234)] == ["0 profiles", "1 profile", "1,234 profiles"]
+
+
+def test_sentences_begin_with_a_capital_letter_and_numbers_end_none() -> None:
+    text = "It beats PCA (+0.01). Its 0.75 is far, e.g. from 0.9. The rest follows."
+    assert sentences_of(text) == ["It beats PCA (+0.01).", "Its 0.75 is far, e.g. from 0.9.", "The rest follows."]
+    assert " ".join(sentences_of(text)) == text
