@@ -22,6 +22,7 @@ from geneae.folders.run import COLOR, write_run
 from geneae.report import write_report
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import Settings
+from geneae.settings.stages import enter
 from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first
 
@@ -67,6 +68,7 @@ def fit_run(
     fitted = replace(fitted, model=model)
     if not is_first():
         return fitted
+    enter("report")
     colors = umap = None
     if request.color is not None:
         colors = profiles.obs[request.color].astype(str)
