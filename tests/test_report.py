@@ -477,7 +477,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
+    assert "No column of obs, such as the cell type, was named with --color KEY: the UMAP shows clusters" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "A single seed says nothing about the variation between seeds." in html

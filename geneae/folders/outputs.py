@@ -15,7 +15,7 @@ import numpy as np
 from geneae.folders.locks import check_name, check_no_writer, has_other_writer, only_writer
 from geneae.folders.manifest import (
     CONFIG,
-    SHAREABLE,
+    OF_RUNS,
     SUMS,
     edited,
     foreign,
@@ -44,7 +44,7 @@ class Output:
     def check(self) -> None:
         """Finish an interrupted write, then refuse what `check_writable` refuses."""
         finish_swap(self.folder)
-        check_writable(self.folder, self.overwrite, self.resume, (*SHAREABLE, SUMS))
+        check_writable(self.folder, self.overwrite, self.resume, (*OF_RUNS, SUMS))
 
     def new(self) -> contextlib.AbstractContextManager[Path]:
         """Temporary folder from `new_folder`."""
