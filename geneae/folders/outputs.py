@@ -104,6 +104,32 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def replaced_file(folder: Path, name: str) -> Iterator[Path]:
+    """A temporary file that takes the place of one of the files that geneae wrote into a folder.
+
+    One that somebody has changed since is refused. If the process is killed, the folder is complete, with or without
+    this file.
+    """
+    check_parent(folder / name)
+    with only_writer(folder):
+        finish_swap(folder)
+        check_free(folder, [name])
+        folder = folder.resolve()
+        with _new_partial(folder) as partial:
+            yield partial / name
+            _complete(partial)
+            sums, ours = read_list(folder), owned(folder) | edited(folder)
+            (folder / name).unlink(missing_ok=True)
+            if sums is not None:  # folders of older versions have no list
+                kept = {file: digest for file, digest in sums.items() if file in ours}
+                write_sums(partial, kept | (read_list(partial) or {}))
+                sync(partial / SUMS)
+                os.replace(partial / SUMS, folder / SUMS)
+            os.replace(partial / name, folder / name)
+            sync(folder)
+
+
+@contextlib.contextmanager
 def _new_partial(path: Path) -> Iterator[Path]:
     """The temporary folder of an output, marked as ours and empty; it is removed at the end if it is still there."""
     partial = _beside(path)[0]

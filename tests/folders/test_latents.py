@@ -134,7 +134,5 @@ def test_a_column_is_read_by_profile(embedded: Embedded, tmp_path: Path) -> None
 
 
 def test_a_run_without_them_says_so(model_folder: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"has no latents\.h5ad, whose columns could be shown: it is a"
-    ):
+    with pytest.raises(InputError, match=r"has no latents\.h5ad, whose columns could be shown: it is a"):
         read_column(model_folder, "kind")
