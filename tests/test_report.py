@@ -22,7 +22,7 @@ from geneae.fitting.compare import gather
 from geneae.folders.run import Run, read_run
 from geneae.report import render_report, write_report
 from geneae.report.cells import mean_cell, number, show_difference
-from geneae.report.image import Picture, draw_picture
+from geneae.report.image import draw_picture
 from geneae.report.scores import score_rows
 from geneae.settings.errors import InputError
 from geneae.settings.text import escaped
@@ -165,12 +165,6 @@ def compare(runs: list[Run]) -> pd.DataFrame:
     for run in runs:  # losses of made-up names
         run.config["settings"]["loss"] = run.configuration if run.configuration in LOSS_SHIFT else "mse"
     return compare_configurations(gather(runs, "test"), "test")
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes nearly all of the time; tests of tables and sentences go without."""
-    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -477,7 +471,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
+    assert "No column of obs, such as the cell type, was named with --color KEY: the UMAP shows clusters" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "A single seed says nothing about the variation between seeds." in html

@@ -35,7 +35,7 @@ def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame 
     runs
         At least one. Runs of one configuration differ only in their seeds; the first configuration is the reference.
     answer
-        Sentences at the top of the report.
+        Sentences at the top of the report; empty for none.
     paired
         `paired.csv` of a comparison, if the runs were compared.
     """
@@ -109,7 +109,7 @@ def _safe(shown: Any) -> Any:
 
 def _in_two(answer: str) -> list[str]:
     """The first sentences of an answer, to be read at a glance, and the others, if there are any."""
-    sentences = sentences_of(answer)
+    sentences = sentences_of(answer) if answer else []
     parts = sentences[:AT_A_GLANCE], sentences[AT_A_GLANCE:]
     return [" ".join(part) for part in parts if part]
 

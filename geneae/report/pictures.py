@@ -95,9 +95,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     if genes:
         metric = "cosine" if all("cosine" in table for table in profiles.values()) else HELD_OUT
         found.append(_genes_picture(genes, _sample(profiles, split, metric)))
-    if umaps and is_one_key:
-        found.append(_umap_picture(umaps, color_name(runs)))
-    return found
+    return found + _umap_pictures(umaps, color_name(runs) if is_one_key else "")
 
 
 def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
@@ -331,13 +329,45 @@ def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
     )
 
 
-def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
+def _umap_pictures(tables: dict[str, pd.DataFrame], name: str) -> list[Picture]:
+    """UMAPs by label, or by cluster where there is none, and by molecules.
+
+    Parameters
+    ----------
+    tables
+        `umap.csv` by configuration; empty where there is none.
+    name
+        Name of the labels; empty where the configurations have labels of different kinds.
+    """
+    if not tables:
+        return []
+    columns = {column for column in ("label", "cluster", "molecules") if all(column in one for one in tables.values())}
+    columns -= {"cluster"} if name and "label" in columns else {"label"}
+    titles = {"label": name, "cluster": "cluster", "molecules": "molecules"}
+    return [_umap_picture(tables, column, title) for column, title in titles.items() if column in columns]
+
+
+def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> Picture:
     sizes = [len(table) for table in tables.values()]
-    said = [f"{arm}: {len(table):,} profiles, {table['label'].nunique():,} labels" for arm, table in tables.items()]
+    said = {
+        "label": "First seed of each configuration, ",
+        "cluster": "Louvain clusters of the graph of neighbours, numbered by size in each configuration. ",
+        "molecules": "Molecules of each profile: where colours part, depth decides where a profile lies. ",
+    }
+    kinds = "labels" if column == "label" else "clusters"
+    numbers = [
+        f"{arm}: {len(table):,} profiles, "
+        + (
+            f"{number(table[column].min())} to {number(table[column].max())} molecules"
+            if column == "molecules"
+            else f"{table[column].nunique():,} {kinds}"
+        )
+        for arm, table in tables.items()
+    ]
     return draw_picture(
-        f"UMAP of the latents by {name}",
-        f"First seed of each configuration, {show_range(min(sizes), max(sizes))} profiles of all splits. "
+        f"UMAP of the latents by {title}",
+        f"{said[column]}{show_range(min(sizes), max(sizes))} profiles of all splits. "
         "Distances between groups mean little in a UMAP.",
-        f"UMAP of the latents coloured by {name}. {'; '.join(said)}.",
-        lambda: pl.umap(tables, panels(len(tables)), title=name),
+        f"UMAP of the latents coloured by {title}. {'; '.join(numbers)}.",
+        lambda: pl.umap(tables, panels(len(tables)), color=column, title=title),
     )

@@ -67,8 +67,9 @@ def command(
     """Train an autoencoder on the profiles of DATA, and evaluate it.
 
     DATA is an .h5ad or .zarr, a 10x .h5 or matrix folder, a .csv or .tsv, .loom or .h5mu; several of them are read as
-    one, in the genes that all have. Writes a folder with the model, the split, the history, one row per validation and
-    test profile, a table of all metrics of the model and its baselines, and a report.
+    one, in the genes that all have. Writes a folder with the model, the latents of all profiles for scanpy
+    (latents.h5ad), the split, the history, one row per validation and test profile, a table of all metrics of the
+    model and its baselines, and a report.
     """
     settings = Settings(**fields)
     if resume and overwrite:
@@ -116,7 +117,7 @@ def command(
     say(_split_line(fitted))
     if verbose:
         _say_results(fitted, settings, null, say)
-    say(*ending(fitted, folder, data))
+    say(*ending(fitted, folder, profiles.obs))
 
 
 @contextlib.contextmanager
