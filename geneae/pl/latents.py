@@ -10,7 +10,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 
 from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes, use_plain_log
-from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, marker_of, shown
+from geneae.pl.names import name_drawn
+from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, colors_of_numbers, marker_of, shown
 
 MISSING = ("", "nan", "NaN", "None", "<NA>")  # missing numbers as text
 TENFOLD = 10.0  # ratio of largest to smallest number above which their scale is logarithmic
@@ -57,7 +58,9 @@ def umap(
         set_title(ax, name, len(found))
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:
-        bar = found[0].figure.colorbar(ScalarMappable(norm, "viridis"), ax=found, label=shown(title), pad=0.02)
+        bar = found[0].figure.colorbar(
+            ScalarMappable(norm, colors_of_numbers()), ax=found, label=shown(title), pad=0.02
+        )
         if isinstance(norm, LogNorm):
             use_plain_log(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 1.0))
         return finish(found, show, save)
@@ -84,11 +87,19 @@ def _draw_numbers(ax: Axes, table: pd.DataFrame, values: pd.Series, norm: Normal
         rows = table[~known]
         ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=GREY, marker=".", linewidths=0)
     rows = table[known]
-    ax.scatter(rows["umap_1"], rows["umap_2"], c=values[known], norm=norm, cmap="viridis", s=size, linewidths=0)
+    dots = ax.scatter(
+        rows["umap_1"], rows["umap_2"], c=values[known], norm=norm, cmap=colors_of_numbers(), s=size, linewidths=0
+    )
+    name_drawn(dots, *_names(rows, values[known].map("{:,.4g}".format)))
 
 
 def _kind_style(number: int) -> tuple[str, str]:
     return PALETTE[number % len(PALETTE)], marker_of(number)
+
+
+def _names(table: pd.DataFrame, values: pd.Series) -> list[str]:
+    """Profile and value of each dot."""
+    return [f"{name}: {value}" for name, value in zip(table["profile"], values, strict=True)]
 
 
 def _draw_kinds(ax: Axes, table: pd.DataFrame, labels: pd.Series, kinds: list[str], size: float) -> None:
@@ -102,4 +113,5 @@ def _draw_kinds(ax: Axes, table: pd.DataFrame, labels: pd.Series, kinds: list[st
         if chosen.any():
             colors = [GREY if marker == "." else _kind_style(place)[0] for place in order[chosen]]
             rows = table[chosen]
-            ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=colors, marker=marker, linewidths=0)
+            dots = ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=colors, marker=marker, linewidths=0)
+            name_drawn(dots, *_names(rows, labels[chosen]))

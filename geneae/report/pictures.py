@@ -30,9 +30,20 @@ from geneae.report.across_runs import by_configuration, color_name, distinct, ge
 from geneae.report.cells import number, show_difference, show_range
 from geneae.report.image import Picture, canvas, draw_picture, panels
 
+RIVALS = ("shrunken_pca", "mean_profile")
+"""Baselines that say how much a difference is."""
 
-def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
-    """Figures of differences from the first configuration in up to three main metrics."""
+
+def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture]:
+    """Forest plots of differences from the first configuration in up to three main metrics.
+
+    Parameters
+    ----------
+    paired
+        `paired.csv` of a comparison.
+    metrics
+        `metrics.csv` of the runs with a column `arm`, for the baselines.
+    """
     found = []
     split = shown_split({"": paired})
     for metric in (paired_main_metric(paired), "cosine", "rescaled_mse"):
@@ -41,12 +52,24 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
             continue
         said = "; ".join(f"{row['arm']} {_with_interval(row)}, {row['verdict']}" for row in rows.to_dict("records"))
         sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
-        title = f"Difference in {title_of(metric)} from {rows['reference'].iloc[0]}"
+        reference = str(rows["reference"].iloc[0])
+        title = f"Difference in {title_of(metric)} from {reference}"
+        own, lines = (
+            mean_of(metrics, reference, "model", split, metric),
+            baseline_values(metrics, [reference], split, metric),
+        )
+        rivals = {DRAWN[name].title: lines[name][0] - own for name in RIVALS if name in lines}
+        beside = "".join(f" {name} {show_difference(difference)}." for name, difference in rivals.items())
 
-        def draw(metric: str = metric, size: tuple[float, float] = rows_size(len(rows))) -> Axes:
-            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split)
+        def draw(
+            metric: str = metric, size: tuple[float, float] = rows_size(len(rows)), rivals: dict[str, float] = rivals
+        ) -> Axes:
+            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split, rivals=rivals)
 
-        found.append(draw_picture(title, f"Mean over {sample}, with 95 % interval.", f"{title}: {said}.", draw))
+        caption = f"Mean over {sample}, with 95 % interval." + (
+            " Above: how far baselines lie from the same configuration." if rivals else ""
+        )
+        found.append(draw_picture(title, caption, f"{title}: {said}.{beside}", draw))
     return found
 
 
