@@ -143,19 +143,24 @@ class BackedMatrix:
         """All selected rows, in memory: canonical float32 CSR."""
         order = np.argsort(self._rows, kind="stable")
         rows = self._rows[order]
-        parts = [self._between(some) for some in _runs(rows)]
+        parts = [self._selected(some) for some in _spans(list(_runs(rows)))]
         matrix = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
         if (order[:-1] > order[1:]).any():
             matrix = matrix[np.argsort(order, kind="stable")]
         return matrix
 
+    def _selected(self, runs: list[np.ndarray]) -> sparse.csr_matrix:
+        """Some groups of nearby rows, in increasing order; columns are chosen for all of them at once, because that
+        takes as long as there are columns."""
+        parts = [self._between(rows) for rows in runs]
+        block = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        return block if self._columns is None else select_columns(block, self._columns)
+
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Nearby rows, in increasing order, from a single read of the file."""
+        """Nearby rows, in increasing order, from a single read of the file; all columns."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
         block = self._read_checked(start, stop)
-        if len(rows) < stop - start:
-            block = block[rows - start]
-        return block if self._columns is None else select_columns(block, self._columns)
+        return block[rows - start] if len(rows) < stop - start else block
 
     def _read_checked(self, start: int, stop: int) -> sparse.csr_matrix:
         """Rows of the file, all columns; refused if they are not what they were."""
@@ -193,9 +198,19 @@ def stored_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
 
 
 def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Groups of increasing rows that are read together: near each other, and not too many."""
+    """Groups of increasing rows that are read together: near each other, and not too many, unless all are wanted."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        yield rows
+        return
     ends = np.flatnonzero((np.diff(rows) > GAP) | (np.diff(rows // SPAN) > 0)) + 1
     yield from np.split(rows, ends)
+
+
+def _spans(runs: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Groups of rows that are read together, in lists of at most `SPAN` rows."""
+    number = np.cumsum([len(rows) for rows in runs]) // SPAN
+    for which in dict.fromkeys(number.tolist()):
+        yield [runs[place] for place in np.flatnonzero(number == which)]
 
 
 def chunks(matrix: sparse.csr_matrix | BackedMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
