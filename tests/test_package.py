@@ -1,6 +1,7 @@
 """Truths about the package as a whole."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -52,11 +53,40 @@ HEAVY = (
 )
 
 
-def loaded_by(code: str) -> set[str]:
-    """Which of the heavy packages a process has loaded after some code."""
-    code += f"\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+NOT_NEEDED = (
+    "jax",
+    "lightning_fabric",
+    "matplotlib",
+    "numba",
+    "pyarrow.parquet",
+    "scanpy",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn",
+    "torch._dynamo",
+    "umap",
+)
+"""What takes a tenth of a second or more to load, and only parts of the package use."""
+
+
+def loaded_by(code: str, names: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of some packages, by default of the heavy ones, a process has loaded after some code."""
+    code += f"\nimport sys\nprint(*(name for name in {names} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
+
+
+def loaded_by_command(names: tuple[str, ...], *arguments: object, before: str = "") -> set[str]:
+    """Which of some packages a process has loaded after a command, and code before it."""
+    code = f"""
+{before}
+from geneae.cli.main import main
+try:
+    main({[str(argument) for argument in arguments]!r})
+except SystemExit as end:
+    assert end.code == 0
+"""
+    return loaded_by(code, names)
 
 
 def test_import_loads_nothing_heavy() -> None:
@@ -69,14 +99,24 @@ def test_import_loads_nothing_heavy() -> None:
     ["--help", "fit --help", "embed --help", "evaluate --help", "metric --help", "transfer --help", "--version"],
 )
 def test_help_loads_nothing_heavy(arguments: str) -> None:
-    code = f"""
-from geneae.cli.main import main
-try:
-    main({arguments.split()!r})
-except SystemExit as end:
-    assert end.code == 0
-"""
-    assert loaded_by(code) == set()
+    assert loaded_by_command(HEAVY, *arguments.split()) == set()
+
+
+@pytest.mark.slow
+def test_commands_load_only_what_they_use(counts_path: Path, model_folder: Path, tmp_path: Path) -> None:
+    data, model = counts_path, model_folder
+    assert loaded_by_command(NOT_NEEDED, "inspect", data) == set()
+    assert loaded_by_command(NOT_NEEDED, "embed", model, data, "-o", tmp_path / "latents.h5ad") == set()
+    assert loaded_by_command(NOT_NEEDED, "evaluate", model, data, "-o", tmp_path / "judged") == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--quiet", "--verbose"])
+def test_a_fit_loads_figures_with_its_report(flag: str, counts_path: Path, tmp_path: Path) -> None:
+    without_report = "from geneae.fitting import runs; runs.write_report = lambda path, *_: path.touch()"
+    arguments = ("fit", counts_path, "-o", tmp_path / "run", "--epochs", 1, "--latent", 4, flag)
+    found = loaded_by_command(NOT_NEEDED, *arguments, before=without_report)
+    assert found == {"lightning_fabric", "torch._dynamo"}  # which training takes
 
 
 def test_help_answers_at_once() -> None:
@@ -180,7 +220,16 @@ def test_one_file_does_it_for_all(call: str) -> None:
     assert found == ONE_PLACE[call]
 
 
-def test_nothing_happens_at_import() -> None:
+def test_waiting_threads_sleep_unless_the_user_wants_otherwise() -> None:
+    code = "import os, geneae; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == expected
+
+
+def test_at_import_a_policy_of_threads_is_set_and_nothing_else_happens() -> None:
     bodies = {name: ast.parse((PACKAGE / name).read_text(encoding="utf-8")).body for name in NAMES}
     calls = [
         (name, ast.unparse(node))
@@ -188,7 +237,7 @@ def test_nothing_happens_at_import() -> None:
         for node in body
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ]
-    assert calls == []
+    assert calls == [("__init__.py", "os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')")]
 
 
 def test_every_module_can_be_read_in_one_sitting() -> None:

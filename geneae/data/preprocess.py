@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from scipy.stats import binom
+from scipy.special import binom
 
 from geneae.data.backed import BackedMatrix, chunks, select_columns
 from geneae.data.gene_names import best_column, renamed
@@ -197,9 +197,10 @@ def normalize_thinned(
     few = np.flatnonzero(found <= MOST_SUMMED)
     few = few[np.argsort(-found[few], kind="stable")]  # those with the most molecules first
     several, unit, summed = found[few], by_value[few], np.zeros(len(few))
+    molecules = np.arange(MOST_SUMMED + 1)
     for kept in range(1, int(several.max(initial=0)) + 1):
         some = slice(int(np.searchsorted(-several, -kept, side="right")))
-        chance = np.asarray(binom.pmf(kept, np.arange(MOST_SUMMED + 1), share))
+        chance = binom(molecules, kept) * share**kept * (1 - share) ** np.maximum(molecules - kept, 0)
         summed[some] += chance[several[some]] * np.log1p(unit[some] * kept)
     values[few] = summed
     return _with_values(counts, values.astype(np.float32))

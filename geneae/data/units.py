@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import brentq
 
 WHOLE = 0.05  # largest distance of a multiple from a whole number; by chance it would be up to 0.5
 LEAST = 20  # values beyond the smallest of their profile; fewer can be whole multiples by chance
@@ -222,6 +221,8 @@ def _ratio_two(one: float, two: float) -> float | None:
 
     def excess(rate: float) -> float:
         return math.expm1(rate * two) / math.expm1(rate * one) - 2
+
+    from scipy.optimize import brentq  # slow to load
 
     low, high = 0.01, min(20.0, 500 / two)
     if low >= high or excess(low) * excess(high) > 0:

@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from sklearn.linear_model import LinearRegression
-from sklearn.preprocessing import normalize
 
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.preprocess import Expression, Preprocess
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.latents import encode
 from geneae.evaluation.records import COLUMNS, value
+from geneae.evaluation.regression import Regression
 from geneae.losses.shared_neighbours import shared_neighbours
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import BASELINES
@@ -80,12 +79,20 @@ def other_half_rank(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     if len(first) < 2:
         return np.full(len(first), np.nan)
-    cosines = normalize(first.astype(np.float64)) @ normalize(second.astype(np.float64)).T
+    cosines = _unit(first) @ _unit(second).T
     own = cosines.diagonal().copy()
     ranks = np.zeros(len(first))
     for table in (cosines, cosines.T):
         ranks += (table > own[:, None]).sum(1) + ((table == own[:, None]).sum(1) - 1) / 2
     found: np.ndarray = ranks / 2 / (len(first) - 1)
+    return found
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float64; rows of zeros stay."""
+    rows = values.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    found: np.ndarray = rows / np.where(lengths < 10 * np.finfo(np.float64).eps, 1.0, lengths)[:, None]
     return found
 
 
@@ -281,10 +288,7 @@ def _depth_r2(
     logs = [np.log(np.maximum(one.expression.totals, 1.0)) for one in (train, part)]
     if len(logs[0]) < 2 or np.ptp(logs[1]) == 0:
         return {}
-    return {
-        name: float(LinearRegression().fit(latents, logs[0]).score(of_part[name], logs[1]))
-        for name, latents in of_train.items()
-    }
+    return {name: Regression(latents, logs[0]).r2(of_part[name], logs[1]) for name, latents in of_train.items()}
 
 
 def agreement_sentence(metrics: pd.DataFrame, split: str, config: Mapping[str, Any]) -> str:

@@ -11,9 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
-from sklearn.utils.extmath import row_norms
 
 from geneae.data.labels import labels_in
 from geneae.evaluation.controls import UNTRAINED, untrained_controls
@@ -127,6 +124,8 @@ def neighbours(values: Representation, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     The subtraction does not change normalised weights exp(-beta distance), and keeps them from underflowing to 0.
     """
+    from sklearn.neighbors import NearestNeighbors  # slow to load
+
     distance, of = NearestNeighbors(n_neighbors=k - 1, algorithm="brute").fit(values).kneighbors()
     distance = np.column_stack([np.zeros(len(of)), distance - distance[:, :1]])
     return np.column_stack([np.arange(len(of)), of]), distance.astype(np.float32)
@@ -171,6 +170,9 @@ def batch_silhouette(values: Representation, batches: np.ndarray) -> np.ndarray:
     A mean cosine distance is one minus a product with a sum of unit vectors, which is exact for sparse profiles and
     needs no n x n distances. A profile of zeros has distance 1 to all others; in scib-metrics it makes others NaN.
     """
+    from sklearn.preprocessing import normalize  # slow to load
+    from sklearn.utils.extmath import row_norms
+
     unit = normalize(values.astype(np.float64))
     similarity = unit @ (unit.T @ np.eye(batches.max() + 1)[batches])  # (n, n_batches), sums over a batch
     own, count = similarity[np.arange(len(batches)), batches], np.bincount(batches)[batches]

@@ -10,11 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from geneae.data.labels import labels_in
@@ -176,6 +171,8 @@ def nearest_labels(reference: Representation, labels: np.ndarray, queries: Repre
 
     Wu et al. 2018, arXiv 1805.01978. With fewer than k references, all vote.
     """
+    from sklearn.neighbors import KNeighborsClassifier  # slow to load
+
     k = min(k, reference.shape[0])
     voters = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=vote_weights)
     # predict would sum the votes label by label, which is slow for many labels
@@ -200,6 +197,10 @@ def vote_weights(distances: np.ndarray) -> np.ndarray:
 
 def probe_is_right(known: Labelled, values: Representation) -> np.ndarray:
     """(n,) whether logistic regression on training profiles, with columns scaled to unit deviation, finds the label."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to load
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     train = known.among("train")
     scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values[train])
     with warnings.catch_warnings():
@@ -255,6 +256,8 @@ def judge_latents(
 
 def _agreement(labels: np.ndarray, of_cluster: np.ndarray) -> dict[str, float]:
     """`ari` and `nmi` of labels and clusters."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # slow to load
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")  # of few profiles, most labels may be single
         return {

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from sklearn.linear_model import LinearRegression
 
 from geneae.evaluation.agreement import MOST_PROFILES, Agreement, other_half_rank
 from geneae.evaluation.batches import batched, judge_batches
@@ -18,6 +17,7 @@ from geneae.evaluation.judge import JudgingData
 from geneae.evaluation.labels import judge_latents, labelled
 from geneae.evaluation.latents import Representation
 from geneae.evaluation.records import COLUMNS
+from geneae.evaluation.regression import Regression
 from geneae.losses.shared_neighbours import shared_neighbours
 from geneae.training.choice import NEIGHBOURS
 
@@ -96,10 +96,10 @@ def _depth(
     for name, values in given.items():
         if isinstance(values, sparse.csr_matrix):  # the input itself holds its depth
             continue
-        fitted = LinearRegression().fit(values[train], logs[train])
+        fitted = Regression(values[train], logs[train])
         for split in SPLITS:
             rows = np.flatnonzero(data.split == split)
             if len(rows) > 1:
-                r2 = float(fitted.score(values[rows], logs[rows]))
+                r2 = fitted.r2(values[rows], logs[rows])
                 found.append(Agreement.row(name, data.settings.seed, split, "depth_r2", r2, len(rows)))
     return found

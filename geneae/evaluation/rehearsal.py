@@ -10,8 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from sklearn.neighbors import NearestNeighbors
 
 from geneae.data.augment import thin_to
 from geneae.data.labels import labels_in
@@ -175,6 +173,8 @@ def nearest(
     own
         (n_profiles,) position in `among` of the profile itself, which is left out; -1 if it is not there.
     """
+    from sklearn.neighbors import NearestNeighbors  # slow to load
+
     number = min(number, len(among) - (own is not None))
     if not len(latent):
         return np.empty((0, number), int), np.empty((0, number))
@@ -224,6 +224,8 @@ def probabilities(votes: np.ndarray, exponent: float) -> np.ndarray:
 
 def fit_exponent(votes: np.ndarray, codes: np.ndarray) -> float:
     """Exponent under which the true labels are most likely, 0.1 to 10: below 1, votes are surer than they are right."""
+    from scipy.optimize import minimize_scalar  # slow to load
+
     rows = np.arange(len(codes))
 
     def surprise(log_exponent: float) -> float:

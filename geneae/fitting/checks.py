@@ -1,18 +1,21 @@
 """Checks that settings suit each other and the profiles, before anything is computed."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from geneae.data.augment import parse_views
 from geneae.data.permuted import NULLS
 from geneae.data.profiles import Profiles
 from geneae.data.states import STATES
-from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.names import find_loss
 from geneae.models.pca import largest_rank
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import SETTINGS, Settings
 from geneae.settings.text import escaped
 from geneae.training.selfsupervised import parse_objective
+
+if TYPE_CHECKING:
+    from geneae.fitting.cosine_metric import CosineMetric
 
 
 def check_choices(settings: Settings) -> None:
@@ -96,7 +99,7 @@ def check_objective(settings: Settings) -> tuple[str | None, bool]:
     return name, is_reconstructed
 
 
-def open_metric(settings: Settings) -> CosineMetric | None:
+def open_metric(settings: Settings) -> "CosineMetric | None":
     """Learned metric of the loss, or None. Refuse a folder without one, and a metric that was not learned on genes."""
     if settings.metric is None:
         return None
@@ -105,6 +108,8 @@ def open_metric(settings: Settings) -> CosineMetric | None:
             f"the name of --metric {settings.metric} must be UTF-8 text without control characters, because "
             "settings.toml holds it. Rename the folder."
         )
+    from geneae.fitting.cosine_metric import CosineMetric  # with scikit-learn, which is slow to load
+
     metric = CosineMetric.load(settings.metric)
     if metric.preprocess_ is None:
         raise InputError(

@@ -66,6 +66,17 @@ class HeadItem:
         return InnerProducts(known.cross[index] + cross, known.target[index], predicted.clamp(min=0), known.n_genes)
 
 
+def _one_after_another(items: list[HeadItem]) -> HeadItem:
+    """The profiles of all items in one, so that a step goes through the head once."""
+    lengths = torch.cat([item.starts.diff() for item in items])
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    joined = {
+        name: torch.cat([getattr(item, name) for item in items])
+        for name in ("features", "unit", "target", "predicted", "profile_mean")
+    }
+    return HeadItem(_joined([item.products for item in items]), starts, **joined, share=sum(one.share for one in items))
+
+
 def train_head(fitted: FittedEstimator, objective: Reconstruction, seed: int) -> EntryHead:
     """The head of an estimator, trained further on mini-batches of profiles of all depths with the loss of the fit."""
     head = copy.deepcopy(fitted.estimator.head).train()
@@ -80,15 +91,17 @@ def train_head(fitted: FittedEstimator, objective: Reconstruction, seed: int) ->
     n_each = [max(1, round(BATCH * item.share / total)) for item in items]
     n_steps = int(np.clip(PASSES * max(len(item.starts) - 1 for item in items) // BATCH, LEAST_STEPS, STEPS))
     generator = torch.Generator().manual_seed(seed)
+    sizes = [len(item.starts) - 1 for item in items]
+    everything, first = _one_after_another(items), np.cumsum([0, *sizes])
     optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     for step in range(n_steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - step / n_steps)
-        parts = []
-        for item, n in zip(items, n_each, strict=True):
-            index = torch.randint(0, len(item.starts) - 1, (n,), generator=generator)
-            parts.append(item.with_head(head, index))
-        loss = objective(_joined(parts))
+        drawn = [
+            torch.randint(int(begin), int(begin) + size, (n,), generator=generator)
+            for begin, size, n in zip(first[:-1], sizes, n_each, strict=True)
+        ]
+        loss = objective(everything.with_head(head, torch.cat(drawn)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -117,12 +130,7 @@ def _head_item(fitted: FittedEstimator, scored: Scored, entries: Entries, center
         empty = InnerProducts(nothing, nothing, nothing, matrix.shape[1])
         first, features = torch.zeros(1, dtype=torch.long), torch.zeros(0, N_FEATURES)
         return HeadItem(empty, first, features, nothing, nothing, nothing, nothing, share)
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.cat([part.starts.diff() for part in parts]).cumsum(0)])
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("features", "unit", "target", "predicted", "profile_mean")
-    }
-    return HeadItem(_joined([part.products for part in parts]), starts, **joined, share=share)
+    return replace(_one_after_another(parts), share=share)
 
 
 @torch.no_grad()

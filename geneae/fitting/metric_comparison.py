@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,15 @@ from geneae.data.preprocess import column_mean
 from geneae.data.profiles import Profiles
 from geneae.data.splits import SPLITS, split_profiles
 from geneae.evaluation.bootstrap import bootstrap_interval
-from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.model import Model
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError, listed
 from geneae.training.metric_learning import Rows
 from geneae.training.similarity import centred_cosines, cosines, vote
+
+if TYPE_CHECKING:
+    from geneae.fitting.cosine_metric import CosineMetric  # with scikit-learn, which is slow to load
 
 RARE = 3  # profiles that a label needs, one for each split
 LEARNED = "learned"
@@ -65,7 +68,7 @@ class Judged:
 
 
 def judge_metric(
-    learner: CosineMetric,
+    learner: "CosineMetric",
     profiles: Profiles,
     key: str,
     validation: float,
@@ -146,7 +149,7 @@ def _usable(profiles: Profiles, key: str) -> tuple[pd.Series, dict[str, int]]:
 
 
 def _ways(
-    learner: CosineMetric, train: Profiles | np.ndarray
+    learner: "CosineMetric", train: Profiles | np.ndarray
 ) -> dict[str, Callable[[Profiles | np.ndarray], np.ndarray]]:
     """Functions by name of the metric, from profiles to their similarities to the training profiles."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,11 @@ from geneae.fitting.checks import (
     latents_of,
     open_metric,
 )
-from geneae.fitting.cosine_metric import CosineMetric
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from geneae.fitting.cosine_metric import CosineMetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
     )
 
 
-def _fix(learned: CosineMetric, preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
+def _fix(learned: "CosineMetric", preprocess: Preprocess) -> tuple[FixedMetric, dict[str, Any]]:
     """A learned metric in the genes of a fit, and its description for `config.json`."""
     columns, n_matched = learned.columns_of(preprocess)
     fixed = FixedMetric(torch.tensor(columns, dtype=torch.float32), learned.epsilon)

@@ -26,6 +26,7 @@ from geneae.folders.run import COLOR, write_run
 from geneae.report import write_report
 from geneae.settings.errors import InputChanged, InputError, unknown
 from geneae.settings.settings import Settings
+from geneae.settings.stages import enter
 from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first
 
@@ -72,6 +73,7 @@ def fit_run(
     fitted = replace(fitted, model=replace(fitted.model, config=fitted.model.config | recorded))
     if not is_first():
         return fitted
+    enter("report")
     colors = None if request.color is None else profiles.obs[request.color].astype(str)
     with output.new() as partial:
         umap: pd.DataFrame | None = None

@@ -34,6 +34,10 @@ class EntryHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
+    def is_zero(self) -> bool:
+        """Whether every correction is 0, as at first."""
+        return not any(bool(parameter.any()) for parameter in self.layers[-1].parameters())
+
     def forward(self, features: Tensor) -> Tensor:
         """(n_entries,) corrections from (n_entries, n_features)."""
         corrections: Tensor = self.layers(features)[:, 0].clamp(-MOST_CORRECTION, MOST_CORRECTION)

@@ -19,14 +19,14 @@ from geneae.models.depths import DELTAS, DepthCurves, DepthScale, depth_weights
 from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene_features
 from geneae.models.molecules import TypicalMolecules
 from geneae.models.neighbours import Neighbours
-from geneae.models.own_counts import CHUNK_ENTRIES, ZERO_TERMS, OwnCounts, predictions_at, rows_of
+from geneae.models.own_counts import ZERO_TERMS, OwnCounts, predictions_at, rows_of
 from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight
 from geneae.models.whitening import Whitening
 
 STEPS = ("neighbours", "own_counts", "entries")
 """Steps after the scores, in their order; each may be left out."""
 
-
+HEAD_ENTRIES = 2**15  # seen values that go through the head at a time
 LEAST_OPEN = 0.1  # share of the variance of log molecules that scores never explain
 
 
@@ -147,12 +147,12 @@ class AtDepth:
     @cached_property
     def _dense(self) -> tuple[Tensor, Tensor]:
         """(n_genes, n_hidden) weight and (n_genes,) offset of the prediction where a gene is not seen, see `hidden`."""
-        own, basis = self.estimator.own_counts, self.estimator.whitening
+        basis = self.estimator.whitening
         mean, _, slope = self._curves
         deviation = basis.deviation
         if "own_counts" not in self.estimator.kept:
             return basis.decoder_weight, basis.mean
-        share = self._weights @ own.shares
+        share = self._shares
         if "entries" not in self.estimator.kept:
             return basis.decoder_weight * (1 - share * slope)[:, None], basis.mean - share * mean
         constant, of_p, of_e, of_ep = self._at_zero
@@ -189,7 +189,7 @@ class AtDepth:
         kept = self.estimator.kept
         if "own_counts" not in kept:
             return None
-        share = self._weights @ self.estimator.own_counts.shares
+        share = self._shares
         if "entries" not in kept:
             values = to_tensor(matrix.data) * share[to_tensor(matrix.indices).long()]
         else:
@@ -199,20 +199,22 @@ class AtDepth:
     def _with_head(self, scores: Tensor, matrix: sparse.csr_matrix, totals: np.ndarray) -> Tensor:
         rows, genes, values = rows_of(matrix), to_tensor(matrix.indices).long(), to_tensor(matrix.data)
         parts = []
-        for start in range(0, len(values), CHUNK_ENTRIES):
-            some = slice(start, start + CHUNK_ENTRIES)
+        for start in range(0, len(values), HEAD_ENTRIES):
+            some = slice(start, start + HEAD_ENTRIES)
             parts.append(self._entry_corrections(scores, rows[some], genes[some], values[some], totals))
         return torch.cat(parts) if parts else values
 
     def _entry_corrections(
         self, scores: Tensor, rows: Tensor, genes: Tensor, values: Tensor, totals: np.ndarray
     ) -> Tensor:
-        own, basis = self.estimator.own_counts, self.estimator.whitening
+        basis = self.estimator.whitening
         p = self.predictions(rows, genes, scores)
-        share = (self._weights @ own.shares)[genes]
+        share = self._shares[genes]
         constant, of_p, of_e, of_ep = (some[genes] for some in self._at_zero)
         e = self.depth_scores(totals)[rows]
         zero_formula = constant + of_p * p + of_e * e + of_ep * e * p
+        if self.estimator.head.is_zero():
+            return share * values - basis.deviation[genes] * zero_formula
         with torch.no_grad():
             corrections: Tensor = self.estimator.head(self.features(p, rows, genes, values, totals))
         return share * values + basis.deviation[genes] * (corrections - zero_formula)
@@ -224,10 +226,15 @@ class AtDepth:
     def seen_without_head(self, predictions: Tensor, genes: Tensor, values: Tensor) -> Tensor:
         """(n_entries,) predictions of seen values from scores and own counts, in the units of the values."""
         basis, (mean, _, slope) = self.estimator.whitening, self._curves
-        share = (self._weights @ self.estimator.own_counts.shares)[genes]
+        share = self._shares[genes]
         unit = basis.deviation[genes]
         difference = (values - mean[genes]) / unit - slope[genes] * predictions
         return basis.mean[genes] + unit * (predictions + share * difference)
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """(n_genes,) shares of own counts at this depth."""
+        return self._weights @ self.estimator.own_counts.shares
 
     @cached_property
     def _at_zero(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -237,7 +244,7 @@ class AtDepth:
     def _of_genes(self) -> tuple[Tensor, Tensor, Tensor]:
         basis, own = self.estimator.whitening, self.estimator.own_counts
         known = gene_features(basis.mean, basis.deviation)
-        return known.level, known.noise, (self._weights @ own.shares) / (own.shares.std(correction=0) + 1e-6)
+        return known.level, known.noise, self._shares / (own.shares.std(correction=0) + 1e-6)
 
     def own_linear(self, dtype: torch.dtype) -> LinearDecoder:
         """Decoder of the control that knows the mean profile and a profile's own counts only, where they are zero."""

@@ -25,7 +25,8 @@ POOL_BINS, FEW_POOL_BINS, MANY_GENES = 20, 8, 1000  # bins of genes whose coeffi
 POOLING = 0.05  # ridge towards pooled coefficients, per profile, in addition to the diagonal of the gene's own sums
 POOL_RIDGE = 0.002  # ridge of the pooled coefficients, in units of the mean of their diagonal
 LEAST_SEEN = 8  # training profiles in which a gene must be seen to have coefficients of its own
-CHUNK_ENTRIES = 2**18  # non-zero values whose predictions are computed at a time
+CHUNK_ENTRIES = 2**12  # non-zero values whose predictions are computed at a time, so that they stay in the cache
+SCRATCH = 2**19  # places of profiles x genes at which values are looked up at a time, likewise
 ZERO_TERMS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 0, 2), (1, 0, 2), (0, 1, 1))
 """Terms of the residual where a gene is not seen: powers of prediction p, depth score e and depth delta."""
 
@@ -68,14 +69,26 @@ def rows_of(matrix: sparse.csr_matrix) -> Tensor:
 
 
 def values_at(matrix: sparse.csr_matrix, pattern: sparse.csr_matrix) -> Tensor:
-    """(n_values,) values of a matrix at the stored places of another; 0 where it has none. Both have sorted rows."""
-    n_genes = matrix.shape[1]
-    known = rows_of(matrix) * n_genes + to_tensor(matrix.indices).long()
-    wanted = rows_of(pattern) * n_genes + to_tensor(pattern.indices).long()
-    if not len(known):
-        return torch.zeros(len(wanted))
-    place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-    return torch.where(known[place] == wanted, to_tensor(matrix.data)[place], 0.0)
+    """(n_values,) values of a matrix at the stored places of another; 0 where it has none."""
+    n_profiles, n_genes = matrix.shape
+    at_once = max(1, SCRATCH // max(1, n_genes))
+    values = to_tensor(matrix.data)
+    found, scratch = values.new_empty(pattern.nnz), values.new_zeros(min(at_once, n_profiles) * n_genes)
+    for start in range(0, n_profiles, at_once):
+        stop = min(start + at_once, n_profiles)
+        (known, own), (wanted, others) = (_places(one, start, stop) for one in (matrix, pattern))
+        scratch[known] = values[own]
+        torch.index_select(scratch, 0, wanted, out=found[others])
+        scratch[known] = 0
+    return found
+
+
+def _places(matrix: sparse.csr_matrix, start: int, stop: int) -> tuple[Tensor, slice]:
+    """Position of each stored value of some rows, row by row in a dense block of them; and where the values are."""
+    own = slice(int(matrix.indptr[start]), int(matrix.indptr[stop]))
+    lengths = torch.from_numpy(np.diff(matrix.indptr[start : stop + 1]).astype(np.int64))
+    begin = torch.repeat_interleave(torch.arange(stop - start) * matrix.shape[1], lengths)
+    return begin + to_tensor(matrix.indices[own]), own
 
 
 @dataclass(frozen=True, eq=False)

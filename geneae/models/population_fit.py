@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from geneae.models.population import Population, dense_block
@@ -60,6 +58,9 @@ class FittedPopulation:
 def fit_mixture(latents: np.ndarray, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, means and covariances of a mixture of normal distributions: one, or some with diagonal covariances,
     whichever has the best Bayesian information criterion."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to load
+    from sklearn.mixture import GaussianMixture
+
     best, found = np.inf, None
     for number in PARTS:
         if number > 1 and number * latents.shape[1] * LEAST_PER_MEAN > len(latents):

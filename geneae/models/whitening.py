@@ -42,7 +42,13 @@ class Whitening:
 
 
 class SparseBlock:
-    """Profiles in chunks, ready for products from both sides."""
+    """Profiles in chunks, ready for products from both sides.
+
+    Parameters
+    ----------
+    matrix
+        (n_profiles, n_genes)
+    """
 
     def __init__(self, matrix: sparse.csr_matrix) -> None:
         self.n_profiles, self.n_genes = matrix.shape
@@ -61,10 +67,12 @@ class SparseBlock:
 
     def back(self, by_profile: Tensor) -> Tensor:
         """(n_genes, n) z' @ by_profile."""
-        product = by_profile.new_zeros(self.n_genes, by_profile.shape[1])
-        for rows, part in zip(self._rows, by_profile.split([rows.n_profiles for rows in self._rows]), strict=True):
-            product += transposed_product(rows, part.contiguous())
-        return product
+        parts = by_profile.split([rows.n_profiles for rows in self._rows])
+        product: Tensor | None = None
+        for rows, part in zip(self._rows, parts, strict=True):
+            found = transposed_product(rows, part.contiguous())
+            product = found if product is None else product.add_(found)
+        return by_profile.new_zeros(self.n_genes, by_profile.shape[1]) if product is None else product
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,36 +155,42 @@ def fit_whitened(splits: Sequence[Halves], rank: int, seed: int) -> Whitened:
     deviation = torch.tensor(np.sqrt(floored(halves.noise())), dtype=torch.float32)
     n_folds = max(1, min(FOLDS, n_profiles // 2))
     fold = np.random.default_rng(seed).permutation(n_profiles) % n_folds
-    by_fold = [[one.take(np.flatnonzero(fold == number)) for one in splits] for number in range(n_folds)]
-    pairs = [[(SparseBlock(part.first), SparseBlock(part.second)) for part in parts] for parts in by_fold]
-    everyone = [pair for of_fold in pairs for pair in of_fold]
-    components = _shared_directions(everyone, mean, deviation, rank, seed, ROUNDS)
+    by_fold = [_both(splits, np.flatnonzero(fold == number)) for number in range(n_folds)]
+    components = _shared_directions(by_fold, mean, deviation, rank, seed, ROUNDS)
     without = []
     for number in range(n_folds):
-        others = [pair for index, of_fold in enumerate(pairs) if index != number for pair in of_fold] or everyone
+        others = [block for index, block in enumerate(by_fold) if index != number] or by_fold
         found = _shared_directions(others, mean, deviation, rank, seed + 1 + number, FOLD_ROUNDS)
         without.append(_rotated(found, components))
     return Whitened(Whitening(mean, deviation, components), fold, without)
 
 
+def _both(splits: Sequence[Halves], rows: np.ndarray) -> SparseBlock:
+    """Some profiles of all splits, first all first halves and then all second halves, in the same order."""
+    halves = [half[rows] for half in (*(one.first for one in splits), *(one.second for one in splits))]
+    return SparseBlock(sparse.vstack(halves, format="csr"))
+
+
 def _shared_directions(
-    pairs: Sequence[tuple[SparseBlock, SparseBlock]],
+    blocks: Sequence[SparseBlock],
     mean: Tensor,
     deviation: Tensor,
     rank: int,
     seed: int,
     rounds: int,
 ) -> Tensor:
-    """(n_genes, rank) leading eigenvectors of the symmetric covariance between whitened halves."""
+    """(n_genes, rank) leading eigenvectors of the symmetric covariance between whitened halves, see `_both`."""
     n_genes, centre, unit = len(mean), mean / deviation, deviation[:, None]
 
     def covariance(directions: Tensor) -> Tensor:
-        by_gene = torch.zeros_like(directions)
-        for pair in pairs:
-            for given, other in (pair, pair[::-1]):
-                scores = other.forth(directions / unit) - centre @ directions
-                by_gene += given.back(scores) / unit - torch.outer(centre, scores.sum(0))
-        return by_gene / max(1, sum(2 * pair[0].n_profiles for pair in pairs))
+        given, shift = directions / unit, centre @ directions
+        by_gene, total = torch.zeros_like(directions), torch.zeros_like(shift)
+        for block in blocks:
+            scores = block.forth(given) - shift
+            by_gene += block.back(scores.roll(len(scores) // 2, 0))  # to every profile the scores of its other half
+            total += scores.sum(0)
+        n_halves = sum(block.n_profiles for block in blocks)
+        return by_gene.div_(unit).sub_(torch.outer(centre, total)).div_(max(1, n_halves))
 
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(n_genes, min(rank + OVERSAMPLING, n_genes), generator=generator)

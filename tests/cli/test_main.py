@@ -278,3 +278,38 @@ def test_threads_that_wait_do_not_spin_unless_the_user_wants_it() -> None:
         env = own | ({"OMP_WAIT_POLICY": given} if given else {})
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert done.stdout.split()[-2:] == [policy, "False"]
+
+
+LAST = """
+import atexit, sys, threading, time
+from geneae.cli.main import main
+
+class Last:
+    def __del__(self):
+        print("taken apart")
+
+last = Last()
+atexit.register(print, "registered")
+sys.argv = ["geneae", *sys.argv[1:]]
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--nothing"], 2)])
+def test_a_command_ends_its_process_without_taking_apart_what_is_loaded(arguments: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", f"{LAST}main()", *arguments], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == "registered"
+    assert "taken apart" not in done.stdout
+    assert ("No such option" in done.stderr) == (code == 2)
+
+
+def test_a_command_with_other_threads_ends_after_them() -> None:
+    thread = "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{LAST}{thread}\nmain()", "--version"], capture_output=True, text=True, check=True
+    )
+    assert [line for line in done.stdout.splitlines() if "version" not in line] == [
+        "thread",
+        "registered",
+        "taken apart",
+    ]

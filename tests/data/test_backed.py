@@ -68,7 +68,11 @@ def test_columns_are_those_of_select_columns(matrix: sparse.csr_matrix, backed: 
     assert same(backed.select(columns).select(again).read(), canonical(sparse.csr_matrix(dense)))
 
 
-def test_far_rows_are_read_apart(backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_rows_are_read_apart(
+    matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fewer unwanted values lie between two rows than a new read is worth, they are read with them."""
+    monkeypatch.setattr("geneae.data.backed.GAP", matrix[6:100].nnz - 1)
     seen: list[tuple[int, int]] = []
 
     def watch(source: Any, start: int, stop: int) -> sparse.csr_matrix:
@@ -78,6 +82,9 @@ def test_far_rows_are_read_apart(backed: BackedMatrix, monkeypatch: pytest.Monke
     monkeypatch.setattr("geneae.data.backed.read_rows", watch)
     backed[[0, 3, 5, 100, 101, 299]].read()
     assert seen == [(0, 6), (100, 102), (299, 300)]
+    monkeypatch.setattr("geneae.data.backed.GAP", matrix[6:100].nnz)
+    backed[[0, 3, 5, 100]].read()
+    assert seen[3:] == [(0, 101)]
     assert SPAN >= 1024
 
 

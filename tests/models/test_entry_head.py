@@ -29,8 +29,16 @@ def last(head: EntryHead) -> nn.Linear:
     return layer
 
 
-def test_a_new_head_corrects_nothing() -> None:
-    assert torch.equal(EntryHead()(draws(9, N_FEATURES)), torch.zeros(9))
+def test_a_new_head_corrects_nothing_and_knows_it() -> None:
+    head = EntryHead()
+    assert head.is_zero()
+    assert torch.equal(head(draws(9, N_FEATURES)), torch.zeros(9))
+    for parameter in last(head).parameters():
+        with torch.no_grad():
+            parameter[..., 0] = 0.5
+            assert not head.is_zero()
+            assert head(draws(9, N_FEATURES)).any()
+            parameter.zero_()
 
 
 def test_a_head_starts_from_its_seed_and_leaves_other_random_numbers_alone() -> None:

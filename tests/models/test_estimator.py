@@ -144,7 +144,7 @@ def test_entries_computed_in_parts_are_the_same(
     whole: Estimator, profiles: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = predict(whole.at(0.4), *profiles)
-    monkeypatch.setattr(steps_of, "CHUNK_ENTRIES", 7)
+    monkeypatch.setattr(steps_of, "HEAD_ENTRIES", 7)
     np.testing.assert_allclose(predict(whole.at(0.4), *profiles), together, atol=1e-6)
 
 

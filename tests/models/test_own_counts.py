@@ -44,7 +44,9 @@ def test_predictions_at_single_places_are_those_of_the_whole_product(
     assert predictions_at(rows[:0], genes[:0], scores, components).shape == (0,)
 
 
-def test_rows_and_values_of_stored_places() -> None:
+@pytest.mark.parametrize("scratch", [1, 23, 2**19])
+def test_rows_and_values_of_stored_places(scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_counts, "SCRATCH", scratch)
     dense, pattern = with_holes(0), with_holes(1)
     rows, genes = np.nonzero(pattern)
     assert rows_of(csr(pattern)).tolist() == rows.tolist()

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,10 @@ class Command:
     """Largest memory, in 10^6 bytes."""
     output: str
     """What it printed."""
+    user: float
+    """Seconds of processors in the program, over all its threads."""
+    system: float
+    """Seconds of processors in the system for it."""
 
 
 def alternate(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -90,7 +95,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Comman
     Linux counts the memory of a parent at the start of a child into the peak that `getrusage` names, so where there is
     /proc the high-water mark of the child itself is followed; elsewhere the caller has to be small.
     """
-    start = time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     env = os.environ | (environment or {})
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=env)
@@ -98,12 +103,12 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Comman
         while process.poll() is None:
             peak = max(peak, _high_water(process.pid))
             time.sleep(POLL)
-        seconds = time.perf_counter() - start
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         printed.seek(0)
         output = printed.read()
     if process.returncode:
         raise click.ClickException(f"{' '.join(command)} ended with {process.returncode}:\n{output}")
-    return Command(seconds, peak, output)
+    return Command(seconds, peak, output, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime)
 
 
 def _high_water(pid: int) -> float:

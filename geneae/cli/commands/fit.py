@@ -83,7 +83,7 @@ def command(
     to = Output(folder, overwrite, resume)
     to.check()
     from geneae.fitting.checks import check_choices, check_used
-    from geneae.training.progress import check_log
+    from geneae.training.logs import check_log, open_log
 
     check_choices(settings)
     check_used(settings)
@@ -91,7 +91,8 @@ def command(
     check_log(log, log_folder, overwrite, resume)
     from geneae.fitting.runs import Request, fit_run, is_finished, writing_alone
     from geneae.training.devices import open_processes
-    from geneae.training.progress import both, open_log, progress_bar
+    from geneae.training.progress import both, progress_bar, reading_shown
+    from geneae.training.time_left import time_left_of
 
     if settings.devices * settings.nodes > 1:
         open_processes(settings)  # before anything is read, so that all processes read at the same time
@@ -99,14 +100,15 @@ def command(
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
     with _resumable(folder):
-        profiles = source.read()
+        with reading_shown(quiet):
+            profiles = source.read()
         say(profiles.describe(), *profiles.said)
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
             return
         with (
             writing_alone(folder),
-            progress_bar(settings.epochs, quiet) as show,
+            progress_bar(settings.epochs, quiet, time_left_of(profiles, settings, null)) as show,
             open_log(log if is_first() else None, log_folder) as note,
         ):
             fitted = fit_run(profiles, settings, to, request, both(show, note))

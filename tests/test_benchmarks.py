@@ -1,0 +1,90 @@
+"""The stages that benchmarks name are functions and modules of the package, and the stack tells them apart."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import stages
+from resampled import write_resampled
+from scipy import sparse
+from stages import IMPORTS, ORDER, OTHER, STAGES, stage_at, stage_of
+
+from geneae.data import reading
+from geneae.data.backed import BackedMatrix
+from geneae.data.reading import read_profiles
+from geneae.evaluation import inspection
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    module, _, last = name.rpartition(".")
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        return hasattr(import_module(module), last)
+    return True
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_is_a_part_of_the_package(name: str) -> None:
+    assert exists(name)
+    assert not exists(f"{name}_of_nothing")
+
+
+def test_the_longest_name_counts() -> None:
+    assert stage_of("geneae.folders.run.write_run") == "writing"
+    assert stage_of("geneae.folders.model.load_model") == "reading"
+    assert stage_of("geneae.fitting.fit.fit.<listcomp>") is None
+
+
+def called_from(module: object, name: str) -> str:
+    """The stage of a stack on which a function with the names of another calls `stage_at`."""
+    code = compile(f"def {name}():\n    return look(sys._getframe())", "", "exec")
+    space = {"__name__": module.__name__, "look": stage_at, "sys": sys}  # type: ignore[attr-defined]
+    exec(code, space)
+    found: str = space[name]()
+    return found
+
+
+def test_a_stack_is_told_by_its_outermost_known_function() -> None:
+    assert stage_at(sys._getframe()) == OTHER
+    assert called_from(reading, "read_profiles") == "reading"
+    assert called_from(inspection, "inspect_profiles") == "judging"
+
+
+def test_a_module_that_is_loaded_is_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "looks_at_its_stack.py").write_text("import sys, stages\nfound = stages.stage_at(sys._getframe())\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert import_module("looks_at_its_stack").found == IMPORTS
+
+
+def test_the_seconds_of_a_command_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "stages.json"
+    done = subprocess.run([sys.executable, stages.__file__, str(file), "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "Usage:")
+    assert list(json.loads(file.read_text())) == list(ORDER)
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_resampled_profiles_are_counts_around_those_of_the_data(ending: str, tmp_path: Path) -> None:
+    counts = np.zeros((2, 3), np.float32)
+    counts[0, 0], counts[1, 2] = 50, 7
+    anndata.AnnData(sparse.csr_matrix(counts)).write_h5ad(tmp_path / "data.h5ad")
+    path = tmp_path / f"many{ending}"
+    write_resampled(path, tmp_path / "data.h5ad", 4000, 5)
+    profiles = read_profiles(path)
+    assert profiles.state == "counts"
+    found = profiles.matrix[:].toarray() if isinstance(profiles.matrix, BackedMatrix) else profiles.matrix.toarray()
+    assert found.shape == (4000, 5)
+    np.testing.assert_array_equal(found[:, [1, 3, 4]], 0)
+    first, second = (found[found[:, gene] > 0, gene] for gene in (0, 2))
+    assert abs(len(first) - 2000) < 200
+    for values, mean in ((first, 50), (second, 7)):  # Poisson: mean and variance, to a few standard errors
+        assert abs(values.mean() - mean) < 0.2 * mean**0.5
+        assert abs(values.var() / mean - 1) < 0.2
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
