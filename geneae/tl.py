@@ -45,6 +45,7 @@ from geneae.settings.halves import HalvesSettings
 from geneae.settings.python_words import in_python, speaks_python
 from geneae.settings.settings import Settings, TransferSettings
 from geneae.training.progress import both, progress_bar
+from geneae.training.time_left import time_left_of
 
 SCORES = ("cosine", "mse", "norm_ratio", "heldout_cosine")
 
@@ -119,8 +120,7 @@ def fit(
     model = Autoencoder(loss, **settings)
     chosen = Settings(**model.get_params())
     profiles = read_profiles(_checked(adata), layer, use_raw, "no", chosen.state, chosen.features)
-    epochs = chosen.epochs
-    with progress_bar(epochs, is_quiet=not progress) as show:
+    with progress_bar(chosen.epochs, not progress, time_left_of(profiles, chosen)) as show:
         model.fit(profiles, on_epoch=both(show, on_epoch))
     loaded = model.model_
     expression = loaded.preprocess.match(profiles)[0]

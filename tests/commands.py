@@ -39,9 +39,11 @@ FILES = {
     "README.md",
     "SHA256SUMS",
     "config.json",
+    "latents.h5ad",
     "model.safetensors",
     "report.html",
     "settings.toml",
+    "umap.csv",
     "universe.csv",
     *TABLES,
 }

@@ -114,3 +114,14 @@ def data() -> Data:
     preprocess = fit_preprocess(profiles, np.arange(100))
     expression = preprocess.match(profiles)[0]
     return expression.take(np.arange(100)), expression.take(np.arange(100, 140)), preprocess
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nearly all of the time; tests of tables and sentences go without."""
+    from markupsafe import Markup
+
+    from geneae.report.image import Picture
+
+    nothing = Markup("<svg></svg>")
+    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", nothing, 1, 1))

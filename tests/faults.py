@@ -165,6 +165,7 @@ COMMANDS = {
     "embed zip": ["embed", "ZIP", "DATA", "-o", "OUT.csv", "--overwrite"],
     "embed streamed": ["embed", "RUN", "DATA", "-o", "OUT.h5ad", "--overwrite", "--stream", "yes", "--reconstruct"],
     "evaluate": ["evaluate", "RUN", "DATA", "-o", "OUT", "--overwrite"],
+    "report": ["report", "RUN", "--color", "kind", "-o", "OUT.html", "--overwrite"],
     "share": ["share", "RUN", "-o", "OUT.zip", "--overwrite"],
 }
 """Commands that are killed and run again; what they write has to be the same, but for times in some files."""

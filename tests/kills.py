@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from conftest import simulate
+from made_up import place_on_a_line
 
 from geneae.cli.main import main
 from geneae.fitting import runs
@@ -185,6 +186,7 @@ if __name__ == "__main__":
     n_kills, *replaces = map(int, sys.argv[1:] or ["50"])
     if replaces:  # the short version: drawing takes most of the time of so small a run
         runs.write_report = lambda path, *_: path.write_text("<html></html>")  # type: ignore[assignment]
+        runs.umap_of = place_on_a_line
     with tempfile.TemporaryDirectory() as made:
         killed = kill_many(n_kills, 0, Path(made), tuple(replaces))
         stops = (signal.SIGTERM,) if replaces else STOPS

@@ -12,13 +12,16 @@ import anndata
 import numpy as np
 import pandas as pd
 from click.testing import CliRunner
+from dense_judge import dense_held_out
 from hypothesis import strategies as st
 from scipy import sparse
 from written import WRITERS
 
 from geneae import Autoencoder, tl
 from geneae.cli.main import main
+from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
+from geneae.evaluation.records import HELD_OUT
 from geneae.folders.model import load_model
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
@@ -58,6 +61,7 @@ OBS = ["none", "categorical", "mixed", "missing"]
 SURFACES = ["memory"] * 9 + ["file"] * 6 + ["backed"] * 4 + ["format"] * 6 + ["command"]  # a report takes a second
 ODD_NAMES = ["", " ", "NA", "nan", "None", "a,b", 'say "x"', "two\nlines", "1e5", "007", "TRUE", "'", "a/b", "\t", "é"]
 
+READ_FROM_FILE = ("file", "format", "command")
 KINDS = {
     "negative counts": r"counts cannot be negative; of [\d,]+ (whole numbers|values, most of them whole numbers,) ",
     "NaN or infinite": r"every value must be a finite number; \d+ are NaN or infinite",
@@ -266,7 +270,7 @@ def attempt(case: Case, folder: Path) -> str:
             warnings.filterwarnings("ignore", "These values are not logged", UserWarning)  # as they should be
             warnings.filterwarnings("ignore", "(Observation|Variable) names are not unique", UserWarning)
             warnings.filterwarnings("ignore", SAID, UserWarning)
-            _fit(case.surface, adata, data, layer, settings, output)
+            judged = _fit(case.surface, adata, data, layer, settings, output)
     except InputError as error:
         message = str(error)
         kinds = [kind for kind, pattern in KINDS.items() if re.search(pattern, message)]
@@ -277,6 +281,7 @@ def attempt(case: Case, folder: Path) -> str:
         return kinds[0]
     loaded = load_model(output)
     _check(case, adata, loaded)
+    _check_held_out(loaded, judged, read_profiles(data if case.surface in READ_FROM_FILE else adata, layer=layer))
     assert len(loaded.preprocess.genes) >= 1
     assert sorted(path.name for path in output.parent.iterdir()) == ["run"]
     return "fits"
@@ -313,8 +318,25 @@ def _check(case: Case, adata: anndata.AnnData, model: Model) -> None:
     if state == "counts":
         mine = np.log1p(1e4 * counts / _totals(counts))
         theirs = model.preprocess.apply(model.preprocess.match(read_profiles(adata, layer=layer))[0]).toarray()
-        genes = pd.Index(adata.var_names).get_indexer(model.preprocess.genes)
+        genes = by_hand.genes.get_indexer(model.preprocess.genes)
         np.testing.assert_allclose(theirs, mine[:, genes] / model.preprocess.scale, rtol=1e-4, atol=1e-5)
+
+
+def _check_held_out(model: Model, judged: pd.DataFrame, profiles: Profiles) -> None:
+    """Whether every held-out cosine of the model and its baselines is that of dense arrays."""
+    tables = {str(name): table for name, table in judged.groupby("model", sort=False)}
+    if not model.can_hold_out:
+        assert judged[HELD_OUT].isna().all(), "a held-out cosine without counts"
+        return
+    rows = profiles.names.get_indexer(tables["model"]["profile"])
+    order = np.argsort(rows)  # as in the data, in which order halves are drawn
+    expression = model.preprocess.match(profiles)[0].take(rows[order])
+    expected = dense_held_out(model, expression)
+    assert tables.keys() >= {"model", "mean_profile", "pca"} or tables.keys() == {"model"}
+    for name in tables.keys() & expected.keys():
+        found = tables[name][HELD_OUT].to_numpy(float)[order]
+        message = f"held-out cosine of {name}"
+        np.testing.assert_allclose(found, expected[name], rtol=1e-3, atol=1e-4, err_msg=message)
 
 
 def _counts(case: Case) -> np.ndarray:
@@ -332,10 +354,13 @@ def _promised(message: str) -> set[Path]:
 
 def _fit(
     surface: str, adata: anndata.AnnData, data: Path, layer: str | None, settings: dict[str, Any], output: Path
-) -> None:
+) -> pd.DataFrame:
+    """Fit and write a model; returns its numbers by profile and prediction."""
     if surface == "command":
         _run_command(data, layer, settings, output)
-        return
+        names = {"profile": str, HELD_OUT: float}
+        found = pd.read_csv(output / "profiles.csv", keep_default_na=False, na_values={HELD_OUT: [""]}, dtype=names)
+        return found.assign(model="model")
     if surface == "backed":
         adata = anndata.read_h5ad(data, backed="r")
     try:
@@ -352,6 +377,7 @@ def _fit(
         is_blank = fitted.is_blank(fitted.preprocess.match(read_profiles(source, layer=layer))[0])
         assert np.isfinite(latent[~is_blank]).all(), "latents are not finite"
         model.save(output)
+        return model.evaluation_.profiles
     finally:
         if adata.isbacked:
             adata.file.close()

@@ -6,11 +6,17 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import anndata
+import numpy as np
 import pytest
 import stages
+from resampled import write_resampled
+from scipy import sparse
 from stages import IMPORTS, ORDER, OTHER, STAGES, stage_at, stage_of
 
 from geneae.data import reading
+from geneae.data.backed import BackedMatrix
+from geneae.data.reading import read_profiles
 from geneae.evaluation import inspection
 
 
@@ -62,3 +68,23 @@ def test_the_seconds_of_a_command_are_written(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, stages.__file__, str(file), "--help"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "Usage:")
     assert list(json.loads(file.read_text())) == list(ORDER)
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_resampled_profiles_are_counts_around_those_of_the_data(ending: str, tmp_path: Path) -> None:
+    counts = np.zeros((2, 3), np.float32)
+    counts[0, 0], counts[1, 2] = 50, 7
+    anndata.AnnData(sparse.csr_matrix(counts)).write_h5ad(tmp_path / "data.h5ad")
+    path = tmp_path / f"many{ending}"
+    write_resampled(path, tmp_path / "data.h5ad", 4000, 5)
+    profiles = read_profiles(path)
+    assert profiles.state == "counts"
+    found = profiles.matrix[:].toarray() if isinstance(profiles.matrix, BackedMatrix) else profiles.matrix.toarray()
+    assert found.shape == (4000, 5)
+    np.testing.assert_array_equal(found[:, [1, 3, 4]], 0)
+    first, second = (found[found[:, gene] > 0, gene] for gene in (0, 2))
+    assert abs(len(first) - 2000) < 200
+    for values, mean in ((first, 50), (second, 7)):  # Poisson: mean and variance, to a few standard errors
+        assert abs(values.mean() - mean) < 0.2 * mean**0.5
+        assert abs(values.var() / mean - 1) < 0.2
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []

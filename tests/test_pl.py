@@ -17,7 +17,8 @@ from matplotlib.text import Annotation, Text
 from geneae import pl
 from geneae.evaluation.records import HELD_OUT
 from geneae.models.baselines import BASELINES
-from geneae.pl.epochs import LEAST_NORM_RANGE
+from geneae.pl.epochs import LEAST_NORM_RANGE, LEAST_RANGE
+from geneae.pl.names import names_of
 from geneae.pl.style import GREY, PALETTE, arm_style, shown
 from geneae.pl.values import label_differences, main_metric, shown_split
 
@@ -259,6 +260,10 @@ def test_training_curves_are_means_as_far_as_all_seeds_go() -> None:
             np.testing.assert_allclose(line.get_ydata(), expected)
     assert legend_of(cosine) == ["mse", "cosine"]
     assert cosine.get_ylabel() == "validation cosine (higher is better →)"
+    flat = histories(["mse"], (4,))
+    flat["mse"][0]["validation_cosine"] = [0.70001, 0.70002, 0.70003, 0.70002]
+    low, high = pl.training_curves(flat)[0].get_ylim()
+    assert high - low == pytest.approx(LEAST_RANGE * 0.70002, rel=1e-3)  # a change of the fifth decimal looks small
     assert mse.get_ylabel() == "validation MSE (← lower is better)"
 
 
@@ -406,6 +411,45 @@ def test_umap_of_many_numbers_is_continuous() -> None:
     np.testing.assert_allclose(ax.collections[0].get_array(), [float(value) for value in values])
     assert not draw(ax).legends
     assert draw(ax).axes[-1].get_ylabel() == "age"
+
+
+def test_umap_of_molecules_is_logarithmic_and_clusters_are_no_numbers() -> None:
+    table = umap_table(["B"] * 30).assign(molecules=np.geomspace(100, 5000, 30), cluster=[str(n) for n in range(30)])
+    (ax,) = pl.umap({"mse": table}, color="molecules")
+    assert isinstance(ax.collections[0].norm, LogNorm)
+    assert draw(ax).axes[-1].get_ylabel() == "molecules"
+    (ax,) = pl.umap({"mse": table}, color="cluster")
+    assert legend_of(ax)[-1] == "10 rarer labels"
+    table["molecules"] = [np.nan, *range(29)]
+    (ax,) = pl.umap({"mse": table}, color="molecules")
+    assert not isinstance(ax.collections[1].norm, LogNorm)  # a zero has no logarithm
+    assert [len(np.asarray(part.get_offsets())) for part in ax.collections[:2]] == [1, 29]
+
+
+def test_the_forest_plot_says_numbers_and_how_far_baselines_are() -> None:
+    paired = paired_table(["cosine", "combined", "pearson"])
+    row = paired[paired["metric"] == HELD_OUT].iloc[0]
+    near = 0.002
+    ax = pl.paired_differences(paired, rivals={"shrunken PCA": -1.5, "PCA": 2.5, "near": near})
+    said = [text.get_text() for text in ax.texts]
+    assert said[0] == f"0.00000  ({row['low']:+.5f} to {row['high']:+.5f})"
+    assert said[3:] == ["PCA +2.5000 →", "← shrunken PCA -1.5000", f"near {near:+.4f}"]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [near]
+    low, high = ax.get_xlim()
+    assert -1.5 < low < 0 < high < 2.5  # an interval is seen, whatever the distance of a baseline
+
+
+def test_what_is_drawn_has_its_name() -> None:
+    profiles = {"mse": one_table()}
+    (ax,) = pl.cosine_against_mse(profiles)
+    (dots_of,) = [one for one in ax.collections if isinstance(one, PathCollection)]
+    named = names_of(dots_of)
+    table = one_table().query("split == 'test'")
+    assert len(named) == len(table)
+    first = table.iloc[0]
+    assert named[0].startswith(f"{first['profile']}: cosine {first['cosine']:.4f}, MSE {first['mse']:.4g}")
+    ax = pl.error_parts(profiles)
+    assert {names_of(bar)[0].split(": ")[0] for bar in ax.patches} == {"mse"}
 
 
 def test_paired_differences_show_interval_and_verdict() -> None:

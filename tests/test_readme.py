@@ -7,10 +7,10 @@ from pathlib import Path
 import anndata
 import click
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import simulate
+from made_up import place_on_a_line
 
 from geneae.cli.main import main
 from geneae.fitting import runs
@@ -41,12 +41,6 @@ WITH_COMMANDS, WITH_PYTHON = (
     [page for page in PAGES if commands(page) and page.name not in ELSEWHERE],
     [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE],
 )
-
-
-def place_on_a_line(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
-    """In place of a UMAP, which compiles for seconds."""
-    rows = np.arange(len(names))
-    return pd.DataFrame({"row": rows, "profile": names, "umap_1": rows, "umap_2": rows})
 
 
 @pytest.fixture

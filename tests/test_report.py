@@ -1,11 +1,12 @@
 import base64
 import json
+import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,7 @@ from geneae.fitting.compare import gather
 from geneae.folders.run import Run, read_run
 from geneae.report import render_report, write_report
 from geneae.report.cells import mean_cell, number, show_difference
-from geneae.report.image import Picture, draw_picture
+from geneae.report.image import draw_picture
 from geneae.report.scores import score_rows
 from geneae.settings.errors import InputError
 from geneae.settings.text import escaped
@@ -165,12 +166,6 @@ def compare(runs: list[Run]) -> pd.DataFrame:
     for run in runs:  # losses of made-up names
         run.config["settings"]["loss"] = run.configuration if run.configuration in LOSS_SHIFT else "mse"
     return compare_configurations(gather(runs, "test"), "test")
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes nearly all of the time; tests of tables and sentences go without."""
-    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", "data:,", 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +332,17 @@ def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run]
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_worst_profiles_without_a_label_show_their_cluster(tmp_path: Path) -> None:
+    folder, _ = write_run(tmp_path / "run")
+    run = read_run(folder)
+    known = run.profiles["profile"].iloc[::2]
+    run = replace(run, umap=pd.DataFrame({"profile": known, "umap_1": 0.0, "umap_2": 0.0, "cluster": "7"}))
+    table = Page(render_report([run], ANSWER)).table("The 20 test profiles of lowest held-out cosine")
+    assert list(table.columns)[:2] == ["cluster in the UMAP", "molecules"]
+    assert list(table["cluster in the UMAP"]) == ["7" if name in set(known) else "–" for name in table.index]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_genes_are_those_of_highest_and_lowest_correlation(tmp_path: Path) -> None:
     folder, _ = write_run(tmp_path / "run", genes=[f"g{i}" for i in range(100)])
     run = read_run(folder)
@@ -363,16 +369,17 @@ def test_sections_and_figures(compared: tuple[list[Run], pd.DataFrame, str]) -> 
     _, _, html = compared
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
-    assert sections == ["results", "differences", "diagnostics", "figures", "profiles", "genes", "making"]
+    assert sections == ["differences", "results", "diagnostics", "figures", "profiles", "genes", "making"]
     first, second = ANSWER.split(". ")
     assert f"{first}." in page.text  # in large print; the rest is folded
     text = "".join(page.text)
     bar, _, text = text.partition(first)
+    assert text.index("Difference in held-out cosine") < text.index(second)  # the forest plot comes first
     assert text.index(second) < text.index("Results") < text.index("Worst profiles")
-    assert bar.index("Results") < bar.index("Differences") < bar.index("Worst profiles") < bar.index("How it was made")
+    assert bar.index("Differences") < bar.index("Results") < bar.index("Worst profiles") < bar.index("How it was made")
     linked = [str(found["href"]) for tag, found in page.elements if tag == "a"]
     assert linked == [f"#{name}" for name in sections]
-    titles = re.findall("<h3>(.*?)</h3>", html)
+    titles = re.findall("<figure[^>]*>\n<h[23]>(.*?)</h", html)
     assert titles == [
         "Difference in held-out cosine from mse", "Difference in cosine from mse",
         "Difference in rescaled MSE from mse",
@@ -380,22 +387,29 @@ def test_sections_and_figures(compared: tuple[list[Run], pd.DataFrame, str]) -> 
         "Norm of the reconstruction", "Difference from mse by cell type", "Correlation by gene",
         "UMAP of the latents by cell type",
     ]  # fmt: skip
-    images = [found for tag, found in page.elements if tag == "img"]
-    assert len(images) == len(titles)
-    assert all(len(str(image["alt"])) > 60 for image in images)
+    labels = alternatives(page)
+    assert len(labels) == len(titles)
+    assert all(len(label) > 60 for label in labels)
+
+
+def alternatives(page: Page) -> list[str]:
+    """Text alternatives of the figures; bars of the scale are no figures."""
+    found = [one for tag, one in page.elements if tag == "svg" and "viewbox" in one]
+    assert all(one["role"] == "img" for one in found)
+    return [str(one["aria-label"]) for one in found]
 
 
 def test_text_alternatives_carry_the_numbers(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     runs, paired, html = compared
-    alternatives = [str(found["alt"]) for tag, found in Page(html).elements if tag == "img"]
+    said = alternatives(Page(html))
     profiles = pd.concat([run.profiles for run in runs if run.configuration == "cosine"]).query("split == 'test'")
     mean = profiles.groupby("profile")[HELD_OUT].mean().mean()
-    assert f"cosine: mean {mean:.4f}" in alternatives[3]
-    assert "noise ceiling 0.8700" in alternatives[3]
-    assert "shrunken PCA 0.5900" in alternatives[3]
+    assert f"cosine: mean {mean:.4f}" in said[3]
+    assert "noise ceiling 0.8700" in said[3]
+    assert "shrunken PCA 0.5900" in said[3]
     difference = paired[(paired["arm"] == "cosine") & (paired["metric"] == HELD_OUT)]["difference"].iloc[0]
-    assert f"cosine {difference:+.5f} (" in alternatives[0]
-    assert "to 0.6650 at epoch 3" in alternatives[6]
+    assert f"cosine {difference:+.5f} (" in said[0]
+    assert "to 0.6650 at epoch 3" in said[6]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -477,7 +491,7 @@ def test_missing_files_leave_their_parts_out(tmp_path: Path) -> None:
     page = Page(html)
     sections = [found["id"] for tag, found in page.elements if tag == "section"]
     assert sections == ["results", "figures", "profiles", "making"]
-    assert "Without --color KEY, a column of obs such as the cell type, there is no UMAP" in html
+    assert "No column of obs, such as the cell type, was named with --color KEY: the UMAP shows clusters" in html
     assert "UMAP of the latents" not in html
     assert "Correlation by gene" not in html
     assert "A single seed says nothing about the variation between seeds." in html
@@ -518,7 +532,10 @@ def test_nothing_is_loaded_and_no_name_becomes_an_element(hostile: tuple[list[Ru
         assert not any(name.startswith("on") for name in found)
         assert all(not str(found.get(name, "data:,")).startswith("http") for name in ("src", "href"))
         places = [str(found[name]) for name in ("src", "href", "srcset", "data") if name in found]
-        assert all(place.startswith("#" if tag == "a" else "data:") for place in places)
+        assert all(
+            place.startswith("#" if tag in ("a", "use") else "data:image/png;" if tag == "image" else "data:")
+            for place in places
+        )
     assert [tag for tag, _ in page.elements].count("script") == 1
     assert html.count("<script") == 1
     assert "7 * 7" in html
@@ -530,8 +547,7 @@ def test_nothing_is_loaded_and_no_name_becomes_an_element(hostile: tuple[list[Ru
 
 def test_images_hold_names_as_text_only(hostile: tuple[list[Run], str, Path]) -> None:
     _, html, _ = hostile
-    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', html)
-    drawings = [base64.b64decode(unquote(image)).decode() for image in images]
+    drawings = re.findall(r"<svg [^>]*viewBox.*?</svg>", html, re.DOTALL)
     assert len(drawings) >= 8
     for drawing in drawings:
         assert "<img" not in drawing
@@ -539,6 +555,7 @@ def test_images_hold_names_as_text_only(hostile: tuple[list[Run], str, Path]) ->
     assert any("&lt;img src=x onerror=alert(1)&gt;" in drawing for drawing in drawings)
     assert any("a$b$c_{x}" in drawing for drawing in drawings)
     assert any("zwei Zeilen" in drawing for drawing in drawings)
+    assert any(f"<title>{escaped(NASTY[-1])}" in drawing for drawing in drawings)
     assert not any(sign in drawing for sign in "\x1b\u202e" for drawing in drawings)
 
 
@@ -638,9 +655,15 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
+        for _ in range(page.locator("nav a").count()):  # sections are reached by the keyboard alone
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.closest('nav') !== null")
         page.emulate_media(color_scheme="dark")
         page.evaluate("for (const found of document.querySelectorAll('details')) found.open = true")
-        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate("[...document.querySelectorAll('.card svg')].every(one => one.getBBox().width > 100)")
+        assert page.evaluate(UNNAMED) == []
+        inks = page.evaluate("[...document.querySelectorAll('.card text')].map(one => getComputedStyle(one).fill)")
+        assert set(inks) == {"rgb(231, 234, 238)"}  # light on dark
         assert page.locator("th", has_text=EVIL).count() > 0
         assert page.evaluate("document.querySelectorAll('img[onerror]').length") == 0
         n_tables = page.locator("table:not(.scale)").count()
@@ -655,10 +678,12 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
         first.focus()
         page.keyboard.press("Enter")
         assert page.locator("thead th").first.get_attribute("aria-sort") == "ascending"
-        width = page.evaluate("document.documentElement.scrollWidth")
-        page.set_viewport_size({"width": 360, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, width
+        for width in (1200, 400, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.emulate_media(color_scheme="light")
+        inks = page.evaluate("[...document.querySelectorAll('.card text')].map(one => getComputedStyle(one).fill)")
+        assert set(inks) == {"rgb(28, 31, 35)"}
         page.locator("nav a").last.focus()
         page.keyboard.press("Enter")
         page.wait_for_function("location.hash === '#making'")  # a jump is made after the key, not with it
@@ -666,6 +691,33 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
         browser.close()
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+
+
+UNNAMED = """
+Array.from(document.querySelectorAll(".card svg")).filter((one) => !one.querySelector("title")).map(
+  (one) => one.getAttribute("aria-label"))
+"""
+"""Figures in which nothing has a name under the pointer."""
+AXE = os.environ.get("AXE")
+"""Path of axe.min.js of the package axe-core, which `npm pack axe-core@4.10.3` gets."""
+
+
+@pytest.mark.skipif(BROWSER is None or AXE is None, reason="AXE names no axe.min.js, or there is no Chromium or Chrome")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 400])
+def test_axe_finds_nothing(scheme: str, width: int, hostile: tuple[list[Run], str, Path]) -> None:
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=QUIET)
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        page = context.new_page()
+        page.goto(hostile[2].as_uri())
+        page.evaluate("for (const found of document.querySelectorAll('details')) found.open = true")
+        page.evaluate(Path(str(AXE)).read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+        browser.close()
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 30
 
 
 SORT_ALL = """

@@ -1,17 +1,20 @@
-"""The last lines of a fit: three numbers, one sentence, the report, and what to do next."""
+"""The last lines of a fit: three numbers, one sentence, the report, the latents, and what to do next."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geneae.settings.text import sentences_of, shell_line
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from geneae.fitting.fit import Fitted
 
+MOST_COLORS = 20  # values of a column that a figure tells apart
 
-def ending(fitted: "Fitted", folder: Path, data: Sequence[str]) -> list[str]:
-    """At most four lines; everything else stands in the report.
+
+def ending(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> list[str]:
+    """At most five lines; everything else stands in the report.
 
     Parameters
     ----------
@@ -19,17 +22,27 @@ def ending(fitted: "Fitted", folder: Path, data: Sequence[str]) -> list[str]:
         The fit.
     folder
         Where it was written.
-    data
-        Paths of the data it was given, as on the command line.
+    obs
+        Annotation of the profiles: one of its columns may colour the report.
     """
     from geneae.evaluation.headline import main_numbers
     from geneae.evaluation.records import judged_split
+    from geneae.folders.manifest import LATENTS_FILE
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))
     sentence = sentences_of(fitted.conclusion)[0]
     n_warnings = int(fitted.diagnostics["fires"].sum())
     warned = f", with {n_warnings} warning{'s' * (n_warnings > 1)} at its top" if n_warnings else ""
-    following = shell_line(["geneae", "embed", str(folder), *data, "-o", "latent.h5ad"])
-    return [
-        line for line in (numbers, sentence, f"Report: {folder / 'report.html'}{warned}", f"Next: {following}") if line
-    ]
+    report, latents = f"Report: {folder / 'report.html'}{warned}", folder / LATENTS_FILE
+    written = f"Latents: {latents}, for scanpy" if latents.is_file() else ""
+    return [line for line in (numbers, sentence, report, written, f"Next: {_next(fitted, folder, obs)}") if line]
+
+
+def _next(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> str:
+    """The report in the colours of a column, where there is one and none was given; else the latents of others."""
+    from geneae.folders.manifest import LATENTS_FILE
+
+    column = next((str(name) for name in obs.columns if 1 < obs[name].nunique() <= MOST_COLORS), None)
+    if column is not None and fitted.model.config["color"] is None and (folder / LATENTS_FILE).is_file():
+        return shell_line(["geneae", "report", str(folder), "--color", column])
+    return shell_line(["geneae", "embed", str(folder), "OTHER.h5ad", "-o", "other_latents.h5ad"])

@@ -12,7 +12,7 @@ from scipy import sparse
 from geneae.settings.errors import InputChanged, InputError, reason_of
 
 FACTORS_SEED = 32  # fixed, so that equal rows have equal digests
-GAP = 8  # reading up to this many unwanted rows in between is faster than starting a new read
+GAP = 2**14  # reading up to this many unwanted values in between is faster than starting a new read
 SPAN = 1024  # most rows of the file in memory at a time while a chunk is gathered
 
 Item = TypeVar("Item")
@@ -69,12 +69,11 @@ class FirstLook:
     digests: np.ndarray
     """(n_source_rows,) uint32, from `row_digests`."""
 
-    def check(self, start: int, rows: sparse.csr_matrix) -> None:
-        """Refuse rows, from `start` on, that are not what they were."""
-        expected = self.digests[start : start + rows.shape[0]]
-        found = row_digests(rows)
-        if found.shape != expected.shape or (found != expected).any():
-            changed = start + int(np.argmax(found != expected)) if found.shape == expected.shape else start
+    def check(self, rows: np.ndarray, found: sparse.csr_matrix) -> None:
+        """Refuse rows, by their (n_rows,) numbers in the file, that are not what they were."""
+        is_changed = row_digests(found) != self.digests[rows]
+        if is_changed.any():
+            changed = int(rows[np.argmax(is_changed)])
             raise self.changed(f"profile number {changed + 1} is not what it was when it was first read")
 
     def changed(self, how: str) -> InputChanged:
@@ -143,11 +142,21 @@ class BackedMatrix:
         """All selected rows, in memory: canonical float32 CSR."""
         order = np.argsort(self._rows, kind="stable")
         rows = self._rows[order]
-        parts = [self._selected(some) for some in _spans(list(_runs(rows)))]
+        parts = [self._selected(some) for some in _spans(list(self._runs(rows)))]
         matrix = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
         if (order[:-1] > order[1:]).any():
             matrix = matrix[np.argsort(order, kind="stable")]
         return matrix
+
+    def _runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Groups of increasing rows that are read together: near each other, and few unless all are wanted."""
+        if rows[-1] - rows[0] == len(rows) - 1:
+            yield rows
+            return
+        before = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
+        unwanted = before[rows[1:]] - before[np.minimum(rows[:-1] + 1, rows[1:])]
+        ends = np.flatnonzero((unwanted > GAP) | (np.diff(rows // SPAN) > 0)) + 1
+        yield from np.split(rows, ends)
 
     def _selected(self, runs: list[np.ndarray]) -> sparse.csr_matrix:
         """Some groups of nearby rows, in increasing order; columns are chosen for all of them at once, because that
@@ -157,25 +166,29 @@ class BackedMatrix:
         return block if self._columns is None else select_columns(block, self._columns)
 
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Nearby rows, in increasing order, from a single read of the file; all columns."""
+        """Nearby rows, in increasing order, from a single read of the file, all columns; refused if changed."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
-        block = self._read_checked(start, stop)
-        return block[rows - start] if len(rows) < stop - start else block
+        block = self._read(start, stop)
+        if block.shape[0] == stop - start > len(rows):
+            block = block[rows - start]
+        if self._first_look is not None:
+            if block.shape[0] != len(rows):
+                raise self._first_look.changed(f"profile number {stop} is not there any more")
+            self._first_look.check(rows, block)
+        return block
 
-    def _read_checked(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Rows of the file, all columns; refused if they are not what they were."""
+    def _read(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Rows of the file, all columns."""
         if self._first_look is None:
             return read_rows(self._source, start, stop)
         try:
-            block = read_rows(self._source, start, stop)
+            return read_rows(self._source, start, stop)
         except (InputError, MemoryError):  # of a part of several files, which says it itself
             raise
         except Exception as error:  # HDF5, zarr and codecs raise errors without a common class
             reason = reason_of(error)
             how = f"profiles {start + 1} to {stop} cannot be read any more ({reason})"
             raise self._first_look.changed(how) from error
-        self._first_look.check(start, block)
-        return block
 
 
 def read_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
@@ -195,15 +208,6 @@ def stored_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
         is_odd = block.dtype.kind == "f" and block.dtype.itemsize not in (4, 8)
         block = np.asarray(block, dtype=np.float64 if is_odd else block.dtype.newbyteorder("="))
     return canonical(sparse.csr_matrix(block))
-
-
-def _runs(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Groups of increasing rows that are read together: near each other, and not too many, unless all are wanted."""
-    if rows[-1] - rows[0] == len(rows) - 1:
-        yield rows
-        return
-    ends = np.flatnonzero((np.diff(rows) > GAP) | (np.diff(rows // SPAN) > 0)) + 1
-    yield from np.split(rows, ends)
 
 
 def _spans(runs: list[np.ndarray]) -> Iterator[list[np.ndarray]]:

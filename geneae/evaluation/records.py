@@ -52,9 +52,9 @@ def outcome(difference: float, error: float) -> str:
     return "beats" if difference > 0 else "is worse than"
 
 
-def signed(difference: float) -> str:
-    """A number with a sign and four decimals; without a sign where all decimals are zero."""
-    return f"{difference:+.4f}" if round(difference, 4) else "0.0000"
+def signed(difference: float, decimals: int = 4) -> str:
+    """A number with a sign and four or other decimals; without a sign where all decimals are zero."""
+    return f"{difference:+.{decimals}f}" if round(difference, decimals) else f"{0:.{decimals}f}"
 
 
 def shown_range(low: float, high: float) -> str:

@@ -31,6 +31,7 @@ from geneae.models.estimator import Estimator
 from geneae.models.model import FORMAT, Model
 from geneae.models.network import Network
 from geneae.settings.settings import Settings
+from geneae.settings.stages import enter
 from geneae.training.checkpoints import Checkpoint, checkpoint_name, digest, peak_memory
 from geneae.training.devices import loading_fabric
 from geneae.training.loop import Training
@@ -91,6 +92,7 @@ def fit(
         Whether to resume from an existing checkpoint.
     """
     begin = time.perf_counter()
+    enter("bases")
     data = prepare(profiles, settings, null)
     saved = None if checkpoint is None else _checkpoint(data, checkpoint, resume, begin)
     for_judges = data.for_judges()
@@ -98,7 +100,9 @@ def fit(
 
     with loading_fabric():  # training needs it
         bases = fit_bases(data)
+    enter("training")
     trained = train_network(data, bases, _watch_of(judges), on_epoch, saved)
+    enter("steps")
     estimator: Estimator | None = None
     steps: list[Step] = []
     if bases.estimator is not None and data.has_decoder:
@@ -112,6 +116,7 @@ def fit(
         described["latent_choice"] = asdict(choice)
     model = Model(trained.network, data.preprocess, bases.baselines, {}, described, estimator)
 
+    enter("judging")
     keys = None if null is not None else profile_keys(profiles, profiles.genes)
     judgements = [judge.judge(model, trained.training) for judge in judges]
     evaluation = _combined(judgements)

@@ -33,7 +33,7 @@ class Task:
     folder: Path
     """Folder to write the run into."""
     is_first: bool = True
-    """Whether it has the first seed of its configuration; only this run gets a UMAP."""
+    """Whether it has the first seed of its configuration; only this run gets `latents.h5ad` and a UMAP."""
     with_report: bool = True
     """Whether it gets its own report, which takes as long as a small fit."""
 
@@ -80,7 +80,7 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
 
     A finished folder with the same settings and data is kept, so that an interrupted grid resumes, from the middle of a
     run if it has left a checkpoint; a folder with others is refused, and the error names the difference. With a color,
-    tables and figures tell profiles apart by it, and the first seed of each configuration gets a UMAP.
+    tables and figures tell profiles apart by it. The first seed of each configuration gets its latents and a UMAP.
 
     Parameters
     ----------
@@ -123,7 +123,8 @@ def run_grid(source: Source, tasks: list[Task], request: Request, jobs: int) -> 
 
 
 def _fit_task(profiles: Profiles, task: Task, request: Request) -> None:
-    asked = replace(request, with_umap=task.is_first, with_report=task.with_report)
+    with_umap = task.with_report or request.color is not None
+    asked = replace(request, with_latents=task.is_first, with_umap=with_umap, with_report=task.with_report)
     with writing_alone(task.folder):
         fit_run(profiles, task.settings, Output(task.folder, resume=True), asked)
 

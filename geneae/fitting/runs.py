@@ -10,23 +10,27 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.profiles import Profiles
-from geneae.evaluation.latents import neighbour_graph
+from geneae.data.reading import check_unchanged
+from geneae.evaluation.diagnostics import of_data, to_table
+from geneae.evaluation.umap import LEAST_UMAP, umap_of
 from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted
 from geneae.fitting.fitted import fit_with_nulls, run_of
+from geneae.folders.embedding import embed
+from geneae.folders.latents import latents_of, write_latents
 from geneae.folders.locks import only_writer
-from geneae.folders.manifest import CONFIG
+from geneae.folders.manifest import CONFIG, LATENTS_FILE
 from geneae.folders.model import read_config
 from geneae.folders.outputs import Output, finish_swap
 from geneae.folders.run import COLOR, write_run
 from geneae.report import write_report
-from geneae.settings.errors import InputError, unknown
+from geneae.settings.errors import InputChanged, InputError, unknown
 from geneae.settings.settings import Settings
+from geneae.settings.stages import enter
 from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first
 
 REPORT = "report.html"
-MOST_UMAP = 5000  # profiles in the figure
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,10 @@ class Request:
     """Column of `obs` that tells profiles apart in tables and figures."""
     null: bool = False
     """Also fit the permuted controls of `geneae.data.permuted`."""
+    with_latents: bool = True
+    """Write `latents.h5ad`."""
     with_umap: bool = True
-    """Make a UMAP of the latents, if there is a color."""
+    """Make a UMAP of these latents, which takes seconds."""
     with_report: bool = True
     """Write a report, which takes as long as a small fit."""
 
@@ -63,23 +69,52 @@ def fit_run(
     """
     check_color(profiles, request.color)
     fitted = fit_with_nulls(profiles, settings, request.null, on_epoch, output.folder, output.resume)
-    model = replace(fitted.model, config=fitted.model.config | request.recorded())
-    fitted = replace(fitted, model=model)
+    recorded = request.recorded() | {"conclusion": fitted.conclusion}
+    fitted = replace(fitted, model=replace(fitted.model, config=fitted.model.config | recorded))
     if not is_first():
         return fitted
-    colors = umap = None
-    if request.color is not None:
-        colors = profiles.obs[request.color].astype(str)
-        if request.with_umap:
-            latent = model.latent(model.preprocess.match(profiles)[0])
-            umap = umap_of(profiles.names, latent, settings.seed)
-            umap[COLOR] = colors.to_numpy()[umap.pop("row")]
+    enter("report")
+    colors = None if request.color is None else profiles.obs[request.color].astype(str)
     with output.new() as partial:
+        umap: pd.DataFrame | None = None
+        notes: dict[str, str] = {}
+        if request.with_latents:
+            umap, notes = _write_latents(partial / LATENTS_FILE, fitted, profiles, colors, request.with_umap)
+        if notes:
+            tables = [fitted.diagnostics, to_table(of_data(notes))]
+            fitted = replace(fitted, diagnostics=pd.concat(tables, ignore_index=True))
         run = run_of(fitted, output.folder.name, colors, umap)
-        write_run(partial, model, run)
+        write_run(partial, fitted.model, run)
         if request.with_report:
             write_report(partial / REPORT, [run], fitted.conclusion)
     return fitted
+
+
+def _write_latents(
+    path: Path, fitted: Fitted, profiles: Profiles, colors: pd.Series | None, with_umap: bool
+) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """Write the latents of the profiles of a fit; returns `umap.csv`, if there is one, and what was not written."""
+    model = fitted.model
+    expression = model.preprocess.match(profiles)[0]
+    try:
+        embedded = embed(model, profiles, expression, None if model.estimator is None else 1.0)
+    except InputChanged:
+        raise
+    except InputError as error:  # a trained model is worth more than its latents
+        return None, {"latents": f"There is no {path.name}: {error}"}
+    check_unchanged(profiles)
+    rows = np.flatnonzero(~embedded.is_blank)
+    molecules = expression.totals if model.preprocess.state == "counts" else None
+    umap = None
+    if with_umap and len(rows) >= LEAST_UMAP:
+        umap = umap_of(profiles.names[rows], embedded.latent[rows], int(model.config["seed"]))
+        rows = rows[umap.pop("row")]
+        if molecules is not None:
+            umap["molecules"] = molecules[rows]
+        if colors is not None:
+            umap[COLOR] = colors.to_numpy()[rows]
+    said = write_latents(path, latents_of(embedded, fitted.split, molecules, umap))
+    return umap, {"latents": said} if said else {}
 
 
 def is_finished(folder: Path, settings: Settings, request: Request, fingerprint: str) -> bool:
@@ -123,16 +158,3 @@ def check_color(profiles: Profiles, color: str | None) -> None:
     """Refuse a column that `obs` does not have."""
     if color is not None and color not in profiles.obs.columns:
         raise unknown("obs column", color, profiles.obs.columns)
-
-
-def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
-    """Columns row, profile, umap_1 and umap_2 for at most 5,000 random profiles, by scanpy with its defaults."""
-    import scanpy as sc  # slow to load
-
-    rows = np.arange(len(latent))
-    if len(rows) > MOST_UMAP:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_UMAP, replace=False))
-    adata = neighbour_graph(latent[rows], seed)
-    sc.tl.umap(adata, random_state=seed)
-    first, second = adata.obsm["X_umap"].T
-    return pd.DataFrame({"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second})

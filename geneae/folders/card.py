@@ -28,6 +28,7 @@ def share_model(folder: Path, path: Path, licence: str | None = None, overwrite:
     """Pack a model folder into a zip with checksums, if it can be loaded, and return the names of all files in the zip.
 
     Tables of profiles, the split and the report are included where they exist; these name profiles.
+    `latents.h5ad` stays out: it holds all columns of `obs`, which may tell who the profiles are of.
     """
     if path.suffix != ".zip":
         raise InputError(f"the output must end in .zip; found '{path.name}'.")

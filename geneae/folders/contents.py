@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from geneae.folders.manifest import MOST_LIST, SUMS, listed_sums, read_list
+from geneae.folders.manifest import MOST_LIST, SUMS, checksum, listed_sums, read_list
 from geneae.settings.errors import InputError
 
 
@@ -65,13 +65,22 @@ class FolderContents(Contents):
     def read(self, name: str) -> bytes:
         """Content of a file; one that has changed, or is not listed beside others, is refused."""
         content = (self.path / name).read_bytes()
+        self._check(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def _check(self, name: str, found: str) -> None:
+        """Refuse a file with another checksum than the listed one."""
         assert self._sums is not None
         expected = self._sums.get(name)
         if expected is None and self._is_marked:
             raise self._changed(name, f"is not listed in {SUMS}")
-        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        if expected is not None and found != expected:
             raise self._changed(name, f"does not have the checksum that {SUMS} lists for it")
-        return content
+
+    def checked(self, name: str) -> Path:
+        """Path of a file that may be too large for `read`; the same ones are refused."""
+        self._check(name, checksum(self.path / name))
+        return self.path / name
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse files that have changed since they were written; names that do not exist are left out."""

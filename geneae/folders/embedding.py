@@ -232,7 +232,7 @@ def write_embedding(
     if reconstruct:
         for name, layer in reconstructions(embedded, genes_of(profiles, adata.var)).items():
             adata.layers[name] = layer
-    _check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
+    check_space(path, SLACK + int(1.05 * adata.__sizeof__()))
     try:
         adata.write_h5ad(path)
     except (TypeError, ValueError) as error:  # a .zarr holds names that HDF5 does not
@@ -264,7 +264,7 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-def _check_space(path: Path, n_bytes: int) -> None:
+def check_space(path: Path, n_bytes: int) -> None:
     """Raise the `OSError` of a file of this size where a disk, a quota or a limit would cut it off.
 
     HDF5 may crash the process when it cannot write, so that no error could be reported.
@@ -293,7 +293,7 @@ def _add_to_copy(
     if reconstruct:
         n_values += len(layers_of(embedded.model)) * n_profiles * embedded.profiles.n_genes
     n_bytes = int(1e6 * embedded.profiles.megabytes) if data is None else data.stat().st_size
-    _check_space(path, SLACK + n_bytes + 4 * n_values)
+    check_space(path, SLACK + n_bytes + 4 * n_values)
     if data is None:
         write_rows(path, embedded.profiles)
     else:

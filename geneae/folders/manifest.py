@@ -14,6 +14,7 @@ HEAD = "# Written by geneae, which replaces or removes the files in this list an
 """First line of the list: the mark by which a folder is known. `sha256sum -c` skips it."""
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
 UNIVERSE = "universe.csv"
+LATENTS_FILE = "latents.h5ad"
 METRIC_WEIGHTS = "metric.safetensors"
 SHAREABLE = (
     "README.md",
@@ -31,7 +32,9 @@ SHAREABLE = (
     "umap.csv",
     "report.html",
 )
-"""Files of a model folder."""
+"""Files of a model folder that `geneae share` packs."""
+OF_RUNS = (*SHAREABLE, LATENTS_FILE)
+"""Files of a run folder. The latents stay at home, because they stand beside all columns of `obs`."""
 OF_GRIDS = (
     *("metrics.csv", "seeds.csv", "paired.csv", "report.html"),
     *("runs.csv", "arms.csv", "controls.csv", "curves.png"),
@@ -126,7 +129,7 @@ def owned(folder: Path) -> set[str]:
     content = (folder / SUMS).read_bytes()
     known = set(listed_sums(content)[0])
     if not _is_sealed(content):
-        known &= {*SHAREABLE, METRIC_WEIGHTS, *OF_GRIDS}
+        known &= {*OF_RUNS, METRIC_WEIGHTS, *OF_GRIDS}
     return ((known - edited(folder)) | {SUMS} | checkpoint_files(folder)) & there
 
 

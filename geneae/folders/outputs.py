@@ -15,7 +15,7 @@ import numpy as np
 from geneae.folders.locks import check_name, check_no_writer, has_other_writer, only_writer
 from geneae.folders.manifest import (
     CONFIG,
-    SHAREABLE,
+    OF_RUNS,
     SUMS,
     edited,
     foreign,
@@ -44,7 +44,7 @@ class Output:
     def check(self) -> None:
         """Finish an interrupted write, then refuse what `check_writable` refuses."""
         finish_swap(self.folder)
-        check_writable(self.folder, self.overwrite, self.resume, (*SHAREABLE, SUMS))
+        check_writable(self.folder, self.overwrite, self.resume, (*OF_RUNS, SUMS))
 
     def new(self) -> contextlib.AbstractContextManager[Path]:
         """Temporary folder from `new_folder`."""
@@ -100,6 +100,32 @@ def new_files(folder: Path) -> Iterator[Path]:
             write_sums(partial, (read_list(partial) or {}) | kept)
             for name in (SUMS, *sorted(names - {SUMS})):  # a killed process leaves files that the list has already
                 os.replace(partial / name, folder / name)
+            sync(folder)
+
+
+@contextlib.contextmanager
+def replaced_file(folder: Path, name: str) -> Iterator[Path]:
+    """A temporary file that takes the place of one of the files that geneae wrote into a folder.
+
+    One that somebody has changed since is refused. If the process is killed, the folder is complete, with or without
+    this file.
+    """
+    check_parent(folder / name)
+    with only_writer(folder):
+        finish_swap(folder)
+        check_free(folder, [name])
+        folder = folder.resolve()
+        with _new_partial(folder) as partial:
+            yield partial / name
+            _complete(partial)
+            sums, ours = read_list(folder), owned(folder) | edited(folder)
+            (folder / name).unlink(missing_ok=True)
+            if sums is not None:  # folders of older versions have no list
+                kept = {file: digest for file, digest in sums.items() if file in ours}
+                write_sums(partial, kept | (read_list(partial) or {}))
+                sync(partial / SUMS)
+                os.replace(partial / SUMS, folder / SUMS)
+            os.replace(partial / name, folder / name)
             sync(folder)
 
 

@@ -25,7 +25,7 @@ NEEDED = {
     "profiles": ("profile", "split", "cosine", "mse", "direction_error", "magnitude_error"),
     "history": ("epoch", "validation_cosine", "validation_mse", "norm_ratio"),
     "genewise": ("gene", "mean", "correlation"),
-    "umap": ("profile", "umap_1", "umap_2", "label"),
+    "umap": ("profile", "umap_1", "umap_2"),
     "diagnostics": ("name", "value", "limit", "fires", "message"),
 }
 ENCODER_NEEDED = NEEDED | {"profiles": ("profile", "split"), "history": ("epoch", "view_cosine", "opposite_halves")}
@@ -38,6 +38,7 @@ TEXT_COLUMNS = {
     "profile",
     "gene",
     "label",
+    "cluster",
     "name",
     "limit",
     "message",

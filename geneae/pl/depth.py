@@ -14,12 +14,12 @@ from geneae.evaluation.depth import AT_RATIO
 from geneae.evaluation.records import HELD_OUT, judged_split
 from geneae.evaluation.table import CEILING, DRAWN, metric_facts
 from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size
-from geneae.pl.style import arm_style, better_way
+from geneae.pl.names import name_drawn
+from geneae.pl.style import INK, arm_style, better_way
 from geneae.pl.values import baseline_values, mean_of
 
 BESIDE = ("mean_profile", "shrunken_pca")
 """Baselines that are read from the same inputs."""
-INK = "#333333"
 
 
 def cosine_by_depth(
@@ -53,16 +53,18 @@ def cosine_by_depth(
     handles = arm_handles(arms)
     for number, arm in enumerate(arms):
         reached = [mean_of(metrics, arm, "model", split, metric) for metric in AT_RATIO.values()]
-        ax.plot(places, reached, **arm_style(number), linewidth=2, marker="o")
+        drawn = ax.plot(places, reached, **arm_style(number), linewidth=2, marker="o")
+        pairs = zip(AT_RATIO, reached, strict=True)
+        name_drawn(drawn, *(f"{arm}: {value:.4f} from 1/{ratio} of the molecules" for ratio, value in pairs))
     for name in BESIDE:
         found = [np.mean([mean_of(metrics, arm, name, split, metric) for arm in arms]) for metric in AT_RATIO.values()]
         style: dict[str, Any] = {"color": INK, "linestyle": DRAWN[name].line, "linewidth": 1.3}
-        ax.plot(places, found, **style)
+        name_drawn(ax.plot(places, found, **style), f"{DRAWN[name].title}: {found[0]:.4f} to {found[-1]:.4f}")
         handles.append(Line2D([], [], **style, label=DRAWN[name].title))
     ceiling = baseline_values(metrics, arms, split, HELD_OUT).get("ceiling")
     if ceiling is not None:
         style = {"color": INK, "linestyle": CEILING.line, "linewidth": 1.0}
-        ax.axhline(float(np.nanmean(ceiling)), **style)
+        name_drawn(ax.axhline(float(np.nanmean(ceiling)), **style), f"{CEILING.title} {np.nanmean(ceiling):.4f}")
         handles.append(Line2D([], [], **style, label=CEILING.title))
     ax.set_xticks(places, [f"1/{ratio}" for ratio in AT_RATIO])
     ax.xaxis.set_minor_locator(NullLocator())

@@ -10,9 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.comparison import BETTER, NONE, UNDEFINED, WORSE
+from geneae.evaluation.records import signed
 from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, dodge, finish, label_size, name_rows, one_axes, rows_size
-from geneae.pl.style import GREY, MOST_LABELS, PALETTE, arm_style, better_way, marker_of, shown
+from geneae.pl.names import name_drawn
+from geneae.pl.style import FAINT, GREY, INK, MOST_LABELS, PALETTE, arm_style, better_way, marker_of, shown
 from geneae.pl.values import label_differences, main_metric, paired_main_metric, shown_split
 
 
@@ -44,14 +46,21 @@ def difference_by_label(
         errors = (rows["high"] - rows["difference"]).fillna(0.0)
         style = arm_style(number + 1)
         marker = marker_of(number + 1)
-        ax.errorbar(
+        drawn = ax.errorbar(
             rows["difference"], places, xerr=errors, fmt=marker, color=style["color"], markersize=4, linewidth=1.2
+        )
+        name_drawn(
+            drawn[0],
+            *(
+                f"{row['label']}, {arm}: {signed(row['difference'], 5)} ({row['n_profiles']:,} profiles)"
+                for row in rows.to_dict("records")
+            ),
         )
     counts = table.groupby("label")["n_profiles"].max()
     name_rows(ax, labels)
     ax.set_yticks(range(len(labels)), [f"{shown(label)} ({counts[label]:,})" for label in labels])
     for edge in range(1, len(labels)):
-        ax.axhline(edge - 0.5, color="#e4e4e4", linewidth=0.6)
+        ax.axhline(edge - 0.5, color=FAINT, linewidth=0.6)
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     ax.set_xlabel(_axis_label(metric, reference, metric_facts(metric).better))
     markers = [
@@ -72,10 +81,14 @@ def paired_differences(
     *,
     metric: str | None = None,
     split: str | None = None,
+    rivals: Mapping[str, float] | None = None,
     show: bool = False,
     save: str | Path | None = None,
 ) -> Axes:
-    """Difference of every configuration from the reference in one metric; colour and marker give the verdict.
+    """Forest plot: difference of every configuration from the reference in one metric, with its interval in numbers.
+
+    Colour and marker give the verdict. Baselines stand above, at their own difference from the reference or beyond the
+    edge that they lie beyond: they say how much a difference is.
 
     Parameters
     ----------
@@ -86,6 +99,8 @@ def paired_differences(
     metric, split
         By default the held-out cosine if available, otherwise the centred cosine; test profiles if there are any.
         `ValueError` if there is no such row.
+    rivals
+        Differences of baselines from the reference, by name; none by default.
     """
     metric = metric or paired_main_metric(paired)
     split = split or shown_split({"": paired})
@@ -107,8 +122,20 @@ def paired_differences(
         zip(kind, rows["difference"], rows["low"], rows["high"], strict=True)
     ):
         color, marker = kinds[of]
-        ax.plot([low, high], [place, place], color=color, linewidth=2)
-        ax.plot([difference], [place], marker=marker, color=color, markersize=6)
+        said = f"{signed(difference, 5)}  ({signed(low, 5)} to {signed(high, 5)})"
+        named = f"{rows['arm'].iloc[place]}: {said}, {of}"
+        name_drawn(ax.plot([low, high], [place, place], color=color, linewidth=2), named)
+        name_drawn(ax.plot([difference], [place], marker=marker, color=color, markersize=6), named)
+        ax.annotate(
+            said,
+            (1.0, place),
+            (8, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            annotation_clip=False,
+        )
     name_rows(ax, list(rows["arm"]))
     reach = 1.15 * float(np.nanmax(np.abs(rows[["difference", "low", "high"]].to_numpy(float))))
     reach = reach if reach > 0 else 1e-3
@@ -116,6 +143,7 @@ def paired_differences(
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table next to it has no powers of ten either
     ax.set_xlabel(_axis_label(metric, rows["reference"].iloc[0], rows["better"].iloc[0]))
+    _draw_rivals(ax, rivals or {}, reach)
     add_legend(
         [ax],
         [
@@ -125,3 +153,25 @@ def paired_differences(
         ],
     )
     return finish(ax, show, save)
+
+
+def _draw_rivals(ax: Axes, rivals: Mapping[str, float], reach: float) -> None:
+    """Write the difference of each baseline above the axes: at its place, or with an arrow to where it would be."""
+    for height, (name, difference) in enumerate(sorted(rivals.items(), key=lambda rival: -abs(rival[1]))):
+        said = f"{name} {signed(difference, 4)}"
+        place = float(np.clip(difference, -reach, reach))
+        if abs(difference) <= reach:
+            ax.axvline(difference, color=INK, linewidth=1.0, linestyle="--")
+        else:
+            said = f"← {said}" if difference < 0 else f"{said} →"
+        ax.annotate(
+            said,
+            (place, 1.0),
+            (0, 5 + 13 * height),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="left" if difference < 0 else "right",
+            fontsize="small",
+            color=INK,
+            annotation_clip=False,
+        )

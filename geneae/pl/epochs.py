@@ -11,21 +11,26 @@ from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.table import metric_facts, title_of
 from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, several_axes, use_plain_log
+from geneae.pl.names import name_drawn
 from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, better_way
 from geneae.pl.values import mean_curve
 
+LEAST_RANGE = 0.02  # smallest range of a curve on the axis, as a share of its middle, so that small changes look small
 LEAST_NORM_RANGE = 0.1  # smallest range of norm ratios on the axis, so that small changes look small
 
 
 def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], column: str) -> None:
-    for number, several in enumerate(histories.values()):
+    for number, (arm, several) in enumerate(histories.items()):
         style = arm_style(number)
         if len(several) > 1:
-            for history in several:
-                ax.plot(history["epoch"], history[column], **style, linewidth=0.6, alpha=0.5)
+            for place, history in enumerate(several, 1):
+                drawn = ax.plot(history["epoch"], history[column], **style, linewidth=0.6, alpha=0.5)
+                name_drawn(drawn, f"{arm}, seed {place} of {len(several)}")
         mean = mean_curve(several, column)
         marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(mean) < FEW else {}
-        ax.plot(mean.index, mean.to_numpy(), **style, linewidth=2, **marker)
+        drawn = ax.plot(mean.index, mean.to_numpy(), **style, linewidth=2, **marker)
+        ends = f"{mean.iloc[0]:.4g} at epoch {mean.index[0]}, {mean.iloc[-1]:.4g} at epoch {mean.index[-1]}"
+        name_drawn(drawn, f"{arm}: {ends}" if len(mean) else arm)
     values = np.concatenate([history[column].to_numpy(float) for several in histories.values() for history in several])
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() / values.min() > WIDE:
@@ -34,6 +39,14 @@ def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], colu
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _widen(ax: Axes, least: float) -> None:
+    """Make the range of the vertical axis at least so large, around its middle; logarithmic axes stay."""
+    low, high = ax.get_ylim()
+    if high - low < least and ax.get_yscale() == "linear":
+        middle = (low + high) / 2
+        ax.set_ylim(middle - least / 2, middle + least / 2)
 
 
 def training_curves(
@@ -55,6 +68,7 @@ def training_curves(
     found = several_axes(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
         _draw_curves(ax, histories, f"validation_{metric}")
+        _widen(ax, LEAST_RANGE * abs(sum(ax.get_ylim())) / 2)
         ax.set_ylabel(f"validation {title_of(metric)}{better_way(metric_facts(metric).better)}")
     add_legend(found, arm_handles(list(histories)))
     return finish(found, show, save)
@@ -102,10 +116,8 @@ def norm_by_epoch(
     """
     ax = one_axes(ax, panels_size(1, len(histories)))
     _draw_curves(ax, histories, "norm_ratio")
+    _widen(ax, LEAST_NORM_RANGE)
     low, high = ax.get_ylim()
-    if high - low < LEAST_NORM_RANGE:
-        middle = (low + high) / 2
-        low, high = middle - LEAST_NORM_RANGE / 2, middle + LEAST_NORM_RANGE / 2
     ax.axhline(1.0, color=GREY, linewidth=0.8)
     ax.set_ylim(low, high)
     ax.set_ylabel("norm of prediction / norm of target")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, use_plain_log
+from geneae.pl.names import name_drawn
 from geneae.pl.style import GREY, PALETTE, arm_style, shown
 from geneae.pl.values import by_gene, running_median
 
@@ -33,13 +34,16 @@ def gene_correlation(
     tables = [by_gene(table).dropna() for table in genes.values()]
     if len(tables) == 1:
         table = tables[0]
-        ax.scatter(table["mean"], table["correlation"], s=4, alpha=0.4, color=PALETTE[0], linewidths=0)
+        dots = ax.scatter(table["mean"], table["correlation"], s=4, alpha=0.4, color=PALETTE[0], linewidths=0)
+        pairs = zip(table.index, table["mean"], table["correlation"], strict=True)
+        name_drawn(dots, *(f"{gene}: correlation {found:.4f}, mean {mean:.4g}" for gene, mean, found in pairs))
     for number, table in enumerate(tables):
         medians = running_median(table)
         if len(medians):
             color = {"color": "#000000"} if len(tables) == 1 else {}
             width = 2.0 + 3.0 * (len(tables) - 1 - number) / len(tables)  # so that equal lines stay visible
-            ax.plot(medians["mean"], medians["correlation"], **(arm_style(number) | color), linewidth=width)
+            drawn = ax.plot(medians["mean"], medians["correlation"], **(arm_style(number) | color), linewidth=width)
+            name_drawn(drawn, f"{list(genes)[number]}: median in bins of genes")
     means = np.concatenate([table["mean"].to_numpy(float) for table in tables])
     if len(means) and means.min() > 0:
         ax.set_xscale("log")

@@ -6,25 +6,31 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 
-from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes
-from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, marker_of, shown
+from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes, use_plain_log
+from geneae.pl.names import name_drawn
+from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, colors_of_numbers, marker_of, shown
+
+MISSING = ("", "nan", "NaN", "None", "<NA>")  # missing numbers as text
+TENFOLD = 10.0  # ratio of largest to smallest number above which their scale is logarithmic
 
 
 def umap(
     tables: Mapping[str, pd.DataFrame],
     axes: Sequence[Axes] | None = None,
     *,
-    title: str = "label",
+    color: str = "label",
+    title: str | None = None,
     show: bool = False,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """UMAP of the latents of each configuration, in panels, coloured by `label`: the 20 most frequent, others in grey.
+    """UMAP of the latents of each configuration, in panels, coloured by a column: its 20 most frequent values, and
+    others in grey.
 
-    Numerical labels with more than 20 values get a continuous colour scale. Distances between groups mean little in a
-    UMAP.
+    Numbers with more than 20 values get a continuous colour scale, logarithmic where they are positive and span a
+    factor of ten; a missing one is grey. Distances between groups mean little in a UMAP.
 
     Parameters
     ----------
@@ -32,26 +38,31 @@ def umap(
         `umap.csv` by configuration.
     axes
         Axes to draw on, one for each configuration.
+    color
+        Column of the tables: `label`, `cluster` or `molecules`.
     title
-        Title of the legend: the column of `obs` that the labels come from.
+        Title of the legend; by default the name of the column.
     """
-    found = several_axes(axes, len(tables))
-    labels = pd.concat([table["label"] for table in tables.values()]).astype(str)
+    found, title = several_axes(axes, len(tables)), color if title is None else title
+    labels = pd.concat([table[color] for table in tables.values()]).astype(str)
     numbers = pd.to_numeric(labels, errors="coerce")
-    is_continuous = bool(numbers.notna().all()) and numbers.nunique() > MOST_LABELS
+    is_continuous = bool((numbers.notna() | labels.isin(MISSING)).all()) and numbers.nunique() > MOST_LABELS
     kinds = [str(kind) for kind in labels.value_counts().index]
-    norm = Normalize(float(numbers.min()), float(numbers.max())) if is_continuous else None
+    norm = _norm_of(numbers) if is_continuous and color != "cluster" else None
     for ax, (name, table) in zip(found, tables.items(), strict=True):
         size = dot_size(len(table))
         if norm is not None:
-            values = pd.to_numeric(table["label"])
-            ax.scatter(table["umap_1"], table["umap_2"], c=values, norm=norm, cmap="viridis", s=size, linewidths=0)
+            _draw_numbers(ax, table, pd.to_numeric(table[color], errors="coerce"), norm, size)
         else:
-            _draw_kinds(ax, table, kinds, size)
+            _draw_kinds(ax, table, table[color].astype(str), kinds, size)
         set_title(ax, name, len(found))
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:
-        found[0].figure.colorbar(ScalarMappable(norm, "viridis"), ax=found, label=shown(title), pad=0.02)
+        bar = found[0].figure.colorbar(
+            ScalarMappable(norm, colors_of_numbers()), ax=found, label=shown(title), pad=0.02
+        )
+        if isinstance(norm, LogNorm):
+            use_plain_log(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 1.0))
         return finish(found, show, save)
     handles = [
         Line2D([], [], linestyle="none", color=_kind_style(n)[0], marker=_kind_style(n)[1], label=shown(kind))
@@ -64,14 +75,37 @@ def umap(
     return finish(found, show, save)
 
 
+def _norm_of(numbers: pd.Series) -> Normalize:
+    low, high = float(numbers.min()), float(numbers.max())
+    return LogNorm(low, high) if low > 0 and high / low > TENFOLD else Normalize(low, high)
+
+
+def _draw_numbers(ax: Axes, table: pd.DataFrame, values: pd.Series, norm: Normalize, size: float) -> None:
+    """Draw dots coloured by numbers, with those of missing ones in grey below all others."""
+    known = values.notna().to_numpy()
+    if not known.all():
+        rows = table[~known]
+        ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=GREY, marker=".", linewidths=0)
+    rows = table[known]
+    dots = ax.scatter(
+        rows["umap_1"], rows["umap_2"], c=values[known], norm=norm, cmap=colors_of_numbers(), s=size, linewidths=0
+    )
+    name_drawn(dots, *_names(rows, values[known].map("{:,.4g}".format)))
+
+
 def _kind_style(number: int) -> tuple[str, str]:
     return PALETTE[number % len(PALETTE)], marker_of(number)
 
 
-def _draw_kinds(ax: Axes, table: pd.DataFrame, kinds: list[str], size: float) -> None:
+def _names(table: pd.DataFrame, values: pd.Series) -> list[str]:
+    """Profile and value of each dot."""
+    return [f"{name}: {value}" for name, value in zip(table["profile"], values, strict=True)]
+
+
+def _draw_kinds(ax: Axes, table: pd.DataFrame, labels: pd.Series, kinds: list[str], size: float) -> None:
     """Draw one layer of dots for each marker, with rarer labels in grey below all others."""
     places = {kind: place for place, kind in enumerate(kinds)}
-    order = table["label"].astype(str).map(places).to_numpy()
+    order = labels.map(places).to_numpy()
     is_named = order < MOST_LABELS
     layers = [(".", ~is_named)]
     layers += [(marker, is_named & (order // len(PALETTE) % len(MARKERS) == n)) for n, marker in enumerate(MARKERS)]
@@ -79,4 +113,5 @@ def _draw_kinds(ax: Axes, table: pd.DataFrame, kinds: list[str], size: float) ->
         if chosen.any():
             colors = [GREY if marker == "." else _kind_style(place)[0] for place in order[chosen]]
             rows = table[chosen]
-            ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=colors, marker=marker, linewidths=0)
+            dots = ax.scatter(rows["umap_1"], rows["umap_2"], s=size, c=colors, marker=marker, linewidths=0)
+            name_drawn(dots, *_names(rows, labels[chosen]))

@@ -30,7 +30,7 @@ def panels_shape(n_panels: int) -> tuple[int, int]:
 def panels_size(n_panels: int, n_names: int = 1) -> tuple[float, float]:
     """Width and height, in inches, of a grid of panels, with room for a legend of `n_names` names."""
     n_rows, n_columns = panels_shape(n_panels)
-    width = {1: 6.5, 2: 9.0}.get(n_columns, 10.5)
+    width = {1: 5.4, 2: 9.0}.get(n_columns, 10.5)
     return width, n_rows * min(3.6, 0.9 * width / n_columns) + 0.9 + 0.09 * n_names
 
 

@@ -26,7 +26,8 @@ from geneae.pl.layout import (
     several_axes,
     use_plain_log,
 )
-from geneae.pl.style import FEW, GREY, PALETTE, WIDE, axis_label
+from geneae.pl.names import name_drawn
+from geneae.pl.style import FEW, GREY, INK, PALETTE, WIDE, axis_label, colors_of_numbers
 from geneae.pl.values import baseline_values, by_profile, main_metric, shown_split
 
 LINES = DRAWN | {"ceiling": CEILING}
@@ -66,7 +67,8 @@ def cosine_distribution(
     for row, (number, table) in enumerate(enumerate(profiles.values())):
         values = by_profile(table, split)[metric].dropna().to_numpy(float)
         if len(values):
-            _draw_distribution(ax, values, row, PALETTE[number % len(PALETTE)])
+            name = f"{list(profiles)[row]}: mean {values.mean():.4f}, median {np.median(values):.4f}"
+            _draw_distribution(ax, values, row, PALETTE[number % len(PALETTE)], name)
     if metrics is not None:
         draw_baselines(ax, baseline_values(metrics, list(profiles), split, metric))
     name_rows(ax, list(profiles))
@@ -74,16 +76,21 @@ def cosine_distribution(
     return finish(ax, show, save)
 
 
-def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str) -> None:
+def _draw_distribution(ax: Axes, values: np.ndarray, row: int, color: str, name: str) -> None:
     if len(np.unique(values)) >= FEW:
         outline = ax.violinplot(values, positions=[row], orientation="horizontal", widths=0.8, showextrema=False)
         bodies: Any = outline["bodies"]  # a list, whatever the types of matplotlib say
         for body in bodies:
             body.set(facecolor=color, alpha=0.3, edgecolor=color)
+        name_drawn(bodies, name)
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
-    ax.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="butt")
-    ax.plot([median], [row], "o", color=color, markersize=6, zorder=4)
-    ax.plot([values.mean()], [row], "D", markerfacecolor="white", markeredgecolor=color, markersize=5, zorder=4)
+    name_drawn(
+        ax.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="butt"),
+        f"{name}, 5th to 95th percentile {low:.4f} to {high:.4f}",
+    )
+    name_drawn(ax.plot([median], [row], "o", color=color, markersize=6, zorder=4), name)
+    diamond: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5, "zorder": 4}
+    name_drawn(ax.plot([values.mean()], [row], "D", **diamond), name)
 
 
 def draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
@@ -97,16 +104,17 @@ def draw_baselines(ax: Axes, lines: dict[str, list[float]]) -> None:
     for place, name in enumerate(order):
         is_left = place < len(order) / 2
         height = place if is_left else len(order) - 1 - place
-        ax.vlines(
+        title = LINES[name].title
+        drawn = ax.vlines(
             lines[name],
             np.arange(len(lines[name])) - 0.5,
             np.arange(len(lines[name])) + 0.5,
-            colors="#333333",
+            colors=INK,
             linestyles=LINES[name].line,
             linewidth=1.3,
             label=name,
         )
-        title = LINES[name].title
+        name_drawn(drawn, f"{title} {values[name]:.4f}")
         is_one = np.nanmax(lines[name]) - np.nanmin(lines[name]) < 5e-5
         ax.annotate(
             f"{title} {values[name]:.4f}" if is_one else f"{title} (varies)",
@@ -142,8 +150,9 @@ def cosine_against_mse(
     errors, cosines = (np.concatenate([table[name].dropna() for table in tables]) for name in ("mse", "cosine"))
     for number, (ax, name, table) in enumerate(zip(found, profiles, tables, strict=True)):
         coloured = {"color": PALETTE[0]}
-        colours = {"c": table["molecules"], "norm": norm, "cmap": "viridis"} if norm is not None else coloured
-        ax.scatter(table["mse"], table["cosine"], s=dot_size(len(table)), alpha=0.8, linewidths=0, **colours)
+        colours = {"c": table["molecules"], "norm": norm, "cmap": colors_of_numbers()} if norm is not None else coloured
+        dots = ax.scatter(table["mse"], table["cosine"], s=dot_size(len(table)), alpha=0.8, linewidths=0, **colours)
+        name_drawn(dots, *_names_of_profiles(table))
         set_title(ax, name, len(found))
         _set_range(ax, errors, cosines)
         is_left = not is_grid or number % n_columns == 0
@@ -156,11 +165,25 @@ def cosine_against_mse(
     if norm is not None:
         slimness = 10 + 15 * panels_shape(len(found))[0]
         bar = found[0].figure.colorbar(
-            ScalarMappable(norm, "viridis"), ax=found, label="molecules per profile", pad=0.02, aspect=slimness
+            ScalarMappable(norm, colors_of_numbers()),
+            ax=found,
+            label="molecules per profile",
+            pad=0.02,
+            aspect=slimness,
         )
         bar.ax.yaxis.labelpad = 8  # five-digit numbers are wide
         use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
     return finish(found, show, save)
+
+
+def _names_of_profiles(table: pd.DataFrame) -> list[str]:
+    """Profile, label, cosine, MSE and molecules of each dot."""
+    said = [f"{name}: cosine {row['cosine']:.4f}, MSE {row['mse']:.4g}" for name, row in table.iterrows()]
+    if "molecules" in table:
+        said = [f"{one}, {number:,.0f} molecules" for one, number in zip(said, table["molecules"], strict=True)]
+    if "label" in table:
+        said = [f"{one}, {label}" for one, label in zip(said, table["label"], strict=True)]
+    return said
 
 
 def _molecules_norm(tables: list[pd.DataFrame]) -> Normalize | None:
@@ -223,8 +246,13 @@ def error_parts(
         rows += [(DRAWN[name].title, [by_part[0][name][0], by_part[1][name][0]]) for name in by_part[0]]
     ax = one_axes(ax, rows_size(len(rows)))
     direction, magnitude = np.array([values for _, values in rows]).T
-    ax.barh(np.arange(len(rows)), direction, height=0.7, color=PALETTE[0], label="direction")
-    ax.barh(np.arange(len(rows)), magnitude, height=0.7, left=direction, color=PALETTE[4], label="magnitude")
+    parts_drawn = (
+        ("direction", direction, ax.barh(np.arange(len(rows)), direction, height=0.7, color=PALETTE[0])),
+        ("magnitude", magnitude, ax.barh(np.arange(len(rows)), magnitude, 0.7, direction, color=PALETTE[4])),
+    )
+    for part, lengths, bars_drawn in parts_drawn:
+        for (name, _), length, bar in zip(rows, lengths, bars_drawn, strict=True):
+            name_drawn(bar, f"{name}: {length:.4g} due to {part}")
     _write_totals(ax, direction + magnitude)
     name_rows(ax, [name for name, _ in rows])
     ax.set_xlabel(axis_label("mse"))

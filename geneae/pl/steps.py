@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from geneae.evaluation.records import CLEAR, HELD_OUT, judged_split, signed
 from geneae.evaluation.steps import GAIN, GAIN_ERROR, LINEAR, STAGES
 from geneae.pl.layout import add_legend, arm_handles, dodge, finish, name_rows, one_axes, rows_size
+from geneae.pl.names import name_drawn
 from geneae.pl.profiles import draw_baselines
 from geneae.pl.style import GREY, arm_style, axis_label
 from geneae.pl.values import baseline_values, mean_of
@@ -80,8 +81,9 @@ def _draw_steps(
             ax.errorbar([value], [place], xerr=CLEAR * error, color=style["color"], capsize=4)
             end = value + CLEAR * error
         face = style["color"] if is_used else "white"
-        ax.plot([value], [place], "o", color=style["color"], markerfacecolor=face, markersize=5, zorder=4)
+        dot = ax.plot([value], [place], "o", color=style["color"], markerfacecolor=face, markersize=5, zorder=4)
+        said = f"{value:.4f}" if name == LINEAR else f"{signed(gain)} ± {CLEAR * error:.4f}"
+        said = said if is_used else "left out"
+        name_drawn(dot, f"{arm}, {STAGES[name].title}: {value:.4f}" + f" ({said})" * (name != LINEAR))
         if n_arms == 1:
-            said = f"{value:.4f}" if name == LINEAR else f"{signed(gain)} ± {CLEAR * error:.4f}"
-            said = said if is_used else "left out"
             ax.annotate(said, (end, place), (9, 0), textcoords="offset points", va="center", fontsize="small")

@@ -6,12 +6,20 @@ too. Names come from arbitrary files: they are shown as they are, shortened, and
 
 from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, ListedColormap
+
 from geneae.evaluation.table import metric_facts
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":")
 MARKERS = ("o", "^", "s")
 GREY = "#8a8a8a"
+INK = "#333333"
+FAINT = "#e4e4e4"
+COLORMAP = "viridis"
+COLORS_OF_NUMBERS = (0.2, 0.95)  # part of it whose ends are seen on white and in the dark
 FEW = 10  # smallest number of values for a smooth outline of their distribution, or for a curve without markers
 MOST_LABELS = 20  # labels distinguished in a figure; rarer ones are left out or drawn in grey
 LONGEST_NAME = 32  # characters
@@ -52,6 +60,11 @@ def better_way(better: str, low: str = "lower", high: str = "higher") -> str:
         Words for the two ends of the axis.
     """
     return {"lower": f" (← {low} is better)", "higher": f" ({high} is better →)"}.get(better, "")
+
+
+def colors_of_numbers() -> Colormap:
+    """Colour scale of numbers, from low to high."""
+    return ListedColormap(colormaps[COLORMAP](np.linspace(*COLORS_OF_NUMBERS, 256)))
 
 
 def arm_style(number: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Figures as images embedded in the page."""
 
-import base64
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,15 +7,17 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from PIL import Image  # matplotlib writes PNGs with it, too
 
 from geneae.pl.layout import fill, panels_shape, panels_size
+from geneae.pl.names import names_of
+from geneae.report.drawing import to_element
 
-MOST_VECTOR_DOTS = 2000  # with more dots, a figure is smaller as PNG than as SVG
-DPI = 110  # resolution of a PNG
+MOST_VECTOR_DOTS = 2000  # more are smaller as PNG than as SVG
+DPI = 144  # resolution of that PNG
 CSS_DPI = 96  # CSS pixels per inch in every browser
 
 
@@ -30,8 +31,8 @@ class Picture:
     """Content of the figure, and how to read it."""
     alternative: str
     """Main numbers in words, for readers who cannot see the figure."""
-    source: str
-    """Image as a `data:` URL."""
+    drawing: Markup
+    """The figure as an SVG element."""
     width: int
     """Width in CSS pixels."""
     height: int
@@ -52,36 +53,39 @@ def panels(n_panels: int, n_names: int = 1) -> list[Axes]:
 
 
 def draw_picture(title: str, caption: str, alternative: str, draw: Callable[[], Axes | Sequence[Axes]]) -> Picture:
-    """Draw and embed a figure: as SVG, or as PNG if it has many dots. The user's matplotlib settings are ignored."""
+    """Draw and embed a figure as SVG; many dots are an image in it. The user's matplotlib settings are ignored."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "geneae", "font.size": 10})
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # browsers use another font; a PNG shows a box
+        mpl.rcParams.update({"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none"})
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # browsers use another font
         drawn = draw()
         figure = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
         assert isinstance(figure, Figure)
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")  # otherwise it is drawn a second time, only for its layout
-        kind = "png" if _n_dots(figure) > MOST_VECTOR_DOTS else "svg"
+        dots = [artist for ax in figure.axes for artist in ax.collections if isinstance(artist, PathCollection)]
+        if sum(len(np.asarray(artist.get_offsets())) for artist in dots) > MOST_VECTOR_DOTS:
+            for artist in dots:
+                artist.set_rasterized(True)
+        names = _marked(figure)
         file = io.BytesIO()
-        without = {"Date": None, "Creator": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
-        figure.savefig(file, format=kind, dpi=DPI, metadata=without)
+        without = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(file, format="svg", dpi=DPI, metadata=without)
     width, height = figure.get_size_inches()
-    content = file.getvalue() if kind == "svg" else _few_colors(file)
-    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-    source = f"data:{media};base64,{base64.b64encode(content).decode()}"
-    return Picture(title, caption, alternative, source, round(width * CSS_DPI), round(height * CSS_DPI))
+    drawing = to_element(file.getvalue(), alternative, names)
+    return Picture(title, caption, alternative, drawing, round(width * CSS_DPI), round(height * CSS_DPI))
 
 
-def _few_colors(file: io.BytesIO) -> bytes:
-    """PNG with 255 colours, a third of the size: 20 configurations with 5,000 dots each stay below 3 MB."""
-    smaller = io.BytesIO()
-    with Image.open(file) as image:
-        image.convert("RGB").quantize(255).save(smaller, "png", optimize=True)
-    return smaller.getvalue()
-
-
-def _n_dots(figure: Figure) -> int:
-    dots = [artist for ax in figure.axes for artist in ax.collections if isinstance(artist, PathCollection)]
-    return sum(len(np.asarray(artist.get_offsets())) for artist in dots)
+def _marked(figure: Figure) -> dict[str, tuple[str, ...]]:
+    """Names of what has been drawn, by a mark that it gets; dots at no place are not drawn, and have none."""
+    found = {}
+    for number, artist in enumerate(figure.findobj(lambda artist: bool(names_of(artist)))):
+        names = names_of(artist)
+        if isinstance(artist, PathCollection) and len(names) > 1:
+            places: np.ndarray = np.ma.filled(np.ma.asarray(artist.get_offsets(), float), np.nan)
+            names = tuple(name for name, place in zip(names, places, strict=True) if np.isfinite(place).all())
+        artist.set_gid(f"named-{number}")
+        found[f"named-{number}"] = names
+    return found

@@ -214,9 +214,10 @@ def missing_from(runs: list[Run]) -> list[str]:
         said.append(
             "No test profiles were set aside: the numbers are for the validation profiles, which chose the epoch."
         )
-    if not any("label" in run.profiles or run.umap is not None for run in runs):
+    if not any("label" in run.profiles for run in runs):
         said.append(
-            "Without --color KEY, a column of obs such as the cell type, there is no UMAP and no difference between "
-            "configurations by label."
+            "No column of obs, such as the cell type, was named with --color KEY: the UMAP shows clusters, and "
+            "differences between configurations are not shown by label. geneae report RUN --color KEY draws the report "
+            "of a run again with one."
         )
     return said

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pandas as pd
 from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
-from geneae.report.across_runs import REPORTED, directions, main_split
+from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.scale import scale_of
+from geneae.report.scale import MODEL, scale_of
 from geneae.report.scores import first_columns, score_rows, score_table
 from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 from geneae.settings.text import escaped, sentences_of
@@ -35,7 +36,7 @@ def write_report(path: Path, runs: list[Run], answer: str, paired: pd.DataFrame 
     runs
         At least one. Runs of one configuration differ only in their seeds; the first configuration is the reference.
     answer
-        Sentences at the top of the report.
+        Sentences at the top of the report; empty for none.
     paired
         `paired.csv` of a comparison, if the runs were compared.
     """
@@ -62,8 +63,8 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     more += [(split, names) for split in splits[1:] for names in (*first_columns(scores[split], MAIN_METRICS), others)]
     diagnostics, genes, worst = diagnostics_of(runs), genes_of(runs, judged), worst_profiles(runs, judged)
     there = {
-        "results": "Results",
         "differences": "Differences" if paired is not None else "",
+        "results": "Results",
         "diagnostics": "Diagnostics" if diagnostics else "",
         "figures": "Figures",
         "profiles": "Worst profiles" if worst else "",
@@ -84,10 +85,10 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         ],
         notes=notes_of(runs),
         paired=[] if paired is None else paired_tables(paired),
-        paired_pictures=[] if paired is None else paired_pictures(paired),
+        paired_pictures=[] if paired is None else paired_pictures(paired, metrics),
         diagnostics=diagnostics,
         nulls=nulls_of(runs, judged),
-        pictures=pictures_of(runs, metrics, judged),
+        pictures=pictures_of(*_called_model(runs, metrics), judged),
         missing=missing_from(runs),
         worst=worst,
         genes=genes,
@@ -95,6 +96,13 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         runs_table=runs_table(runs),
         settings=settings_table(runs),
     )
+
+
+def _called_model(runs: list[Run], metrics: pd.DataFrame) -> tuple[list[Run], pd.DataFrame]:
+    """Runs of a single configuration under the name that it has in the tables, and their metrics likewise."""
+    if len(by_configuration(runs)) > 1:
+        return runs, metrics
+    return [replace(run, configuration=MODEL) for run in runs], metrics.assign(arm=MODEL)
 
 
 def _warnings(runs: list[Run], fired: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -109,7 +117,7 @@ def _safe(shown: Any) -> Any:
 
 def _in_two(answer: str) -> list[str]:
     """The first sentences of an answer, to be read at a glance, and the others, if there are any."""
-    sentences = sentences_of(answer)
+    sentences = sentences_of(answer) if answer else []
     parts = sentences[:AT_A_GLANCE], sentences[AT_A_GLANCE:]
     return [" ".join(part) for part in parts if part]
 

@@ -30,9 +30,20 @@ from geneae.report.across_runs import by_configuration, color_name, distinct, ge
 from geneae.report.cells import number, show_difference, show_range
 from geneae.report.image import Picture, canvas, draw_picture, panels
 
+RIVALS = ("shrunken_pca", "mean_profile")
+"""Baselines that say how much a difference is."""
 
-def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
-    """Figures of differences from the first configuration in up to three main metrics."""
+
+def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture]:
+    """Forest plots of differences from the first configuration in up to three main metrics.
+
+    Parameters
+    ----------
+    paired
+        `paired.csv` of a comparison.
+    metrics
+        `metrics.csv` of the runs with a column `arm`, for the baselines.
+    """
     found = []
     split = shown_split({"": paired})
     for metric in (paired_main_metric(paired), "cosine", "rescaled_mse"):
@@ -41,12 +52,24 @@ def paired_pictures(paired: pd.DataFrame) -> list[Picture]:
             continue
         said = "; ".join(f"{row['arm']} {_with_interval(row)}, {row['verdict']}" for row in rows.to_dict("records"))
         sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
-        title = f"Difference in {title_of(metric)} from {rows['reference'].iloc[0]}"
+        reference = str(rows["reference"].iloc[0])
+        title = f"Difference in {title_of(metric)} from {reference}"
+        own, lines = (
+            mean_of(metrics, reference, "model", split, metric),
+            baseline_values(metrics, [reference], split, metric),
+        )
+        rivals = {DRAWN[name].title: lines[name][0] - own for name in RIVALS if name in lines}
+        beside = "".join(f" {name} {show_difference(difference)}." for name, difference in rivals.items())
 
-        def draw(metric: str = metric, size: tuple[float, float] = rows_size(len(rows))) -> Axes:
-            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split)
+        def draw(
+            metric: str = metric, size: tuple[float, float] = rows_size(len(rows)), rivals: dict[str, float] = rivals
+        ) -> Axes:
+            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split, rivals=rivals)
 
-        found.append(draw_picture(title, f"Mean over {sample}, with 95 % interval.", f"{title}: {said}.", draw))
+        caption = f"Mean over {sample}, with 95 % interval." + (
+            " Above: how far baselines lie from the same configuration." if rivals else ""
+        )
+        found.append(draw_picture(title, caption, f"{title}: {said}.{beside}", draw))
     return found
 
 
@@ -95,9 +118,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     if genes:
         metric = "cosine" if all("cosine" in table for table in profiles.values()) else HELD_OUT
         found.append(_genes_picture(genes, _sample(profiles, split, metric)))
-    if umaps and is_one_key:
-        found.append(_umap_picture(umaps, color_name(runs)))
-    return found
+    return found + _umap_pictures(umaps, color_name(runs) if is_one_key else "")
 
 
 def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
@@ -331,13 +352,45 @@ def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
     )
 
 
-def _umap_picture(tables: dict[str, pd.DataFrame], name: str) -> Picture:
+def _umap_pictures(tables: dict[str, pd.DataFrame], name: str) -> list[Picture]:
+    """UMAPs by label, or by cluster where there is none, and by molecules.
+
+    Parameters
+    ----------
+    tables
+        `umap.csv` by configuration; empty where there is none.
+    name
+        Name of the labels; empty where the configurations have labels of different kinds.
+    """
+    if not tables:
+        return []
+    columns = {column for column in ("label", "cluster", "molecules") if all(column in one for one in tables.values())}
+    columns -= {"cluster"} if name and "label" in columns else {"label"}
+    titles = {"label": name, "cluster": "cluster", "molecules": "molecules"}
+    return [_umap_picture(tables, column, title) for column, title in titles.items() if column in columns]
+
+
+def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> Picture:
     sizes = [len(table) for table in tables.values()]
-    said = [f"{arm}: {len(table):,} profiles, {table['label'].nunique():,} labels" for arm, table in tables.items()]
+    said = {
+        "label": "First seed of each configuration, ",
+        "cluster": "Louvain clusters of the graph of neighbours, numbered by size in each configuration. ",
+        "molecules": "Molecules of each profile: where colours part, depth decides where a profile lies. ",
+    }
+    kinds = "labels" if column == "label" else "clusters"
+    numbers = [
+        f"{arm}: {len(table):,} profiles, "
+        + (
+            f"{number(table[column].min())} to {number(table[column].max())} molecules"
+            if column == "molecules"
+            else f"{table[column].nunique():,} {kinds}"
+        )
+        for arm, table in tables.items()
+    ]
     return draw_picture(
-        f"UMAP of the latents by {name}",
-        f"First seed of each configuration, {show_range(min(sizes), max(sizes))} profiles of all splits. "
+        f"UMAP of the latents by {title}",
+        f"{said[column]}{show_range(min(sizes), max(sizes))} profiles of all splits. "
         "Distances between groups mean little in a UMAP.",
-        f"UMAP of the latents coloured by {name}. {'; '.join(said)}.",
-        lambda: pl.umap(tables, panels(len(tables)), title=name),
+        f"UMAP of the latents coloured by {title}. {'; '.join(numbers)}.",
+        lambda: pl.umap(tables, panels(len(tables)), color=column, title=title),
     )

@@ -128,17 +128,16 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
     metric = main_metric({arm: table.reset_index() for arm, table in profiles.items()})
     values = pd.DataFrame({arm: table[metric] for arm, table in profiles.items()})
     order = values.mean(axis=1).dropna().sort_values(kind="stable").index[:N_WORST]
-    first = next(iter(profiles.values())).reindex(order)
-    extra = [name for name in ("label", "molecules") if name in first]
+    first = _with_clusters(next(iter(profiles.values())).reindex(order), runs)
+    extra = [name for name in ("label", "cluster", "molecules") if name in first]
     rows = []
     for name in order:
         row = [Cell(str(name))]
-        if "label" in extra:
-            row.append(Cell(str(first.loc[name, "label"])))
+        row += [Cell(str(first.loc[name, kind])) for kind in extra if kind != "molecules"]
         if "molecules" in extra:
             row.append(count_cell(float(first["molecules"][name])))
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
-    headers = {"label": color_name(runs), "molecules": "molecules"}
+    headers = {"label": color_name(runs), "cluster": "cluster in the UMAP", "molecules": "molecules"}
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
     mean = "mean over configurations and seeds" if len(runs) > 1 else "this run"
     return Table(
@@ -146,6 +145,15 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         ("profile", *(headers[name] for name in extra), *columns),
         rows,
     )
+
+
+def _with_clusters(profiles: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
+    """Profiles with their cluster in the UMAP of the first run that has one, where they have no label."""
+    umap = next((run.umap for run in runs if run.umap is not None and "cluster" in run.umap), None)
+    if "label" in profiles or umap is None:
+        return profiles
+    found = umap.set_index("profile")["cluster"].reindex(profiles.index)
+    return profiles.assign(cluster=found.fillna("–"))
 
 
 def genes_of(runs: list[Run], split: str) -> Table | None:

@@ -1,25 +1,21 @@
-"""Progress of a fit: a bar in a terminal or a notebook, and logs of the history as CSV or for TensorBoard (`LOGS`)."""
+"""Progress of a fit: a bar in a terminal, a line in a notebook."""
 
 import contextlib
-import csv
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task
+from rich.progress_bar import ProgressBar as RichBar
+from rich.table import Table
+from rich.text import Text
 
-from geneae.settings.errors import InputError
-from geneae.settings.text import escaped
+from geneae.settings.stages import STAGES, enter, listening
+from geneae.training.time_left import TimeLeft
 
 OnEpoch = Callable[[dict[str, float]], None]
-CSV = "history.csv"
-CSV_BEGINS = b"epoch,train_loss,validation_loss,"
-"""Beginning of a `history.csv` of geneae, by which it is told from one of another program."""
-EVENTS_END = ".geneae"
-"""End of the names of geneae's files for TensorBoard."""
-BAR_WIDTH = 24  # characters
+BAR_WIDTH, LEFT_WIDTH, TAKEN = 24, 17, 6  # characters of the bar, of the time left, of the spinner and between them
 
 WATCHED = {
     "validation_cosine": "validation cosine {:.4f}",
@@ -30,33 +26,116 @@ WATCHED = {
 
 
 @contextlib.contextmanager
-def progress_bar(epochs: int, is_quiet: bool) -> Iterator[OnEpoch | None]:
-    """Progress bar, as a function of rows of the history: on standard error if that is a terminal, or below the cell of
-    a notebook; None elsewhere or if `is_quiet`."""
+def reading_shown(is_quiet: bool) -> Iterator[None]:
+    """Say on standard error, if that is a terminal, that profiles are read; tell listeners that the stage begins."""
+    enter("reading")
     console = Console(stderr=True)
-    if console.is_jupyter and not is_quiet:
-        yield _notebook_bar(epochs)
+    if is_quiet or console.is_jupyter or not console.is_terminal:
+        yield
         return
-    if is_quiet or not console.is_terminal:
+    with console.status(STAGES["reading"]):
+        yield
+
+
+@contextlib.contextmanager
+def progress_bar(epochs: int, is_quiet: bool, time_left: TimeLeft | None = None) -> Iterator[OnEpoch | None]:
+    """Progress of a fit from its bases on, as a function of rows of the history: on standard error if that is a
+    terminal, or below the cell of a notebook; None elsewhere or if `is_quiet`.
+
+    Stages show themselves. With `time_left` the bar is about the whole fit, and says when it ends; without it there is
+    a bar of the epochs alone.
+    """
+    console = Console(stderr=True)
+    if is_quiet or not (console.is_jupyter or console.is_terminal):
         yield None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=BAR_WIDTH),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("splitting molecules, fitting PCA", total=None)
-        say = _how_far(epochs)
+    shown = _notebook_line() if console.is_jupyter else None
+    with contextlib.ExitStack() as stack:
+        if shown is None:
+            bar = stack.enter_context(_Bar(SpinnerColumn(), _Whole(console), console=console, transient=True))
+            shown = bar.show
+        show = _Shown(epochs, time_left, shown)
+        stack.enter_context(listening(show.begin))
+        yield show.note
 
-        def show(row: dict[str, float]) -> None:
-            if row["epoch"] == 0:  # what came before is no measure of the time that epochs take
-                bar.reset(task, total=epochs)
-            bar.update(task, description=say(row), total=epochs, completed=row["epoch"])
 
-        yield show
+class _Shown:
+    """What a bar or a line says, brought up to date by stages and by epochs."""
+
+    def __init__(self, epochs: int, time_left: TimeLeft | None, show: "Show") -> None:
+        self._epochs, self._time_left, self._show, self._begun = epochs, time_left, show, time.monotonic()
+        self._say, self._said = _how_far(epochs), STAGES["bases"]
+        self._share_of_epochs = 0.0
+        self._tell()
+
+    def begin(self, stage: str) -> None:
+        """A stage begins."""
+        if self._time_left is not None:
+            self._time_left.begin(stage)
+        self._said = STAGES[stage]
+        self._tell()
+
+    def note(self, row: dict[str, float]) -> None:
+        """An epoch is over."""
+        if self._time_left is not None:
+            self._time_left.note(row)
+        self._said, self._share_of_epochs = self._say(row), row["epoch"] / self._epochs
+        self._tell()
+
+    def _tell(self) -> None:
+        self._show(self._said, self.share, self.left)
+
+    def left(self) -> float | None:
+        """Seconds until the end, if they are known."""
+        return None if self._time_left is None else self._time_left.left()
+
+    def share(self) -> float:
+        """What is done, from 0 to 1."""
+        left, spent = self.left(), time.monotonic() - self._begun
+        return self._share_of_epochs if left is None else spent / (spent + left) if spent + left > 0 else 1.0
+
+
+Show = Callable[[str, Callable[[], float], Callable[[], float | None]], None]
+"""Shows what is going on, the share that is done, and the seconds left."""
+
+
+class _Whole(ProgressColumn):
+    """The text, the bar and the time left of a fit, drawn anew with every refresh."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> RenderableType:
+        """One line."""
+        done, left = task.fields["share"](), task.fields["left"]()
+        line = Table.grid(padding=(0, 1))
+        widths = (BAR_WIDTH, 5, LEFT_WIDTH if left is not None else 1)
+        for width in widths:
+            line.add_column(width=width, no_wrap=True)
+        said = Text(task.description, no_wrap=True)
+        said.truncate(max(self._console.width - sum(widths) - TAKEN, 1), overflow="ellipsis")
+        bar = RichBar(total=1.0, completed=done, width=BAR_WIDTH)
+        line.add_row(bar, f"{100 * done:3.0f} %", _said_left(left), said)
+        return line
+
+
+class _Bar(Progress):
+    """A line on a terminal."""
+
+    def show(self, said: str, share: Callable[[], float], left: Callable[[], float | None]) -> None:
+        """Replace the line."""
+        if not self.task_ids:
+            self.add_task(said, total=None, share=share, left=left)
+        self.update(self.task_ids[0], description=said, share=share, left=left, refresh=True)
+
+
+def _said_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s left"
+    return f"about {round(seconds / 60)} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
@@ -72,17 +151,21 @@ def _how_far(epochs: int) -> Callable[[dict[str, float]], str]:
     return say
 
 
-def _notebook_bar(epochs: int) -> OnEpoch:
-    """Line of text below the cell, replaced by each row. The bars of rich and tqdm need ipywidgets: without it, rich
-    shows nothing, and tqdm warns."""
+def _notebook_line() -> "Show":
+    """Line of text below the cell, replaced by each stage and epoch. The bars of rich and tqdm need ipywidgets: without
+    it, rich shows nothing, and tqdm warns."""
     from IPython.display import display  # available wherever a notebook runs
 
-    say = _how_far(epochs)
-    shown = display({"text/plain": "splitting molecules, fitting PCA"}, raw=True, display_id=True)
+    shown: list[Any] = []
 
-    def show(row: dict[str, float]) -> None:
-        full = round(BAR_WIDTH * row["epoch"] / epochs)
-        shown.update({"text/plain": f"{'█' * full}{'░' * (BAR_WIDTH - full)}  {say(row)}"}, raw=True)
+    def show(said: str, share: Callable[[], float], left: Callable[[], float | None]) -> None:
+        full = round(BAR_WIDTH * share())
+        text = f"{'█' * full}{'░' * (BAR_WIDTH - full)}  {said}"
+        content = {"text/plain": "  ".join(filter(None, (text, _said_left(left()))))}
+        if shown:
+            shown[0].update(content, raw=True)
+        else:
+            shown.append(display(content, raw=True, display_id=True))
 
     return show
 
@@ -96,103 +179,3 @@ def both(*takers: OnEpoch | None) -> OnEpoch:
                 take(row)
 
     return give
-
-
-@contextlib.contextmanager
-def csv_log(folder: Path) -> Iterator[OnEpoch]:
-    """Write rows of the history to `history.csv` in a folder, each at the end of its epoch.
-
-    A resumed fit gives the rows of all its epochs again, so an earlier file is replaced.
-    """
-    with contextlib.ExitStack() as stack:
-        writers: list[tuple[csv.DictWriter[str], Callable[[], None]]] = []
-
-        def note(row: dict[str, float]) -> None:
-            if not writers:  # a refused fit leaves no file
-                folder.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((folder / CSV).open("w", encoding="utf-8", newline=""))
-                writers.append((csv.DictWriter(file, list(row)), file.flush))
-                writers[0][0].writeheader()
-            writer, flush = writers[0]
-            writer.writerow(row)
-            flush()
-
-        yield note
-
-
-@contextlib.contextmanager
-def tensorboard_log(folder: Path) -> Iterator[OnEpoch]:
-    """Write rows of the history for `tensorboard --logdir FOLDER`: a curve for each column, by epoch."""
-    with contextlib.ExitStack() as stack:
-        from torch.utils.tensorboard import SummaryWriter  # slow to load, and optional
-
-        writers: list[SummaryWriter] = []
-
-        def note(row: dict[str, float]) -> None:
-            if not writers:
-                writers.append(SummaryWriter(str(folder), filename_suffix=EVENTS_END))
-                stack.callback(writers[0].close)
-            for name, number in row.items():
-                if name != "epoch":
-                    writers[0].add_scalar(name, number, int(row["epoch"]))
-            writers[0].flush()
-
-        yield note
-
-
-LOGS: dict[str, Callable[[Path], AbstractContextManager[OnEpoch]]] = {"csv": csv_log, "tensorboard": tensorboard_log}
-
-
-@contextlib.contextmanager
-def open_log(name: str | None, folder: Path) -> Iterator[OnEpoch | None]:
-    """Write rows of the history to a folder that the first row creates; None if `name` is None.
-
-    Permuted controls (`--null`), whose epochs begin at 0 again, are not logged.
-    """
-    if name is None:
-        yield None
-        return
-    with LOGS[name](folder) as note:
-        epochs: list[float] = []
-
-        def note_first_fit(row: dict[str, float]) -> None:
-            if not epochs or row["epoch"] == epochs[-1] + 1:
-                epochs.append(row["epoch"])
-                note(row)
-            else:
-                epochs.append(float("inf"))
-
-        yield note_first_fit
-
-
-def check_log(name: str | None, folder: Path, overwrite: bool, resume: bool = False) -> None:
-    """Refuse a log that cannot be written; `overwrite` deletes an earlier log, `resume` keeps it until the fit
-    gives its rows again."""
-    if name is None:
-        return
-    if name == "tensorboard" and find_spec("tensorboard") is None:
-        raise InputError(
-            "--log tensorboard needs the package tensorboard, which is not installed. "
-            "Install it with: pip install tensorboard, or use --log csv."
-        )
-    table = folder / CSV
-    if table.exists() and not _is_history(table):
-        raise InputError(f"{table} was not written by geneae, and the log would replace it. Choose another output.")
-    if name == "tensorboard" and escaped(folder) != str(folder):
-        raise InputError(
-            f"--log tensorboard needs a folder whose name is UTF-8 text; found {folder}. Choose another output, or use "
-            "--log csv."
-        )
-    if not folder.exists() or (resume and folder.is_dir()):
-        return
-    if not overwrite or not folder.is_dir():
-        raise InputError(f"the log {folder} already exists. Choose another output, or add --overwrite to replace it.")
-    for file in (table, *folder.glob(f"events.out.tfevents.*{EVENTS_END}")):
-        file.unlink(missing_ok=True)
-
-
-def _is_history(path: Path) -> bool:
-    """Whether a file is a table that `csv_log` wrote, or the empty beginning of one."""
-    with path.open("rb") as file:
-        beginning = file.read(len(CSV_BEGINS))
-    return beginning in (b"", CSV_BEGINS)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from commands import FLAGS, Run, geneae
+from made_up import place_on_a_line
 
 from geneae.fitting import runs
 
@@ -19,3 +20,4 @@ def run(counts_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time of so small a fit; `run` and the processes of their own write whole reports."""
     monkeypatch.setattr(runs, "write_report", lambda path, *_: path.write_text("<html></html>"))
+    monkeypatch.setattr(runs, "umap_of", place_on_a_line)

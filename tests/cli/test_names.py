@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from commands import FILES, FLAGS, Run, assert_refused, geneae, stopped, there, with_values
 
-from geneae.fitting import runs
 from geneae.folders.tables import read_table
 
 BAD = "\udcff\x1b[2J"  # a byte that is not UTF-8, and a command that clears a terminal
@@ -48,7 +47,7 @@ def test_a_fit_shows_such_names_escaped_and_goes_on_under_them(
     assert f"Report: {tmp_path}/new{SHOWN}/report.html" in result.stdout
     assert {path.name for path in folder.iterdir()} == FILES
     for name in FILES:
-        assert b"\x1b" not in (folder / name).read_bytes() or name == "model.safetensors"
+        assert b"\x1b" not in (folder / name).read_bytes() or name in ("model.safetensors", "latents.h5ad")
     assert f"data{SHOWN}".replace("[", " ") in (folder / "README.md").read_text(encoding="utf-8")
     source = json.loads((folder / "config.json").read_text(encoding="ascii"))["data"]["source"]
     assert os.fsencode(source) == os.fsencode(odd / f"data{BAD}.h5ad")
@@ -102,13 +101,7 @@ def test_what_cannot_be_recorded_is_refused_before_training(odd: Path, metric_fo
     assert there(tmp_path) == before
 
 
-def test_names_of_profiles_and_columns_are_escaped_where_shown_and_kept_in_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_umap(names: pd.Index, *_: object) -> pd.DataFrame:  # which takes ten times as long as everything else
-        return pd.DataFrame({"row": range(len(names)), "profile": names, "umap_1": 0.0, "umap_2": 0.0})
-
-    monkeypatch.setattr(runs, "umap_of", no_umap)
+def test_names_of_profiles_and_columns_are_escaped_where_shown_and_kept_in_tables(tmp_path: Path) -> None:
     adata = with_values(lambda dense: dense.__setitem__([2, 5], 0))
     adata.obs_names = [f"cell\r\n{number}\x1b[31m\u202e" for number in range(60)]
     adata.var_names = [f"=gene\n{number}\u2028" for number in range(30)]
@@ -122,7 +115,11 @@ def test_names_of_profiles_and_columns_are_escaped_where_shown_and_kept_in_table
     assert list(read_table((tmp_path / "run" / "split.csv").read_bytes())["profile"]) == list(adata.obs_names)
     assert set(read_table((tmp_path / "run" / "genes.csv").read_bytes())["gene"]) <= set(adata.var_names)
     assert set(read_table((tmp_path / "run" / "profiles.csv").read_bytes())["label"]) == {"k\r0\x9b2J", "k\r1\x9b2J"}
-    assert list(read_table((tmp_path / "run" / "umap.csv").read_bytes())["profile"]) == list(adata.obs_names)
+    known = [name for number, name in enumerate(adata.obs_names) if number not in (2, 5)]
+    assert list(read_table((tmp_path / "run" / "umap.csv").read_bytes())["profile"]) == known
+    latents = anndata.read_h5ad(tmp_path / "run" / "latents.h5ad")
+    assert list(latents.obs_names) == known
+    assert list(latents.obs["k\x1b[31m\nind"]) == list(adata[known].obs["k\x1b[31m\nind"])
     assert not set("\x1b\x9b\u202e\u2028\r") & set((tmp_path / "run" / "README.md").read_text(encoding="utf-8"))
     refused = geneae("fit", tmp_path / "data.h5ad", "-o", tmp_path / "other", "--group", "k")
     assert_refused(refused, r"unknown obs column 'k'. Available: donor, kind, k\x1b[31m\nind")

@@ -58,6 +58,7 @@ def test_columns_are_chosen_once_for_many_rows_far_apart(
     matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geneae.data.backed.SPAN", 16)
+    monkeypatch.setattr("geneae.data.backed.GAP", 0)
     chosen: list[int] = []
 
     def count(block: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
@@ -65,7 +66,7 @@ def test_columns_are_chosen_once_for_many_rows_far_apart(
         return select_columns(block, columns)
 
     monkeypatch.setattr("geneae.data.backed.select_columns", count)
-    rows, columns = np.arange(0, 300, 12), np.array([3, 39, 0])  # farther apart than is read at once
+    rows, columns = np.arange(0, 300, 12), np.array([3, 39, 0])
     assert same(backed[rows].select(columns).read(), canonical(matrix[rows][:, columns]))
     assert sum(chosen) == len(rows)
     assert len(chosen) == 2
@@ -85,7 +86,11 @@ def test_columns_are_those_of_select_columns(matrix: sparse.csr_matrix, backed: 
     assert same(backed.select(columns).select(again).read(), canonical(sparse.csr_matrix(dense)))
 
 
-def test_far_rows_are_read_apart(backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_rows_are_read_apart(
+    matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fewer unwanted values lie between two rows than a new read is worth, they are read with them."""
+    monkeypatch.setattr("geneae.data.backed.GAP", matrix[6:100].nnz - 1)
     seen: list[tuple[int, int]] = []
 
     def watch(source: Any, start: int, stop: int) -> sparse.csr_matrix:
@@ -95,6 +100,9 @@ def test_far_rows_are_read_apart(backed: BackedMatrix, monkeypatch: pytest.Monke
     monkeypatch.setattr("geneae.data.backed.read_rows", watch)
     backed[[0, 3, 5, 100, 101, 299]].read()
     assert seen == [(0, 6), (100, 102), (299, 300)]
+    monkeypatch.setattr("geneae.data.backed.GAP", matrix[6:100].nnz)
+    backed[[0, 3, 5, 100]].read()
+    assert seen[3:] == [(0, 101)]
     assert SPAN >= 1024
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, simulate
+from dense_judge import STEPS, cosine, dense_held_out, dense_predictions
 from made_up import FLAT, SPREAD, made_up
-from reference import DenseEstimator, DenseTwin
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 
@@ -18,7 +18,6 @@ from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
 from geneae.evaluation.agreement import START, Agreement
 from geneae.evaluation.depth import Depths
-from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.evaluation.headline import headline
 from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import BY_PROFILE, evaluate, summarize, verdict
@@ -26,7 +25,6 @@ from geneae.evaluation.records import HELD_OUT, Evaluation, paired_difference, v
 from geneae.fitting.fit import Fitted, fit
 from geneae.fitting.prepare import prepare
 from geneae.folders.run import own_profiles, write_tables
-from geneae.models.ceiling import MIN_MOLECULES
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
 from geneae.training.batches import TRAINING_STREAM, draw_blocks
@@ -40,8 +38,6 @@ KINDS: dict[str, dict[str, Any]] = {
 OWN = ["model", "mean_profile", "pca", "shrunken_pca"]
 ESTIMATED = ["model_latent_only", "whitened", "own_count"]
 """Further predictions of a model with an estimator."""
-STEPS = ["step_network", "step_own_counts"]
-"""Those for halves alone."""
 Judged = tuple[Fitted, Expression]
 
 
@@ -68,53 +64,6 @@ def whole(judged: Judged) -> Evaluation:
     return evaluate(fitted.model, expression, fitted.split.index, fitted.split, fit_scales=False)
 
 
-def dense_predictions(judged: Judged, x: np.ndarray, totals: np.ndarray, is_half: bool) -> dict[str, np.ndarray]:
-    """Model and baselines, written down plainly."""
-    model = judged[0].model
-    bases = model.baselines
-    assert bases.half is not None
-    assert bases.factors is not None
-    mean = (bases.half if is_half else bases.whole).mean.double().numpy()
-    if model.estimator is None:
-        twin = DenseTwin(model.network)
-        shift = mean - model.network.mean.double().numpy()
-        predicted = {"model": twin.predict(twin.encode(torch.from_numpy(x - shift))).detach().numpy() + shift}
-    else:
-        predicted = estimated_predictions(DenseEstimator(model, is_half), x, totals)
-        predicted = {name: one for name, one in predicted.items() if is_half or name not in STEPS}
-    predicted["mean_profile"] = np.tile(mean, (len(x), 1))
-
-    def linear(components: torch.Tensor, factors: np.ndarray) -> np.ndarray:
-        loadings = components.double().numpy()[:, : len(factors)]
-        return np.asarray(mean + (x - mean) @ loadings * factors @ loadings.T)
-
-    basis = bases.half if is_half else bases.whole
-    predicted["pca"] = linear(basis.components, np.ones(bases.size))
-    predicted["shrunken_pca"] = linear(bases.half.components, bases.factors.double().numpy()[: bases.size])
-    if is_half:
-        for size in (4, 8, 16, 32):
-            if size <= basis.rank:
-                predicted[f"pca_{size}"] = linear(basis.components, np.ones(size))
-    return predicted
-
-
-def estimated_predictions(dense: DenseEstimator, x: np.ndarray, totals: np.ndarray) -> dict[str, np.ndarray]:
-    """All predictions of a model with an estimator."""
-    return {
-        "model": dense.predict(x, totals),
-        "model_latent_only": dense.predict(x, totals, ["neighbours"]),
-        "whitened": dense.predict(x, totals, [], has_network=False),
-        "step_network": dense.predict(x, totals, []),
-        "step_own_counts": dense.predict(x, totals, ["neighbours", "own_counts"]),
-        "own_count": dense.own_count(x),
-    }
-
-
-def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1))
-
-
 def centred(x: np.ndarray, mean: np.ndarray, center: str) -> np.ndarray:
     return x - mean if center == "gene" else x - x.mean(1, keepdims=True) if center == "profile" else x
 
@@ -125,7 +74,7 @@ def dense_own_input(judged: Judged, scale: dict[str, float]) -> dict[str, dict[s
     x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
     mean = fitted.model.baselines.whole.mean.double().numpy()
     columns = {}
-    for name, y in dense_predictions(judged, x, expression.totals, is_half=False).items():
+    for name, y in dense_predictions(fitted.model, x, expression.totals, is_half=False).items():
         norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
         error = ((x - y) ** 2).mean(1)
         by_length = (norms[0] - norms[1]) ** 2 / x.shape[1]
@@ -154,28 +103,9 @@ def test_own_input_numbers_agree_with_dense_arrays(judged: Judged) -> None:
             np.testing.assert_allclose(found[column], numbers, rtol=2e-5, atol=2e-6, err_msg=f"{name} {column}")
 
 
-def dense_held_out(judged: Judged, partner: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Mean cosine over splits and directions, NaN where a half has fewer than 20 molecules."""
-    fitted, expression = judged
-    rng = np.random.default_rng((fitted.model.config["seed"], EVALUATION_STREAM))
-    found: dict[str, list[np.ndarray]] = {}
-    partner = np.arange(expression.n_profiles) if partner is None else partner
-    for _ in range(REPEATS):
-        pair = halves(expression, rng)
-        totals = [half.matrix.toarray().sum(1) for half in pair]
-        enough = np.min(totals, axis=0) >= MIN_MOLECULES
-        x = [fitted.model.preprocess.apply(half).toarray().astype(np.float64) for half in pair]
-        found.setdefault("halves", []).append(np.where(enough, cosine(*x), np.nan))
-        for (given, wanted), of_given in zip((x, x[::-1]), totals, strict=True):
-            for name, predicted in dense_predictions(judged, given, of_given, is_half=True).items():
-                both = enough & enough[partner]
-                found.setdefault(name, []).append(np.where(both, cosine(wanted[partner], predicted), np.nan))
-    return {name: np.mean(cosines, axis=0) for name, cosines in found.items()}
-
-
 def test_held_out_numbers_agree_with_dense_arrays(judged: Judged) -> None:
     table = whole(judged).profiles
-    expected = dense_held_out(judged)
+    expected = dense_held_out(judged[0].model, judged[1])
     agreement = expected.pop("halves")
     assert 0 < np.isnan(agreement).sum() < 30
     assert set(table["model"]) == set(expected)
@@ -186,7 +116,7 @@ def test_held_out_numbers_agree_with_dense_arrays(judged: Judged) -> None:
 def test_summaries_agree_with_numpy(judged: Judged) -> None:
     found = whole(judged)
     split = judged[0].split.to_numpy()
-    of_halves = dense_held_out(judged)["halves"]
+    of_halves = dense_held_out(judged[0].model, judged[1])["halves"]
     for name in ("train", "validation", "test"):
         table = found.profiles[(found.profiles["model"] == "pca") & (found.profiles["split"] == name)]
         assert len(table) == (split == name).sum()
@@ -264,7 +194,7 @@ def test_the_scale_comes_from_validation_profiles_alone(judged: Judged) -> None:
     rows = np.flatnonzero(fitted.split == "validation")
     x = model.preprocess.apply(expression).toarray().astype(np.float64)[rows]
     mean = model.baselines.whole.mean.double().numpy()
-    for name, y in dense_predictions(judged, x, expression.totals[rows], is_half=False).items():
+    for name, y in dense_predictions(fitted.model, x, expression.totals[rows], is_half=False).items():
         pair = centred(x, mean, model.center), centred(y, mean, model.center)
         if name != "mean_profile" or model.center != "gene":  # centred, the mean profile is nothing but rounding
             assert model.scales[name] == pytest.approx((pair[0] * pair[1]).sum() / (pair[1] ** 2).sum(), rel=1e-4)
@@ -293,12 +223,12 @@ def test_with_a_partner_each_profile_is_to_predict_another_one(judged: Judged) -
     partner = np.roll(np.arange(expression.n_profiles), 1)
     found = evaluate(fitted.model, expression, fitted.split.index, fitted.split, False, partner).profiles
     x = fitted.model.preprocess.apply(expression).toarray().astype(np.float64)
-    predicted = dense_predictions(judged, x, expression.totals, is_half=False)
+    predicted = dense_predictions(fitted.model, x, expression.totals, is_half=False)
     for name in own(judged):
         rows = found[found["model"] == name]
         known = np.flatnonzero(rows["cosine"].notna())
         np.testing.assert_allclose(rows["cosine"].iloc[known], cosine(x[partner], predicted[name])[known], rtol=1e-5)
-    expected = dense_held_out(judged, partner)
+    expected = dense_held_out(judged[0].model, judged[1], partner)
     for name in own(judged):
         rows = found.loc[found["model"] == name, HELD_OUT]
         np.testing.assert_allclose(rows, expected[name], rtol=2e-5, atol=1e-6)

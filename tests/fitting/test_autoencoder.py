@@ -24,6 +24,7 @@ from geneae.evaluation.reconstruction import BY_PROFILE
 from geneae.models.depths import COMPLETE
 from geneae.settings.errors import InputError
 from geneae.settings.settings import Settings
+from geneae.training.devices import threads
 
 
 def test_the_parameters_are_the_settings_with_their_defaults() -> None:
@@ -106,6 +107,19 @@ def test_all_forms_of_the_same_profiles_give_the_same_fit(counts: anndata.AnnDat
     assert latents[0].dtype == np.float32
     for latent in latents[1:]:
         np.testing.assert_array_equal(latent, latents[0])
+
+
+def test_the_number_of_threads_changes_no_weight_and_numbers_in_their_last_digits() -> None:
+    adata = simulate(300, 1500)  # large enough to be divided among threads
+    fits = []
+    for number in (1, 2):
+        with threads(number):
+            fits.append(Autoencoder(**QUICK | {"epochs": 1}).fit(adata))
+    one, two = (fitted.model_.network.state_dict() for fitted in fits)
+    assert all(bool((one[name] == two[name]).all()) for name in one)
+    np.testing.assert_array_equal(*(fitted.transform(adata) for fitted in fits))
+    tables = [fitted.evaluation_.profiles for fitted in fits]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 
 
 def test_a_layer_and_raw_are_read_where_they_are_asked_for(counts: anndata.AnnData) -> None:

@@ -208,7 +208,8 @@ def test_color_labels_profiles_and_draws_a_umap(counts_path: Path, tmp_path: Pat
     profiles = Source(str(counts_path)).read()
     fit_run(profiles, replace(BASE, epochs=1), Output(tmp_path / "run"), Request("test", color="kind"))
     umap = pd.read_csv(tmp_path / "run" / "umap.csv")
-    assert list(umap.columns) == ["profile", "umap_1", "umap_2", "label"]
+    assert list(umap.columns) == ["profile", "umap_1", "umap_2", "cluster", "molecules", "label"]
+    assert (umap["molecules"].to_numpy() == profiles.totals).all()
     labels = profiles.obs["kind"].astype(str)
     assert (umap["label"].to_numpy() == labels[umap["profile"]].to_numpy()).all()
     table = pd.read_csv(tmp_path / "run" / "profiles.csv").set_index("profile")
@@ -233,13 +234,17 @@ def titles(folder: Path) -> list[str]:
 
 
 COLOURED = ["Difference from mse by kind", "UMAP of the latents by kind"]
+PLAIN = ["UMAP of the latents by cluster", "UMAP of the latents by molecules"]
 
 
 @pytest.mark.slow
 def test_color_in_a_comparison_shows_labels_and_one_umap_an_arm(coloured: Path, compared: Path) -> None:
     assert set(COLOURED) <= set(titles(coloured))
     assert not set(COLOURED) & set(titles(compared))
-    assert sorted(path.parent.name for path in coloured.glob("*/umap.csv")) == ["cosine-seed0", "mse-seed0"]
+    assert set(PLAIN) <= set(titles(compared))
+    assert set(PLAIN) & set(titles(coloured)) == {"UMAP of the latents by molecules"}
+    for name in ("umap.csv", "latents.h5ad"):
+        assert sorted(path.parent.name for path in coloured.glob(f"*/{name}")) == ["cosine-seed0", "mse-seed0"]
     assert all("label" in pd.read_csv(path) for path in coloured.glob("*/profiles.csv"))
     assert (
         "UMAP of the latents coloured by kind. mse: 240 profiles, 4 labels; cosine: 240"

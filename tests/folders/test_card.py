@@ -23,7 +23,7 @@ from geneae.cli.main import main
 from geneae.evaluation.records import value
 from geneae.folders.archive import FREE_BYTES, opened
 from geneae.folders.card import model_card, share_model
-from geneae.folders.manifest import SHAREABLE, SUMS
+from geneae.folders.manifest import LATENTS_FILE, SHAREABLE, SUMS, read_list, write_list
 from geneae.folders.model import load_model, read_split
 from geneae.settings.errors import InputError
 
@@ -75,6 +75,14 @@ def test_a_shared_model_is_the_same_model(
         assert result.exit_code == 0, result.output
         assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
     assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
+
+
+def test_what_obs_says_of_profiles_is_not_shared(model_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "run")
+    (tmp_path / "run" / LATENTS_FILE).write_bytes(b"donors")
+    write_list(tmp_path / "run", {*(read_list(model_folder) or {}), LATENTS_FILE})
+    names = share_model(tmp_path / "run", tmp_path / "model.zip")
+    assert set(names) == {path.name for path in model_folder.iterdir()}
 
 
 def test_loading_leaves_the_random_numbers_as_they_were(shared: Path) -> None:

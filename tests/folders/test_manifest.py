@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from geneae.folders.manifest import (
     HEAD,
     OF_GRIDS,
+    OF_RUNS,
     SHAREABLE,
     SUMS,
     checksum,
@@ -140,4 +141,5 @@ def test_a_damaged_list_is_refused(folder: Path) -> None:
 
 def test_the_names_are_those_that_are_written(model_folder: Path) -> None:
     assert {path.name for path in model_folder.iterdir()} <= {*SHAREABLE, SUMS}
+    assert {*OF_RUNS} - {*SHAREABLE} == {"latents.h5ad"}
     assert len(set(OF_GRIDS)) == len(OF_GRIDS)

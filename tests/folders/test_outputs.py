@@ -1,19 +1,22 @@
 """Only what geneae wrote is replaced or removed; what somebody else has put beside it stays."""
 
+import contextlib
 import os
 import shutil
 import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import FLAGS, assert_refused, geneae
 from conftest import write_checkpoint
 
 from geneae import Autoencoder
+from geneae.folders.contents import FolderContents
 from geneae.folders.locks import MOST_NAME
-from geneae.folders.manifest import SUMS, owned
+from geneae.folders.manifest import SHAREABLE, SUMS, owned
 from geneae.folders.model import load_model
 from geneae.folders.outputs import (
     Output,
@@ -23,6 +26,7 @@ from geneae.folders.outputs import (
     new_file,
     new_files,
     new_folder,
+    replaced_file,
 )
 from geneae.settings.errors import InputError
 
@@ -291,3 +295,35 @@ def test_a_link_that_leads_to_itself_is_refused(counts_path: Path, tmp_path: Pat
     (tmp_path / "loop").symlink_to("loop")
     result = geneae("fit", counts_path, "-o", tmp_path / "loop")
     assert_refused(result, f"the output {tmp_path / 'loop'} cannot be created: Symlink loop. Choose another output.")
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_folder_is_whole_wherever_the_replacing_of_a_file_is_killed(
+    step: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with replaced_file(folder, "report.html") as partial:
+        partial.write_text("old")
+    before = {path.name for path in folder.iterdir()}
+    left, real = [step], {"replace": os.replace, "unlink": Path.unlink}
+
+    def killed(name: str) -> Callable[..., Any]:
+        def act(*arguments: Any, **options: Any) -> Any:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real[name](*arguments, **options)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed("replace"))
+        patch.setattr(Path, "unlink", killed("unlink"))
+        with contextlib.suppress(KeyboardInterrupt), replaced_file(folder, "report.html") as partial:
+            partial.write_text("new")
+    FolderContents(folder).check(SHAREABLE)  # nothing in it has another checksum than the listed one
+    assert before - {path.name for path in folder.iterdir()} <= {"report.html"}
+    with replaced_file(folder, "report.html") as partial:
+        partial.write_text("again")
+    FolderContents(folder).check(SHAREABLE)
+    assert (folder / "report.html").read_text() == "again"
+    assert {path.name for path in folder.iterdir()} == before

@@ -2,12 +2,11 @@ import json
 import tomllib
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import place_on_a_line
 
 from geneae.cli.commands.fit import command as fit
 from geneae.cli.main import main
@@ -22,12 +21,6 @@ FLAGS = ["--latent", "4", "--hidden", "16", "--rank", "12", "--epochs", "2", "--
 def geneae(*arguments: object) -> Result:
     """The command, in this process."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def place_on_a_line(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
-    """In place of a UMAP, which compiles for seconds."""
-    rows = np.arange(len(names))
-    return pd.DataFrame({"row": rows, "profile": names, "umap_1": rows, "umap_2": rows})
 
 
 @pytest.fixture(autouse=True)

@@ -67,8 +67,9 @@ def command(
     """Train an autoencoder on the profiles of DATA, and evaluate it.
 
     DATA is an .h5ad or .zarr, a 10x .h5 or matrix folder, a .csv or .tsv, .loom or .h5mu; several of them are read as
-    one, in the genes that all have. Writes a folder with the model, the split, the history, one row per validation and
-    test profile, a table of all metrics of the model and its baselines, and a report.
+    one, in the genes that all have. Writes a folder with the model, the latents of all profiles for scanpy
+    (latents.h5ad), the split, the history, one row per validation and test profile, a table of all metrics of the
+    model and its baselines, and a report.
     """
     settings = Settings(**fields)
     if resume and overwrite:
@@ -82,7 +83,7 @@ def command(
     to = Output(folder, overwrite, resume)
     to.check()
     from geneae.fitting.checks import check_choices, check_used
-    from geneae.training.progress import check_log
+    from geneae.training.logs import check_log, open_log
 
     check_choices(settings)
     check_used(settings)
@@ -90,7 +91,8 @@ def command(
     check_log(log, log_folder, overwrite, resume)
     from geneae.fitting.runs import Request, fit_run, is_finished, writing_alone
     from geneae.training.devices import open_processes
-    from geneae.training.progress import both, open_log, progress_bar
+    from geneae.training.progress import both, progress_bar, reading_shown
+    from geneae.training.time_left import time_left_of
 
     if settings.devices * settings.nodes > 1:
         open_processes(settings)  # before anything is read, so that all processes read at the same time
@@ -98,14 +100,15 @@ def command(
     say = say_unless(quiet)
     request = Request(command_line(), color, null)
     with _resumable(folder):
-        profiles = source.read()
+        with reading_shown(quiet):
+            profiles = source.read()
         say(profiles.describe(), *profiles.said)
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
             return
         with (
             writing_alone(folder),
-            progress_bar(settings.epochs, quiet) as show,
+            progress_bar(settings.epochs, quiet, time_left_of(profiles, settings, null)) as show,
             open_log(log if is_first() else None, log_folder) as note,
         ):
             fitted = fit_run(profiles, settings, to, request, both(show, note))
@@ -114,7 +117,7 @@ def command(
     say(_split_line(fitted))
     if verbose:
         _say_results(fitted, settings, null, say)
-    say(*ending(fitted, folder, data))
+    say(*ending(fitted, folder, profiles.obs))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ def command(model: str, output: str, licence: str | None, overwrite: bool, quiet
     """Pack the folder MODEL into one zip with checksums.
 
     Others can use the zip as it is: geneae embed FILE.zip DATA. It contains the names of the profiles of the fit
-    (profiles.csv, split.csv).
+    (profiles.csv, split.csv, umap.csv), but not latents.h5ad, in which all columns of their obs stand.
     """
     from geneae.folders.card import share_model
     from geneae.folders.outputs import check_apart, check_new_file

@@ -1,11 +1,13 @@
 """`geneae fit`."""
 
+import hashlib
 import json
 import shlex
 import shutil
 import signal
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,7 @@ from geneae.cli.tables import latent_tables, metrics_table
 from geneae.data.permuted import NULLS
 from geneae.evaluation.reconstruction import verdict
 from geneae.folders.model import load_model
+from geneae.settings.errors import InputError
 from geneae.settings.settings import LOSS_NAMES
 
 
@@ -70,16 +73,16 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
         assert text in lines[18]
     assert lines[19].startswith("Best epoch by validation: ")
     assert "Steps, with the decrease of the loss cosine of validation profiles: " in lines[19]
-    assert lines[-4].startswith("Held-out cosine on 24 profiles (test): model 0.")
+    assert lines[-5].startswith("Held-out cosine on 24 profiles (test): model 0.")
     n_warnings = len([line for line in lines if line.startswith("Note: ")])
-    assert lines[-2] == f"Report: {run.folder}/report.html, with {n_warnings} warning at its top"
+    assert lines[-3] == f"Report: {run.folder}/report.html, with {n_warnings} warning at its top"
     assert run.result.stderr == ""
 
 
-def test_without_verbose_a_fit_ends_with_four_lines(counts_path: Path, tmp_path: Path) -> None:
+def test_without_verbose_a_fit_ends_with_five_lines(counts_path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a run"
     lines = geneae("fit", counts_path, "-o", folder, *FLAGS).stdout.splitlines()
-    assert len(lines) == 2 + 4
+    assert len(lines) == 2 + 5
     metrics = pd.read_csv(folder / "metrics.csv").query("split == 'test' and statistic == 'mean'")
     means = metrics.set_index(["model", "metric"])["value"]
     reached = [means["model", "heldout_cosine"], means["shrunken_pca", "heldout_cosine"], means["model", "ceiling"]]
@@ -90,8 +93,54 @@ def test_without_verbose_a_fit_ends_with_four_lines(counts_path: Path, tmp_path:
     assert lines[3].startswith("The model ")
     assert len(lines[3].split()) <= 25
     assert lines[4].startswith(f"Report: {folder}/report.html")
-    words = shlex.split(lines[5].removeprefix("Next: "))
-    assert words == ["geneae", "embed", str(folder), str(counts_path), "-o", "latent.h5ad"]
+    assert lines[5] == f"Latents: {folder}/latents.h5ad, for scanpy"
+    words = shlex.split(lines[6].removeprefix("Next: "))
+    assert words == ["geneae", "report", str(folder), "--color", "donor"]
+    lines = geneae("fit", counts_path, "-o", folder, *FLAGS, "--color", "kind", "--overwrite").stdout.splitlines()
+    words = shlex.split(lines[6].removeprefix("Next: "))  # the report has a color already
+    assert words == ["geneae", "embed", str(folder), "OTHER.h5ad", "-o", "other_latents.h5ad"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--objective", "simclr"], ["--stream", "yes"]], ids=str)
+def test_the_latents_that_a_fit_writes_are_those_of_embed(flags: list[str], counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS, *flags)
+    assert result.exit_code == 0, result.output
+    assert geneae("embed", tmp_path / "run", counts_path, "-o", tmp_path / "out.h5ad").exit_code == 0
+    found, again = anndata.read_h5ad(tmp_path / "run" / "latents.h5ad"), anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_allclose(found.obsm["X_geneae"], again.obsm["X_geneae"], rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(found.obs[list(again.obs)], again.obs)
+    split = pd.read_csv(tmp_path / "run" / "split.csv").set_index("profile")["split"]
+    assert (found.obs["geneae_split"].astype(str) == split).all()
+    assert found.obsm["X_umap"].shape == (240, 2)
+    assert ("X_geneae_sd" in found.obsm) == ("X_geneae_sd" in again.obsm)
+    listed = (tmp_path / "run" / "SHA256SUMS").read_text()
+    assert f"{hashlib.sha256((tmp_path / 'run' / 'latents.h5ad').read_bytes()).hexdigest()}  latents.h5ad" in listed
+
+
+def test_columns_that_no_file_can_hold_are_warned_of(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.folders.latents._is_name", lambda name: name != "kind")
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS)
+    assert "warnings at its top" in result.stdout
+    table = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name")
+    assert table.loc["data_latents", "message"] == "An .h5ad cannot hold obs 'kind', left out of latents.h5ad."
+    assert "kind" not in anndata.read_h5ad(tmp_path / "run" / "latents.h5ad").obs
+
+
+def test_latents_that_cannot_be_had_cost_no_model(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InputError("latents must be finite numbers.")
+
+    monkeypatch.setattr("geneae.fitting.runs.embed", fail)
+    result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS)
+    assert result.exit_code == 0, result.output
+    assert "Latents: " not in result.stdout
+    assert there(tmp_path / "run") == FILES - {"latents.h5ad", "umap.csv"}
+    message = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name").loc["data_latents", "message"]
+    assert message == "There is no latents.h5ad: latents must be finite numbers."
 
 
 def test_the_command_and_python_give_the_same(run: Run, counts_path: Path, fitted: Autoencoder) -> None:

@@ -1,0 +1,69 @@
+"""A figure in a page: nothing that its policy forbids, colours of the page, and names where the dots are."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from geneae.pl.names import name_drawn
+from geneae.report.image import MOST_VECTOR_DOTS, Picture, canvas, draw_picture
+
+
+def drawn(draw: Callable[[Axes], None]) -> Picture:
+    def on_axes() -> Axes:
+        ax = canvas((4.0, 3.0))[0]
+        draw(ax)
+        return ax
+
+    return draw_picture("title", "caption", "what it shows & how", on_axes)
+
+
+def test_black_and_white_are_those_of_the_page_and_nothing_is_styled() -> None:
+    svg = drawn(lambda ax: ax.plot([1, 2], [1, 2], "o", color="#0072B2", markerfacecolor="white")).drawing
+    assert svg.startswith("<svg ")
+    assert 'role="img" aria-label="what it shows &amp; how"' in svg
+    assert not re.search("<style|style=|<!DOCTYPE|xlink|#000000|#ffffff|font-family", svg)
+    assert 'stroke="currentColor"' in svg
+    assert 'fill="var(--page)"' in svg
+    assert "#0072b2" in svg
+
+
+def test_ids_are_few_and_never_those_of_another_figure() -> None:
+    one = drawn(lambda ax: ax.plot([1, 2], [1, 2])).drawing
+    other = drawn(lambda ax: ax.plot([1, 2], [1, 3])).drawing
+    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (one, other)]
+    assert not ids[0] & ids[1]
+    for svg, names in zip((one, other), ids, strict=True):
+        assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) == names
+
+
+def test_each_dot_has_its_own_name_whatever_it_is() -> None:
+    def draw(ax: Axes) -> None:
+        dots = ax.scatter([1, 2, np.nan, 4], [1, 2, 3, 4], c=[1, 2, 3, 4])
+        name_drawn(dots, "first", "<b>&\x1b", "nowhere", "last")
+
+    svg = drawn(draw).drawing
+    assert re.findall("<title>(.*?)</title>", svg) == ["first", r"&lt;b&gt;&amp;\x1b", "last"]
+    places = re.findall(r'<use [^>]*x="([\d.]+)"[^>]*><title>', svg)
+    assert [float(place) for place in places] == sorted(map(float, places))  # from left to right, as they were named
+
+
+def test_lines_and_bars_have_one_name_or_one_for_each_point() -> None:
+    def draw(ax: Axes) -> None:
+        name_drawn(ax.plot([1, 2, 3], [1, 2, 3]), "line")
+        name_drawn(ax.plot([1, 2], [1, 2], "o"), "here", "there")
+        for bar, name in zip(ax.bar([1, 2], [3, 4]), ("low", "high"), strict=True):
+            name_drawn(bar, name)
+
+    assert set(re.findall("<title>(.*?)</title>", drawn(draw).drawing)) == {"line", "here", "there", "low", "high"}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_many_dots_are_an_image_between_axes_that_are_not(more: int) -> None:
+    place = np.arange(MOST_VECTOR_DOTS + more)
+    svg = drawn(lambda ax: ax.scatter(place, place)).drawing
+    assert ("data:image/png;base64," in svg) == bool(more)
+    assert "<text " in svg
+    assert len(svg) < (40_000 if more else 600_000)
