@@ -12,7 +12,7 @@ from scipy import sparse
 from geneae.settings.errors import InputChanged, InputError, reason_of
 
 FACTORS_SEED = 32  # fixed, so that equal rows have equal digests
-GAP = 2**14  # reading up to this many unwanted values in between is faster than starting a new read
+GAP = 2**17  # reading up to this many unwanted values in between is faster than starting a new read
 SPAN = 1024  # most rows of the file in memory at a time while a chunk is gathered
 
 Item = TypeVar("Item")
@@ -149,7 +149,7 @@ class BackedMatrix:
         return matrix
 
     def _runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Groups of increasing rows that are read together: near each other, and few unless all are wanted."""
+        """Groups of increasing rows that are read together: near each other and not too many, unless all are wanted."""
         if rows[-1] - rows[0] == len(rows) - 1:
             yield rows
             return
@@ -166,7 +166,8 @@ class BackedMatrix:
         return block if self._columns is None else select_columns(block, self._columns)
 
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Nearby rows, in increasing order, from a single read of the file, all columns; refused if changed."""
+        """Nearby rows, in increasing order, from a single read of the file, all columns; refused if they are not what
+        they were."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
         block = self._read(start, stop)
         if block.shape[0] == stop - start > len(rows):

@@ -54,12 +54,18 @@ def matrices_of(group: Any) -> dict[str, Any]:
 
 
 def with_places(profiles: Profiles, matrices: Mapping[str, Any]) -> Profiles:
-    """The same profiles, which are no counts, with a note where other matrices of their source hold some."""
-    places = []
+    """The same profiles, which are no counts, with a note where other matrices of their source hold some, or values
+    from which counts can be recovered if these profiles have none."""
+    places, others = [], []
     for place, matrix in matrices.items():
-        if place != profiles.location and (found := look_at(matrix)) is not None and found.state == "counts":
+        if place != profiles.location and (found := look_at(matrix)) is not None:
             flag = FLAGS.get(place) or f"--layer {place[8:-2]}"
-            places.append(f"{place} holds counts: {flag}")
+            if found.state == "counts":
+                places.append(f"{place} holds counts: {flag}")
+            elif found.has_counts:
+                others.append(f"{place} holds values from which counts can be recovered: {flag} --state counts")
+    if not places and not (profiles.scan.finding is not None and profiles.scan.finding.has_counts):
+        places = others
     if not places or profiles.facts is None:
         return profiles
     return replace(profiles, facts=replace(profiles.facts, elsewhere=tuple(places)))

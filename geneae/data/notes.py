@@ -14,7 +14,7 @@ GENES_ONLY = "gene expression"
 MAJORITY = 0.5  # share of all counts that one gene should not hold
 LIKE_GENES = 0.5  # share of names with the form of an Ensembl identifier, above which they are genes
 KNOWN = 5  # known symbols among names that make them names of genes
-SPECIES_SHARE = 0.05  # share of genes of a second species above which species are mixed
+SPECIES_SHARE = 0.05  # share of genes of a second species, among those that tell one, above which species are mixed
 ENSEMBL = re.compile(r"^ENS([A-Z]*)G\d{6,}")
 OFTEN_SEEN = """
 ACTB ACTG1 AIF1 ALB B2M CCL5 CD14 CD19 CD2 CD247 CD27 CD3D CD3E CD3G CD4 CD52 CD68 CD74 CD79A CD79B CD8A COL1A1
@@ -65,6 +65,10 @@ def _of_logarithm(facts: Facts) -> str:
     )
 
 
+def _of_doubt(facts: Facts) -> str:
+    return facts.finding.doubt
+
+
 def _of_counts(facts: Facts) -> str:
     if facts.finding.state == "counts" or not (facts.elsewhere or facts.finding.has_counts):
         return ""
@@ -97,12 +101,13 @@ def _of_one_gene(facts: Facts) -> str:
 
 def _of_species(facts: Facts) -> str:
     kinds = pd.Series([_species(str(gene)) for gene in facts.genes]).value_counts()
-    kinds = kinds[(kinds.index != "") & (kinds >= max(KNOWN, SPECIES_SHARE * kinds.sum()))]
+    kinds = kinds[kinds.index != ""]
+    kinds = kinds[kinds >= max(KNOWN, SPECIES_SHARE * kinds.sum())]
     if len(kinds) < 2:
         return ""
     named = " and ".join(f"{kind} ({number:,})" for kind, number in kinds.items())
     return (
-        f"The names of genes are of {len(kinds)} species, {named}: species are what profiles differ in most, unless "
+        f"Names of genes tell of {len(kinds)} species, {named}: species are what profiles differ in most, unless "
         "each is fitted alone."
     )
 
@@ -141,6 +146,7 @@ def _is_gene(name: str) -> bool:
 
 NOTES: dict[str, Callable[[Facts], str]] = {
     "not_logged": _of_logarithm,
+    "doubted_counts": _of_doubt,
     "counts_at_hand": _of_counts,
     "left_out_features": _of_left_out,
     "dominant_gene": _of_one_gene,
@@ -148,7 +154,7 @@ NOTES: dict[str, Callable[[Facts], str]] = {
     "transposed": _of_axes,
 }
 """Notes by name: a sentence, or an empty text where there is nothing to say."""
-WARNED = ("not_logged",)
+WARNED = ("not_logged", "doubted_counts")
 """Notes that are warnings in Python, where nobody sees what a command prints."""
 
 

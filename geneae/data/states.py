@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
+from geneae.data.rounded import DOUBT, FEWEST_VALUES, doubt, have_gaps, rounded_sum
 from geneae.data.units import Unit, find_unit
 from geneae.settings.errors import InputError
 
@@ -13,10 +14,6 @@ MOSTLY = 0.5  # share of whole values above which a matrix was one of counts onc
 NEARLY = 1e-4  # distance from a whole number, and
 ROUNDING = 1e-6  # share of a value, within which it is one: counts that went through float32
 MOST_ROUNDING = 0.05  # as far as it is ever rounded without being asked
-FEWEST = 10  # profiles, and
-FEWEST_VALUES = 30  # values, in which equal totals or a common divisor are no chance
-ROUNDED = 0.5  # deviation of totals, in square roots of the number of values, below which only rounding differs
-SIMILAR = 0.05  # deviation of totals, as a share of them, below which the depth of all profiles is one
 FEW = 0.05  # share of values without which a matrix is one of counts
 NEGATIVES = 5  # negative values shown in a message
 
@@ -92,6 +89,8 @@ class Finding:
     """The evidence, in words; empty for exact counts."""
     unit: Unit | None = None
     """How the values come from counts, where the values tell it."""
+    doubt: str = ""
+    """What speaks against it, as a sentence; empty without a doubt."""
 
     @property
     def has_counts(self) -> bool:
@@ -137,7 +136,11 @@ def given_state(evidence: Evidence, state: str, where: str) -> Finding:
         return found if found.state == state else Finding(state, "as given by --state")
     if evidence.is_whole:
         by = found.unit.factor if found.unit is not None and found.unit.is_proven else None
-        return Finding("counts", f"all divided by {by:g}" if by else "as given by --state", found.unit if by else None)
+        if by:
+            return Finding("counts", f"all divided by {by:g}", found.unit)
+        return Finding(
+            "counts", "as given by --state", doubt=f"--state counts was given, but values are {found.said}. {DOUBT}"
+        )
     if found.has_counts:
         return Finding("counts", f"recovered from {_of_unit(found.unit)}", found.unit)
     if found.state == "log" or found.unit is not None:
@@ -176,43 +179,21 @@ def negative_counts(evidence: Evidence, where: str, state: str = "counts") -> In
 
 def _of_whole(evidence: Evidence) -> Finding:
     """Counts, or whole numbers that are none: rounded normalised values, and multiples of one number."""
-    totals = evidence.totals[evidence.lengths > 0]
+    is_filled = evidence.lengths > 0
+    profiles = evidence.totals[is_filled], evidence.lengths[is_filled], evidence.sample
+    if evidence.n_values >= FEWEST_VALUES and evidence.highest == 1:
+        return Finding("counts", "all values are 1: which genes were seen, not how many molecules")
     if evidence.divisor > 1 and evidence.n_values >= FEWEST_VALUES and evidence.highest > 2 * evidence.divisor:
         unit = Unit(None, None, None, float(evidence.divisor), True)
         return Finding("normalised", f"all are multiples of {evidence.divisor:,}: no numbers of molecules", unit)
-    if (target := _rounded_sum(totals, evidence)) is not None:
+    if (target := rounded_sum(*profiles)) is not None:
         said = f"rounded, and every profile sums to about {target:,.0f}: no numbers of molecules"
         return Finding("normalised", said, Unit(None, None, target, None, False))
-    if evidence.n_values >= FEWEST_VALUES and evidence.highest == 1:
-        return Finding("counts", "all values are 1: which genes were seen, not how many molecules")
+    if have_gaps(evidence.sample):
+        said = "rounded multiples of another number in every profile: no numbers of molecules"
+        return Finding("normalised", said)
     nearly = f"rounded to whole numbers, from which they differ by at most {evidence.deviation:.1g}"
-    return Finding("counts", "" if evidence.n_exact == evidence.n_values else nearly)
-
-
-def _rounded_sum(totals: np.ndarray, evidence: Evidence) -> float | None:
-    """Sum of every profile, if the sums of whole numbers differ by no more than rounding does; else None.
-
-    Totals of n rounded values differ by sqrt(n / 12), those of m counted molecules by at least about sqrt(m); a power
-    of ten is no chance; and of molecules, most profiles have genes of which they have a single one. Totals that are
-    equal exactly are those of counts that were drawn to one depth.
-    """
-    if len(totals) < FEWEST or np.ptp(totals) == 0:
-        return None
-    middle, n_values = float(np.median(totals)), float(np.median(evidence.lengths[evidence.lengths > 0]))
-    rounding, spread = ROUNDED * np.sqrt(n_values), float(np.std(totals))
-    is_round = middle >= 1e4 and bool((np.abs(totals / 10.0 ** np.rint(np.log10(middle)) - 1) < 1e-3).all())
-    is_same = rounding < np.sqrt(middle) / 4 and spread <= rounding
-    has_gap = spread < SIMILAR * middle and n_values >= FEWEST_VALUES and _lack_ones(evidence.sample)
-    return middle if is_same or is_round or has_gap else None
-
-
-def _lack_ones(sample: sparse.csr_matrix | None) -> bool:
-    """Whether most profiles of a sample have no value of one."""
-    if sample is None:
-        return False
-    filled = np.flatnonzero(np.diff(sample.indptr))
-    smallest = np.minimum.reduceat(sample.data, sample.indptr[:-1][filled]) if len(filled) else np.empty(0)
-    return bool(len(smallest) and np.mean(smallest > 1) > MOSTLY)
+    return Finding("counts", "" if evidence.n_exact == evidence.n_values else nearly, doubt=doubt(*profiles))
 
 
 def _of_unit(unit: Unit | None) -> str:

@@ -24,6 +24,8 @@ def headline(evaluation: Evaluation, split: str) -> str:
     if not has_counts:
         return f"{said} by centred cosine with its own input, which also rewards copying noise."
     skill = value(metrics, "model", split, "skill")
+    if np.isnan(value(metrics, "model", split, "ceiling")):
+        return f"{said}; these data have no noise ceiling to measure it by."
     if np.isnan(skill):
         return f"{said}; between the mean profile and the noise ceiling there is nothing to gain."
     if skill < 0:

@@ -36,6 +36,11 @@ def test_a_gene_with_most_counts_is_named() -> None:
     "genes",
     [
         [*SOME, *(symbol.capitalize() for symbol in SOME)],
+        [
+            *SOME,
+            *(symbol.capitalize() for symbol in SOME),
+            *(f"LOC{i}" for i in range(2000)),
+        ],  # unknown ones say nothing
         [f"GRCh38_{symbol}" for symbol in SOME] + [f"mm10___{symbol.capitalize()}" for symbol in SOME],
         [f"ENSG{i:011}" for i in range(12)] + [f"ENSMUSG{i:011}.4" for i in range(12)],
     ],
@@ -43,7 +48,7 @@ def test_a_gene_with_most_counts_is_named() -> None:
 def test_genes_of_two_species_are_said(genes: list[str]) -> None:
     said = notes(genes)
     assert set(said) == {"mixed_species"}
-    assert "of 2 species, human (12) and mouse (12)" in said["mixed_species"]
+    assert "tell of 2 species, human (12) and mouse (12)" in said["mixed_species"]
 
 
 def test_a_matrix_on_its_side_is_suspected() -> None:

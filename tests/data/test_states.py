@@ -131,6 +131,25 @@ def test_other_matrices_with_counts_are_named() -> None:
     assert read_profiles(adata, use_raw=True).notes == {}
 
 
+def test_values_that_give_counts_are_named_beside_values_that_give_none() -> None:
+    """As scanpy leaves them: X scaled, raw with logarithms."""
+    adata = anndata.AnnData(Z, obs=ADATA.obs, var=ADATA.var)
+    adata.raw = anndata.AnnData(sparse.csr_matrix(STATES["log1p"][0]), obs=ADATA.obs, var=ADATA.var)
+    said = read_profiles(adata).notes["counts_at_hand"]
+    assert said.startswith(
+        "raw holds values from which counts can be recovered: --raw --state counts, from which a fit"
+    )
+    np.testing.assert_array_equal(read_profiles(adata, use_raw=True, state="counts").matrix.toarray(), DENSE)
+
+
+def test_counts_by_hand_against_the_evidence_are_doubted() -> None:
+    found = read_profiles(STATES["rounded CP10k"][0], state="counts")
+    assert found.notes["doubted_counts"].startswith(
+        "--state counts was given, but values are rounded, and every profile sums to about 9,999"
+    )
+    assert "doubted_counts" not in read_profiles(DENSE, state="counts").notes
+
+
 def test_features_of_other_types_are_left_out_and_named() -> None:
     types = pd.DataFrame({"feature_types": ["Gene Expression"] * 70 + ["Antibody Capture"] * 30}, ADATA.var_names)
     adata = anndata.AnnData(COUNTS, obs=ADATA.obs, var=types)

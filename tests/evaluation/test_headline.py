@@ -1,5 +1,7 @@
 """The outcome of an evaluation in one sentence and in three numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up import FLAT, SPREAD, made_up
@@ -31,6 +33,14 @@ def test_the_headline_of_a_model_below_the_mean_profile_and_of_one_without_count
     found = made_up({"mean_profile": FLAT + 0.2, "pca": 0.01 + SPREAD}, "centred_cosine")
     assert headline(found, "test") == (
         "The model beats PCA by 0.0100 by centred cosine with its own input, which also rewards copying noise."
+    )
+
+
+def test_without_a_noise_ceiling_nothing_is_said_of_the_way_to_it() -> None:
+    found = made_up({"mean_profile": FLAT + 0.2, "shrunken_pca": 0.01 + SPREAD})
+    without = replace(found, metrics=found.metrics[~found.metrics["metric"].isin(["ceiling", "skill"])])
+    assert headline(without, "test") == (
+        "The model beats shrunken PCA by 0.0100; these data have no noise ceiling to measure it by."
     )
 
 

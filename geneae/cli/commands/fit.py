@@ -27,7 +27,7 @@ from geneae.cli.flags import (
 )
 from geneae.cli.help import Grouped
 from geneae.cli.printing import Say, say_unless
-from geneae.cli.steps import command_line, is_first
+from geneae.cli.steps import command_line, is_first, say_what_is_read
 from geneae.settings.errors import InputChanged, InputError, Interrupted
 from geneae.settings.settings import Settings
 from geneae.settings.text import escaped, shell_line
@@ -102,7 +102,7 @@ def command(
     with _resumable(folder):
         with reading_shown(quiet):
             profiles = source.read()
-        say(profiles.describe(), *profiles.said)
+        say_what_is_read(profiles, say)
         if resume and is_finished(folder, settings, request, profiles.fingerprint):
             say(f"{folder} already holds this run, complete: nothing to do.")
             return
