@@ -183,7 +183,7 @@ class Model:
         given = np.full(expression.n_profiles, math.exp(self.delta)) if ratios is None else ratios
         for ratio, chosen in by_ratio(given):
             at = self.estimator.at(math.log(ratio) + COMPLETE)
-            found = at.uncertainty(expression.totals[chosen]) / self.network.deviation
+            found = at.uncertainty(expression.totals[chosen], expression.missing) / self.network.deviation
             result[chosen, :rank] = found[:, :rank].numpy()
         return result
 
