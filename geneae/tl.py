@@ -382,7 +382,8 @@ def _embedded(
 
 def _read_for(model: Model, adata: Any, layer: str | None, use_raw: bool) -> Profiles:
     """Profiles as a model reads them: the matrix, the kind of values and the features of its fit."""
-    return read_like(model.location, _checked(adata), layer, use_raw, "no", *reading_of(model))
+    how = ("no", *reading_of(model))
+    return read_like(model.location, _checked(adata), layer, use_raw, *how, names_of_fit=model.gene_names)
 
 
 def _checked(adata: Any) -> anndata.AnnData:

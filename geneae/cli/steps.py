@@ -76,12 +76,15 @@ def match(model: "Model", source: "Source", min_overlap: float, say: Say) -> tup
         state=state if source.state == "auto" else source.state,
         features=features if source.features == "genes" else source.features,
     )
-    profiles = source.read_like(model.location)
+    profiles = source.read_like(model.location, model.gene_names)
     say_what_is_read(profiles, say)
     if profiles.location != model.location:
         say(f"The model was fitted on {model.location}; {profiles.location} is read, as given.")
     elif model.location != "X":
         say(f"{model.location} is read, because the model was fitted on it; --layer or --raw names another matrix.")
+    used = None if profiles.origin is None else profiles.origin.choice.gene_names
+    if used is not None and source.gene_names is None:
+        say(f"Genes are named by var column '{used}', as at the fit; --gene-names index names them by the index.")
     expression, _ = model.preprocess.match(profiles, min_overlap)
     say(match_genes(model.preprocess.genes, profiles.genes).sentence())
     for sentence in [] if expression.coverage is None else expression.coverage.sentences():

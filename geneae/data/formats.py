@@ -123,6 +123,10 @@ def format_of(path: Path) -> Format:
     ending = ending_of(path)
     if h5py.is_hdf5(path):
         return FORMATS[ending] if ending in FORMATS and FORMATS[ending].read is _from_hdf5 else FORMATS[".h5ad"]
+    if (ending or path.suffix == ".gz") and not ending.endswith(".gz") and is_packed(path):
+        raise InputError(
+            f"{path} is compressed with gzip, which is read of text and .mtx alone. Unpack it with gunzip."
+        )
     if ending == "":
         raise InputError(
             f"{path} is of no kind that geneae reads: its content is not HDF5, and its name has none of the endings "
@@ -137,6 +141,12 @@ def format_of(path: Path) -> Format:
     if found.read is _from_zip and not zipfile.is_zipfile(path):
         raise InputError(f"{path} should be a zip, but is none, or only a part of one. Download or copy it again.")
     return found
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the content of a file is compressed with gzip, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def ending_of(path: Path) -> str:

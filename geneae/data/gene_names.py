@@ -32,6 +32,10 @@ OF_PROFILES = re.compile(
 """Barcodes, accessions of samples, and what cells and samples are usually called."""
 
 
+class NoSuchColumn(InputError):
+    """A column of var that some data do not have."""
+
+
 def share_of_genes(names: pd.Index) -> float:
     """Share of names that are known to be of genes, 0 to 1, among the first 2,000."""
     return _share(OF_GENES, names)
@@ -77,7 +81,7 @@ def named_by(var: pd.DataFrame, column: str | None, where: str) -> pd.DataFrame:
     if column is None or (column == INDEX and INDEX not in var.columns):
         return var
     if column not in var.columns:
-        raise unknown("var column", column, var.columns)
+        raise NoSuchColumn(str(unknown("var column", column, var.columns)))
     names = var[column]
     missing = names.isna().to_numpy()
     if missing.any():

@@ -10,6 +10,7 @@ from typing import Any
 import anndata
 
 from geneae.data.formats import format_of, stem_of
+from geneae.data.gene_names import NoSuchColumn
 from geneae.data.matrices import look_at
 from geneae.data.matrix_choice import MatrixChoice, NoSuchMatrix
 from geneae.data.notes import in_words
@@ -59,9 +60,9 @@ class Source:
         """Read the profiles, with a check of every value."""
         return read_profiles(self.paths, self.layer, self.use_raw, *self._how)
 
-    def read_like(self, location: str) -> Profiles:
-        """The same, from the matrix that a model was fitted on unless a layer or raw is named."""
-        return read_like(location, self.paths, self.layer, self.use_raw, *self._how)
+    def read_like(self, location: str, names_of_fit: str | None = None) -> Profiles:
+        """The same, from the matrix that a model was fitted on unless a layer or raw is named, see `read_like`."""
+        return read_like(location, self.paths, self.layer, self.use_raw, *self._how, names_of_fit=names_of_fit)
 
     @property
     def _how(self) -> tuple[str, str, str, str | None, str | None]:
@@ -102,6 +103,7 @@ def read_like(
     features: str = "genes",
     gene_names: str | None = None,
     modality: str | None = None,
+    names_of_fit: str | None = None,
 ) -> Profiles:
     """Profiles from the matrix that a model was fitted on, unless another is named; arrays and tables have only one.
 
@@ -111,8 +113,14 @@ def read_like(
         Matrix of the fit, as `Profiles.location` names it. Data without it raise `InputError`.
     data, layer, use_raw, stream, state, features, gene_names, modality
         As for `geneae.data.reading.read_profiles`; the layer `"X"` names X.
+    names_of_fit
+        Column of `var` that named the genes at the fit, which names them here, too, if the data have it and
+        `gene_names` is None; the names `index` are those of the index.
     """
     RUN_OPTIONS["use_raw"].check(use_raw)
+    if gene_names is None and names_of_fit is not None and (are_paths(data) or isinstance(data, anndata.AnnData)):
+        with contextlib.suppress(NoSuchColumn):
+            return read_like(location, data, layer, use_raw, stream, state, features, names_of_fit, modality)
     how = (stream, state, features, gene_names, modality)
     if layer is not None or use_raw or not (are_paths(data) or isinstance(data, anndata.AnnData)):
         return read_profiles(data, layer, use_raw, *how)

@@ -27,6 +27,8 @@ from geneae.models.ceiling import (
     has_molecules,
 )
 from geneae.models.pca import Basis, fit_basis, fit_wiener
+from geneae.settings.errors import InputError
+from geneae.settings.text import counted
 
 MOST_PROFILES = 10_000  # limit; more profiles change no digit that is shown
 REPEATS = 5  # count splits averaged in ceilings and held-out cosines
@@ -116,6 +118,11 @@ def inspect_profiles(profiles: Profiles, seed: int = 0, cosine: float | None = N
     whole = preprocess.apply(expression)
     basis = fit_basis([whole[train]], max(PCA_SIZES), seed)
     own, centred = _own_input(whole[test], basis)
+    if not own["pca_cosine"]:
+        raise InputError(
+            f"{given.source}, {given.location}: inspect compares with PCA of size {min(PCA_SIZES)} and more, for which "
+            f"{counted(len(kept), 'profile')} with values in {counted(given.n_genes, 'gene')} are too few. Give more."
+        )
     found: dict[str, Any] = {
         "n_profiles": given.n_profiles,
         "n_genes": given.n_genes,

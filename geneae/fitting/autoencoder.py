@@ -286,8 +286,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
             if is_new:
                 profiles = read_profiles(data, layer, use_raw, "auto", self.state, self.features)
             else:
-                location = self.fitted().location
-                profiles = read_like(location, data, layer, use_raw, "auto", self.state, self.features)
+                model, how = self.fitted(), ("auto", self.state, self.features)
+                profiles = read_like(model.location, data, layer, use_raw, *how, names_of_fit=model.gene_names)
             return self._read(profiles, layer, use_raw, is_new)
         return read_profiles(self._check_array(data, is_new), layer, use_raw, "no", self.state)
 

@@ -212,10 +212,12 @@ def _describe(data: FitData, bases: Bases, trained: Trained) -> dict[str, Any]:
         "data": {
             "source": profiles.source,
             "location": profiles.location,
+            "gene_names": None if profiles.origin is None else profiles.origin.choice.gene_names,
             "state": profiles.state,
             "evidence": profiles.evidence,
             "unit": None if profiles.unit is None else asdict(profiles.unit),
             "notes": profiles.notes,
+            "said": list(profiles.said),
             "n_profiles": profiles.n_profiles,
             "n_genes": profiles.n_genes,
             "n_excluded": int((data.split == EXCLUDED).sum()),

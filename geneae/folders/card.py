@@ -59,7 +59,7 @@ def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None =
     facts = {
         "Licence": _plain(licence or NO_LICENCE),
         "Data": f"{_plain(PurePath(str(data['source'])).name)}, {_plain(data['location'])}: "
-        f"{data['n_profiles']:,} profiles x {data['n_genes']:,} genes, {_plain(data['state'])}",
+        f"{data['n_profiles']:,} profiles x {data['n_genes']:,} genes, {_plain(data['state'])}{_evidence(data)}",
         "Data fingerprint": f"`{_plain(data['fingerprint'])}` (SHA-256 of names and values)",
         "Space": f"{_plain(model.preprocess.space)}",
         "Genes": f"{len(genes):,}, matched by name: {', '.join(_plain(gene) for gene in genes[:5])}, ... (`genes.csv`)",
@@ -124,6 +124,12 @@ def _limits(model: Model) -> list[str]:
 def _plain(text: Any) -> str:
     """Text without markup, line breaks and control characters, which cannot break out of its table cell."""
     return escaped(re.sub(r"[|<>`\[\]\s]+", " ", str(text)).strip())
+
+
+def _evidence(data: dict[str, Any]) -> str:
+    """How the values come from counts, as far as they tell it, as text of a table cell; empty for exact counts."""
+    evidence = data.get("evidence")
+    return f" ({_plain(evidence)})" if evidence else ""
 
 
 def _under(metric: dict[str, Any] | None) -> str:

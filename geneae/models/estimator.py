@@ -20,7 +20,7 @@ from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene
 from geneae.models.molecules import TypicalMolecules
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import ZERO_TERMS, OwnCounts, predictions_at, rows_of
-from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight
+from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight, shown_by
 from geneae.models.whitening import Whitening
 
 STEPS = ("neighbours", "own_counts", "entries")
@@ -131,12 +131,13 @@ class AtDepth:
             raw = raw_from_some(raw, self.estimator.whitening.components, self._curves[0], weight, missing)
         return self.estimator.posterior.expected(raw, self.depth_scores(totals), self.delta, self._weights)
 
-    def uncertainty(self, totals: np.ndarray) -> Tensor:
+    def uncertainty(self, totals: np.ndarray, missing: np.ndarray | None = None) -> Tensor:
         """(n_profiles, rank) standard deviations of the noise-free scores around the posterior scores of profiles with
-        these molecules."""
+        these molecules, of which those of `missing` genes were not measured."""
         scale = self.estimator.scale
         relative = (self.depth_scores(totals) * scale.deviation).exp()
-        return self.estimator.posterior.uncertainty(relative, self._weights)
+        shown = None if missing is None else shown_by(self.estimator.whitening.components, missing)
+        return self.estimator.posterior.uncertainty(relative, self._weights, shown)
 
     def drawn(self, scores: Tensor) -> Tensor:
         """(n_profiles, rank) scores after the step `neighbours`, if it is kept."""

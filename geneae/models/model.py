@@ -68,6 +68,12 @@ class Model:
         return str(self.config["data"].get("location", "X"))
 
     @property
+    def gene_names(self) -> str | None:
+        """Column of `var` that named the genes at the fit, and names those of other data; None: the index."""
+        column = self.config["data"].get("gene_names")
+        return None if column is None else str(column)
+
+    @property
     def can_hold_out(self) -> bool:
         """Whether profiles can be evaluated on held-out molecules, because training profiles were counts."""
         return self.baselines.half is not None
@@ -184,7 +190,7 @@ class Model:
         given = np.full(expression.n_profiles, math.exp(self.delta)) if ratios is None else ratios
         for ratio, chosen in by_ratio(given):
             at = self.estimator.at(math.log(ratio) + COMPLETE)
-            found = at.uncertainty(expression.totals[chosen]) / self.network.deviation
+            found = at.uncertainty(expression.totals[chosen], expression.missing) / self.network.deviation
             result[chosen, :rank] = found[:, :rank].numpy()
         return result
 

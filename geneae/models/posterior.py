@@ -41,7 +41,7 @@ class Posterior:
     power: float = 1.0
     """Power of the molecules of a profile with which its noise falls within a set, from 0 to 1."""
 
-    def uncertainty(self, relative: Tensor, weights: Tensor) -> Tensor:
+    def uncertainty(self, relative: Tensor, weights: Tensor, shown: Tensor | None = None) -> Tensor:
         """(n_profiles, rank) standard deviation of the noise-free scores around posterior scores.
 
         Under a normal model with signal variance c and noise variance n / r**power, where r are the molecules of a
@@ -49,15 +49,26 @@ class Posterior:
         right at r = 1. The power is 1 if profiles differ in depth alone; where cells with more molecules also vary
         more, which is common, it is smaller.
 
+        Where genes were not measured, the variance grows by the ratio of the errors of the estimate from the others to
+        those from all genes, under the same model.
+
         Parameters
         ----------
         relative
             (n_profiles,) molecules relative to the geometric mean of training profiles at this depth.
         weights
             `depth_weights` of the depth.
+        shown
+            (rank, rank) what the measured genes show of the scores, see `shown_by`; None: all genes were measured.
         """
-        left = weights @ self.unexplained
-        return (self.signal * _left(relative[:, None] ** self.power, left)).sqrt()
+        left, depth = weights @ self.unexplained, relative[:, None] ** self.power
+        variance = self.signal * _left(depth, left)
+        if shown is None:
+            return variance.sqrt()
+        fixed, noise = _errors(self.signal, left, shown)
+        fixed_of_all, noise_of_all = _errors(self.signal, left, torch.eye(len(left), dtype=torch.float64))
+        more = (fixed + noise / depth) / (fixed_of_all + noise_of_all / depth).clamp(min=1e-12)
+        return (variance * more).sqrt()
 
     def expected(self, raw: Tensor, depth_scores: Tensor, delta: float, weights: Tensor) -> Tensor:
         """(n_profiles, rank) posterior scores.
@@ -83,6 +94,29 @@ class Posterior:
 def _left(relative: Tensor, typical: Tensor) -> Tensor:
     """Share of the variance that is left open at r times the molecules, from the share that typical profiles leave."""
     return typical / (relative * (1 - typical) + typical).clamp(min=1e-12)
+
+
+def _errors(signal: Tensor, left: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    """(rank,) variance of the errors of posterior scores: the part of what genes do not show and of shrinkage, and that
+    of noise, for profiles with the typical molecules of a depth.
+
+    Scores s of variance c, measured with noise of variance n in every direction, are estimated by F A (M s + e): M is
+    what the measured genes show, e their noise, of covariance N^1/2 M N^1/2 with N = diag(n), A the ridge regression of
+    `raw_from_some`, and F the factors c / (c + n). The error is (F A M - 1) s + F A e.
+    """
+    c, left = signal.double(), left.double().clamp(max=1 - 1e-9)
+    n, factor = c * left / (1 - left), (1 - left)[:, None]
+    read = factor * _ridge_of(shown)
+    kept = read @ shown - torch.eye(len(c), dtype=torch.float64)
+    half = n.sqrt()[:, None] * _root(shown)
+    return (kept.square() @ c).float(), (read @ half).square().sum(1).float()
+
+
+def _root(shown: Tensor) -> Tensor:
+    """(rank, rank) symmetric root of a matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(shown)
+    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return root
 
 
 def map_features(scores: Tensor, depth_scores: Tensor, delta: float) -> Tensor:
@@ -122,11 +156,21 @@ def raw_from_some(raw: Tensor, components: Tensor, mean: Tensor, weight: Tensor,
     """
     gone = torch.from_numpy(np.flatnonzero(missing))
     known = raw + mean[gone] @ weight[gone]
-    identity = torch.eye(components.shape[1], dtype=torch.float64)
-    shown = identity - components[gone].double().T @ components[gone].double()
-    scale = torch.linalg.solve(shown + LEAST_SEEN * identity, (1 + LEAST_SEEN) * identity)
-    found: Tensor = known.double() @ scale
+    found: Tensor = known.double() @ _ridge_of(shown_by(components, missing))
     return found.to(raw.dtype)
+
+
+def shown_by(components: Tensor, missing: np.ndarray) -> Tensor:
+    """(rank, rank) float64 products of the components over the genes that were measured: the identity if all were."""
+    gone = components[torch.from_numpy(np.flatnonzero(missing))].double()
+    return torch.eye(components.shape[1], dtype=torch.float64) - gone.T @ gone
+
+
+def _ridge_of(shown: Tensor) -> Tensor:
+    """(rank, rank) map from what the measured genes show to scores; symmetric."""
+    identity = torch.eye(len(shown), dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(shown + LEAST_SEEN * identity, (1 + LEAST_SEEN) * identity)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

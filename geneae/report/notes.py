@@ -1,5 +1,6 @@
 """Title, summary and notes of the report."""
 
+from geneae.data.states import STATES
 from geneae.evaluation.agreement import Agreement
 from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
@@ -44,10 +45,25 @@ def notes_of(runs: list[Run]) -> list[str]:
     """Notes that a reader of the table of results needs."""
     if all(of_config(run, "judged") for run in runs):
         return _of_programs(runs)
-    said = _of_latents(runs)
+    said = [*_of_data(runs), *_of_latents(runs)]
     if not all(run.is_encoder for run in runs):
         said += [*_of_cosines(runs), *_of_steps(runs), *_of_errors(runs), *_of_choice(runs)]
     return said
+
+
+def _of_data(runs: list[Run]) -> list[str]:
+    """What the values are, where that is more than counts, and what was understood of a file."""
+    said = []
+    for run in runs:
+        state, evidence = of_config(run, "data", "state"), of_config(run, "data", "evidence")
+        if evidence and state in STATES:
+            said.append(f"The values are {STATES[state].noun} ({evidence}).")
+        column = of_config(run, "data", "gene_names")
+        if column is not None:
+            said.append(f"Genes are named by var column '{column}'.")
+        found = of_config(run, "data", "said")
+        said += map(str, found) if isinstance(found, list) else []
+    return list(dict.fromkeys(said))
 
 
 def _of_programs(runs: list[Run]) -> list[str]:

@@ -1,5 +1,6 @@
 """Every format gives the profiles of the .h5ad with the same counts, and damaged files of each give one sentence."""
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -197,3 +198,11 @@ def test_tl_works_on_what_was_read_of_any_format(
     np.testing.assert_allclose(read.obsm["X_geneae"], latents, atol=1e-4)
     with pytest.warns(UserWarning, match="by their names the columns are genes"):
         assert (tl.read(write_csv(adata, tmp_path)).X != adata.X).nnz == 0
+
+
+def test_a_packed_file_that_is_no_text_is_to_be_unpacked(counts_path: Path, tmp_path: Path) -> None:
+    content = gzip.compress(counts_path.read_bytes())
+    for name in ("data.h5ad.gz", "data.h5ad", "data.csv"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"is compressed with gzip, .* Unpack it with gunzip\.$"):
+            read_profiles(tmp_path / name)

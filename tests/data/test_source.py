@@ -10,7 +10,7 @@ from commands import assert_refused, geneae, write
 from conftest import QUICK, simulate
 from written import write_csv, write_h5ad, write_h5mu, write_zarr
 
-from geneae import Autoencoder, tl
+from geneae import Autoencoder, read_profiles, tl
 from geneae.data.source import Source, matrix_at, read_like
 from geneae.settings.errors import InputError
 
@@ -121,3 +121,24 @@ def test_a_model_reads_the_features_that_it_was_fitted_on(tmp_path: Path) -> Non
     result = geneae("embed", tmp_path / "model", data, "-o", tmp_path / "latent.npy")
     assert "40 of the model's 40 genes are in the data (100.0 %)" in result.stdout
     np.testing.assert_allclose(np.load(tmp_path / "latent.npy"), model.transform(data), atol=1e-5)
+
+
+def test_genes_are_named_as_at_the_fit(tmp_path: Path) -> None:
+    """By the column of var that named them, where the data have it; else by the index."""
+    symbols = simulate(80, 40)
+    ensembl = symbols.copy()
+    ensembl.var["symbol"] = ensembl.var_names
+    ensembl.var_names = [f"ENSG{i:011}" for i in range(40)]
+    path = write(tmp_path / "data.h5ad", ensembl)
+    fitted = Autoencoder(**QUICK).fit(read_profiles(path, gene_names="symbol"))
+    assert fitted.model_.gene_names == "symbol"
+    expected = fitted.transform(symbols)
+    np.testing.assert_array_equal(fitted.transform(path), expected)
+    tl.embed(ensembl, fitted)
+    np.testing.assert_array_equal(ensembl.obsm["X_geneae"], expected)
+    fitted.save(tmp_path / "run")
+    result = geneae("embed", tmp_path / "run", path, "-o", tmp_path / "out.npy")
+    assert "Genes are named by var column 'symbol', as at the fit; --gene-names index names them" in result.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-6)
+    result = geneae("embed", tmp_path / "run", path, "-o", tmp_path / "other.npy", "--gene-names", "index")
+    assert_refused(result, "found 0 of them among 40")

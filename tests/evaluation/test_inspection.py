@@ -11,6 +11,7 @@ from scipy import sparse
 from geneae.data.preprocess import normalize, recover_counts
 from geneae.data.reading import read_profiles
 from geneae.evaluation.inspection import Inspection, inspect_profiles, judge_cosine, permuted_cosine, random_pair_cosine
+from geneae.settings.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +150,12 @@ def test_imputed_values_are_not_taken_for_counts() -> None:
     found, reason = recover_counts(read_profiles(logged))
     assert found is None
     assert "not a whole number" in reason
+
+
+@pytest.mark.parametrize(("shape", "found"), [((2, 20), "2 profiles .* 20 genes"), ((30, 1), "30 profiles .* 1 gene")])
+def test_too_few_profiles_or_genes_for_pca_are_refused(shape: tuple[int, int], found: str) -> None:
+    profiles = read_profiles(1 + np.random.default_rng(0).poisson(3.0, shape))
+    with pytest.raises(
+        InputError, match=f"inspect compares with PCA of size 4 and more, for which {found} are too few"
+    ):
+        inspect_profiles(profiles)

@@ -93,6 +93,14 @@ def test_loading_leaves_the_random_numbers_as_they_were(shared: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_the_card_says_how_values_come_from_counts(fitted: Autoencoder) -> None:
+    model = fitted.fitted()
+    assert "240 profiles x 120 genes, counts |" in model_card(model, None)
+    data = model.config["data"] | {"evidence": "recovered from log(x + 1) | to base e"}
+    card = model_card(replace(model, config=model.config | {"data": data}), None)
+    assert "240 profiles x 120 genes, counts (recovered from log(x + 1) to base e) |" in card
+
+
 def test_a_zip_holds_what_is_listed_and_others_can_check_it(shared: Path, model_folder: Path, tmp_path: Path) -> None:
     found = contents(shared)
     assert set(found) == {path.name for path in model_folder.iterdir()} | {SUMS}

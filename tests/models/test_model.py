@@ -139,6 +139,20 @@ def test_genes_that_were_not_measured_take_their_mean(known: Known) -> None:
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-3, atol=1e-3)
 
 
+def test_deviations_grow_by_what_missing_genes_change() -> None:
+    """Deviations of latents from all and from some genes differ in squares as these latents do."""
+    adata = simulate(600, 200, depth=900)
+    fitted = Autoencoder(n_latent=4, epochs=1, n_splits=1).fit(adata[:400].copy()).fitted()
+    expression = fitted.preprocess.match(read_profiles(adata[400:].copy()))[0]
+    some = expression.without(np.random.default_rng(0).random(200) < 0.3)
+    of_all, of_some = fitted.latent_deviation(expression), fitted.latent_deviation(some)
+    assert of_all is not None
+    assert of_some is not None
+    assert (of_some > of_all).all()
+    change = np.square(fitted.latent(some) - fitted.latent(expression)).mean()
+    assert change == pytest.approx(np.mean(of_some**2 - of_all**2), rel=0.5)
+
+
 @pytest.mark.parametrize("times", [2.0, 5.0])
 def test_profiles_deeper_than_training_have_their_ratio_and_the_latents_of_their_thinned_molecules(
     times: float,

@@ -21,6 +21,7 @@ from geneae.models.posterior import (
     map_features,
     raw_from_some,
     raw_weight,
+    shown_by,
 )
 from geneae.models.whitening import Whitened, Whitening
 
@@ -260,6 +261,27 @@ def test_uncertainty_is_that_of_the_normal_model() -> None:
     torch.testing.assert_close(alike, alike[1].expand(3, -1))
     nothing_open = replace(posterior, unexplained=torch.zeros_like(posterior.unexplained))
     assert not nothing_open.uncertainty(relative, weights).any()
+
+
+def test_uncertainty_from_some_genes_is_that_of_made_up_errors() -> None:
+    """Signal in a few directions of 60 genes, noise of variance 1 in each gene, a third of the genes not measured."""
+    rng = np.random.default_rng(3)
+    signal, n_profiles = np.array([9.0, 4.0, 1.0]), 40_000
+    components = np.linalg.qr(rng.normal(size=(60, 3)))[0]
+    missing = rng.random(60) < 0.4
+    truth = rng.standard_normal((n_profiles, 3)) * np.sqrt(signal)
+    values = np.where(missing, 0, truth @ components.T + rng.standard_normal((n_profiles, 60)))
+    weight, mean = torch.from_numpy(components), torch.zeros(60, dtype=torch.float64)
+    found = raw_from_some(torch.from_numpy(values @ components), weight, mean, weight, missing).numpy()
+    error = np.square(found * signal / (signal + 1) - truth).mean(0)
+    left = torch.from_numpy(1 / (signal + 1)).expand(len(DELTAS), -1)
+    posterior = replace(random_estimator().posterior, signal=torch.from_numpy(signal), unexplained=left, power=1.0)
+    weights, relative, shown = depth_weights(0.0).double(), torch.ones(1), shown_by(weight, missing)
+    np.testing.assert_allclose(posterior.uncertainty(relative, weights, shown)[0] ** 2, error, rtol=0.03)
+    assert (error > 1.1 * signal / (signal + 1)).all()  # what all genes leave open
+    all_genes = shown_by(weight, np.zeros(60, bool))
+    many = torch.tensor([0.2, 1.0, 30.0])
+    torch.testing.assert_close(posterior.uncertainty(many, weights, all_genes), posterior.uncertainty(many, weights))
 
 
 @pytest.mark.parametrize(("power", "among"), [(0.0, (0.0, 0.25)), (1.0, (0.75, 1.0))])

@@ -84,6 +84,14 @@ def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in both
 
 
+def test_notes_say_what_was_understood_of_the_data(run: Run) -> None:
+    assert not any(note.startswith(("The values are", "Genes are named")) for note in notes_of([run]))
+    facts = {"evidence": "recovered from logarithms", "gene_names": "symbol", "said": ["data.csv: the rows are genes."]}
+    read = replace(run, config=run.config | {"data": run.config["data"] | facts})
+    expected = ["The values are counts (recovered from logarithms).", "Genes are named by var column 'symbol'."]
+    assert notes_of([read, run, read])[:3] == [*expected, *facts["said"]]
+
+
 def test_the_table_shows_the_latent_alone_next_to_the_model_and_no_steps(run: Run) -> None:
     titles = [scores.title for scores in score_rows([run], "test")]
     assert titles[:3] == ["model", "from the latent alone", "whitened linear, size 4"]

@@ -90,7 +90,7 @@ def command(
     from geneae.folders.model import load_model
 
     loaded = None if model is None else load_model(Path(model))
-    profiles = source.read() if loaded is None else source.read_like(loaded.location)
+    profiles = source.read() if loaded is None else source.read_like(loaded.location, loaded.gene_names)
     say_what_is_read(profiles, say)
     learner = CosineMetric(**settings, seed=seed)
     judged = judge_metric(learner, profiles, key, validation, test, group, loaded)
