@@ -37,10 +37,15 @@ def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic:
     return float(found.iloc[0]) if len(found) else float("nan")
 
 
+JUDGED = ("new", "all", "test", "validation")
+"""Splits from which conclusions may be drawn; `all` where it is not known which profiles were fitted on."""
+
+
 def judged_split(splits: pd.Series) -> str:
-    """The split from which conclusions are drawn: `test` if it is among these, else `validation`, else the first."""
+    """The split from which conclusions are drawn: profiles that are new to the model if there are such, else `test`,
+    else `validation`, else the first."""
     found = [str(name) for name in pd.unique(splits)]
-    return next((name for name in ("test", "validation") if name in found), found[0])
+    return next((name for name in JUDGED if name in found), found[0])
 
 
 def outcome(difference: float, error: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geneae.data.profiles import Profiles
 from geneae.evaluation.records import Evaluation
 from geneae.folders.card import FILE as CARD
 from geneae.folders.card import model_card
@@ -125,6 +126,45 @@ def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
     """Rows per profile for the model alone, without its baselines: the contents of `profiles.csv`."""
     table = evaluation.profiles
     return table[table["model"] == "model"].drop(columns="model").reset_index(drop=True)
+
+
+def run_of_evaluation(
+    model: Model, evaluation: Evaluation, profiles: Profiles, split: pd.Series, name: str, command: str
+) -> Run:
+    """The evaluation of a model on other profiles as a run without a history, for a report.
+
+    Parameters
+    ----------
+    model
+        The model.
+    evaluation
+        Its numbers.
+    profiles
+        The profiles that it was evaluated on.
+    split
+        Split of each profile in the fit, `new` or `all`.
+    name
+        Name of the folder.
+    command
+        Command line.
+    """
+    facts = {
+        "source": profiles.source,
+        "location": profiles.location,
+        "n_profiles": profiles.n_profiles,
+        "n_genes": profiles.n_genes,
+        "fingerprint": profiles.fingerprint,
+    }
+    config = model.config | {"evaluated": True, "command": command, "data": facts, "color": None}
+    return Run(
+        name,
+        configuration_of(config),
+        config,
+        evaluation.metrics,
+        own_profiles(evaluation),
+        pd.DataFrame(),
+        split_sizes=sizes_of(split),
+    )
 
 
 def read_run(folder: Path, configuration: str | None = None) -> Run:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from geneae.evaluation.records import HELD_OUT, judged_split
+from geneae.evaluation.records import HELD_OUT, JUDGED, judged_split
 from geneae.evaluation.table import METRIC_FACTS
 from geneae.folders.run import Run
 
-REPORTED = ("test", "validation")
+REPORTED = (*JUDGED, "train")
+"""Splits with a table, the first one that is there with the large one."""
 
 
 def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -18,6 +19,11 @@ def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         found.setdefault(run.configuration, []).append(run)
     return found
+
+
+def profiles_of(split: str) -> str:
+    """Words for the profiles of a split."""
+    return "profiles" if split == "all" else f"{split} profiles"
 
 
 def main_split(runs: list[Run]) -> str:

@@ -27,9 +27,7 @@ def facts_of(runs: list[Run]) -> str:
         f"{n_arms} configuration{'s (column arm)' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, "
         f"{len(runs)} run{'s' * (len(runs) > 1)}"
     ]
-    sizes = {
-        name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in ("train", *REPORTED[::-1])
-    }
+    sizes = {name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in REPORTED[::-1]}
     sizes = {name: found for name, found in sizes.items() if found}
     if sizes:
         said.append(
@@ -226,11 +224,11 @@ def missing_from(runs: list[Run]) -> list[str]:
     if all(of_config(run, "judged") for run in runs):
         return []
     said = []
-    if main_split(runs) != "test":
+    if main_split(runs) == "validation":
         said.append(
             "No test profiles were set aside: the numbers are for the validation profiles, which chose the epoch."
         )
-    if not any("label" in run.profiles for run in runs):
+    if not any("label" in run.profiles or of_config(run, "evaluated") for run in runs):
         said.append(
             "No column of obs, such as the cell type, was named with --color KEY: the UMAP shows clusters, and "
             "differences between configurations are not shown by label. geneae report RUN --color KEY draws the report "

@@ -26,7 +26,14 @@ from geneae.pl.values import (
     paired_main_metric,
     shown_split,
 )
-from geneae.report.across_runs import by_configuration, color_name, distinct, genes_by_configuration, of_config
+from geneae.report.across_runs import (
+    by_configuration,
+    color_name,
+    distinct,
+    genes_by_configuration,
+    of_config,
+    profiles_of,
+)
 from geneae.report.cells import number, show_difference, show_range
 from geneae.report.image import Picture, canvas, draw_picture, panels
 
@@ -125,9 +132,8 @@ def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str
     """Numbers of profiles and seeds in a figure, as text."""
     profiles, seeds = list(n_profiles), list(n_seeds)
     noun = "seed" if max(seeds) == 1 else "seeds"
-    return (
-        f"{show_range(min(profiles), max(profiles))} {split} profiles and {show_range(min(seeds), max(seeds))} {noun}"
-    )
+    said = f"{show_range(min(profiles), max(profiles))} {profiles_of(split)}"
+    return f"{said} and {show_range(min(seeds), max(seeds))} {noun}"
 
 
 def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
@@ -191,9 +197,9 @@ def _steps_picture(kept: dict[str, list[str]], metrics: pd.DataFrame, split: str
         said.append(f"{arm}: {', '.join(steps)}")
     return draw_picture(
         "Step by step",
-        f"Mean held-out cosine over {split} profiles as each step is added, from top to bottom, with 95 % intervals "
-        "of the gain over the step before, paired by profile. A hollow dot is a step that was left out, because "
-        "it did not lower the loss of the validation profiles."
+        f"Mean held-out cosine over {profiles_of(split)} as each step is added, from top to bottom, with 95 % "
+        "intervals of the gain over the step before, paired by profile. A hollow dot is a step that was left out, "
+        "because it did not lower the loss of the validation profiles."
         + (" Of several seeds, the first one says which steps were left out." if len(kept) > 1 else ""),
         f"Held-out cosine step by step. {'; '.join(said)}.",
         lambda: pl.cosine_by_step(metrics, kept, canvas(rows_size(len(STAGES)))[0], split=split),
@@ -210,9 +216,9 @@ def _depth_picture(arms: list[str], metrics: pd.DataFrame, split: str) -> Pictur
     n_profiles = of_depth["n_profiles"].astype(int)
     return draw_picture(
         "Fewer molecules",
-        f"Mean held-out cosine over {show_range(n_profiles.min(), n_profiles.max())} {split} profiles whose input is a "
-        "half, or a half that is thinned at random until it has the given share of all molecules; the target is the "
-        "other half, untouched. The model is read at the depth of its input.",
+        f"Mean held-out cosine over {show_range(n_profiles.min(), n_profiles.max())} {profiles_of(split)} whose input "
+        "is a half, or a half that is thinned at random until it has the given share of all molecules; the target is "
+        "the other half, untouched. The model is read at the depth of its input.",
         f"Held-out cosine from {', '.join(f'1/{ratio}' for ratio in AT_RATIO)} of the molecules. {'; '.join(said)}.",
         lambda: pl.cosine_by_depth(metrics, arms, canvas(panels_size(1, len(arms) + 2))[0], split=split),
     )
@@ -233,7 +239,7 @@ def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Pictu
     return draw_picture(
         "Cosine against MSE",
         caption,
-        f"Cosine against MSE, a dot for each of the {split} profiles. {'; '.join(said)}.",
+        f"Cosine against MSE, a dot for each of the {profiles_of(split)}. {'; '.join(said)}.",
         lambda: pl.cosine_against_mse(profiles, panels(len(profiles)), split=split),
     )
 
@@ -259,7 +265,7 @@ def _parts_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, spl
         f"Mean over {_sample(profiles, split, 'mse')}. MSE is the sum of two parts: the error of the direction of a "
         "reconstruction, and that of its length. A cosine loss sees the first part only."
         + (" Baselines are those of the first configuration." if n_baselines and len(profiles) > 1 else ""),
-        f"Mean over {split} profiles of the two parts of the MSE. {'; '.join(said)}.",
+        f"Mean over {profiles_of(split)} of the two parts of the MSE. {'; '.join(said)}.",
         lambda: pl.error_parts(profiles, metrics, canvas(size)[0], split=split),
     )
 

@@ -10,7 +10,7 @@ from geneae.evaluation.predictors import LATENT_ONLY
 from geneae.evaluation.records import HELD_OUT, SAME
 from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
-from geneae.report.across_runs import by_configuration, of_config
+from geneae.report.across_runs import by_configuration, of_config, profiles_of
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
 
 OF_PROFILES = (HELD_OUT, "skill", "cosine", "mse", "rescaled_mse", "centred_cosine")
@@ -153,5 +153,5 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: 
     n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
     of_seeds = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else "seeds"
     spread = " ± standard deviation over seeds" if any(size > 1 for size in seeds) else ""
-    title = f"{split.capitalize()}: means over {n_profiles}{split} profiles and {of_seeds}{spread}"
+    title = f"{split.capitalize()}: means over {n_profiles}{profiles_of(split)} and {of_seeds}{spread}"
     return Table(title, tuple(headers), cells)

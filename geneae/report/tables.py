@@ -10,7 +10,7 @@ from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.evaluation.table import title_of
 from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
-from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration
+from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration, profiles_of
 from geneae.report.cells import (
     Cell,
     Table,
@@ -60,7 +60,7 @@ def _paired_table(paired: pd.DataFrame) -> Table:
     split = ", ".join(dict.fromkeys(map(str, paired["split"])))
     headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict", "profiles", "seeds")
     return Table(
-        f"Difference of each configuration from {reference}, {split} profiles",
+        f"Difference of each configuration from {reference}, {profiles_of(split)}",
         headers,
         rows,
         "Differences are paired by profile and seed. The bootstrap interval covers variation over both profiles and "
@@ -110,7 +110,7 @@ def nulls_of(runs: list[Run], split: str) -> Table | None:
     sizes = [run.metrics.loc[run.metrics["split"] == split, "n_profiles"].max() for run in runs]
     n_profiles = show_range(int(min(sizes)), int(max(sizes)))
     return Table(
-        f"The same training where there is nothing to learn: means over {n_profiles} {split} profiles",
+        f"The same training where there is nothing to learn: means over {n_profiles} {profiles_of(split)}",
         ("fit", *headers),
         rows,
         "Genes permuted: each profile keeps its values, but at random genes, so that profiles share nothing but their "
@@ -141,7 +141,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
     mean = "mean over configurations and seeds" if len(runs) > 1 else "this run"
     return Table(
-        f"The {len(rows)} {split} profiles of lowest {title_of(metric)} ({mean})",
+        f"The {len(rows)} {profiles_of(split)} of lowest {title_of(metric)} ({mean})",
         ("profile", *(headers[name] for name in extra), *columns),
         rows,
     )
@@ -171,7 +171,7 @@ def genes_of(runs: list[Run], split: str) -> Table | None:
     ]
     columns = list(genes) if len(genes) > 1 else ["correlation ↑"]
     return Table(
-        f"Genes of highest and lowest correlation with their reconstruction, {split} profiles",
+        f"Genes of highest and lowest correlation with their reconstruction, {profiles_of(split)}",
         ("gene", "mean expression", *columns),
         rows,
         "Among the half of the genes with higher mean expression. Of counts, a gene in one half of the molecules "

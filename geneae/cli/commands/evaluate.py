@@ -61,6 +61,7 @@ def command(
     MODEL is a folder of geneae fit, or a zip of geneae share. Profiles of the fit are known by their values and names:
     training, validation, test and new profiles are reported separately.
     """
+    from geneae.cli.steps import command_line
     from geneae.folders.outputs import check_apart, check_writable, new_folder
 
     check_apart(Path(output), model, *data)
@@ -75,7 +76,8 @@ def command(
     from geneae.evaluation.reconstruction import verdict
     from geneae.folders.embedding import depth_groups
     from geneae.folders.model import load_model, read_split
-    from geneae.folders.run import own_profiles, write_tables
+    from geneae.folders.run import run_of_evaluation, write_tables
+    from geneae.report import write_report
 
     loaded = load_model(Path(model))
     loaded.check_decoder()
@@ -97,12 +99,15 @@ def command(
     present = tuple(name for name in (*SPLITS, NEW, ALL) if (split == name).any())
     evaluation = _evaluated(loaded, profiles, expression, split, depths, present[-1])
     check_unchanged(profiles)
+    said = verdict(evaluation, present[-1])
+    run = run_of_evaluation(loaded, evaluation, profiles, split, Path(output).name, command_line())
     with new_folder(Path(output), overwrite) as partial:
-        write_tables(partial, {"profiles": own_profiles(evaluation), "metrics": evaluation.metrics})
+        write_tables(partial, {"profiles": run.profiles, "metrics": run.metrics})
+        write_report(partial / "report.html", [run], said)
     for table in (metrics_table(evaluation, present), *latent_tables(evaluation, loaded.config["settings"], present)):
         say(*table.split("\n"))
-    say(verdict(evaluation, present[-1]))
-    say(f"Written to {output}: profiles.csv, metrics.csv.")
+    say(said)
+    say(f"Written to {output}: profiles.csv, metrics.csv, report.html.")
 
 
 def _evaluated(

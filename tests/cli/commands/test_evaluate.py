@@ -42,7 +42,7 @@ def test_a_single_profile_with_values_is_evaluated_without_a_warning(run: Run, t
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:
     result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged")
     assert result.exit_code == 0, result.output
-    assert there(tmp_path / "judged") == {"SHA256SUMS", "metrics.csv", "profiles.csv"}
+    assert there(tmp_path / "judged") == {"SHA256SUMS", "metrics.csv", "profiles.csv", "report.html"}
     assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
     assert "On 24 test profiles, evaluated against the other half" in result.stdout
     profiles = pd.read_csv(tmp_path / "judged" / "profiles.csv")
@@ -84,6 +84,22 @@ def test_profiles_of_the_fit_are_told_from_new_ones_in_other_files(
         assert ("profiles have values of the fit under other names" in said) == (name == "renamed")
         assert set(metrics["split"]) == set(expected)
     assert "On 40 new profiles, evaluated against" in judged(tmp_path / "again", run.folder, tmp_path / "atlas.h5ad")[0]
+
+
+def test_the_report_of_an_evaluation_is_about_the_profiles_that_are_new_to_the_model(run: Run, tmp_path: Path) -> None:
+    new = simulate(seed=5)[:40]
+    new.obs_names = [f"new{number}" for number in range(new.n_obs)]
+    result = geneae("evaluate", run.folder, write(tmp_path / "new.h5ad", new), "-o", tmp_path / "judged", "--quiet")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "judged" / "report.html").read_text(encoding="utf-8")
+    metrics = pd.read_csv(tmp_path / "judged" / "metrics.csv")
+    (split,) = metrics["split"].unique()
+    assert split in ("new", "all")
+    assert "means over 40 " in text
+    for model in ("model", "pca", "mean_profile"):
+        assert f"{value(metrics, model, split, HELD_OUT):.4f}" in text
+    assert "--color" not in text
+    assert "chose the epoch" not in text
 
 
 def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
