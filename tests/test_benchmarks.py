@@ -26,7 +26,8 @@ def exists(name: str) -> bool:
     try:
         import_module(name)
     except ModuleNotFoundError:
-        return hasattr(import_module(module), last)
+        found = getattr(import_module(module), last, None)
+        return found is not None and found.__module__ == module  # where it was written, not where it is imported
     return True
 
 

@@ -26,7 +26,7 @@ STAGES = {
     "geneae.folders.embedding.embed": "embedding",
     "geneae.evaluation": "judging",
     "geneae.fitting.compare.compare_runs": "judging",
-    "geneae.fitting.runs.umap_of": "report",
+    "geneae.evaluation.umap": "report",
     "geneae.report": "report",
     "geneae.folders": "writing",
 }
