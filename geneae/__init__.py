@@ -1,5 +1,6 @@
 """Train autoencoders on single-cell or bulk gene expression, and see how good their reconstructions really are."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = ["Autoencoder", "CosineMetric", "__version__", "pl", "read_profiles", "tl"]
+
+# Threads of torch, if it is loaded later, give their core to others while they wait. By default they spin, and beside
+# other busy programs a fit takes twice to five times as long. A value that is set already is left alone.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 WHERE = {
     "Autoencoder": "geneae.fitting.autoencoder",

@@ -1,6 +1,7 @@
 """Truths about the package as a whole."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -219,7 +220,16 @@ def test_one_file_does_it_for_all(call: str) -> None:
     assert found == ONE_PLACE[call]
 
 
-def test_nothing_happens_at_import() -> None:
+def test_waiting_threads_sleep_unless_the_user_wants_otherwise() -> None:
+    code = "import os, geneae; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == expected
+
+
+def test_at_import_a_policy_of_threads_is_set_and_nothing_else_happens() -> None:
     bodies = {name: ast.parse((PACKAGE / name).read_text(encoding="utf-8")).body for name in NAMES}
     calls = [
         (name, ast.unparse(node))
@@ -227,7 +237,7 @@ def test_nothing_happens_at_import() -> None:
         for node in body
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ]
-    assert calls == []
+    assert calls == [("__init__.py", "os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')")]
 
 
 def test_every_module_can_be_read_in_one_sitting() -> None:

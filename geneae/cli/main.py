@@ -39,11 +39,8 @@ class Commands(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command line; an output that cannot be printed is reported when everything else is done.
 
-        Threads of torch, which is loaded later, give their core to others while they wait. By default they spin, and
-        beside one other busy program a fit takes twice as long. The command line of the process itself, when nothing
-        is passed, ends the process.
+        The command line of the process itself, when nothing is passed, ends the process.
         """
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if args or options:
             return self._run(*args, **options)
         gc.set_threshold(COLLECTED_AFTER, *gc.get_threshold()[1:])

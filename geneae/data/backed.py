@@ -142,21 +142,32 @@ class BackedMatrix:
         """All selected rows, in memory: canonical float32 CSR."""
         order = np.argsort(self._rows, kind="stable")
         rows = self._rows[order]
-        parts = [self._between(some) for some in self._runs(rows)]
+        parts = [self._selected(some) for some in _spans(list(self._runs(rows)))]
         matrix = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
         if (order[:-1] > order[1:]).any():
             matrix = matrix[np.argsort(order, kind="stable")]
         return matrix
 
     def _runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Groups of increasing rows that are read together: near each other, and not too many."""
+        """Groups of increasing rows that are read together: near each other and not too many, unless all are wanted."""
+        if rows[-1] - rows[0] == len(rows) - 1:
+            yield rows
+            return
         before = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
         unwanted = before[rows[1:]] - before[np.minimum(rows[:-1] + 1, rows[1:])]
         ends = np.flatnonzero((unwanted > GAP) | (np.diff(rows // SPAN) > 0)) + 1
         yield from np.split(rows, ends)
 
+    def _selected(self, runs: list[np.ndarray]) -> sparse.csr_matrix:
+        """Some groups of nearby rows, in increasing order; columns are chosen for all of them at once, because that
+        takes as long as there are columns."""
+        parts = [self._between(rows) for rows in runs]
+        block = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        return block if self._columns is None else select_columns(block, self._columns)
+
     def _between(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Nearby rows, in increasing order, from a single read of the file; refused if they are not what they were."""
+        """Nearby rows, in increasing order, from a single read of the file, all columns; refused if they are not what
+        they were."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
         block = self._read(start, stop)
         if block.shape[0] == stop - start > len(rows):
@@ -165,7 +176,7 @@ class BackedMatrix:
             if block.shape[0] != len(rows):
                 raise self._first_look.changed(f"profile number {stop} is not there any more")
             self._first_look.check(rows, block)
-        return block if self._columns is None else select_columns(block, self._columns)
+        return block
 
     def _read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Rows of the file, all columns."""
@@ -198,6 +209,13 @@ def stored_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
         is_odd = block.dtype.kind == "f" and block.dtype.itemsize not in (4, 8)
         block = np.asarray(block, dtype=np.float64 if is_odd else block.dtype.newbyteorder("="))
     return canonical(sparse.csr_matrix(block))
+
+
+def _spans(runs: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Groups of rows that are read together, in lists of at most `SPAN` rows."""
+    number = np.cumsum([len(rows) for rows in runs]) // SPAN
+    for which in dict.fromkeys(number.tolist()):
+        yield [runs[place] for place in np.flatnonzero(number == which)]
 
 
 def chunks(matrix: sparse.csr_matrix | BackedMatrix, size: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:

@@ -55,7 +55,7 @@ class Values:
         self.n_profiles += block.shape[0]
         self._lengths.append(np.diff(block.indptr).astype(np.int32))
         self._totals.append(_row_sums(block))
-        by_gene = np.bincount(block.indices, block.data, block.shape[1])
+        by_gene = block.T @ np.ones(block.shape[0])  # the sums of np.bincount, which takes three times as long
         self._by_gene = by_gene if self._by_gene is None else self._by_gene + by_gene
         for start in range(0, len(block.data), CHUNK):
             self._add_values(block.data[start : start + CHUNK])

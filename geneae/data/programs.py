@@ -14,12 +14,14 @@ from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
-from geneae.data.containers import check_parts, check_stored
+from geneae.data.containers import check_folder, check_parts, check_stored
 from geneae.settings.errors import InputError, listed, reason_of, unknown
 
 SPACES = ("counts", "cp10k", "log1p_cp10k")
 """Spaces that a reconstruction may be in: molecules of the given half, molecules per 10,000, and log1p of these."""
-FORMATS = (".h5ad", ".csv", ".parquet", ".npy")
+ANNOTATED = (".h5ad", ".zarr")
+"""Endings of files with layers and obsm."""
+FORMATS = (*ANNOTATED, ".csv", ".parquet", ".npy")
 SPELLING = "NAME=FILE, NAME=FILE:layer=KEY or NAME=FILE:obsm=KEY"
 PLACE = re.compile(r"(?P<path>.+):(?P<kind>layer|obsm)[ =](?P<key>.+)", re.DOTALL)
 NAMED = 3  # names shown in a message
@@ -116,18 +118,21 @@ def read_made(made: Made, genes: pd.Index) -> Table:
     Parameters
     ----------
     made
-        File and matrix: `.h5ad`; `.csv` and `.parquet` with the names of the profiles in the first column; `.npy` with
-        names, a line each, in `FILE.profiles.txt` and, for a reconstruction, `FILE.genes.txt` beside it.
+        File and matrix: `.h5ad` or `.zarr` of AnnData; `.csv` and `.parquet` with the names of the profiles in the
+        first column; `.npy` with names, a line each, in `FILE.profiles.txt` and, for a reconstruction, `FILE.genes.txt`
+        beside it.
     genes
         Genes of the profiles.
     """
     path = made.path
     if path.suffix not in READERS:
         raise InputError(f"{path} must end in {', '.join(FORMATS)}. Write it in one of these formats.")
-    if not path.is_file():
+    if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise InputError(f"{path} does not exist. Give what the program '{made.name}' has written.")
-    if made.kind and path.suffix != ".h5ad":
-        raise InputError(f"only an .h5ad file has layers and obsm; found {made.where}. Leave the {made.kind} out.")
+    if made.kind and path.suffix not in ANNOTATED:
+        raise InputError(
+            f"only an .h5ad file or a .zarr has layers and obsm; found {made.where}. Leave the {made.kind} out."
+        )
     try:
         values, names, columns = READERS[path.suffix](made)
     except (InputError, MemoryError):
@@ -158,7 +163,7 @@ def table_of(
     n_genes = int(named.isin(genes).sum())
     if not is_latent and columns is not None and 2 * n_genes < min(n_columns, len(genes)):
         is_likely = n_columns > 2000 or n_genes > 0  # no latent is so long
-        if is_likely or where.endswith(".h5ad") or ", layer '" in where:
+        if is_likely or where.endswith(ANNOTATED) or ", layer '" in where:
             raise InputError(
                 f"{where} has {n_columns:,} columns, of which {n_genes:,} are genes of the profiles (columns: "
                 f"{listed(named[:NAMED])}; genes: {listed(genes[:NAMED])}). Name the genes as in input.h5ad; latents "
@@ -176,22 +181,34 @@ def _read_h5ad(made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
     """A matrix of an AnnData file, in memory."""
     if not h5py.is_hdf5(made.path):
         raise InputError(f"{made.path} should be an .h5ad (HDF5) file, but its content is not HDF5. Write it again.")
-    place = {"": ("X",), "layer": ("layers", made.key), "obsm": ("obsm", made.key)}[made.kind]
     with h5py.File(made.path, "r") as file:
-        above = file.get(place[0]) if len(place) > 1 else file
-        if above is None or place[-1] not in above:
-            options = () if above is None or above is file else above
-            raise unknown(made.kind or "matrix", place[-1], options)
-        check_parts(file, (place, ("obs",), ("var",)), str(made.path))
-        node = file["/".join(place)]
-        if made.kind == "obsm" and node.attrs.get("encoding-type") == "dataframe":
-            table = read_elem(node)
-            return table.to_numpy(dtype=np.float64), read_elem(file["obs"]).index, None
-        matrix = node if hasattr(node, "shape") else sparse_dataset(node)
-        check_stored(matrix, made.where)
-        values = sparse.csr_matrix(matrix.to_memory()) if isinstance(matrix, CSRDataset | CSCDataset) else matrix[:]
-        columns = None if made.kind == "obsm" else read_elem(file["var"]).index
-        return values, read_elem(file["obs"]).index, columns
+        return _from_group(file, made)
+
+
+def _read_zarr(made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
+    """The same of a zarr."""
+    check_folder(made.path)
+    import zarr  # slow to import, and most files are .h5ad
+
+    return _from_group(zarr.open_group(made.path, mode="r"), made)
+
+
+def _from_group(file: Any, made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
+    place = {"": ("X",), "layer": ("layers", made.key), "obsm": ("obsm", made.key)}[made.kind]
+    above = file.get(place[0]) if len(place) > 1 else file
+    if above is None or place[-1] not in above:
+        options = () if above is None or above is file else above
+        raise unknown(made.kind or "matrix", place[-1], options)
+    check_parts(file, (place, ("obs",), ("var",)), str(made.path))
+    node = file["/".join(place)]
+    if made.kind == "obsm" and node.attrs.get("encoding-type") == "dataframe":
+        table = read_elem(node)
+        return table.to_numpy(dtype=np.float64), read_elem(file["obs"]).index, None
+    matrix = node if hasattr(node, "shape") else sparse_dataset(node)
+    check_stored(matrix, made.where)
+    values = sparse.csr_matrix(matrix.to_memory()) if isinstance(matrix, CSRDataset | CSCDataset) else matrix[:]
+    columns = None if made.kind == "obsm" else read_elem(file["var"]).index
+    return values, read_elem(file["obs"]).index, columns
 
 
 def _read_csv(made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
@@ -238,6 +255,7 @@ def _read_npy(made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
 
 READERS: dict[str, Callable[[Made], tuple[Any, pd.Index, pd.Index | None]]] = {
     ".h5ad": _read_h5ad,
+    ".zarr": _read_zarr,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".npy": _read_npy,

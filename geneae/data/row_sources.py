@@ -45,7 +45,10 @@ class SparseRowSource:
         """Rows `start` to `stop`, in memory."""
         pointers = self._pointers[rows.start : rows.stop + 1]
         first, last = int(pointers[0]), int(pointers[-1])
-        parts = (self._data[first:last], self._indices[first:last].astype(np.int64), pointers - first)
+        indices = self._indices[first:last]
+        if indices.dtype not in (np.int32, np.int64):
+            indices = indices.astype(np.int64)
+        parts = (self._data[first:last], indices, pointers - first)
         return sparse.csr_matrix(parts, shape=(len(pointers) - 1, self.shape[1]))
 
 

@@ -161,8 +161,8 @@ class Autoencoder(TransformerMixin, BaseEstimator):
     def _latent(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray:
         """Latents of profiles, NaN where nothing can be said."""
         model = self.fitted()
-        latent = model.latent(expression, ratios)
-        latent[model.is_blank(expression)] = np.nan
+        latent, is_blank = model.latent_and_blank(expression, ratios)
+        latent[is_blank] = np.nan
         return latent
 
     def _ratios(self, expression: Expression, depth_ratio: float | None) -> np.ndarray | None:

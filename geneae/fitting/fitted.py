@@ -58,7 +58,7 @@ def run_of(fitted: Fitted, name: str = "", colors: pd.Series | None = None, umap
     colors
         Value of each profile that tells it apart in figures.
     umap
-        Columns profile, umap_1, umap_2 and, if there are colors, the colors.
+        Columns profile, umap_1, umap_2, cluster, for counts molecules and, if there are colors, the colors.
     """
     profiles = as_written(own_profiles(fitted.evaluation))
     if colors is not None:

@@ -104,7 +104,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     controls = control_table(means, table, sweep)
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in chosen], ignore_index=True)
     said = "There is only one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
-    said = f"Each cut at its best learning rate and weight decay by validation loss. {said}{_at_the_edge(means, best)}"
+    said += f" Each cut has its best learning rate and weight decay by validation loss.{_at_the_edge(means, best)}"
     shown = [name for name in dict.fromkeys(controls["arm"]) if name in set(means["arm"])][:MOST_SHOWN] or best
     with new_files(folder) as partial:
         for name, content in ((RUNS, table), (ARMS, means), (CONTROLS, controls), (PAIRED, paired)):

@@ -134,10 +134,10 @@ def embed(
 ) -> Embedded:
     """Latents of profiles at their depth, see `geneae.models.query_depth.query_depths`; NaN for those of which nothing
     can be said, see `Model.is_blank`, and finite for all others."""
-    is_blank = model.is_blank(expression)
     depths = model.depths_of(expression, ratio, groups)
     ratios = ratios_of(depths, expression.n_profiles) if depths else None
-    latent, deviation = model.latent(expression, ratios), model.latent_deviation(expression, ratios)
+    latent, is_blank = model.latent_and_blank(expression, ratios)
+    deviation = model.latent_deviation(expression, ratios)
     bad = np.flatnonzero(~np.isfinite(latent).all(1) & ~is_blank)
     if len(bad):
         raise InputError(

@@ -43,8 +43,9 @@ class SkipCore(nn.Module):
         self.decoder_linear = nn.Linear(n_latent, n_scores, bias=False)
         self.decoder_mlp = _mlp(n_latent, hidden, n_scores, dropout)
         with torch.no_grad():
-            self.encoder_linear.weight.zero_().fill_diagonal_(1)  # torch.eye would load the compiler of torch on "meta"
-            self.decoder_linear.weight.zero_().fill_diagonal_(1).mul_(factors[:, None])
+            # other operations, such as torch.eye, would load the compiler of torch on the device "meta"
+            self.encoder_linear.weight.zero_().fill_diagonal_(1)
+            self.decoder_linear.weight.zero_().diagonal().copy_(factors[:n_latent])
             for mlp in self._mlps():
                 _last_layer(mlp).weight.mul_(SMALL_START)
                 _last_layer(mlp).bias.zero_()

@@ -46,7 +46,8 @@ class EntryHead(nn.Module):
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> nn.Linear:
     """A layer that starts as torch's own do, with random numbers of a generator."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs)
+    with torch.random.fork_rng(devices=()):  # skip_init, which draws nothing, takes half a second to load
+        layer = nn.Linear(n_inputs, n_outputs)
     bound = n_inputs**-0.5
     with torch.no_grad():
         for parameter in layer.parameters():

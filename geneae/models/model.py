@@ -162,16 +162,23 @@ class Model:
         ratios
             (n_profiles,) depth ratio of each profile, see `QueryDepth`; None: that of the model.
         """
+        return self.latent_and_blank(expression, ratios)[0]
+
+    def latent_and_blank(
+        self, expression: Expression, ratios: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `latent` and `is_blank` give, from a single pass over the profiles."""
         latent = np.empty((expression.n_profiles, self.n_latent), np.float32)
+        blank = np.empty(expression.n_profiles, bool)
         if ratios is not None and self.estimator is not None:
             for ratio, chosen in by_ratio(ratios):
-                latent[chosen] = self.at(ratio).latent(expression.take(chosen))
-            return latent
+                latent[chosen], blank[chosen] = self.at(ratio).latent_and_blank(expression.take(chosen))
+            return latent, blank
         size = max(1, CHUNK_VALUES * expression.n_profiles // max(1, expression.n_values))
         with torch.no_grad():
             for rows, part in expression.chunks(size):
-                latent[rows] = self.encoded(self._scores(part)).numpy()
-        return latent
+                latent[rows], blank[rows] = self.encoded(self._scores(part)).numpy(), self._blank_in(part)
+        return latent, blank
 
     def latent_deviation(self, expression: Expression, ratios: np.ndarray | None = None) -> np.ndarray | None:
         """(n_profiles, n_latent) float32 posterior standard deviations of the latents, in their units; None without an
@@ -199,15 +206,18 @@ class Model:
         """(n_profiles,) whether nothing can be said about a profile: it has no value in the genes of the model or, with
         an estimator, fewer than 8 molecules there, which took no part in its fit. Never for values that are scaled."""
         blank = np.zeros(expression.n_profiles, bool)
-        if self.preprocess.state == "scaled":
-            return blank
         size = CHUNK_PROFILES if expression.is_streamed else max(1, expression.n_profiles)
-        for rows, part in expression.chunks(size):
-            if self.estimator is None:
-                blank[rows] = np.diff(part.rows.indptr) == 0
-            else:
-                blank[rows] = np.asarray(part.rows.sum(1)).ravel() < MIN_MOLECULES
+        for rows, part in expression.chunks(size) if self.preprocess.state != "scaled" else ():
+            blank[rows] = self._blank_in(part)
         return blank
+
+    def _blank_in(self, part: Expression) -> np.ndarray:
+        """`is_blank` of profiles in memory."""
+        if self.preprocess.state == "scaled":
+            return np.zeros(part.n_profiles, bool)
+        if self.estimator is None:
+            return np.asarray(np.diff(part.rows.indptr) == 0)
+        return np.asarray(part.rows.sum(1)).ravel() < MIN_MOLECULES
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`; with an estimator they are

@@ -36,6 +36,7 @@ def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], colu
     if len(values) and values.min() > 0 and values.max() / values.min() > WIDE:
         ax.set_yscale("log")
         use_plain_log(ax.yaxis, values.min(), values.max())
+    _widen(ax, LEAST_RANGE * abs(sum(ax.get_ylim())) / 2)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
@@ -68,7 +69,6 @@ def training_curves(
     found = several_axes(axes, 2, len(histories))
     for ax, metric in zip(found, ("cosine", "mse"), strict=True):
         _draw_curves(ax, histories, f"validation_{metric}")
-        _widen(ax, LEAST_RANGE * abs(sum(ax.get_ylim())) / 2)
         ax.set_ylabel(f"validation {title_of(metric)}{better_way(metric_facts(metric).better)}")
     add_legend(found, arm_handles(list(histories)))
     return finish(found, show, save)

@@ -54,6 +54,24 @@ def test_some_rows_come_in_the_order_asked_for(
     assert (backed[rows].lengths == np.diff(matrix[rows].indptr)).all()
 
 
+def test_columns_are_chosen_once_for_many_rows_far_apart(
+    matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geneae.data.backed.SPAN", 16)
+    monkeypatch.setattr("geneae.data.backed.GAP", 0)
+    chosen: list[int] = []
+
+    def count(block: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
+        chosen.append(block.shape[0])
+        return select_columns(block, columns)
+
+    monkeypatch.setattr("geneae.data.backed.select_columns", count)
+    rows, columns = np.arange(0, 300, 12), np.array([3, 39, 0])
+    assert same(backed[rows].select(columns).read(), canonical(matrix[rows][:, columns]))
+    assert sum(chosen) == len(rows)
+    assert len(chosen) == 2
+
+
 def test_a_choice_of_a_choice(matrix: sparse.csr_matrix, backed: BackedMatrix) -> None:
     first, second = np.arange(10, 200, 3), np.array([40, 0, 7])
     assert same(backed[first][second].read(), matrix[first][second])

@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 
 def after_reads(number: int, change: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a change before a reading, counted from the first one after all profiles have been looked at."""
-    real, left = BackedMatrix._read_checked, [number]
+    real, left = BackedMatrix._read, [number]
 
     def read(self: BackedMatrix, start: int, stop: int) -> sparse.csr_matrix:
         left[0] -= 1
@@ -71,7 +71,7 @@ def after_reads(number: int, change: Callable[[], None], monkeypatch: pytest.Mon
             change()
         return real(self, start, stop)
 
-    monkeypatch.setattr(BackedMatrix, "_read_checked", read)
+    monkeypatch.setattr(BackedMatrix, "_read", read)
 
 
 @pytest.mark.slow

@@ -16,12 +16,20 @@ GENES = pd.Index([f"gene{i}" for i in range(4)])
 VALUES = np.random.default_rng(0).random((6, 4)).astype(np.float32)
 
 
+def write_zarr(adata: anndata.AnnData, path: Path) -> None:
+    """Without a warning of anndata about what will be the default."""
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        adata.write_zarr(path)
+
+
 def write(folder: Path, ending: str, columns: pd.Index = GENES) -> Made:
     """The values in a file, with columns that are genes or not."""
     path = folder / f"made{ending}"
     table = pd.DataFrame(VALUES, PROFILES, columns)
     if ending == ".h5ad":
         anndata.AnnData(table).write_h5ad(path)
+    elif ending == ".zarr":
+        write_zarr(anndata.AnnData(table), path)
     elif ending == ".csv":
         table.to_csv(path)
     elif ending == ".parquet":
@@ -34,7 +42,7 @@ def write(folder: Path, ending: str, columns: pd.Index = GENES) -> Made:
     return Made("a", path)
 
 
-@pytest.mark.parametrize("ending", [".h5ad", ".csv", ".parquet", ".npy"])
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr", ".csv", ".parquet", ".npy"])
 def test_every_format_gives_profiles_and_genes_by_name(tmp_path: Path, ending: str) -> None:
     table = read_made(write(tmp_path, ending), GENES)
     assert not table.is_latent
@@ -50,13 +58,17 @@ def test_columns_that_are_no_genes_are_latents(tmp_path: Path, ending: str) -> N
     np.testing.assert_allclose(table.block(slice(0, 6)), VALUES, rtol=1e-6)
 
 
-def test_layers_and_obsm_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_layers_and_obsm_are_named(tmp_path: Path, ending: str) -> None:
     adata = anndata.AnnData(pd.DataFrame(VALUES, PROFILES, GENES))
     adata.layers["denoised"] = sparse.csc_matrix(VALUES * 2)
     adata.obsm["X_pca"] = VALUES[:, :2]
     adata.obsm["frame"] = pd.DataFrame(VALUES[:, 1:], PROFILES, ["a", "b", "c"])
-    path = tmp_path / "made.h5ad"
-    adata.write_h5ad(path)
+    path = tmp_path / f"made{ending}"
+    if ending == ".zarr":
+        write_zarr(adata, path)
+    else:
+        adata.write_h5ad(path)
     for equals in ("=", " "):
         layer = read_made(parse_made(f"a={path}:layer{equals}denoised"), GENES)
         assert not layer.is_latent
@@ -107,8 +119,11 @@ BAD = {
     "nothing": ("a", "what a program has made is given as NAME=FILE, NAME=FILE:layer=KEY or NAME=FILE:obsm=KEY; found"),
     "no name": ("=file.h5ad", "found '=file.h5ad'"),
     "no file": ("a=missing.csv", "missing.csv does not exist. Give what the program 'a' has written."),
-    "ending": ("a=data.txt", "data.txt must end in .h5ad, .csv, .parquet, .npy."),
-    "layer of a table": ("a=made.csv:layer=x", "only an .h5ad file has layers and obsm; found made.csv, layer 'x'."),
+    "ending": ("a=data.txt", "data.txt must end in .h5ad, .zarr, .csv, .parquet, .npy."),
+    "layer of a table": (
+        "a=made.csv:layer=x",
+        "only an .h5ad file or a .zarr has layers and obsm; found made.csv, layer 'x'.",
+    ),
 }
 
 

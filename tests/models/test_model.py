@@ -177,6 +177,12 @@ def test_nothing_is_said_of_profiles_with_hardly_a_molecule(known: Known) -> Non
     counts = expression.rows.toarray()
     counts[0], counts[1] = 0, 0
     counts[1, :3] = [1, 5, 1]
-    blank = fitted.is_blank(Expression(sparse.csr_matrix(counts), expression.totals))
+    changed = Expression(sparse.csr_matrix(counts), expression.totals)
+    blank = fitted.is_blank(changed)
     few = 0 if fitted.estimator is None else 1
     assert np.flatnonzero(blank).tolist() == [0, 1][: 1 + few]
+    at_two_depths = np.where(np.arange(len(counts)) % 2, 1.0, 0.5) if fitted.estimator is not None else None
+    for ratios in (None, at_two_depths):
+        latent, in_same_pass = fitted.latent_and_blank(changed, ratios)
+        assert (in_same_pass == blank).all()
+        np.testing.assert_array_equal(latent, fitted.latent(changed, ratios))

@@ -53,12 +53,12 @@ def command(
 ) -> None:
     """Judge what other programs have made of the profiles in HALVES.
 
-    HALVES is a folder of geneae split. FILE is what a program has made of its input.h5ad: .h5ad (X, a layer or an entry
-    of obsm), .csv or .parquet with the names of the profiles in the first column, or .npy with names in text files
-    beside it. Profiles and genes are matched by name. All are compared with the mean profile, PCA, shrunken PCA (the
-    reference, with --latent components) and the noise ceiling; latents also with raw input and a random encoder, by
-    --label, --batch and --other-half. With several divisions, HALVES is the folder of all, and
-    FILE contains {repeat}.
+    HALVES is a folder of geneae split. FILE is what a program has made of its input.h5ad: .h5ad or .zarr (X, a layer or
+    an entry of obsm), .csv or .parquet with the names of the profiles in the first column, or .npy with names in text
+    files beside it. Profiles and genes are matched by name. All are compared with the mean profile, PCA, shrunken PCA
+    (the reference, with --latent components) and the noise ceiling; latents also with raw input and a random encoder,
+    by --label, --batch and --other-half. With several divisions, HALVES is the folder of all, and FILE contains
+    {repeat}.
     """
     from geneae.folders.outputs import check_apart, check_writable, new_folder
 
