@@ -58,6 +58,11 @@ def split_profiles(
         raise InputError(f"exclude must hold one value for each of {len(obs)} profiles; its shape is {excluded.shape}.")
     kept = obs[~excluded]
     fractions = np.array([1 - validation - test, validation, test])
+    if not len(kept):
+        raise InputError(
+            f"a split into {_names(fractions)} needs at least {np.count_nonzero(fractions)} profiles with values; "
+            "found none. Check that this is the right matrix."
+        )
     rng = np.random.default_rng(seed)
     strata = None if stratify is None else _codes(kept, stratify)
     if group is not None:
@@ -71,6 +76,10 @@ def split_profiles(
     return pd.Series(split, index=obs.index, name="split")
 
 
+def _names(fractions: np.ndarray) -> str:
+    return ", ".join(np.array(SPLITS)[fractions > 0])
+
+
 def _codes(obs: pd.DataFrame, key: str) -> np.ndarray:
     """Integer codes of a column in order of first appearance, so that type and spelling of its values do not matter."""
     return pd.factorize(complete_column(obs, key))[0]
@@ -82,9 +91,8 @@ def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:
     validation, test = (max(1, int(np.floor(f * n + 0.5 + 1e-9))) if f else 0 for f in fractions[1:])
     needed = int(np.count_nonzero(fractions))
     if n < needed:
-        names = ", ".join(np.array(SPLITS)[fractions > 0])
         raise InputError(
-            f"a split into {names} needs at least {needed} {things}; found {n}. "
+            f"a split into {_names(fractions)} needs at least {needed} {things}; found {n}. "
             f"Give more{', or test 0' * (needed > 2)}."
         )
     if validation + test >= n:

@@ -181,3 +181,11 @@ def test_impossible_splits_say_what_is_needed(obs: pd.DataFrame, options: Any, m
     with pytest.raises(InputError) as caught:
         split_profiles(obs, **options)
     assert message in str(caught.value)
+
+
+def test_profiles_without_values_leave_nothing_to_split() -> None:
+    obs = pd.DataFrame(index=["a", "b", "c"])
+    with pytest.raises(
+        InputError, match=r"needs at least 3 profiles with values; found none\. Check that this is the right"
+    ):
+        split_profiles(obs, exclude=np.ones(3, bool))

@@ -30,7 +30,7 @@ from geneae.cli.printing import Say, say_unless
 from geneae.cli.steps import command_line, is_first, say_what_is_read
 from geneae.settings.errors import InputChanged, InputError, Interrupted
 from geneae.settings.settings import Settings
-from geneae.settings.text import escaped, shell_line
+from geneae.settings.text import counted, escaped, shell_line
 
 if TYPE_CHECKING:
     from geneae.fitting.fit import Fitted
@@ -172,7 +172,7 @@ def _split_line(fitted: "Fitted") -> str:
     """Sentence on the profiles and genes used, the profiles excluded, and the genes known to a metric of the loss."""
     counts = fitted.split.value_counts()
     line = ", ".join(f"{counts[name]:,} {name}" for name in ("train", "validation", "test") if name in counts)
-    line = f"Split into {line} profiles; {len(fitted.model.preprocess.genes):,} genes."
+    line = f"Split into {line} profiles; {counted(len(fitted.model.preprocess.genes), 'gene')}."
     excluded = fitted.split.index[fitted.split == "excluded"]
     if len(excluded):
         names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
