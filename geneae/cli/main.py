@@ -19,7 +19,7 @@ import click
 
 from geneae import __version__
 from geneae.cli import commands
-from geneae.cli.printing import complain, outlets
+from geneae.cli.printing import complain, open_closed_streams, outlets
 from geneae.settings.errors import InputError, Interrupted, listened
 from geneae.settings.faults import fault_of, refusal_of
 from geneae.settings.text import escaped
@@ -43,6 +43,7 @@ class Commands(click.Group):
         """
         if args or options:
             return self._run(*args, **options)
+        open_closed_streams()
         gc.set_threshold(COLLECTED_AFTER, *gc.get_threshold()[1:])
         try:
             return self._run()

@@ -35,6 +35,9 @@ def complain(text: str) -> None:
     click.echo(escaped(text, keep="\n"), err=True)
 
 
+STDERR = 2  # the largest number of a standard stream
+
+
 class Outlet(io.RawIOBase):
     """Bytes passed on to a stream until it cannot take them; what comes later is dropped.
 
@@ -82,6 +85,20 @@ class Outlet(io.RawIOBase):
     def fileno(self) -> int:
         """Number of the file."""
         return int(self._stream.fileno())
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that are closed (`>&-`) to nowhere, for the whole process.
+
+    Otherwise the next file that is opened gets their number, and a library that prints would write into it.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(nowhere, True)
+    os.close(nowhere)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 @contextlib.contextmanager

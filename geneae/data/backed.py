@@ -149,8 +149,8 @@ class BackedMatrix:
         return matrix
 
     def _runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Groups of increasing rows that are read together: near each other and not too many, unless all are wanted."""
-        if rows[-1] - rows[0] == len(rows) - 1:
+        """Groups of rows, in order, that are read together: near each other and not too many, unless all are wanted."""
+        if _are_consecutive(rows):
             yield rows
             return
         before = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
@@ -170,7 +170,7 @@ class BackedMatrix:
         they were."""
         start, stop = int(rows[0]), int(rows[-1]) + 1
         block = self._read(start, stop)
-        if block.shape[0] == stop - start > len(rows):
+        if block.shape[0] == stop - start and not _are_consecutive(rows):
             block = block[rows - start]
         if self._first_look is not None:
             if block.shape[0] != len(rows):
@@ -190,6 +190,11 @@ class BackedMatrix:
             reason = reason_of(error)
             how = f"profiles {start + 1} to {stop} cannot be read any more ({reason})"
             raise self._first_look.changed(how) from error
+
+
+def _are_consecutive(rows: np.ndarray) -> bool:
+    """Whether these are all rows of a range, each once."""
+    return bool(rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all())
 
 
 def read_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from geneae.folders.contents import Contents, FolderContents
-from geneae.folders.manifest import PIECE, SHAREABLE, SUMS
+from geneae.folders.manifest import PIECE, SHAREABLE, SUMS, archive_lines
 from geneae.settings.errors import InputError, listed
 
 MOST_BYTES = 2**33  # total of all files: a hundred times the largest model of 60,000 genes with its tables
@@ -33,7 +33,7 @@ def pack(folder: Path, path: Path, replaced: Mapping[str, bytes]) -> list[str]:
         Contents by file name, used instead of the files in the folder.
     """
     names = [name for name in SHAREABLE if name in replaced or (folder / name).is_file()]
-    sums = []
+    sums = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             digest = hashlib.sha256()
@@ -42,8 +42,8 @@ def pack(folder: Path, path: Path, replaced: Mapping[str, bytes]) -> list[str]:
                 for piece in pieces:
                     digest.update(piece)
                     file.write(piece)
-            sums.append(f"{digest.hexdigest()}  {name}\n")
-        archive.writestr(_entry(SUMS), "".join(sums))
+            sums[name] = digest.hexdigest()
+        archive.writestr(_entry(SUMS), archive_lines(sums))
     return [*names, SUMS]
 
 

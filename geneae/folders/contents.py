@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from geneae.folders.manifest import MOST_LIST, SUMS, checksum, listed_sums, read_list
+from geneae.folders.manifest import SUMS, archive_sums, checksum, read_list
 from geneae.settings.errors import InputError
 
 
@@ -56,7 +56,7 @@ class FolderContents(Contents):
         self.path = path
         self._is_marked, self._sums = True, read_list(path)
         if self._sums is None:
-            self._is_marked, self._sums = False, _of_archive(path)
+            self._is_marked, self._sums = False, archive_sums(path)
 
     def __iter__(self) -> Iterator[str]:
         """Names of all files."""
@@ -93,12 +93,6 @@ class FolderContents(Contents):
             f"{self.path / name} {how}: it was changed or damaged after geneae wrote it. Copy the complete folder "
             "again, or fit again."
         )
-
-
-def _of_archive(folder: Path) -> dict[str, str]:
-    """Checksums of a folder that was unpacked from a zip of `geneae share`, whose list has no mark; empty without."""
-    path = folder / SUMS
-    return listed_sums(path.read_bytes())[0] if path.is_file() and path.stat().st_size <= MOST_LIST else {}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

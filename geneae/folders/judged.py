@@ -7,10 +7,8 @@ from typing import Any
 import pandas as pd
 
 from geneae.folders.contents import FolderContents
-from geneae.folders.manifest import SPLIT
 from geneae.folders.outputs import write_json
-from geneae.folders.run import Run, read_columns, sizes_of, write_tables
-from geneae.folders.tables import read_table
+from geneae.folders.run import Run, read_columns, read_sizes, write_tables
 from geneae.settings.errors import InputError
 
 RECORD = "judged.json"
@@ -47,7 +45,7 @@ def read_judged(folder: Path) -> list[Run]:
     """The judged programs, without their controls, as runs; the first division has seed 0."""
     files, record = FolderContents(folder), read_record(folder)
     tables = {name: read_columns(files, f"{name}.csv", NEEDED) for name in NEEDED if f"{name}.csv" in files}
-    sizes = sizes_of(read_table(files.read(SPLIT))["split"])
+    sizes = read_sizes(files)
     runs = []
     for name, program in record["programs"].items():
         own = {

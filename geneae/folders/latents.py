@@ -127,10 +127,26 @@ def read_column(folder: Path, name: str) -> pd.Series:
             "several runs of a comparison. Fit again with --color, or leave --color out."
         )
     path = files.checked(LATENTS_FILE)
-    with h5py.File(path, "r") as file:
-        check_all(file, str(path))
-        obs: pd.DataFrame = read_elem(file["obs"])
+    try:
+        obs = _obs_of(path)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 and anndata raise errors without a common class
+        raise InputError(
+            f"obs of {path} cannot be read ({reason_of(error)}). Copy the complete folder again, or fit again."
+        ) from error
     if name not in obs.columns:
         raise unknown("obs column", name, obs.columns)
     column: pd.Series = obs[name].set_axis(obs.index.astype(str))
     return column
+
+
+def _obs_of(path: Path) -> pd.DataFrame:
+    with h5py.File(path, "r") as file:
+        check_all(file, str(path))
+        obs = read_elem(file["obs"])
+    if not isinstance(obs, pd.DataFrame):
+        raise TypeError(f"it is no table, but of type {type(obs).__name__}")
+    if not obs.index.is_unique:
+        raise ValueError("profiles occur twice")
+    return obs

@@ -55,13 +55,14 @@ MOST_LIST = 2**20  # bytes of a list; that of a model has about 1,000
 
 def write_list(folder: Path, names: Iterable[str] = ()) -> None:
     """Mark a folder as written by geneae, with the checksums of these files in it."""
-    write_sums(folder, {name: checksum(folder / name) for name in names})
+    text = list_of({name: checksum(folder / name) for name in names})
+    (folder / SUMS).write_text(text, encoding="utf-8")
 
 
-def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Mark a folder with a list of these checksums by file name."""
+def list_of(sums: Mapping[str, str]) -> str:
+    """The list of these checksums by file name, with the mark."""
     lines = [f"{sums[name]}  {name}" for name in sorted(sums)]
-    (folder / SUMS).write_text("\n".join([HEAD, _seal_of(lines), *lines]) + "\n", encoding="utf-8")
+    return "\n".join([HEAD, _seal_of(lines), *lines]) + "\n"
 
 
 def _seal_of(lines: list[str]) -> str:
@@ -95,6 +96,17 @@ def listed_sums(content: bytes) -> tuple[dict[str, str], int]:
     found = [re.fullmatch("([0-9a-f]{64})  ([^/]+)", line) for line in lines]
     sums = {match[2]: match[1] for match in found if match is not None}
     return sums, len(lines) - len(sums)
+
+
+def archive_sums(folder: Path) -> dict[str, str]:
+    """Checksums of a folder that was unpacked from a zip of `geneae share`, whose list has no mark; empty without."""
+    path = folder / SUMS
+    return listed_sums(path.read_bytes())[0] if path.is_file() and path.stat().st_size <= MOST_LIST else {}
+
+
+def archive_lines(sums: Mapping[str, str]) -> str:
+    """The list of a zip of `geneae share`."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
 def checksum(path: Path) -> str:

@@ -15,19 +15,25 @@ import numpy as np
 from geneae.folders.locks import check_name, check_no_writer, has_other_writer, only_writer
 from geneae.folders.manifest import (
     CONFIG,
+    EDITABLE,
     OF_RUNS,
+    SHAREABLE,
     SUMS,
+    archive_lines,
+    archive_sums,
     edited,
     foreign,
     is_marked,
+    list_of,
     owned,
     read_list,
     remove_owned,
     write_list,
-    write_sums,
 )
 from geneae.settings.errors import InputError, listed
 from geneae.training.checkpoints import is_partial, is_unfinished, sync
+
+NEW_SUMS = f"{SUMS}.new"
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,13 @@ def new_files(folder: Path) -> Iterator[Path]:
             check_addable(folder, names)
             before = {name for name in owned(folder) if name not in names and not (folder / name).is_symlink()}
             kept = {name: digest for name, digest in (read_list(folder) or {}).items() if name in before}
-            write_sums(partial, (read_list(partial) or {}) | kept)
-            for name in (SUMS, *sorted(names - {SUMS})):  # a killed process leaves files that the list has already
+            (partial / NEW_SUMS).write_text(list_of((read_list(partial) or {}) | kept), encoding="utf-8")
+            sync(partial / NEW_SUMS)
+            for name in names:  # an old text beside a new list would be taken for one that somebody has changed
+                if name.endswith(EDITABLE) and (folder / name).exists():
+                    os.replace(folder / name, partial / f"{name}.before")
+            os.replace(partial / NEW_SUMS, folder / SUMS)
+            for name in sorted(names - {SUMS}):  # a killed process leaves files that the list has already
                 os.replace(partial / name, folder / name)
             sync(folder)
 
@@ -107,26 +118,49 @@ def new_files(folder: Path) -> Iterator[Path]:
 def replaced_file(folder: Path, name: str) -> Iterator[Path]:
     """A temporary file that takes the place of one of the files that geneae wrote into a folder.
 
-    One that somebody has changed since is refused. If the process is killed, the folder is complete, with or without
-    this file.
+    One that somebody has changed since is refused. Where this fails, the folder is as it was; if the process is killed,
+    it is complete, with or without this file.
     """
     check_parent(folder / name)
     with only_writer(folder):
         finish_swap(folder)
         check_free(folder, [name])
+        check_no_mount(folder)
         folder = folder.resolve()
         with _new_partial(folder) as partial:
             yield partial / name
             _complete(partial)
-            sums, ours = read_list(folder), owned(folder) | edited(folder)
-            (folder / name).unlink(missing_ok=True)
-            if sums is not None:  # folders of older versions have no list
-                kept = {file: digest for file, digest in sums.items() if file in ours}
-                write_sums(partial, kept | (read_list(partial) or {}))
-                sync(partial / SUMS)
-                os.replace(partial / SUMS, folder / SUMS)
-            os.replace(partial / name, folder / name)
+            has_list = _write_list_of_both(partial, folder)
+            if has_list:
+                shutil.copyfile(folder / SUMS, partial / f"{SUMS}.before")
+            if os.path.lexists(folder / name):
+                os.replace(folder / name, partial / f"{name}.before")
+            try:
+                if has_list:
+                    os.replace(partial / NEW_SUMS, folder / SUMS)
+                os.replace(partial / name, folder / name)
+            except OSError:
+                for file in (SUMS, name):
+                    with contextlib.suppress(FileNotFoundError):  # there was none
+                        os.replace(partial / f"{file}.before", folder / file)
+                raise
             sync(folder)
+
+
+def _write_list_of_both(partial: Path, folder: Path) -> bool:
+    """Write the list of the files that a folder keeps and of those that join them from a temporary one, which keeps its
+    own as the mark that it is ours; False for a folder without a list, as older versions wrote it."""
+    sums, new = read_list(folder), read_list(partial) or {}
+    if sums is not None:
+        ours = owned(folder) | edited(folder)
+        text = list_of({file: digest for file, digest in sums.items() if file in ours} | new)
+    elif (of_archive := archive_sums(folder)) and set(of_archive) <= set(SHAREABLE):
+        text = archive_lines(of_archive | new)
+    else:
+        return False
+    (partial / NEW_SUMS).write_text(text, encoding="utf-8")
+    sync(partial / NEW_SUMS)
+    return True
 
 
 @contextlib.contextmanager
@@ -140,7 +174,18 @@ def _new_partial(path: Path) -> Iterator[Path]:
         write_list(partial)
         yield partial
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_partial(partial)
+
+
+def _remove_partial(partial: Path) -> None:
+    """Remove a temporary folder; its mark goes last, so that one whose removal was killed is still known."""
+    for file in list(partial.iterdir()) if partial.is_dir() else []:
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file, ignore_errors=True)
+        elif file.name != SUMS:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _complete(partial: Path) -> set[str]:
@@ -172,8 +217,8 @@ def finish_swap(path: Path) -> None:
             os.replace(partial if partial.is_dir() else old, path)
     if is_ours and old.is_dir() and path.is_dir():
         _clear(old, path)
-    if partial.is_dir() and (is_marked(partial) or not any(partial.iterdir())):
-        shutil.rmtree(partial, ignore_errors=True)
+    if partial.is_dir() and (is_marked(partial) or not any(file.name != SUMS for file in partial.iterdir())):
+        _remove_partial(partial)
 
 
 def _clear(old: Path, path: Path) -> None:
@@ -218,7 +263,18 @@ def check_writable(path: Path, overwrite: bool = False, resume: bool = False, na
                 f"the output folder {path} already exists. Choose another one, or add --overwrite to replace it."
             )
         check_free(path, names)
+        check_no_mount(path)
     check_parent(path)
+
+
+def check_no_mount(folder: Path) -> None:
+    """Refuse the top folder of a disk, such as a volume of a container: what is written beside it cannot be moved into
+    it as a whole."""
+    if os.path.ismount(folder.resolve()):
+        raise InputError(
+            f"{folder} is the top folder of a disk or volume, which cannot be replaced as a whole. Give a path in it, "
+            f"such as {folder / 'new'}, as the output."
+        )
 
 
 def check_free(folder: Path, names: Iterable[str]) -> None:
@@ -243,6 +299,7 @@ def check_addable(folder: Path, names: Iterable[str]) -> None:
     check_parent(folder / SUMS)
     if not folder.is_dir():
         return
+    check_no_mount(folder)
     if CONFIG in owned(folder):
         raise InputError(f"{folder} holds a model or a metric, whose tables would be replaced. Choose another output.")
     check_free(folder, names)

@@ -1,6 +1,7 @@
 """A run: everything that a fit produces, written to a folder and read from one."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,7 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
         read_columns(files, f"{name}.csv") if f"{name}.csv" in files else None
         for name in ("genewise", "umap", "diagnostics")
     )
-    sizes: dict[str, int] = {}
-    if SPLIT in files:
-        sizes = sizes_of(read_table(files.read(SPLIT))["split"])
+    sizes = read_sizes(files) if SPLIT in files else {}
     configuration = configuration or configuration_of(config)
     return Run(folder.name, configuration, config, metrics, profiles, history, genewise, umap, diagnostics, sizes)
 
@@ -189,6 +188,12 @@ def read_run(folder: Path, configuration: str | None = None) -> Run:
 def sizes_of(split: pd.Series) -> dict[str, int]:
     """Number of profiles by split, largest first."""
     return {str(name): int(size) for name, size in split.value_counts().items()}
+
+
+def read_sizes(files: Contents) -> dict[str, int]:
+    """The same from `split.csv`."""
+    with _reading(files.path / SPLIT):
+        return sizes_of(_with_columns(read_table(files.read(SPLIT)), ("split",))["split"])
 
 
 def configuration_of(config: Mapping[str, Any]) -> str:
@@ -208,22 +213,33 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
 
 def read_columns(files: Contents, file: str, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> pd.DataFrame:
     """Read a table with names as text (a gene may be called NA) and numbers at full precision."""
-    try:
-        table = read_table(files.read(file))
-        missing = [name for name in needed[file.removesuffix(".csv")] if name not in table]
-        if missing:
-            raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    with _reading(files.path / file):
+        table = _with_columns(read_table(files.read(file)), needed[file.removesuffix(".csv")])
         if "fires" in table:
             table["fires"] = _truths(table["fires"])
         for name in table.columns.difference([*TEXT_COLUMNS, "fires"]):
             table[name] = table[name].replace("", "nan").astype(int if name in WHOLE_COLUMNS else float)
+    return table
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a table into one error that says so."""
+    try:
+        yield
     except ChangedFile:
         raise
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{files.path / file} cannot be read as a table of geneae ({reason_of(error)}). "
+            f"{path} cannot be read as a table of geneae ({reason_of(error)}). "
             "Copy the complete folder again, or fit again."
         ) from error
+
+
+def _with_columns(table: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
     return table
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from geneae.folders.latents import read_column
+from geneae.folders.manifest import CONFIG
 from geneae.folders.run import COLOR, Run, read_run
 from geneae.report.page import render_report
+from geneae.settings.errors import InputError, reason_of
 
 
 def redraw_report(folder: Path, color: str | None = None) -> str:
@@ -22,10 +24,18 @@ def redraw_report(folder: Path, color: str | None = None) -> str:
     color
         Column of `obs` that tells profiles apart, in place of the one of the fit.
     """
-    run = read_run(folder)
-    if color is not None:
-        run = coloured(run, color, read_column(folder, color))
-    return render_report([run], str(run.config.get("conclusion") or ""))
+    try:
+        run = read_run(folder)
+        if color is not None:
+            run = coloured(run, color, read_column(folder, color))
+        return render_report([run], str(run.config.get("conclusion") or ""))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"no report can be drawn of {folder} ({type(error).__name__}: {reason_of(error)}): its tables or {CONFIG} "
+            "are not as geneae writes them. Copy the complete folder again, or fit again."
+        ) from error
 
 
 def coloured(run: Run, color: str, values: pd.Series) -> Run:

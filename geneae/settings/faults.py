@@ -36,6 +36,7 @@ TEXTS = {
     "not enough memory": errno.ENOMEM,
     "bad_alloc": errno.ENOMEM,
     "could not create a primitive": errno.ENOMEM,  # oneDNN
+    "error return without exception set": errno.ENOMEM,  # a library that could not even say so
     "can't start new thread": errno.EAGAIN,
     " requested and ": errno.ENOSPC,  # NumPy, which keeps no number of the error
 }

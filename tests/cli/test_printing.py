@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -87,3 +88,28 @@ def test_control_characters_in_what_was_typed_are_escaped(capsys: pytest.Capture
         assert "\x1b" not in said
         assert r"\x1b[2J" in said
     assert there(tmp_path) == set()
+
+
+CLOSED = {"output": ">&-", "errors": "2>&-", "both": ">&- 2>&-", "all": "<&- >&- 2>&-"}
+NEXT_NUMBER = """
+import sys
+from geneae.cli.printing import open_closed_streams
+
+open_closed_streams()
+print("nobody reads this"), print("nor this", file=sys.stderr)
+with open(sys.argv[1], "wb") as file:
+    file.write(str(file.fileno() > 2).encode())
+"""
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_streams_that_are_closed_are_no_traceback_and_no_file_takes_their_place(closed: str, tmp_path: Path) -> None:
+    line = f'exec "$@" {CLOSED[closed]}'
+    for words, code in ((["--version"], 0), (["--nothing"], 2)):
+        command = [sys.executable, "-m", "geneae.cli", *words]
+        done = subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+    command = [sys.executable, "-c", NEXT_NUMBER, str(tmp_path / "file")]
+    done = subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True, check=True)
+    assert (tmp_path / "file").read_text() == "True"

@@ -44,7 +44,9 @@ def test_all_rows_come_back(matrix: sparse.csr_matrix, backed: BackedMatrix) -> 
 
 
 @pytest.mark.parametrize(
-    "rows", [[3], [5, 2, 290, 7], list(range(0, 300, 11)), list(range(299, -1, -1)), slice(4, 50)], ids=str
+    "rows",
+    [[3], [5, 2, 290, 7], [0, 0, 2], [4, 9, 4, 4], list(range(0, 300, 11)), list(range(299, -1, -1)), slice(4, 50)],
+    ids=str,
 )
 def test_some_rows_come_in_the_order_asked_for(
     rows: Any, matrix: sparse.csr_matrix, backed: BackedMatrix, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """`latents.h5ad` holds what an .h5ad can hold of the profiles of a fit, and names the rest."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -136,3 +137,53 @@ def test_a_column_is_read_by_profile(embedded: Embedded, tmp_path: Path) -> None
 def test_a_run_without_them_says_so(model_folder: Path) -> None:
     with pytest.raises(InputError, match=r"has no latents\.h5ad, whose columns could be shown: it is a"):
         read_column(model_folder, "kind")
+
+
+def remove(file: h5py.File) -> None:
+    del file["obs"]
+
+
+def lose_index(file: h5py.File) -> None:
+    del file["obs"].attrs["_index"]
+
+
+def repeat_name(file: h5py.File) -> None:
+    names = file["obs"][file["obs"].attrs["_index"]]
+    names[1] = names[0]
+
+
+def shorten(file: h5py.File) -> None:
+    column = file["obs/geneae_molecules"]
+    attributes = dict(column.attrs)
+    del file["obs/geneae_molecules"]
+    file["obs/geneae_molecules"] = np.zeros(3)
+    file["obs/geneae_molecules"].attrs.update(attributes)
+
+
+def point_beyond(file: h5py.File) -> None:
+    file["obs/kind/codes"][0] = 100
+
+
+def lead_nowhere(file: h5py.File) -> None:
+    file["obs/lost"] = h5py.SoftLink("/nowhere")
+
+
+def be_an_array(file: h5py.File) -> None:
+    del file["obs"]
+    file["obs"] = np.zeros(59)
+
+
+DAMAGES = (remove, lose_index, repeat_name, shorten, point_beyond, lead_nowhere, be_an_array)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: str(damage.__name__))
+def test_latents_of_somebody_else_that_no_table_can_be_read_of_are_refused(
+    damage: Callable[[h5py.File], None], embedded: Embedded, tmp_path: Path
+) -> None:
+    """A folder that somebody hands on may have true checksums, and anything in its files."""
+    write(embedded, tmp_path / LATENTS_FILE)
+    with h5py.File(tmp_path / LATENTS_FILE, "r+") as file:
+        damage(file)
+    write_list(tmp_path, [LATENTS_FILE])
+    with pytest.raises(InputError, match=r"^obs of .*latents\.h5ad cannot be read \(.*\)\. Copy the complete folder"):
+        read_column(tmp_path, "geneae_molecules")

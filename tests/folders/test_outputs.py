@@ -1,9 +1,11 @@
 """Only what geneae wrote is replaced or removed; what somebody else has put beside it stays."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -327,3 +329,91 @@ def test_a_folder_is_whole_wherever_the_replacing_of_a_file_is_killed(
     FolderContents(folder).check(SHAREABLE)
     assert (folder / "report.html").read_text() == "again"
     assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(("step", "has_list"), [(0, True), (1, True), (2, True), (0, False), (1, False)])
+def test_a_file_that_cannot_be_replaced_stays(
+    step: int, has_list: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with replaced_file(folder, "report.html") as partial:
+        partial.write_text("old")
+    if not has_list:
+        (folder / SUMS).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    left, real = [step], os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        real(old, new)
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(OSError, match="cross-device"), replaced_file(folder, "report.html") as partial:
+        partial.write_text("new")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_top_folder_of_a_disk_is_refused_before_any_work_is_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be renamed, and nothing beside it can be renamed into it."""
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == folder)
+    files = {path.name for path in folder.iterdir()}
+    text = f"{folder} is the top folder of a disk or volume, which cannot be replaced as a whole. Give a path in it"
+    for arguments in (["fit", "none.h5ad", "-o", folder, "--overwrite"], ["report", folder]):
+        assert_refused(geneae(*arguments), text)
+    with pytest.raises(InputError, match="is the top folder of a disk"), new_files(folder) as partial:
+        (partial / "seeds.csv").write_text("new")
+    assert {path.name for path in folder.iterdir()} == files
+
+
+@pytest.mark.parametrize("use", [replaced_file, new_files, new_folder], ids=lambda use: str(use.__name__))
+def test_a_process_that_is_killed_at_any_step_blocks_no_later_one(
+    use: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real end, after which nothing is tidied up; a file that was removed or renamed is a step."""
+    (folder / "config.json").unlink()  # tables can be added to what is no model
+
+    def write(text: str) -> None:
+        arguments = {replaced_file: ("report.html",), new_files: (), new_folder: (True,)}[use]
+        with use(folder, *arguments) as partial:
+            for name in () if use is replaced_file else ("report.html", "seeds.csv"):
+                (partial / name).write_text(text)
+            if use is replaced_file:
+                partial.write_text(text)
+
+    write("old")
+    code, step = 9, 0
+    while code == 9:
+        process = os.fork()
+        if process == 0:
+            _end_before(step)
+            write("new")
+            os._exit(0)
+        code, step = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), step + 1
+        finish_swap(folder)
+        if use is not new_files:  # which are whole when they are written again
+            FolderContents(folder).check(SHAREABLE)
+        write("again")
+        FolderContents(folder).check(SHAREABLE)
+        assert (folder / "report.html").read_text() == "again"
+        assert {path.name for path in folder.parent.iterdir()} == {"run"}
+        assert has_theirs(folder)
+    assert code == 0
+    assert step > 5
+
+
+def _end_before(step: int) -> None:
+    """Let this process end before so many files are created, renamed or removed."""
+    left = [step]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        is_opened = event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wa"
+        if is_opened or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
+            left[0] -= 1
+            if left[0] == -1:
+                os._exit(9)
+
+    sys.addaudithook(hook)

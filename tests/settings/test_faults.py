@@ -27,6 +27,7 @@ WRAPPED = {
     "a new class of numpy": (MemoryError("Unable to allocate 74.5 GiB"), errno.ENOMEM),
     "torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), errno.ENOMEM),
     "C++": (RuntimeError("std::bad_alloc"), errno.ENOMEM),
+    "library that does not load": (SystemError("error return without exception set"), errno.ENOMEM),
     "a shared library": (ImportError("failed to map segment: Cannot allocate memory"), errno.ENOMEM),
     "threads": (RuntimeError("can't start new thread"), errno.EAGAIN),
     "no number": (OSError("Too many open files"), errno.EMFILE),

@@ -29,7 +29,7 @@ def command(run: str, output: str | None, color: str | None, overwrite: bool, qu
     path = own if output is None else Path(output)
     if path.suffix != ".html":
         raise InputError(f"the output must end in .html; found '{path.name}'.")
-    is_own = path.resolve() == own.resolve()
+    is_own = path.name == own.name and path.parent.resolve() == own.parent.resolve()  # a link there may lead elsewhere
     if not is_own:
         check_apart(path, run)
         check_new_file(path, overwrite)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,49 @@ def test_a_folder_that_is_no_run_is_refused(where: str, tmp_path: Path) -> None:
     result = geneae("report", tmp_path / where)
     assert_refused(result, "Give the folder that geneae fit has written.")
     assert there(tmp_path) == ({where} if where == "no run" else set())
+
+
+def test_the_target_of_a_link_in_the_folder_is_a_file_of_its_own(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.html").write_text("mine")
+    (own / "report.html").unlink()
+    (own / "report.html").symlink_to(tmp_path / "mine.html")
+    assert_refused(geneae("report", own, "-o", tmp_path / "mine.html"), "mine.html already exists.")
+    assert geneae("report", own, "-o", tmp_path / "mine.html", "--overwrite").exit_code == 0
+    assert (tmp_path / "mine.html").read_text() == "plain"
+    assert (own / "report.html").is_symlink()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_unpacked_from_a_zip_keeps_true_checksums(run: Run, tmp_path: Path) -> None:
+    """As when another version draws other figures: what was in the zip is not what is drawn."""
+    assert geneae("share", run.folder, "--licence", "MIT", "-o", tmp_path / "run.zip").exit_code == 0
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+        archive.extractall(tmp_path / "run")
+    before = (tmp_path / "run" / "report.html").read_bytes()
+    assert geneae("report", tmp_path / "run").exit_code == 0
+    assert (tmp_path / "run" / "report.html").read_bytes() != before
+    listed = (tmp_path / "run" / "SHA256SUMS").read_text().splitlines()
+    digests = {name: digest for digest, name in (line.split("  ") for line in listed)}
+    files = {path.name: path for path in (tmp_path / "run").iterdir() if path.name != "SHA256SUMS"}
+    assert digests == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert geneae("share", tmp_path / "run", "-o", tmp_path / "again.zip").exit_code == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("table", ["split.csv", "profiles.csv", "config.json"])
+def test_a_folder_without_a_list_whose_files_somebody_has_changed_is_refused(
+    table: str, run: Run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    (folder / "SHA256SUMS").unlink()
+    content = (folder / table).read_text()
+    changed = {
+        "split.csv": lambda: f"{content}one,cell,too,many\n",
+        "profiles.csv": lambda: content.splitlines()[0] + "\n",
+        "config.json": lambda: content.replace('"is_kept"', '"is_gone"'),
+    }
+    (folder / table).write_text(changed[table]())
+    assert (folder / table).read_text() != content
+    text = f"{folder}/split.csv cannot be read as a table" if table == "split.csv" else "no report can be drawn of"
+    assert_refused(geneae("report", folder), text)
+    assert (folder / "report.html").read_bytes() == (run.folder / "report.html").read_bytes()
