@@ -258,4 +258,4 @@ def standing(metrics: pd.DataFrame, configuration: str, split: str, metric: str)
     own |= {CEILING.title: ("model", "ceiling")} if metric == HELD_OUT else {}
     means = rows.groupby(["model", "metric"])["value"].mean()
     beside = [f"{title} {means[key]:.4f}" for title, key in own.items() if key in means.index]
-    return f"{configuration} itself has {means['model', metric]:.4f} ({', '.join(beside)})."
+    return f"The reference {configuration} has {means['model', metric]:.4f} ({', '.join(beside)})."

@@ -105,8 +105,8 @@ def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
     if len(same) < 2:
         return ""
     return (
-        f" {' and '.join(same)} kept their start, because no epoch of training was better: that they are equal, or "
-        "nearly, says nothing about their losses."
+        f" Of these, {' and '.join(same)} kept their start, because no epoch of training was better: that they are "
+        "equal, or nearly, says nothing about their losses."
     )
 
 

@@ -168,7 +168,7 @@ def test_the_answer_names_every_arm_once_under_its_verdict() -> None:
     said = answer(compare_configurations(arms, "test"), metrics_of("reference"))
     assert said.startswith("By held-out cosine on 200 test profiles and 3 seeds, against reference: better: up (+0.0")
     assert "; worse: down (-0.0" in said
-    assert said.endswith(" reference itself has 0.7000 (mean profile 0.5000, noise ceiling 0.8000).")
+    assert said.endswith(" The reference reference has 0.7000 (mean profile 0.5000, noise ceiling 0.8000).")
     first = arms[0]
     same = answer(
         compare_configurations([first, Configuration("copy", "mse", first.profiles)], "test"), metrics_of("reference")
@@ -181,7 +181,7 @@ def test_without_counts_the_answer_reads_the_centred_cosine() -> None:
     assert "heldout_cosine" not in set(table["metric"])
     said = answer(table, metrics_of("a").query("metric == 'centred_cosine'"))
     assert said.startswith("By own-input centred cosine (no counts")
-    assert said.endswith("a itself has 0.6000 (mean profile 0.0000, PCA of the same size 0.5500).")
+    assert said.endswith("The reference a has 0.6000 (mean profile 0.0000, PCA of the same size 0.5500).")
 
 
 def test_the_answer_has_two_sentences() -> None:

@@ -228,10 +228,12 @@ def test_what_was_fitted_is_recorded(profiles: Profiles, plain: Fitted) -> None:
     assert config["data"] == {
         "source": "AnnData in memory",
         "location": "X",
+        "gene_names": None,
         "state": "counts",
         "evidence": "",
         "unit": None,
         "notes": {},
+        "said": [],
         "n_profiles": N_PROFILES,
         "n_genes": profiles.n_genes,
         "n_excluded": 0,
