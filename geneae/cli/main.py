@@ -136,9 +136,13 @@ def _file(name: str) -> Path:
 
 
 def _complain(*lines: str) -> None:
-    from geneae.cli.steps import is_first  # with all settings, which --help does not need
+    try:
+        from geneae.cli.steps import is_first  # with all settings, which --help does not need
 
-    if is_first():
+        is_told = is_first()
+    except (ImportError, MemoryError):  # too little memory to ask: better said twice than not at all
+        is_told = True
+    if is_told:
         complain("\n".join(lines))
 
 

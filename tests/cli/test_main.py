@@ -313,3 +313,11 @@ def test_a_command_with_other_threads_ends_after_them() -> None:
         "registered",
         "taken apart",
     ]
+
+
+def test_an_error_is_said_where_memory_is_too_short_to_ask_who_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "geneae.cli.steps", None)  # its import fails
+    result = geneae("report", tmp_path / "none")
+    assert_refused(result, "Give the folder that geneae fit has written.")
