@@ -121,14 +121,18 @@ def _report(error: Exception) -> tuple[list[str], int]:
 
 @contextlib.contextmanager
 def _said_once() -> Iterator[None]:
-    """Keep libraries from printing a traceback for every file that they cannot close on a full disk."""
+    """Keep libraries from printing a traceback for every file that they cannot close on a full disk, and threads for
+    what they cannot load with too little memory."""
     before = sys.excepthook, sys.unraisablehook
+    of_threads = threading.excepthook
+    threading.excepthook = lambda found: None if fault_of(found.exc_value) else of_threads(found)
     sys.excepthook = lambda kind, error, trace: None if fault_of(error) else before[0](kind, error, trace)
     sys.unraisablehook = lambda found: None if fault_of(found.exc_value) else before[1](found)
     try:
         yield
     finally:
         sys.excepthook, sys.unraisablehook = before
+        threading.excepthook = of_threads
 
 
 def _file(name: str) -> Path:
