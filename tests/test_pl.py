@@ -405,6 +405,12 @@ def test_umap_greys_out_what_is_rarer_than_the_twenty_most_frequent() -> None:
     assert len(np.asarray(grey.get_offsets())) == sum(30 - n for n in range(20, 25))
 
 
+def test_a_umap_without_names_of_profiles_names_its_dots_by_the_index() -> None:
+    table = umap_table(["a", "a"]).drop(columns="profile").set_axis(["cell7", "cell9"])
+    (ax,) = pl.umap({"mse": table})
+    assert names_of(ax.collections[0]) == ("cell7: a", "cell9: a")
+
+
 def test_umap_of_many_numbers_is_continuous() -> None:
     values = [f"{n / 7}" for n in range(50)]
     (ax,) = pl.umap({"mse": umap_table(values)}, title="age")

@@ -12,6 +12,7 @@ from geneae.data.profiles import Profiles
 from geneae.data.splits import split_profiles
 from geneae.data.states import STATES, recoverable
 from geneae.evaluation.bootstrap import bootstrap_interval
+from geneae.evaluation.chance import permuted_cosine, random_pair_cosine
 from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
 from geneae.evaluation.records import shown_range
@@ -214,28 +215,6 @@ def _own_input(whole: sparse.csr_matrix, basis: Basis) -> tuple[dict[str, Any], 
             }
         )
     return results[0], results[1]
-
-
-def random_pair_cosine(matrix: sparse.csr_matrix, shift: np.ndarray) -> float:
-    """Mean cosine of two different rows, each minus `shift`, over all pairs: (|sum of unit rows|^2 - n) / (n (n-1))."""
-    norms = np.sqrt(_squared_norms(matrix, shift))
-    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    total = matrix.T.astype(np.float64) @ inverse - shift * inverse.sum()
-    n = int((norms > 0).sum())
-    return float((total @ total - n) / (n * (n - 1))) if n > 1 else float("nan")
-
-
-def permuted_cosine(matrix: sparse.csr_matrix, shift: np.ndarray) -> float:
-    """Mean cosine of a row minus `shift` with itself after its genes are permuted: (sum x)^2 / (n_genes |x|^2)."""
-    sums = np.asarray(matrix.sum(1), dtype=np.float64).ravel() - shift.sum()
-    squared = _squared_norms(matrix, shift)
-    return float(np.mean(sums[squared > 0] ** 2 / (matrix.shape[1] * squared[squared > 0])))
-
-
-def _squared_norms(matrix: sparse.csr_matrix, shift: np.ndarray) -> np.ndarray:
-    squares = np.asarray(matrix.astype(np.float64).power(2).sum(1)).ravel()
-    norms: np.ndarray = np.maximum(squares - 2 * (matrix @ shift) + shift @ shift, 0)
-    return norms
 
 
 def _ceilings(counts: Expression, preprocess: Preprocess, seed: int, rng: np.random.Generator) -> dict[str, Any]:

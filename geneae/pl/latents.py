@@ -98,8 +98,9 @@ def _kind_style(number: int) -> tuple[str, str]:
 
 
 def _names(table: pd.DataFrame, values: pd.Series) -> list[str]:
-    """Profile and value of each dot."""
-    return [f"{name}: {value}" for name, value in zip(table["profile"], values, strict=True)]
+    """Profile and value of each dot; a table without names of profiles has its index."""
+    profiles = table.get("profile", table.index)
+    return [f"{name}: {value}" for name, value in zip(profiles, values, strict=True)]
 
 
 def _draw_kinds(ax: Axes, table: pd.DataFrame, labels: pd.Series, kinds: list[str], size: float) -> None:

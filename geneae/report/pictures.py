@@ -131,9 +131,8 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
 def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
     """Numbers of profiles and seeds in a figure, as text."""
     profiles, seeds = list(n_profiles), list(n_seeds)
-    noun = "seed" if max(seeds) == 1 else "seeds"
     said = f"{show_range(min(profiles), max(profiles))} {profiles_of(split)}"
-    return f"{said} and {show_range(min(seeds), max(seeds))} {noun}"
+    return f"{said} and {show_range(min(seeds), max(seeds))} seed{'s' * (max(seeds) > 1)}"
 
 
 def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
@@ -395,8 +394,7 @@ def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> P
     ]
     return draw_picture(
         f"UMAP of the latents by {title}",
-        f"{said[column]}{show_range(min(sizes), max(sizes))} profiles of all splits. "
-        "Distances between groups mean little in a UMAP.",
+        f"{said[column]}{show_range(min(sizes), max(sizes))} profiles. Distances between groups mean little.",
         f"UMAP of the latents coloured by {title}. {'; '.join(numbers)}.",
         lambda: pl.umap(tables, panels(len(tables)), color=column, title=title),
     )
