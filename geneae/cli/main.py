@@ -121,14 +121,18 @@ def _report(error: Exception) -> tuple[list[str], int]:
 
 @contextlib.contextmanager
 def _said_once() -> Iterator[None]:
-    """Keep libraries from printing a traceback for every file that they cannot close on a full disk."""
+    """Keep libraries from printing a traceback for every file that they cannot close on a full disk, and threads for
+    what they cannot load with too little memory."""
     before = sys.excepthook, sys.unraisablehook
+    of_threads = threading.excepthook
+    threading.excepthook = lambda found: None if fault_of(found.exc_value) else of_threads(found)
     sys.excepthook = lambda kind, error, trace: None if fault_of(error) else before[0](kind, error, trace)
     sys.unraisablehook = lambda found: None if fault_of(found.exc_value) else before[1](found)
     try:
         yield
     finally:
         sys.excepthook, sys.unraisablehook = before
+        threading.excepthook = of_threads
 
 
 def _file(name: str) -> Path:
@@ -136,9 +140,13 @@ def _file(name: str) -> Path:
 
 
 def _complain(*lines: str) -> None:
-    from geneae.cli.steps import is_first  # with all settings, which --help does not need
+    try:
+        from geneae.cli.steps import is_first  # with all settings, which --help does not need
 
-    if is_first():
+        is_told = is_first()
+    except (ImportError, MemoryError):  # too little memory to ask: better said twice than not at all
+        is_told = True
+    if is_told:
         complain("\n".join(lines))
 
 

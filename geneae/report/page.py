@@ -49,6 +49,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     environment = jinja2.Environment(
         autoescape=True, finalize=_safe, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    paired = None if paired is None or paired.empty else paired  # nothing tells latents alone, without a label, apart
     judged = main_split(runs)
     present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]
     metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anndata
@@ -26,7 +27,7 @@ from conftest import simulate
 
 from geneae import Autoencoder
 from geneae.cli import commands
-from geneae.cli.main import main
+from geneae.cli.main import _said_once, main
 from geneae.folders.model import load_model
 
 
@@ -313,3 +314,26 @@ def test_a_command_with_other_threads_ends_after_them() -> None:
         "registered",
         "taken apart",
     ]
+
+
+def test_an_error_is_said_where_memory_is_too_short_to_ask_who_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "geneae.cli.steps", None)  # its import fails
+    result = geneae("report", tmp_path / "none")
+    assert_refused(result, "Give the folder that geneae fit has written.")
+
+
+def test_a_thread_that_runs_out_of_memory_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda found: said.append(found.exc_type))
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (MemoryError(), KeyError("a fault of ours")):
+        with _said_once():
+            thread = threading.Thread(target=fail, args=[error])
+            thread.start()
+            thread.join()
+    assert said == [KeyError]

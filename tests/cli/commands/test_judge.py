@@ -68,6 +68,19 @@ def test_three_commands_lead_from_a_file_to_a_verdict(halves: Path, tmp_path: Pa
     assert dict(profiles[profiles["arm"] == "nmf"]["split"].value_counts()) == {"test": 72, "validation": 24}
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_latents_alone_have_a_verdict_without_a_label(halves: Path, tmp_path: Path) -> None:
+    adata = anndata.read_h5ad(halves / "input.h5ad")
+    adata.obsm["X_mine"] = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
+    adata.write_zarr(tmp_path / "made.zarr")
+    result = geneae("judge", halves, f"mine={tmp_path / 'made.zarr'}:obsm=X_mine", "-o", tmp_path / "judged")
+    assert result.exit_code == 0, result.output
+    assert there(tmp_path / "judged") <= FILES - {"paired.csv", "genewise.csv"}
+    report = (tmp_path / "judged" / "report.html").read_text(encoding="utf-8")
+    assert "mine" in report
+    assert 'id="differences"' not in report
+
+
 def test_several_divisions_are_judged_together(counts_path: Path, tmp_path: Path) -> None:
     assert geneae("split", counts_path, "-o", tmp_path / "halves", "--repeats", "2", "--quiet").exit_code == 0
     for repeat in (1, 2):
