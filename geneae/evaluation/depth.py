@@ -181,4 +181,14 @@ def depth_sentence(metrics: pd.DataFrame, split: str) -> str:
     if np.isnan(reached["model"]):
         return ""
     beside = ", ".join(f"{Depths.models[name].title} {reached[name]:.4f}" for name in ("shrunken_pca", "mean_profile"))
-    return f"From 1/{SPOKEN} of the molecules the model, read at that depth, reaches {reached['model']:.4f} ({beside})."
+    n_profiles, n_whole = (_n_profiles(metrics, split, name) for name in (metric, HELD_OUT))
+    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < n_whole else ""
+    return (
+        f"From 1/{SPOKEN} of the molecules{which}, the model, read at that depth, reaches {reached['model']:.4f} "
+        f"({beside})."
+    )
+
+
+def _n_profiles(metrics: pd.DataFrame, split: str, metric: str) -> int:
+    rows = metrics[(metrics["model"] == "model") & (metrics["split"] == split) & (metrics["metric"] == metric)]
+    return int(rows["n_profiles"].max()) if len(rows) else 0

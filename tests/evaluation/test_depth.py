@@ -155,9 +155,17 @@ def test_the_fit_says_what_a_tenth_is_enough_for(fitted: Autoencoder) -> None:
     reached, pca, trivial = (
         value(metrics, name, "test", AT_RATIO[10]) for name in ("model", "shrunken_pca", "mean_profile")
     )
-    said = f"From 1/10 of the molecules the model, read at that depth, reaches {reached:.4f} (shrunken PCA {pca:.4f}, "
+    said = f"From 1/10 of the molecules, the model, read at that depth, reaches {reached:.4f} (shrunken PCA {pca:.4f}, "
     assert f"{said}mean profile {trivial:.4f})." in fitted.conclusion_
     assert AT_RATIO[2] == HELD_OUT
+
+
+def test_and_over_how_many_profiles_where_some_have_too_few_molecules(fitted: Autoencoder) -> None:
+    metrics = fitted.evaluation_.metrics.copy()
+    assert "profiles that have enough" not in depth_sentence(metrics, "test")
+    metrics.loc[metrics["metric"] == AT_RATIO[10], "n_profiles"] = 7
+    said = depth_sentence(metrics, "test")
+    assert said.startswith("From 1/10 of the molecules, over the 7 profiles that have enough, the model, read at that")
 
 
 def test_in_one_way_the_second_block_is_a_target_alone(fitted: Autoencoder, expression: Expression) -> None:
