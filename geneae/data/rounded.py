@@ -10,6 +10,7 @@ SIMILAR = 0.05  # deviation of totals, as a share of them, below which the depth
 SURE = 4.0  # standard errors by which the variance of totals has to differ from that of molecules at one depth
 LESS = 0.9  # deviation of log totals, relative to that of log numbers of genes, below which molecules are doubtful
 GAP, RARE = 4, 0.05  # least value of a profile, and share of values between it and its double, that show rounding
+SEVERAL = 3  # values of a profile, on average, that are the smallest
 MOSTLY = 0.5  # share of profiles that have to agree
 DOUBT = (
     "If they are rounded normalised values or logarithms, held-out cosines and the noise ceiling say nothing: read the "
@@ -57,7 +58,8 @@ def are_drawn(totals: np.ndarray) -> bool:
 def have_gaps(sample: sparse.csr_matrix | None) -> bool:
     """Whether most profiles of a sample are counts times a number of their own, rounded.
 
-    Then hardly any value is between the smallest of a profile and its double, though many are the smallest.
+    Then hardly any value is between the smallest of a profile and its double, though several are the smallest: the
+    single molecules. Of a profile of few genes, each with many molecules, one is.
     """
     if sample is None:
         return False
@@ -69,7 +71,8 @@ def have_gaps(sample: sparse.csr_matrix | None) -> bool:
     least = np.repeat(np.where(is_wide, smallest, np.inf), lengths[lengths > 0])
     n_least = np.count_nonzero(sample.data == least)
     n_between = np.count_nonzero((sample.data > least + 1) & (sample.data < 2 * least - 2))
-    return bool(np.mean(is_wide) > MOSTLY and n_least >= FEWEST_VALUES and n_between < RARE * n_least)
+    has_many = n_least >= max(FEWEST_VALUES, SEVERAL * np.count_nonzero(is_wide))
+    return bool(np.mean(is_wide) > MOSTLY and has_many and n_between < RARE * n_least)
 
 
 def doubt(totals: np.ndarray, lengths: np.ndarray, sample: sparse.csr_matrix | None) -> str:

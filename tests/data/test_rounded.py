@@ -23,6 +23,9 @@ COUNTS = {
     "of one depth": RNG.poisson(10_000 * RATES / RATES.sum(1, keepdims=True)),
     "drawn to one depth": np.array([RNG.multinomial(500, rate / rate.sum()) for rate in RATES]),
     "of few genes": SHALLOW[:, np.argsort(-SHALLOW.sum(0))[:50]],
+    "of two genes": RNG.poisson(RNG.lognormal(0, 0.5, (200, 1)) * np.array([[50.0, 300.0]])),
+    "of eight abundant genes": RNG.poisson(RNG.lognormal(0, 0.5, (200, 1)) * RNG.gamma(2.0, 100.0, 8)),
+    "of one gene a profile": RNG.poisson(np.where(np.arange(200)[:, None] % 2 == np.arange(2), 50.0, 0.0)),
     "bulk": np.array([DEEP[number::20].sum(0) for number in range(20)]),
     "few profiles": SHALLOW[:5],
 }
