@@ -69,9 +69,9 @@ def have_gaps(sample: sparse.csr_matrix | None) -> bool:
     smallest = _smallest(sample)
     is_wide = smallest >= GAP
     least = np.repeat(np.where(is_wide, smallest, np.inf), lengths[lengths > 0])
-    n_least = np.count_nonzero(sample.data == least)
+    n_wide, n_least = int(np.count_nonzero(is_wide)), int(np.count_nonzero(sample.data == least))
     n_between = np.count_nonzero((sample.data > least + 1) & (sample.data < 2 * least - 2))
-    has_many = n_least >= max(FEWEST_VALUES, SEVERAL * np.count_nonzero(is_wide))
+    has_many = n_least >= max(FEWEST_VALUES, SEVERAL * n_wide)
     return bool(np.mean(is_wide) > MOSTLY and has_many and n_between < RARE * n_least)
 
 
