@@ -243,8 +243,11 @@ def _obs(case: Case, rng: np.random.Generator) -> pd.DataFrame:
     return obs
 
 
-SAID = r".*(gene names repeat an earlier one|by their names the |no names tell which side|read is the modality rna)"
-"""What is understood of an input and said in a warning."""
+SAID = (
+    r".*(gene names repeat an earlier one|by their names the |no names tell which side|read is the modality rna|"
+    r"Totals of profiles vary less than their numbers of genes)"
+)
+"""What is understood of an input and said in a warning; the last one, a doubt, of counts that are all of one depth."""
 QUICK: dict[str, Any] = {"hidden": 4, "rank": 4, "epochs": 1, "n_splits": 1}
 
 

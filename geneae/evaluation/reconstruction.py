@@ -239,6 +239,7 @@ def _all_products(
 
 
 @torch.no_grad()
+@np.errstate(over="ignore", invalid="ignore")  # of a loss that nearly ran away: such a gene has no correlation
 def gene_correlation(model: Model, expression: Expression) -> pd.DataFrame:
     """Table of gene, mean and correlation (Pearson, over profiles) of a gene and its prediction.
 
