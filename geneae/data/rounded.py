@@ -97,9 +97,9 @@ def doubt(totals: np.ndarray, lengths: np.ndarray, sample: sparse.csr_matrix | N
 
 
 def lack_ones(sample: sparse.csr_matrix | None) -> bool:
-    """Whether most profiles of a sample have no value of one."""
+    """Whether most profiles of a sample have no value of one, or nearly one."""
     smallest = np.empty(0) if sample is None else _smallest(sample)
-    return bool(len(smallest) and np.mean(smallest > 1) > MOSTLY)
+    return bool(len(smallest) and np.mean(smallest > 1.5) > MOSTLY)
 
 
 def _smallest(sample: sparse.csr_matrix) -> np.ndarray:
