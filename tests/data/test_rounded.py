@@ -26,7 +26,6 @@ COUNTS = {
     "of two genes": RNG.poisson(RNG.lognormal(0, 0.5, (200, 1)) * np.array([[50.0, 300.0]])),
     "of eight abundant genes": RNG.poisson(RNG.lognormal(0, 0.5, (200, 1)) * RNG.gamma(2.0, 100.0, 8)),
     "of one gene a profile": RNG.poisson(np.where(np.arange(200)[:, None] % 2 == np.arange(2), 50.0, 0.0)),
-    "nearly whole": SHALLOW * (1 + 1e-7),
     "bulk": np.array([DEEP[number::20].sum(0) for number in range(20)]),
     "few profiles": SHALLOW[:5],
 }
@@ -48,6 +47,11 @@ DOUBTED = {
 def test_counts_are_counts_without_a_doubt(kind: str) -> None:
     found = read_profiles(COUNTS[kind])
     assert (found.state, found.evidence, found.notes) == ("counts", "", {})
+
+
+def test_counts_that_are_nearly_whole_have_values_of_one() -> None:
+    found = read_profiles(SHALLOW * (1 + 1e-7))
+    assert (found.state, found.notes) == ("counts", {})
 
 
 @pytest.mark.parametrize("kind", ROUNDED)
