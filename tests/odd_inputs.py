@@ -64,7 +64,7 @@ ODD_NAMES = ["", " ", "NA", "nan", "None", "a,b", 'say "x"', "two\nlines", "1e5"
 READ_FROM_FILE = ("file", "format", "command")
 KINDS = {
     "negative counts": r"counts cannot be negative; of [\d,]+ (whole numbers|values, most of them whole numbers,) ",
-    "NaN or infinite": r"every value must be a finite number; \d+ are NaN or infinite",
+    "NaN or infinite": r"every value must be a finite number; (at least )?\d+ are NaN or infinite",
     "counts too large": r"counts must be at most 16,777,216 to be exact in float32",
     "values too large": r"values must fit into float32",
     "names repeat": r"profile names must be unique; \d+ of \d+ repeat",

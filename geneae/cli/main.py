@@ -21,7 +21,7 @@ from geneae import __version__
 from geneae.cli import commands
 from geneae.cli.printing import complain, open_closed_streams, outlets
 from geneae.settings.errors import InputError, Interrupted, listened
-from geneae.settings.faults import fault_of, refusal_of
+from geneae.settings.faults import fault_of, loading_fault, refusal_of
 from geneae.settings.text import escaped
 
 FOLDER = Path(commands.__file__).parent
@@ -80,6 +80,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and report signals, input errors and errors of the system."""
+        if not set(ctx.args) & set(ctx.help_option_names) and (fault := loading_fault()) is not None:
+            complain(f"Error: {fault}")
+            raise click.exceptions.Exit(1)
         with _said_once():
             try:
                 with _stops_raise():

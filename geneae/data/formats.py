@@ -116,6 +116,11 @@ def format_of(path: Path) -> Format:
             return FORMATS[".zarr"]
         if is_tenx_folder(path):
             return FOLDER
+        if (path / "config.json").is_file() and (path / "report.html").is_file():
+            raise InputError(
+                f"{path} is a folder that geneae has written, but profiles are needed here. Give the file of profiles; "
+                f"what the run has found is in {path}/report.html."
+            )
         raise InputError(
             f"{path} is a folder, but neither a .zarr written by anndata nor a 10x folder with matrix.mtx, "
             f"barcodes and features; it holds {listed(sorted(os.listdir(path)))}. Give the folder that does, or a file."
@@ -147,6 +152,12 @@ def is_packed(path: Path) -> bool:
     """Whether the content of a file is compressed with gzip, whatever its name."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
+
+
+def is_utf16(path: Path) -> bool:
+    """Whether a file begins with the mark of UTF-16, in which some spreadsheets write text."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
 
 
 def ending_of(path: Path) -> str:
@@ -194,6 +205,8 @@ def _check_there(path: Path) -> None:
 def failed_reading(path: Path, found: Format, error: Any, reason: str) -> InputError:
     """One error for whatever a library raised when it read a file."""
     if isinstance(error, UnicodeDecodeError):
+        if is_utf16(path):
+            return InputError(f"{path} is text in UTF-16, and geneae reads UTF-8. Save it as CSV or TSV in UTF-8.")
         reason = "it is no text in UTF-8"
     what = "a complete AnnData file" if found.title == HDF5 or found.read is _from_zarr else found.title
     return InputError(

@@ -312,8 +312,9 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
     bad = np.flatnonzero(~np.isfinite(block.data))
     if len(bad):
         name = names[values.n_profiles + np.searchsorted(block.indptr, bad[0], side="right") - 1]
+        found = f"{len(bad)}" if values.n_profiles + block.shape[0] == len(names) else f"at least {len(bad)}"
         raise InputError(
-            f"{where}: every value must be a finite number; {len(bad)} are NaN or infinite, first in profile "
+            f"{where}: every value must be a finite number; {found} are NaN or infinite, first in profile "
             f"'{name}', gene '{genes[block.indices[bad[0]]]}'. Remove these profiles or genes, or fill in the values."
         )
 

@@ -1,5 +1,6 @@
 """Errors of the system, such as a full disk, in one sentence that says what to do."""
 
+import contextlib
 import errno
 import os
 import re
@@ -42,6 +43,36 @@ TEXTS = {
 }
 """Numbers by what libraries write where they keep no number."""
 NUMBER = re.compile(r"\b(?:os error|errno =|\[errno) (\d+)")
+
+LIBRARIES = 1.15, 0.15
+"""GB of address space that the libraries of a command fill when they are loaded, and as much again for every thread of
+linear algebra (measured with torch, SciPy and scikit-learn: 1.05 with one thread, 1.21 with two)."""
+MOST_THREADS = 64  # for which the OpenBLAS of NumPy and SciPy is built
+
+
+def loading_fault() -> str | None:
+    """A sentence if the limit of address space is too low to load the libraries; they would abort, or never end."""
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        of_all, of_thread = LIBRARIES
+        threads = min(_threads(), MOST_THREADS)
+        needed = of_all + of_thread * threads
+        if limit != resource.RLIM_INFINITY and limit < needed * 1e9:
+            return (
+                f"there is not enough memory: loading needs {needed:.2f} GB of address space with {threads} threads, "
+                f"and the limit is {limit / 1e9:.2f} GB. Raise it (ulimit -v, the scheduler), or set OMP_NUM_THREADS=1."
+            )
+    return None
+
+
+def _threads() -> int:
+    """Threads that OpenBLAS starts when it is loaded."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if (said := os.environ.get(name, "")).isdigit() and int(said):
+            return int(said)
+    return os.cpu_count() or 1
 
 
 def fault_of(error: BaseException | None) -> str | None:

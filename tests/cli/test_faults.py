@@ -3,6 +3,8 @@
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,23 @@ def test_too_many_open_files_are_one_sentence(run: Run, counts_path: Path, tmp_p
     assert_stopped(result, "too many files are open")
     assert "Raise the limit (ulimit -n), or run fewer jobs at a time.\n" in result.stderr
     assert there(tmp_path) == set()
+
+
+LOADING = "there is not enough memory: loading needs "
+
+
+@pytest.mark.parametrize("megabytes", [300, 700, 800, 1000])
+def test_too_little_address_space_is_said_before_libraries_that_would_abort_or_never_end_are_loaded(
+    run: Run, counts_path: Path, megabytes: int
+) -> None:
+    def started(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from geneae.cli.main import main; main()", *map(str, words)]
+        limit = ["sh", "-c", f'ulimit -v {megabytes * 1000}; exec "$@"', "sh"]
+        return subprocess.run([*limit, *command], capture_output=True, text=True, timeout=60)
+
+    for words in (("inspect", counts_path), ("report", run.folder), ("fit", counts_path)):
+        ended = started(*words)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f"Error: {LOADING}")
+        assert ended.stderr.count("\n") == 1
+    assert started("fit", "--help").returncode == 0

@@ -196,6 +196,11 @@ def test_missing_files(tmp_path: Path) -> None:
 
 def test_folders_and_files_of_another_kind(tmp_path: Path) -> None:
     assert_refused("is a folder, but neither a .zarr written by anndata nor a 10x folder with matrix.mtx", tmp_path)
+    written = tmp_path / "run"
+    written.mkdir()
+    for name in ("config.json", "report.html"):
+        (written / name).touch()
+    assert_refused("run is a folder that geneae has written, but profiles are needed here. Give the file", written)
     table = tmp_path / "counts.h5ad"
     table.write_text("cell,gene\na,1\n")
     assert_refused("should be an .h5ad (HDF5) file, but its content is not HDF5", table)
@@ -317,6 +322,17 @@ def test_nan_and_infinity_are_counted_and_the_first_is_named(form: Callable[[np.
     assert_refused(
         "3 are NaN or infinite, first in profile 'cell1', gene 'gene2'. Remove these", five_profiles(form(x))
     )
+
+
+def test_what_only_the_first_rows_of_a_dense_matrix_have_shown_is_called_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "CHUNK", 3 * FIVE.shape[1])
+    x = FIVE.copy()
+    x[1, 2], x[4, 0] = np.nan, np.nan
+    assert_refused("finite number; at least 1 are NaN or infinite, first in profile 'cell1'", five_profiles(x))
+    x[1, 2] = 1
+    assert_refused("finite number; 1 are NaN or infinite, first in profile 'cell4'", five_profiles(x))
 
 
 def test_a_missing_value_of_a_table_is_nan() -> None:

@@ -127,6 +127,12 @@ def test_what_is_no_table_is_one_sentence(case: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_text_of_a_spreadsheet_in_utf16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("cell,A,B\nx,1,2\ny,1,2\n", encoding="utf-16")
+    with pytest.raises(InputError, match=r"a\.csv is text in UTF-16, and geneae reads UTF-8\. Save it as"):
+        read_profiles(tmp_path / "a.csv")
+
+
 def test_damaged_and_foreign_content_is_one_sentence(tmp_path: Path) -> None:
     whole = gzip.compress(("cell,A,B\n" + "x,1,2\n" * 9).encode())
     for name, content, said in (

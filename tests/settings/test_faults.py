@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from geneae.settings.errors import InputError
-from geneae.settings.faults import FAULTS, fault_of, refusal_of
+from geneae.settings.faults import FAULTS, fault_of, loading_fault, refusal_of
 
 
 @pytest.mark.parametrize("number", FAULTS)
@@ -83,3 +84,19 @@ def test_a_path_that_the_system_refuses_is_named() -> None:
         "Permission denied (/etc/run). Check that the path exists and may be read and written, or choose another."
     )
     assert refusal_of(OSError("odd\nstory")).startswith("odd. Check that ")
+
+
+@pytest.mark.parametrize(("threads", "needed"), [("1", "1.30"), ("8", "2.35"), ("500", "10.75")])
+def test_libraries_need_address_space_for_every_thread(
+    threads: str, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    limit = round(float(needed) * 1e9)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit - 1, limit))
+    said = loading_fault()
+    assert said is not None
+    assert f"{needed} GB of address space with {min(int(threads), 64)} threads" in said
+    for enough in (limit, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, enough=enough: (enough, enough))
+        assert loading_fault() is None
