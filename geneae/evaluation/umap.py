@@ -7,7 +7,7 @@ MOST_UMAP = 5000  # profiles; more hide each other in a figure
 LEAST_UMAP = 10  # profiles; fewer have no graph of neighbours worth a picture, and some are too few for UMAP itself
 NEIGHBOURS = 15  # of a profile, and
 MIN_DIST = 0.5  # as scanpy has them
-EPOCHS = 200  # enough for so few profiles; 500 look the same and take longer than a small fit
+EPOCHS = 100  # with 200, 3 % more of the neighbours stay neighbours, trustworthiness is the same, and the time twice
 
 
 def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
