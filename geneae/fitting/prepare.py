@@ -69,8 +69,7 @@ class FitData:
     def has_estimator(self) -> bool:
         """Whether the network starts from the depth-aware estimator: counts in a fixed basis, not scaled, whose halves
         predict each other or are views."""
-        is_joint = self.objective is not None and self.has_decoder
-        return not is_joint and can_start_whitened(self.profiles, self.settings)
+        return can_start_whitened(self.profiles, self.settings)
 
     @cached_property
     def train(self) -> Expression:
@@ -127,8 +126,11 @@ def prepare(profiles: Profiles, settings: Settings, null: str | None = None) -> 
     learned = open_metric(settings)
     check_batch(settings)
     check_profiles(profiles, settings, objective, has_decoder, null)
-    knows_depth = not has_decoder and can_start_whitened(profiles, settings)
-    views = parse_views(settings.views, profiles.state, knows_depth) if objective is not None else []
+    views = (
+        parse_views(settings.views, profiles.state, can_start_whitened(profiles, settings))
+        if objective is not None
+        else []
+    )
     is_split = has_decoder and is_split_target(profiles, settings.target)
     split = split_profiles(
         profiles.obs,

@@ -107,15 +107,14 @@ def sources_of(
         return pairs, validate_pairs
     views, validate_views = _view_source(network, data, objective.views, settings)
     assert isinstance(pairs, PairSource)
-    assert isinstance(views, ViewSource)
     return JointSource(views, pairs), _both(validate_pairs, validate_views, objective.weight)
 
 
 def choice_of(
     network: Network, data: TrainingData, objective: Reconstruction | SelfSupervised | Joint, settings: Settings
 ) -> Choice | None:
-    """What chooses the epoch of an encoder that starts at posterior scores; None for other fits."""
-    if data.estimator is None or not isinstance(objective, SelfSupervised):
+    """What chooses the epoch of an encoder that learns from views and starts at posterior scores; else None."""
+    if data.estimator is None or isinstance(objective, Reconstruction):
         return None
     choosing = data.parts[1]
     rows = np.random.default_rng((settings.seed, VALIDATION_STREAM)).permutation(choosing.n_profiles)[:MOST_PROFILES]

@@ -246,7 +246,7 @@ class ViewSource:
 class JointPairs:
     """Views and reconstruction pairs of the same profiles."""
 
-    def __init__(self, views: ViewPairs, pairs: Pairs) -> None:
+    def __init__(self, views: ViewPairs | ScoredPairs, pairs: Pairs) -> None:
         self.n_profiles = pairs.n_profiles
         self._views = views
         self._pairs = pairs
@@ -264,7 +264,7 @@ class JointPairs:
 class JointSource:
     """Views and reconstruction pairs of every epoch."""
 
-    def __init__(self, views: ViewSource, pairs: PairSource) -> None:
+    def __init__(self, views: ViewSource | ScoredSource, pairs: PairSource) -> None:
         self._views = views
         self._pairs = pairs
 

@@ -85,9 +85,23 @@ def test_an_encoder_that_only_does_harm_ends_at_its_start(profiles: Profiles) ->
     assert torch.equal(fitted.model.network.core.gate.detach(), torch.zeros(SETTINGS.n_latent))
 
 
-@pytest.mark.parametrize(
-    "kind", [{"basis": "free", "init": "random"}, {"target": "self"}, {"objective": "simclr+reconstruction"}]
-)
+@pytest.mark.parametrize("objective", ["simclr+reconstruction", "barlow+reconstruction"])
+def test_with_a_reconstruction_the_start_is_that_of_the_reconstruction_alone_and_halves_choose_the_epoch(
+    profiles: Profiles, objective: str
+) -> None:
+    joint, alone = (fit(profiles, replace(SETTINGS, objective=one)) for one in (objective, "reconstruction"))
+    assert joint.model.estimator is not None
+    assert alone.model.estimator is not None
+    assert torch.equal(joint.model.network.deviation, alone.model.network.deviation)
+    assert joint.history["validation_cosine"][0] == alone.history["validation_cosine"][0]
+    unshared = joint.history["unshared_neighbours"]
+    assert unshared[joint.model.config["best_epoch"]] == unshared.min() or joint.model.config["best_epoch"] == 0
+    harmed = fit(profiles, replace(SETTINGS, objective=objective, learning_rate=30.0))
+    assert harmed.model.config["best_epoch"] == 0
+    assert harmed.evaluation.metrics.query("model == 'model'")["value"].notna().any()
+
+
+@pytest.mark.parametrize("kind", [{"basis": "free", "init": "random"}, {"target": "self"}])
 def test_other_encoders_take_their_last_epoch(profiles: Profiles, kind: dict[str, Any]) -> None:
     fitted = fit(profiles, replace(SETTINGS, **kind))
     assert "unshared_neighbours" not in fitted.history
