@@ -8,14 +8,17 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import stages
+from latents import RATIOS, rows_of, summary
 from resampled import write_resampled
 from scipy import sparse
 from stages import IMPORTS, ORDER, OTHER, STAGES, stage_at, stage_of
 
 from geneae.data import reading
 from geneae.data.backed import BackedMatrix
+from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
 from geneae.evaluation import inspection
 
@@ -89,3 +92,58 @@ def test_resampled_profiles_are_counts_around_those_of_the_data(ending: str, tmp
         assert abs(values.mean() - mean) < 0.2 * mean**0.5
         assert abs(values.var() / mean - 1) < 0.2
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_differences_of_latents_are_of_the_same_queries() -> None:
+    right = {  # by representation and seed: profiles 0 to 3; of seed 1 scvi_10 has no rows
+        ("latent", 0): [1, 1, 1, 0],
+        ("latent", 1): [0, 0, 0, 0],
+        ("scvi_10", 0): [1, 0, 0, 1],
+        ("pca", 0): [1, 1, 0, 0],
+        ("pca", 1): [0, 1, 0, 0],
+    }
+    rows = [
+        {"representation": name, "way": "cosine", "ratio": 4, "profile": profile, "right": bool(one), "data": "d"}
+        | {"seed": seed}
+        for (name, seed), of_profiles in right.items()
+        for profile, one in enumerate(of_profiles)
+    ]
+    found = summary(pd.DataFrame(rows)).loc["d", "cosine", 4]
+    expected = {  # pca loses a half on profile 2 and wins a half on profile 1, over two seeds
+        "latent": [3 / 8, 2, 0, 0],
+        "pca": [3 / 8, 2, 0, np.std([0, -0.5, 0.5, 0], ddof=1) / 2],
+        "scvi_10": [1 / 2, 1, 1 / 4, np.std([0, 1, 1, -1], ddof=1) / 2],
+    }
+    assert list(found.columns) == ["accuracy", "seeds", "latent - it", "error"]
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(found.loc[name].astype(float), numbers, err_msg=name)
+    alone = summary(pd.DataFrame(rows[8:12]))
+    assert alone["accuracy"].tolist() == [1 / 2]
+    assert alone["latent - it"].isna().all()
+
+
+def test_every_program_gets_the_same_queries() -> None:
+    """Queries of a split are the same molecules of the same profiles; those without a label are left out."""
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(3, (60, 5)).astype(np.float32))
+    expression = Expression(counts, np.asarray(counts.sum(1), np.float64).ravel())
+    split = np.repeat(["train", "validation", "test"], [40, 10, 10])
+    labels = pd.Series(np.where(np.arange(60) % 7 == 0, None, np.arange(60) % 2), dtype=object)
+    seen: list[list[tuple[np.ndarray, np.ndarray]]] = []
+
+    def represent(train: Expression, queries: Expression, ratio: int) -> dict[str, list[np.ndarray]]:
+        found = [part.rows.toarray() for part in (train, queries)]
+        seen[-1].append((found[0], found[1]))
+        return {"counts": found}
+
+    tables = []
+    for _ in range(2):
+        seen.append([])
+        tables.append(pd.DataFrame(rows_of(split, expression, labels, represent)))
+    pd.testing.assert_frame_equal(*tables)
+    labelled = [row for row in range(40, 60) if row % 7]
+    for ratio, (train, queries), (_, again) in zip(RATIOS, *seen, strict=True):
+        np.testing.assert_array_equal(queries, again)
+        assert len(train) == 34
+        assert abs(queries.sum() / counts[labelled].sum() - 1 / ratio) < 0.1
+        assert sorted(tables[0].query("ratio == @ratio")["profile"].unique()) == labelled

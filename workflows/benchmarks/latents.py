@@ -7,7 +7,8 @@ Every seed is a split of its own. Profiles outside of training are queries: comp
 and a twentieth of their molecules, and read at that depth. Training profiles at full depth are the reference. Two
 kinds of PCA stand beside the latents: as it is, and with a reference that was thinned to the depth of the queries, as a
 careful user would do for every depth anew; components are those of the complete reference in both, which is better than
-those of the thinned one. Differences are paired by query.
+those of the thinned one. Differences are paired by query. Rows are appended to the table; `scvi_latents.py` adds those
+of scVI.
 
 With `--guard`, other representations are compared with the latent twice: by labels of queries, and by the agreement of
 halves of validation profiles, which needs no label. How often do both say the same where both are clear?
@@ -15,6 +16,7 @@ halves of validation profiles, which needs no label. How often do both say the s
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +175,24 @@ def is_right(reference: np.ndarray, labels: np.ndarray, queries: np.ndarray, tru
     return voters.predict(queries) == truth
 
 
-def rows_of(fitted: Fitted, profiles: Any, label: str) -> list[dict[str, Any]]:
-    """Whether each query is right, by representation, way and ratio."""
-    expression, _ = fitted.model.preprocess.match(profiles)
-    split, labels = fitted.split.to_numpy(), profiles.obs[label].astype(str).to_numpy()
-    has_label = profiles.obs[label].notna().to_numpy()
+def rows_of(
+    split: np.ndarray, expression: Expression, given: pd.Series, represent: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Whether each query is right, by representation, way and ratio.
+
+    Parameters
+    ----------
+    split
+        (n_profiles,) split of each profile.
+    expression
+        All profiles, in the genes of the model.
+    given
+        (n_profiles,) labels; profiles without one are left out.
+    represent
+        Function of training profiles, queries and the ratio that gives pairs of their representations, by name.
+        Queries depend on split and ratio alone, so that tables of different programs pair by profile.
+    """
+    labels, has_label = given.astype(str).to_numpy(), given.notna().to_numpy()
     at_train, at_query = (
         np.flatnonzero((split == "train") & has_label),
         np.flatnonzero(np.isin(split, ("validation", "test")) & has_label),
@@ -186,7 +201,7 @@ def rows_of(fitted: Fitted, profiles: Any, label: str) -> list[dict[str, Any]]:
     rows = []
     for ratio in RATIOS:
         queries = complete if ratio == 1 else thin_to(complete, 1 / ratio, np.random.default_rng((7, ratio)))
-        for name, (reference, of_queries) in representations(fitted, train, queries, ratio).items():
+        for name, (reference, of_queries) in represent(train, queries, ratio).items():
             for way in WAYS:
                 right = is_right(reference, labels[at_train], of_queries, labels[at_query], way)
                 what = {"representation": name, "way": way, "ratio": ratio}
@@ -196,17 +211,34 @@ def rows_of(fitted: Fitted, profiles: Any, label: str) -> list[dict[str, Any]]:
     return rows
 
 
+def fit_rows(fitted: Fitted, profiles: Any, label: str) -> list[dict[str, Any]]:
+    """Rows of the latents of a fit and of PCA."""
+    expression, _ = fitted.model.preprocess.match(profiles)
+    return rows_of(fitted.split.to_numpy(), expression, profiles.obs[label], partial(representations, fitted))
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies, and paired differences of the latent with both kinds of PCA and their standard errors."""
+    """Accuracy of every representation, and how much higher that of the latent is on the same queries.
+
+    A row per data set, way, ratio and representation; columns accuracy, the number of seeds, the difference and its
+    standard error (0 for the latent itself, NaN without rows of the latent for the same seeds).
+    """
     keys = ["data", "way", "ratio"]
-    wide = table.pivot_table(index=[*keys, "seed", "profile"], columns="representation", values="right").astype(float)
-    found = wide.groupby(keys).mean()
-    for rival in ("pca", CONTROL):
-        difference = wide["latent"] - wide[rival]
-        by_profile = difference.groupby([*keys, "profile"]).mean()  # a profile may be a query of several seeds
-        found[f"latent - {rival}"] = by_profile.groupby(keys).mean()
-        found["error of it" if rival == "pca" else "error of this"] = by_profile.groupby(keys).sem()
-    return found
+    by = [*keys, "representation"]
+    latent = table[table["representation"] == "latent"]
+    paired = table.merge(latent, on=[*keys, "seed", "profile"], suffixes=("", "_of_latent"))
+    difference = paired["right_of_latent"].astype(float) - paired["right"]
+    # a profile may be a query of several seeds
+    by_profile = paired.assign(difference=difference).groupby([*by, "profile"])["difference"].mean().groupby(by)
+    each = table.groupby(by)
+    return pd.DataFrame(
+        {
+            "accuracy": each["right"].mean(),
+            "seeds": each["seed"].nunique(),
+            "latent - it": by_profile.mean(),
+            "error": by_profile.sem(),
+        }
+    )
 
 
 @click.command()
@@ -225,7 +257,7 @@ def main(
         profiles = read_profiles(path)
         for seed in range(seeds):
             fitted = fit(profiles, Settings(seed=seed, n_latent=latent, n_top_genes=n_top_genes))
-            rows = (guard_rows if guard else rows_of)(fitted, profiles, label)
+            rows = (guard_rows if guard else fit_rows)(fitted, profiles, label)
             table = pd.DataFrame(rows).assign(data=path.stem, seed=seed)
             table.to_csv(output, mode="a", header=not output.exists(), index=False)
             choice, of = fitted.model.config.get("latent_choice"), fitted.evaluation.metrics.query("split == 'test'")
