@@ -17,9 +17,10 @@ from geneae.settings.errors import InputError, listed, reason_of
 def found_in_anndata(adata: anndata.AnnData, choice: MatrixChoice, source: str) -> Found:
     """The matrix that was asked for of an AnnData, in memory or backed."""
     choice.check_no_modality(source)
-    layer, use_raw = choice.layer_among(adata.layers), choice.use_raw
+    layers = _layers_of(adata)
+    layer, use_raw = choice.layer_among(layers), choice.use_raw
     x = adata.X if layer is None and not use_raw else None  # a copy if this is a view: made once, and only if needed
-    location = choice.location(source, adata.layers, x is not None, adata.raw is not None)
+    location = choice.location(source, layers, x is not None, adata.raw is not None)
     matrix = adata.layers[layer] if layer is not None else adata.raw.X if use_raw else x
     if not (is_array(matrix) or is_stored(matrix)):
         kind = f"{type(matrix).__module__}.{type(matrix).__name__}"
@@ -33,7 +34,12 @@ def _matrices_in_memory(adata: anndata.AnnData, location: str, matrix: Any) -> d
     is_x_left = location != "X" and not adata.isbacked and adata.X is not None  # a backed one may lack it
     found = {"X": adata.X} if is_x_left else {}
     found |= {} if adata.raw is None else {"raw": adata.raw.X}
-    return found | {f"layers['{name}']": adata.layers[name] for name in adata.layers} | {location: matrix}
+    return found | {f"layers['{name}']": adata.layers[name] for name in _layers_of(adata)} | {location: matrix}
+
+
+def _layers_of(adata: anndata.AnnData) -> list[str]:
+    """Names of the layers; from anndata 0.13 on, X is among them as None."""
+    return [name for name in adata.layers if name is not None]
 
 
 def found_in_group(root: Any, choice: MatrixChoice, source: str) -> Found:

