@@ -11,7 +11,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import sparse_dataset
 from scipy import sparse
 
-from geneae.data.backed import canonical, stored_rows
+from geneae.data.backed import canonical, stored_rows, supported
 from geneae.data.matrix_check import CHUNK, Values
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import is_row_source
@@ -41,6 +41,15 @@ def is_array(data: Any) -> bool:
 def opened(node: Any) -> Any:
     """A matrix in a file, of which nothing is read yet."""
     return node if hasattr(node, "shape") else sparse_dataset(node)
+
+
+def in_memory(matrix: Any) -> Any:
+    """A sparse matrix in a file, in memory, in types that SciPy computes with."""
+    if matrix.dtype.isnative and matrix.dtype != np.float16:
+        return matrix.to_memory()
+    values, indices, pointers = (matrix.group[name][:] for name in ("data", "indices", "indptr"))
+    form = sparse.csc_matrix if isinstance(matrix, CSCDataset) else sparse.csr_matrix
+    return form((supported(values), indices, pointers), shape=matrix.shape)
 
 
 def matrices_of(group: Any) -> dict[str, Any]:

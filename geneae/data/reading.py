@@ -16,12 +16,20 @@ from scipy import sparse
 
 from geneae.data import memory
 from geneae.data.anndata_groups import found_in_anndata
-from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, row_digests, stored_rows
+from geneae.data.backed import (
+    BackedMatrix,
+    FirstLook,
+    ahead,
+    canonical,
+    row_digests,
+    stored_rows,
+    widened,
+)
 from geneae.data.containers import check_stored
 from geneae.data.formats import check_no_url, failed_reading, format_of
 from geneae.data.gene_names import made_unique, named_by
 from geneae.data.joined import join, names_of, with_facts
-from geneae.data.matrices import as_array, is_array, is_stored, with_places
+from geneae.data.matrices import as_array, in_memory, is_array, is_stored, with_places
 from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.matrix_choice import Found, MatrixChoice
 from geneae.data.notes import Facts, kept_features
@@ -227,7 +235,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     genes, var = (every, var) if kept is None else (every[kept], var.iloc[kept])
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
-        matrix = matrix.to_memory()
+        matrix = in_memory(matrix)
     elif isinstance(matrix, CSRDataset):  # whose own rows take 4 ms each, as it looks for the version of SciPy
         group = matrix.group
         matrix = SparseRowSource(group["data"], group["indices"], group["indptr"][:], matrix.shape[1])
@@ -329,7 +337,8 @@ def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
     if is_sparse:
         if matrix.format in ("csr", "csc"):
             matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
-        yield canonical(sparse.csr_matrix(matrix.tocsr()))
+        is_by_lines = matrix.format in ("csr", "csc")  # all other formats sum duplicates when they become one of these
+        yield canonical(sparse.csr_matrix((matrix if is_by_lines else widened(matrix)).tocsr()))
         return
     is_by_values = isinstance(matrix, SparseRowSource | JoinedSource)
     n_rows = CHUNK_ROWS if is_by_values else max(1, CHUNK // matrix.shape[1])
