@@ -14,13 +14,14 @@ from geneae.data.matrix_choice import Found
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import JoinedSource
 from geneae.data.states import STATES
+from geneae.data.units import is_same_unit
 from geneae.settings.errors import InputError, listed
 
 FILE = "file"
 """Column of obs that names the file of each profile."""
 
 
-def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
+def join(parts: Sequence[Profiles], names: Sequence[str], state: str) -> Found:
     """Profiles of several files, one file after the other, in the genes of the first that all of them have.
 
     The matrix stays in its files where one of them does. `obs["file"]` names the file; names of profiles that several
@@ -32,8 +33,12 @@ def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
         Profiles of each file.
     names
         Name of each file, unique.
+    state
+        What the values are, by the word of the user; `auto` has files refused whose values were not normalised alike.
     """
     _check_states(parts, names)
+    if state == "auto":
+        _check_units(parts, names)
     genes = parts[0].genes
     for part in parts[1:]:
         genes = genes[genes.isin(part.genes)]
@@ -63,7 +68,9 @@ def with_facts(profiles: Profiles, parts: Sequence[Profiles]) -> Profiles:
     for one in facts:
         left_out |= Counter(one.left_out)  # the most of each type, as files share most of their features
     elsewhere = tuple(place for place in facts[0].elsewhere if all(place in one.elsewhere for one in facts))
-    return replace(profiles, facts=replace(profiles.facts, left_out=dict(left_out), elsewhere=elsewhere))
+    types = tuple(dict.fromkeys(kind for one in facts for kind in one.other_types))
+    found = replace(profiles.facts, left_out=dict(left_out), other_types=types, elsewhere=elsewhere)
+    return replace(profiles, facts=found)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -87,6 +94,21 @@ def _check_states(parts: Sequence[Profiles], names: Sequence[str]) -> None:
             f"files that are read as one must hold values of the same kind; found {found}. Name a matrix "
             "that all of them have with --layer or --raw, or read them apart."
         )
+
+
+def _check_units(parts: Sequence[Profiles], names: Sequence[str]) -> None:
+    """Refuse files whose values were normalised or logged differently, as far as their values tell it."""
+    units = [(part.unit, part.evidence, name) for part, name in zip(parts, names, strict=True)]
+    known = [(unit, said, name) for unit, said, name in units if unit is not None]
+    for unit, said, name in known[1:]:
+        first, said_first, name_first = known[0]
+        if not is_same_unit(unit, first):
+            is_proven = all(part.scan.finding is not None and part.scan.finding.has_counts for part in parts)
+            cure = "--state counts recovers the counts of all of them" if is_proven else "Normalise them alike"
+            raise InputError(
+                f"files that are read as one must be normalised alike; found {said_first} in {name_first}, and {said} "
+                f"in {name}. {cure}; --state {parts[0].state} reads them as they are."
+            )
 
 
 def _check_common(genes: pd.Index, parts: Sequence[Profiles], names: Sequence[str]) -> None:

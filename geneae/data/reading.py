@@ -32,7 +32,7 @@ from geneae.data.joined import join, names_of, with_facts
 from geneae.data.matrices import as_array, in_memory, is_array, is_stored, with_places
 from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.matrix_choice import Found, MatrixChoice
-from geneae.data.notes import Facts, kept_features
+from geneae.data.notes import Facts, kept_features, types_of_none
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, check_unique, megabytes, stamp_of
 from geneae.data.row_sources import JoinedSource, SparseRowSource, is_row_source
 from geneae.data.states import given_state
@@ -185,7 +185,7 @@ def _read_open(paths: Sequence[Path], choice: MatrixChoice, stream: str, is_anew
                 parts = [_read_file(path, choice, "auto", is_anew, stack, is_large=True) for path in paths]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pandas, about types of columns that some files lack
-                found = join(parts, names)
+                found = join(parts, names, choice.state)
             is_streamed = "yes" if any(part.is_streamed for part in parts) else "no"
             together = MatrixChoice(state=choice.state, features="all")
             profiles = with_facts(_build(found, together, listed(paths), is_streamed), parts)
@@ -228,9 +228,8 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
     check_stored(matrix, where)
-    kept, left_out = kept_features(
-        var["feature_types"] if choice.features == "genes" and "feature_types" in var else None
-    )
+    types = var["feature_types"] if choice.features == "genes" and "feature_types" in var else None
+    kept, left_out = kept_features(types)
     obs, var = obs.set_axis(names, axis=0), var.set_axis(every, axis=0)
     genes, var = (every, var) if kept is None else (every[kept], var.iloc[kept])
     is_streamed = _is_to_stream(matrix, stream, where)
@@ -261,7 +260,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     if finding.state == "counts":
         values.check_counts(where)
     scan = values.scan(digest, finding)
-    facts = Facts(finding, names, genes, values.totals_by_gene, left_out)
+    facts = Facts(finding, names, genes, values.totals_by_gene, left_out, types_of_none(types))
     is_changed = finding.state == "counts" and (evidence.n_exact < evidence.n_values or finding.unit is not None)
     if is_streamed and is_changed:
         raise InputError(

@@ -122,6 +122,22 @@ def test_a_late_value_that_does_not_fit_is_found() -> None:
         read_profiles(values, state="counts")
 
 
+def test_late_profiles_of_another_kind_are_not_taken_for_that_of_the_first() -> None:
+    many = simulate(700, 60)
+    counts = np.asarray(many.X.toarray(), float)
+    logs = np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    counts[0, 0] = 60  # more than a logarithm is
+    late = np.arange(700)[:, None] >= 600
+    found = read_profiles(np.where(late, logs, counts))
+    assert found.state == "normalised"
+    assert re.fullmatch(r"[\d,]+ of [\d,]+ values are not whole, all others are", found.evidence)
+    assert "can be recovered" not in found.notes["not_logged"]
+    found = read_profiles(np.where(late, 100 * counts, logs))
+    assert found.state == "log"
+    assert found.notes["doubted_counts"].startswith("The first profiles are logarithms, but other values go up to ")
+    assert "counts_at_hand" not in found.notes
+
+
 def test_other_matrices_with_counts_are_named() -> None:
     adata = anndata.AnnData(COUNTS.log1p(), obs=ADATA.obs, var=ADATA.var, layers={"counts": COUNTS.copy()})
     assert read_profiles(adata).notes["counts_at_hand"].startswith("layers['counts'] holds counts: --layer counts")
