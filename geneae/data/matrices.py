@@ -53,13 +53,13 @@ def in_memory(matrix: Any) -> Any:
 
 
 def matrices_of(group: Any) -> dict[str, Any]:
-    """Matrices of an open file by place: `X`, `raw`, `layers['NAME']`."""
+    """Matrices of an open file by place: `X`, `raw`, `layers['NAME']`; groups that hold something else are left out."""
     found = {"X": group["X"]} if is_there(group, "X") else {}
     if is_there(group, "raw") and "X" in group["raw"]:
         found["raw"] = group["raw/X"]
     layers = group["layers"] if "layers" in group else {}  # noqa: SIM401 - a group of zarr has no get
     found |= {f"layers['{name}']": layers[name] for name in layers}
-    return {place: opened(node) for place, node in found.items()}
+    return {place: opened(node) for place, node in found.items() if hasattr(node, "shape") or "shape" in node.attrs}
 
 
 def with_places(profiles: Profiles, matrices: Mapping[str, Any]) -> Profiles:

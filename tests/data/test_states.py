@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,6 +147,16 @@ def test_other_matrices_with_counts_are_named() -> None:
     del adata.layers["counts"]
     assert read_profiles(adata).notes["counts_at_hand"].startswith("raw holds counts: --raw")
     assert read_profiles(adata, use_raw=True).notes == {}
+
+
+def test_a_layer_that_is_no_matrix_does_not_block_another(tmp_path: Path) -> None:
+    anndata.AnnData(COUNTS.log1p(), obs=ADATA.obs, var=ADATA.var, layers={"counts": COUNTS}).write_h5ad(
+        tmp_path / "a.h5ad"
+    )
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file.move("layers/counts", "layers/a/counts")
+        file["layers/counts"] = file["layers/a/counts"]
+    assert read_profiles(tmp_path / "a.h5ad").notes["counts_at_hand"].startswith("layers['counts'] holds counts")
 
 
 def test_values_that_give_counts_are_named_beside_values_that_give_none() -> None:
