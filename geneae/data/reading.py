@@ -327,7 +327,9 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
 
 
 def _as_names(index: pd.Index) -> pd.Index:
-    return pd.Index([str(name) for name in index], dtype=object, name=index.name)
+    """The same index as text; a title that is no text, which cannot be written, is left out."""
+    title = index.name if isinstance(index.name, str) else None
+    return pd.Index([str(name) for name in index], dtype=object, name=title)
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:

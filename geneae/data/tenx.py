@@ -102,10 +102,10 @@ def read_tenx_folder(path: Path) -> tuple[sparse.csr_matrix, pd.DataFrame, pd.Da
     if n_entries * LEAST_ENTRY[layout] > matrix.stat().st_size * (MOST_EXPANSION if matrix.suffix == ".gz" else 1):
         raise InputError(f"{matrix} claims {n_entries:,} entries, which it is too small to hold. {CURE}")
     check_fits(matrix, n_entries, n_columns)
-    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(features[min(1, features.shape[1] - 1)]))
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=features[min(1, features.shape[1] - 1)].to_numpy())
     if features.shape[1] > 2:
         var["feature_types"] = features[2].to_numpy()
-    return sparse.csr_matrix(mmread(matrix).T), pd.DataFrame(index=pd.Index(barcodes[0])), var
+    return sparse.csr_matrix(mmread(matrix).T), pd.DataFrame(index=barcodes[0].to_numpy()), var
 
 
 def _only_matrix(folder: Path) -> Path:

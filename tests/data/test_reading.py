@@ -376,6 +376,14 @@ def test_a_missing_value_of_a_table_is_nan() -> None:
     assert_refused("1 are NaN or infinite, first in profile 'q', gene 'a'", frame)
 
 
+def test_titles_of_names_that_are_no_text_are_left_out() -> None:
+    adata = five_profiles()
+    adata.obs.index.name, adata.var.index.name = "barcode", "gene"
+    assert (read_profiles(adata).names.name, read_profiles(adata).genes.name) == ("barcode", "gene")
+    table = pd.DataFrame(FIVE, index=pd.Index(list("abcde"), name=0), columns=pd.Index(list("wxyz"), name=1))
+    assert read_profiles(table).names.name is read_profiles(table).genes.name is None
+
+
 def test_repeated_names() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata warns when such names are set
