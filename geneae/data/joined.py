@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, select_columns
+from geneae.data.labels import as_text
 from geneae.data.matrix_choice import Found
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import JoinedSource
@@ -136,13 +137,20 @@ def _rows(part: Profiles, columns: np.ndarray) -> sparse.csr_matrix:
 
 def _obs(parts: Sequence[Profiles], names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Annotation of all profiles under unique names, and notes on what was changed for it."""
-    notes = []
+    notes, mixed = [], []
     files = np.repeat(np.array(names, dtype=object), [part.n_profiles for part in parts])
     obs = pd.concat([part.obs for part in parts])
     for column in obs.columns:
         kinds = {part.obs[column].dtype for part in parts if column in part.obs.columns}
-        if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
-            obs[column] = obs[column].astype("category")
+        if obs[column].dtype == object:
+            whole = _of_one_type(obs[column])
+            mixed += [str(column)] * (whole.dtype == object and not whole.equals(obs[column]))
+            is_categorical = any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and whole.dtype == object
+            obs[column] = whole.astype("category") if is_categorical else whole
+    if mixed:
+        notes.append(
+            f"Columns of obs that hold values of different types in the files are read as text: {listed(mixed)}."
+        )
     if FILE in obs.columns:
         notes.append(f"obs['{FILE}'] of the files is replaced by the name of the file of each profile.")
     obs[FILE] = pd.Categorical(files, list(names))
@@ -159,3 +167,16 @@ def _obs(parts: Sequence[Profiles], names: Sequence[str]) -> tuple[pd.DataFrame,
         )
         everywhere = pd.Index(unique, dtype=object)
     return obs.set_axis(everywhere, axis=0), notes
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """A column of objects in one type, so that it can be written: truth values and numbers with gaps, or else text."""
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in ("string", "empty"):
+        return column
+    if kind == "boolean":
+        return column.astype("boolean")
+    if kind in ("integer", "floating", "mixed-integer-float"):
+        return column.astype(float)
+    text: pd.Series = column.map(as_text, na_action="ignore")
+    return text

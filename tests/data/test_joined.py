@@ -244,6 +244,25 @@ def test_a_file_is_given_once_and_named_by_what_tells_it_apart(paths: list[Path]
     assert names_of(paths) == ["a.h5ad", "b.h5ad"]
 
 
+def test_columns_of_obs_with_other_types_in_each_file_can_be_written(
+    paths: list[Path], model_folder: Path, tmp_path: Path
+) -> None:
+    first, second = (anndata.read_h5ad(path) for path in paths)
+    first.obs["age"], second.obs["age"] = np.arange(40), ["old"] * 40
+    first.obs["kind"], second.obs["kind"] = pd.Categorical([1, 2] * 20), pd.Categorical(["1", "x"] * 20)
+    first.obs["doublet"], first.obs["n"] = True, 3
+    for adata, path in zip((first, second), paths, strict=True):
+        adata.write_h5ad(path)
+    found = read_profiles(paths)
+    assert "read as text: kind, age." in " ".join(found.said)
+    assert list(found.obs["age"])[38:42] == ["38", "39", "old", "old"]
+    assert list(found.obs["kind"].cat.categories) == ["1", "2", "x"]
+    assert (found.obs["doublet"].sum(), found.obs["doublet"].isna().sum()) == (40, 40)
+    out = tmp_path / "out.h5ad"
+    assert geneae("embed", model_folder, *paths, "-o", out, "--min-overlap", 0).exit_code == 0
+    assert {"age", "kind", "doublet", "n"} <= set(anndata.read_h5ad(out).obs.columns)
+
+
 def test_a_column_called_file_is_replaced_and_that_is_said(paths: list[Path]) -> None:
     adata = anndata.read_h5ad(paths[0])
     adata.obs["file"] = "mine"
