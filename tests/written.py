@@ -71,8 +71,9 @@ def write_h5mu(adata: anndata.AnnData, folder: Path) -> Path:
         np.ones((adata.n_obs, 2), np.float32), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=["CD3", "CD19"])
     )
     with h5py.File(folder / "data.h5mu", "w") as file:
+        modalities = file.create_group("mod")
         for name, modality in (("rna", adata), ("prot", proteins)):
-            write_elem(file, f"mod/{name}", modality)
+            write_elem(modalities, name, modality)
         shared = pd.DataFrame({"rna:kind": "no", "tissue": ["blood"] * adata.n_obs}, index=adata.obs_names)
         write_elem(file, "obs", shared)
     return folder / "data.h5mu"

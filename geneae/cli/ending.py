@@ -27,13 +27,13 @@ def ending(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> list[str]:
     """
     from geneae.evaluation.headline import main_numbers
     from geneae.evaluation.records import judged_split
-    from geneae.folders.manifest import LATENTS_FILE
+    from geneae.folders.manifest import LATENTS_FILE, REPORT
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))
     sentence = sentences_of(fitted.conclusion)[0]
     n_warnings = int(fitted.diagnostics["fires"].sum())
     warned = f", with {n_warnings} warning{'s' * (n_warnings > 1)} at its top" if n_warnings else ""
-    report, latents = f"Report: {folder / 'report.html'}{warned}", folder / LATENTS_FILE
+    report, latents = f"Report: {folder / REPORT}{warned}", folder / LATENTS_FILE
     written = f"Latents: {latents}, for scanpy" if latents.is_file() else ""
     return [line for line in (numbers, sentence, report, written, f"Next: {_next(fitted, folder, obs)}") if line]
 

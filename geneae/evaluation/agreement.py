@@ -224,7 +224,9 @@ class _Prepared(PreparedJudge):
         if half is None:
             return Judgement(pd.DataFrame(columns=COLUMNS))
         represent: dict[str, Callable[[sparse.csr_matrix, np.ndarray], np.ndarray]] = {"model": _exported(model)}
-        if model.estimator is not None:
+        has_start = model.estimator is not None
+        is_start = has_start and (model.exports_start or not training.best_epoch)
+        if has_start and not is_start:
             represent[START] = Represent(model.estimator, None)
         represent["pca"] = lambda matrix, _: half.scores(sparse_rows(matrix))[:, : model.n_latent].numpy()
         rng = np.random.default_rng((seed, AGREEMENT_STREAM, 1))
@@ -238,8 +240,9 @@ class _Prepared(PreparedJudge):
             halves = drawn_halves(part.expression, data.preprocess, rng)
             depth = _depth_r2(of_train, train, _complete(model, part), part)
             n_judged = int(halves.is_known.sum())
-            for of, latents in represent.items():
-                found = halves.agreement(latents)
+            agreed = {of: halves.agreement(latents) for of, latents in represent.items()}
+            agreed |= {START: agreed["model"]} if is_start else {}
+            for of, found in agreed.items():
                 tables.append(pd.DataFrame({"model": of, "profile": part.names, "split": name, **found}))
                 rows += [
                     Agreement.row(of, seed, name, metric, float(np.nanmean(values)), n_judged)

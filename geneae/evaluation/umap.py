@@ -13,7 +13,7 @@ EPOCHS = 100  # with 200, 3 % more of the neighbours stay neighbours, trustworth
 def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     """Columns row, profile, umap_1, umap_2 and cluster for at most 5,000 random profiles.
 
-    UMAP (McInnes et al. 2018) and clusters (Louvain, Blondel et al. 2008, of the graph of shared nearest neighbours,
+    UMAP (McInnes et al. 2018) and clusters (Leiden, Traag et al. 2019, of the graph of shared nearest neighbours,
     Xu & Su 2015) are those of libscran, with the number of neighbours and the distance of scanpy; compiled, they take
     less time than scanpy's takes to load. Clusters are numbered as text, from 0 for the largest.
 
@@ -35,7 +35,7 @@ def umap_of(names: pd.Index, latent: np.ndarray, seed: int) -> pd.DataFrame:
     index = knncolle.build_index(knncolle.VptreeParameters(), np.asarray(latent[rows], np.float64))
     nearest = knncolle.find_knn(index, min(NEIGHBOURS, len(rows) - 1))
     placed = scranpy.run_umap(nearest, min_dist=MIN_DIST, num_epochs=EPOCHS, initialize_seed=seed, optimize_seed=seed)
-    found = scranpy.cluster_graph(scranpy.build_snn_graph(nearest), "multilevel", seed=seed)["membership"]
+    found = scranpy.cluster_graph(scranpy.build_snn_graph(nearest), "leiden", seed=seed)["membership"]
     first, second = np.asarray(placed).reshape(len(rows), 2).T
     table = {"row": rows, "profile": names[rows], "umap_1": first, "umap_2": second, "cluster": by_size(found)}
     return pd.DataFrame(table)

@@ -16,9 +16,8 @@ from geneae.evaluation.comparison import (
 )
 from geneae.evaluation.records import judged_split
 from geneae.fitting.grid import shown_setting
-from geneae.fitting.runs import REPORT
 from geneae.folders.judged import is_judged, read_judged, read_record
-from geneae.folders.manifest import OF_GRIDS, SPLIT
+from geneae.folders.manifest import OF_GRIDS, REPORT, SPLIT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import check_addable, check_apart, new_files
 from geneae.folders.run import Run, read_run

@@ -19,7 +19,7 @@ from geneae.fitting.fitted import fit_with_nulls, run_of
 from geneae.folders.embedding import embed
 from geneae.folders.latents import latents_of, write_latents
 from geneae.folders.locks import only_writer
-from geneae.folders.manifest import CONFIG, LATENTS_FILE
+from geneae.folders.manifest import CONFIG, LATENTS_FILE, REPORT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import Output, finish_swap
 from geneae.folders.run import COLOR, write_run
@@ -29,8 +29,6 @@ from geneae.settings.settings import Settings
 from geneae.settings.stages import enter
 from geneae.training.checkpoints import is_unfinished
 from geneae.training.devices import is_first
-
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from geneae.evaluation.comparison import answer, compare_configurations
 from geneae.evaluation.records import HELD_OUT, judged_split, value
 from geneae.fitting.compare import PAIRED, gather
 from geneae.fitting.grid import Task
-from geneae.fitting.runs import REPORT
+from geneae.folders.manifest import REPORT
 from geneae.folders.outputs import new_files
 from geneae.folders.run import Run, read_run
 from geneae.folders.tables import write_table

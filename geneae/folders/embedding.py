@@ -315,7 +315,10 @@ def _add_to_copy(
             if file.get(name, getlink=True) is not None:
                 del file[name]  # a link of this name goes, and not what it leads to
         for name, values in entries.items():
-            write_elem(file, name, values)
+            above, _, key = name.rpartition("/")  # anndata 0.13 takes no paths
+            if above and above not in file:
+                write_elem(file, above, {})
+            write_elem(file[above] if above else file, key, values)
         if not reconstruct:
             return replaced
         genes = genes_of(embedded.profiles, read_elem(file["var"]))

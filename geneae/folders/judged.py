@@ -12,7 +12,6 @@ from geneae.folders.run import Run, read_columns, read_sizes, write_tables
 from geneae.settings.errors import InputError
 
 RECORD = "judged.json"
-REPORT = "report.html"
 FORMAT = 1
 NEEDED = {
     "metrics": ("run", "arm", "model", "seed", "split", "metric", "better", "statistic", "value", "n_profiles"),

@@ -14,7 +14,7 @@ HEAD = "# Written by geneae, which replaces or removes the files in this list an
 """First line of the list: the mark by which a folder is known. `sha256sum -c` skips it."""
 CONFIG, WEIGHTS, GENES, SPLIT = "config.json", "model.safetensors", "genes.csv", "split.csv"
 UNIVERSE = "universe.csv"
-LATENTS_FILE = "latents.h5ad"
+LATENTS_FILE, REPORT = "latents.h5ad", "report.html"
 METRIC_WEIGHTS = "metric.safetensors"
 SHAREABLE = (
     "README.md",
@@ -30,13 +30,13 @@ SHAREABLE = (
     "genewise.csv",
     "diagnostics.csv",
     "umap.csv",
-    "report.html",
+    REPORT,
 )
 """Files of a model folder that `geneae share` packs."""
 OF_RUNS = (*SHAREABLE, LATENTS_FILE)
 """Files of a run folder. The latents stay at home, because they stand beside all columns of `obs`."""
 OF_GRIDS = (
-    *("metrics.csv", "seeds.csv", "paired.csv", "report.html"),
+    *("metrics.csv", "seeds.csv", "paired.csv", REPORT),
     *("runs.csv", "arms.csv", "controls.csv", "curves.png"),
 )
 """Files of a comparison or sweep, beside the folders of its runs."""

@@ -379,7 +379,7 @@ def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> P
     sizes = [len(table) for table in tables.values()]
     said = {
         "label": "First seed of each configuration, ",
-        "cluster": "Louvain clusters of the graph of neighbours, numbered by size in each configuration. ",
+        "cluster": "Leiden clusters of the graph of neighbours, numbered by size in each configuration. ",
         "molecules": "Molecules of each profile: where colours part, depth decides where a profile lies. ",
     }
     kinds = "labels" if column == "label" else "clusters"

@@ -75,6 +75,7 @@ def command(
     from geneae.data.splits import SPLITS
     from geneae.evaluation.reconstruction import verdict
     from geneae.folders.embedding import depth_groups
+    from geneae.folders.manifest import REPORT
     from geneae.folders.model import load_model, read_split
     from geneae.folders.run import run_of_evaluation, write_tables
     from geneae.report import write_report
@@ -103,11 +104,11 @@ def command(
     run = run_of_evaluation(loaded, evaluation, profiles, split, Path(output).name, command_line())
     with new_folder(Path(output), overwrite) as partial:
         write_tables(partial, {"profiles": run.profiles, "metrics": run.metrics})
-        write_report(partial / "report.html", [run], said)
+        write_report(partial / REPORT, [run], said)
     for table in (metrics_table(evaluation, present), *latent_tables(evaluation, loaded.config["settings"], present)):
         say(*table.split("\n"))
     say(said)
-    say(f"Written to {output}: profiles.csv, metrics.csv, report.html.")
+    say(f"Written to {output}: profiles.csv, metrics.csv, {REPORT}.")
 
 
 def _evaluated(

@@ -69,7 +69,8 @@ def command(
     from geneae.data.programs import parse_made
     from geneae.fitting.judging import JudgeSettings, judge
     from geneae.fitting.programs import parse_spaces, read_repeats
-    from geneae.folders.judged import REPORT, write_judged
+    from geneae.folders.judged import write_judged
+    from geneae.folders.manifest import REPORT
     from geneae.report import write_report
 
     say = say_unless(quiet)

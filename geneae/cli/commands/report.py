@@ -22,10 +22,11 @@ def command(run: str, output: str | None, color: str | None, overwrite: bool, qu
     RUN is a folder of geneae fit. Nothing is fitted, and the data are not needed: columns of obs are those of
     latents.h5ad in the folder.
     """
+    from geneae.folders.manifest import REPORT
     from geneae.folders.outputs import check_apart, check_new_file, new_file, replaced_file
     from geneae.report.redraw import redraw_report
 
-    own = Path(run) / "report.html"
+    own = Path(run) / REPORT
     path = own if output is None else Path(output)
     if path.suffix != ".html":
         raise InputError(f"the output must end in .html; found '{path.name}'.")
