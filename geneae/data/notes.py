@@ -110,7 +110,7 @@ def _of_reads(facts: Facts) -> str:
     found = [str(gene) for gene in facts.genes if OF_READS.fullmatch(str(gene))]
     if not found:
         return ""
-    return f"{listed(found)} count reads that belong to no gene, and decide totals and cosines: leave them out."
+    return f"{listed(found)} count reads that belong to no gene, and are taken for genes here: leave them out."
 
 
 def _of_types(facts: Facts) -> str:
