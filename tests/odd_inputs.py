@@ -244,7 +244,8 @@ def _obs(case: Case, rng: np.random.Generator) -> pd.DataFrame:
 
 
 SAID = (
-    r".*(gene names repeat an earlier one|by their names the |no names tell which side|read is the modality rna|"
+    r".*(gene names repeat an earlier one|by (their names|the title .* of the rows) the |"
+    r"no names tell which side|read is the modality rna|"
     r"Totals of profiles vary less than their numbers of genes)"
 )
 """What is understood of an input and said in a warning; the last one, a doubt, of counts that are all of one depth."""

@@ -24,12 +24,24 @@ def canonical(csr: sparse.csr_matrix) -> sparse.csr_matrix:
     The arrays given are never changed.
     """
     if not csr.has_canonical_format or not len(csr.data) == csr.nnz == np.count_nonzero(csr.data):
-        csr = csr.copy()
+        csr = widened(csr)
         csr.sum_duplicates()
         csr.eliminate_zeros()
     index = sparse.get_index_dtype(maxval=max(csr.nnz, csr.shape[1]))
     parts = (csr.data, csr.indices.astype(index, copy=False), csr.indptr.astype(index, copy=False))
     return sparse.csr_matrix(parts, shape=csr.shape)
+
+
+def widened(matrix: Any) -> Any:
+    """A copy of a sparse matrix; integers below 64 bits become int64, in which sums of duplicates cannot overflow."""
+    is_small = matrix.dtype.kind in "iu" and matrix.dtype.itemsize < 8
+    return matrix.astype(np.int64) if is_small else matrix.copy()
+
+
+def supported(values: np.ndarray) -> np.ndarray:
+    """Values in the byte order of this machine, in float64 where SciPy lacks their type: float16, longdouble."""
+    is_odd = values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8)
+    return np.asarray(values, dtype=np.float64 if is_odd else values.dtype.newbyteorder("="))
 
 
 def select_columns(matrix: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
@@ -210,9 +222,7 @@ def stored_rows(source: Any, start: int, stop: int) -> sparse.csr_matrix:
     if is_sparse:
         block.check_format(full_check=True)  # indices out of range would crash the compiled code
     else:
-        # SciPy supports neither float16 and longdouble nor foreign byte orders
-        is_odd = block.dtype.kind == "f" and block.dtype.itemsize not in (4, 8)
-        block = np.asarray(block, dtype=np.float64 if is_odd else block.dtype.newbyteorder("="))
+        block = supported(block)
     return canonical(sparse.csr_matrix(block))
 
 

@@ -62,10 +62,10 @@ def are_genes_in_rows(rows: pd.Index, columns: pd.Index, corner: str) -> bool | 
         Title of the column of names, such as `gene`; may be empty.
     """
     word = corner.strip().lower()
-    if re.search(r"gene|symbol|ensembl|feature|probe|transcript", word):
-        return True
-    if re.search(r"cell|sample|barcode|profile|spot|patient|donor", word):
-        return False
+    is_of_genes = re.search(r"gene|symbol|ensembl|feature|probe|transcript", word) is not None
+    is_of_profiles = re.search(r"cell|sample|barcode|profile|spot|patient|donor", word) is not None
+    if is_of_genes != is_of_profiles:  # a title of both, such as `gene/cell`, tells nothing
+        return is_of_genes
     in_rows, in_columns = share_of_genes(rows), share_of_genes(columns)
     if max(in_rows, in_columns) > KNOWN and in_rows != in_columns:
         return in_rows > in_columns

@@ -10,17 +10,19 @@ import pandas as pd
 from scipy import sparse
 
 from geneae.data.backed import BackedMatrix, select_columns
+from geneae.data.labels import as_text
 from geneae.data.matrix_choice import Found
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import JoinedSource
 from geneae.data.states import STATES
+from geneae.data.units import is_same_unit
 from geneae.settings.errors import InputError, listed
 
 FILE = "file"
 """Column of obs that names the file of each profile."""
 
 
-def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
+def join(parts: Sequence[Profiles], names: Sequence[str], state: str) -> Found:
     """Profiles of several files, one file after the other, in the genes of the first that all of them have.
 
     The matrix stays in its files where one of them does. `obs["file"]` names the file; names of profiles that several
@@ -32,8 +34,12 @@ def join(parts: Sequence[Profiles], names: Sequence[str]) -> Found:
         Profiles of each file.
     names
         Name of each file, unique.
+    state
+        What the values are, by the word of the user; `auto` has files refused whose values were not normalised alike.
     """
     _check_states(parts, names)
+    if state == "auto":
+        _check_units(parts, names)
     genes = parts[0].genes
     for part in parts[1:]:
         genes = genes[genes.isin(part.genes)]
@@ -63,7 +69,9 @@ def with_facts(profiles: Profiles, parts: Sequence[Profiles]) -> Profiles:
     for one in facts:
         left_out |= Counter(one.left_out)  # the most of each type, as files share most of their features
     elsewhere = tuple(place for place in facts[0].elsewhere if all(place in one.elsewhere for one in facts))
-    return replace(profiles, facts=replace(profiles.facts, left_out=dict(left_out), elsewhere=elsewhere))
+    types = tuple(dict.fromkeys(kind for one in facts for kind in one.other_types))
+    found = replace(profiles.facts, left_out=dict(left_out), other_types=types, elsewhere=elsewhere)
+    return replace(profiles, facts=found)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -87,6 +95,21 @@ def _check_states(parts: Sequence[Profiles], names: Sequence[str]) -> None:
             f"files that are read as one must hold values of the same kind; found {found}. Name a matrix "
             "that all of them have with --layer or --raw, or read them apart."
         )
+
+
+def _check_units(parts: Sequence[Profiles], names: Sequence[str]) -> None:
+    """Refuse files whose values were normalised or logged differently, as far as their values tell it."""
+    units = [(part.unit, part.evidence, name) for part, name in zip(parts, names, strict=True)]
+    known = [(unit, said, name) for unit, said, name in units if unit is not None]
+    for unit, said, name in known[1:]:
+        first, said_first, name_first = known[0]
+        if not is_same_unit(unit, first):
+            is_proven = all(part.scan.finding is not None and part.scan.finding.has_counts for part in parts)
+            cure = "--state counts recovers the counts of all of them" if is_proven else "Normalise them alike"
+            raise InputError(
+                f"files that are read as one must be normalised alike; found {said_first} in {name_first}, and {said} "
+                f"in {name}. {cure}; --state {parts[0].state} reads them as they are."
+            )
 
 
 def _check_common(genes: pd.Index, parts: Sequence[Profiles], names: Sequence[str]) -> None:
@@ -114,13 +137,20 @@ def _rows(part: Profiles, columns: np.ndarray) -> sparse.csr_matrix:
 
 def _obs(parts: Sequence[Profiles], names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Annotation of all profiles under unique names, and notes on what was changed for it."""
-    notes = []
+    notes, mixed = [], []
     files = np.repeat(np.array(names, dtype=object), [part.n_profiles for part in parts])
     obs = pd.concat([part.obs for part in parts])
     for column in obs.columns:
         kinds = {part.obs[column].dtype for part in parts if column in part.obs.columns}
-        if any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and obs[column].dtype == object:
-            obs[column] = obs[column].astype("category")
+        if obs[column].dtype == object:
+            whole = _of_one_type(obs[column])
+            mixed += [str(column)] * (whole.dtype == object and not whole.equals(obs[column]))
+            is_categorical = any(isinstance(kind, pd.CategoricalDtype) for kind in kinds) and whole.dtype == object
+            obs[column] = whole.astype("category") if is_categorical else whole
+    if mixed:
+        notes.append(
+            f"Columns of obs that hold values of different types in the files are read as text: {listed(mixed)}."
+        )
     if FILE in obs.columns:
         notes.append(f"obs['{FILE}'] of the files is replaced by the name of the file of each profile.")
     obs[FILE] = pd.Categorical(files, list(names))
@@ -137,3 +167,16 @@ def _obs(parts: Sequence[Profiles], names: Sequence[str]) -> tuple[pd.DataFrame,
         )
         everywhere = pd.Index(unique, dtype=object)
     return obs.set_axis(everywhere, axis=0), notes
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """A column of objects in one type, so that it can be written: truth values and numbers with gaps, or else text."""
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in ("string", "empty"):
+        return column
+    if kind == "boolean":
+        return column.astype("boolean")
+    if kind in ("integer", "floating", "mixed-integer-float"):
+        return column.astype(float)
+    text: pd.Series = column.map(as_text, na_action="ignore")
+    return text

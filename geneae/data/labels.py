@@ -32,7 +32,7 @@ def labels_in(obs: pd.DataFrame, key: str, flag: str = "--label") -> pd.Series:
             f"labels must be names or whole numbers that profiles share; obs column '{key}' holds measurements, such "
             f"as {measured[0]:g}. Name another column with {flag}, or divide the values into classes."
         )
-    text = column.map(_text, na_action="ignore")
+    text = column.map(as_text, na_action="ignore")
     known: pd.Series = text.where(column.notna() & (text != ""), None)
     return known
 
@@ -42,7 +42,7 @@ def _is_measured(value: Any) -> bool:
     return is_number and not math.isnan(value) and not float(value).is_integer()
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A label as text; 2.0 is 2, because a column of whole numbers holds them like this once a value is missing."""
     is_whole = isinstance(value, float | np.floating) and math.isfinite(value) and float(value).is_integer()
     return str(int(value)) if is_whole else str(value).strip()

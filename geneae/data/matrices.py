@@ -11,7 +11,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from anndata.io import sparse_dataset
 from scipy import sparse
 
-from geneae.data.backed import canonical, stored_rows
+from geneae.data.backed import canonical, stored_rows, supported
 from geneae.data.matrix_check import CHUNK, Values
 from geneae.data.profiles import Profiles
 from geneae.data.row_sources import is_row_source
@@ -43,14 +43,23 @@ def opened(node: Any) -> Any:
     return node if hasattr(node, "shape") else sparse_dataset(node)
 
 
+def in_memory(matrix: Any) -> Any:
+    """A sparse matrix in a file, in memory, in types that SciPy computes with."""
+    if matrix.dtype.isnative and matrix.dtype != np.float16:
+        return matrix.to_memory()
+    values, indices, pointers = (matrix.group[name][:] for name in ("data", "indices", "indptr"))
+    form = sparse.csc_matrix if isinstance(matrix, CSCDataset) else sparse.csr_matrix
+    return form((supported(values), indices, pointers), shape=matrix.shape)
+
+
 def matrices_of(group: Any) -> dict[str, Any]:
-    """Matrices of an open file by place: `X`, `raw`, `layers['NAME']`."""
+    """Matrices of an open file by place: `X`, `raw`, `layers['NAME']`; groups that hold something else are left out."""
     found = {"X": group["X"]} if is_there(group, "X") else {}
     if is_there(group, "raw") and "X" in group["raw"]:
         found["raw"] = group["raw/X"]
     layers = group["layers"] if "layers" in group else {}  # noqa: SIM401 - a group of zarr has no get
     found |= {f"layers['{name}']": layers[name] for name in layers}
-    return {place: opened(node) for place, node in found.items()}
+    return {place: opened(node) for place, node in found.items() if hasattr(node, "shape") or "shape" in node.attrs}
 
 
 def with_places(profiles: Profiles, matrices: Mapping[str, Any]) -> Profiles:

@@ -8,9 +8,14 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.states import STATES, Finding, recoverable
+from geneae.settings.errors import listed
 
-GENES_ONLY = "gene expression"
-"""Value of `var["feature_types"]`, in lower case, of the features that are genes."""
+GENES_ONLY = ("gene expression", "gex", "rna", "gene")
+"""Values of `var["feature_types"]`, in lower case, of the features that are genes."""
+OF_READS = re.compile(
+    r"__(no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)|N_(unmapped|multimapping|noFeature|ambiguous)"
+)
+"""Rows that HTSeq and STAR write beside those of genes, for reads that belong to none."""
 MAJORITY = 0.5  # share of all counts that one gene should not hold
 LIKE_GENES = 0.5  # share of names with the form of an Ensembl identifier, above which they are genes
 KNOWN = 5  # known symbols among names that make them names of genes
@@ -41,6 +46,8 @@ class Facts:
     """(n_genes,) sums over all profiles."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Number of features that were left out, by type."""
+    other_types: tuple[str, ...] = ()
+    """Types of features, where none of them is of genes, so that all were kept."""
     elsewhere: tuple[str, ...] = ()
     """Places of other matrices that hold counts, with the flags that read them."""
 
@@ -99,6 +106,22 @@ def _of_one_gene(facts: Facts) -> str:
     )
 
 
+def _of_reads(facts: Facts) -> str:
+    found = [str(gene) for gene in facts.genes if OF_READS.fullmatch(str(gene))]
+    if not found:
+        return ""
+    return f"{listed(found)} count reads that belong to no gene, and are taken for genes here: leave them out."
+
+
+def _of_types(facts: Facts) -> str:
+    if not facts.other_types:
+        return ""
+    return (
+        f"No feature has a type of genes in var['feature_types'] ({listed(facts.other_types)}): all are kept, and "
+        "taken for genes."
+    )
+
+
 def _of_species(facts: Facts) -> str:
     kinds = pd.Series([_species(str(gene)) for gene in facts.genes]).value_counts()
     kinds = kinds[kinds.index != ""]
@@ -149,7 +172,9 @@ NOTES: dict[str, Callable[[Facts], str]] = {
     "doubted_counts": _of_doubt,
     "counts_at_hand": _of_counts,
     "left_out_features": _of_left_out,
+    "kept_features": _of_types,
     "dominant_gene": _of_one_gene,
+    "reads_of_no_gene": _of_reads,
     "mixed_species": _of_species,
     "transposed": _of_axes,
 }
@@ -175,10 +200,19 @@ def kept_features(types: pd.Series | None) -> tuple[np.ndarray | None, dict[str,
     if types is None:
         return None, {}
     text = types.astype(str)
-    is_gene = (text.str.lower() == GENES_ONLY).to_numpy()
+    is_gene = text.str.strip().str.lower().isin(GENES_ONLY).to_numpy()
     if is_gene.all() or not is_gene.any():
         return None, {}
     return np.flatnonzero(is_gene), {str(kind): int(number) for kind, number in text[~is_gene].value_counts().items()}
+
+
+def types_of_none(types: pd.Series | None) -> tuple[str, ...]:
+    """Types of features by `var["feature_types"]`, where none of them is of genes; else empty."""
+    if types is None or types.isna().all():
+        return ()
+    text = types.dropna().astype(str)
+    is_gene = text.str.strip().str.lower().isin(GENES_ONLY)
+    return () if is_gene.any() else tuple(dict.fromkeys(text))
 
 
 def in_words(finding: Finding) -> str:

@@ -15,6 +15,7 @@ from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
 from geneae.data.containers import check_folder, check_parts, check_stored
+from geneae.data.matrices import in_memory
 from geneae.settings.errors import InputError, listed, reason_of, unknown
 
 SPACES = ("counts", "cp10k", "log1p_cp10k")
@@ -206,7 +207,7 @@ def _from_group(file: Any, made: Made) -> tuple[Any, pd.Index, pd.Index | None]:
         return table.to_numpy(dtype=np.float64), read_elem(file["obs"]).index, None
     matrix = node if hasattr(node, "shape") else sparse_dataset(node)
     check_stored(matrix, made.where)
-    values = sparse.csr_matrix(matrix.to_memory()) if isinstance(matrix, CSRDataset | CSCDataset) else matrix[:]
+    values = sparse.csr_matrix(in_memory(matrix)) if isinstance(matrix, CSRDataset | CSCDataset) else matrix[:]
     columns = None if made.kind == "obsm" else read_elem(file["var"]).index
     return values, read_elem(file["obs"]).index, columns
 

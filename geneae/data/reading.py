@@ -16,15 +16,23 @@ from scipy import sparse
 
 from geneae.data import memory
 from geneae.data.anndata_groups import found_in_anndata
-from geneae.data.backed import BackedMatrix, FirstLook, ahead, canonical, row_digests, stored_rows
+from geneae.data.backed import (
+    BackedMatrix,
+    FirstLook,
+    ahead,
+    canonical,
+    row_digests,
+    stored_rows,
+    widened,
+)
 from geneae.data.containers import check_stored
 from geneae.data.formats import check_no_url, failed_reading, format_of
 from geneae.data.gene_names import made_unique, named_by
 from geneae.data.joined import join, names_of, with_facts
-from geneae.data.matrices import as_array, is_array, is_stored, with_places
+from geneae.data.matrices import as_array, in_memory, is_array, is_stored, with_places
 from geneae.data.matrix_check import Fingerprint, Values, as_counts
 from geneae.data.matrix_choice import Found, MatrixChoice
-from geneae.data.notes import Facts, kept_features
+from geneae.data.notes import Facts, kept_features, types_of_none
 from geneae.data.profiles import CHUNK_ROWS, Origin, Profiles, check_unique, megabytes, stamp_of
 from geneae.data.row_sources import JoinedSource, SparseRowSource, is_row_source
 from geneae.data.states import given_state
@@ -177,7 +185,7 @@ def _read_open(paths: Sequence[Path], choice: MatrixChoice, stream: str, is_anew
                 parts = [_read_file(path, choice, "auto", is_anew, stack, is_large=True) for path in paths]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pandas, about types of columns that some files lack
-                found = join(parts, names)
+                found = join(parts, names, choice.state)
             is_streamed = "yes" if any(part.is_streamed for part in parts) else "no"
             together = MatrixChoice(state=choice.state, features="all")
             profiles = with_facts(_build(found, together, listed(paths), is_streamed), parts)
@@ -220,14 +228,13 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     if matrix.dtype.kind not in "biuf":
         raise InputError(f"{where}: values must be real numbers; found type {matrix.dtype}. Convert them to float32.")
     check_stored(matrix, where)
-    kept, left_out = kept_features(
-        var["feature_types"] if choice.features == "genes" and "feature_types" in var else None
-    )
+    types = var["feature_types"] if choice.features == "genes" and "feature_types" in var else None
+    kept, left_out = kept_features(types)
     obs, var = obs.set_axis(names, axis=0), var.set_axis(every, axis=0)
     genes, var = (every, var) if kept is None else (every[kept], var.iloc[kept])
     is_streamed = _is_to_stream(matrix, stream, where)
     if isinstance(matrix, CSRDataset | CSCDataset) and not is_streamed:
-        matrix = matrix.to_memory()
+        matrix = in_memory(matrix)
     elif isinstance(matrix, CSRDataset):  # whose own rows take 4 ms each, as it looks for the version of SciPy
         group = matrix.group
         matrix = SparseRowSource(group["data"], group["indices"], group["indptr"][:], matrix.shape[1])
@@ -253,7 +260,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
     if finding.state == "counts":
         values.check_counts(where)
     scan = values.scan(digest, finding)
-    facts = Facts(finding, names, genes, values.totals_by_gene, left_out)
+    facts = Facts(finding, names, genes, values.totals_by_gene, left_out, types_of_none(types))
     is_changed = finding.state == "counts" and (evidence.n_exact < evidence.n_values or finding.unit is not None)
     if is_streamed and is_changed:
         raise InputError(
@@ -320,7 +327,9 @@ def _check_finite(block: sparse.csr_matrix, values: Values, where: str, names: p
 
 
 def _as_names(index: pd.Index) -> pd.Index:
-    return pd.Index([str(name) for name in index], dtype=object, name=index.name)
+    """The same index as text; a title that is no text, which cannot be written, is left out."""
+    title = index.name if isinstance(index.name, str) else None
+    return pd.Index([str(name) for name in index], dtype=object, name=title)
 
 
 def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
@@ -329,7 +338,8 @@ def _row_blocks(matrix: Any) -> Iterator[sparse.csr_matrix]:
     if is_sparse:
         if matrix.format in ("csr", "csc"):
             matrix.check_format(full_check=True)  # indices out of range would crash the compiled code
-        yield canonical(sparse.csr_matrix(matrix.tocsr()))
+        is_by_lines = matrix.format in ("csr", "csc")  # all other formats sum duplicates when they become one of these
+        yield canonical(sparse.csr_matrix((matrix if is_by_lines else widened(matrix)).tocsr()))
         return
     is_by_values = isinstance(matrix, SparseRowSource | JoinedSource)
     n_rows = CHUNK_ROWS if is_by_values else max(1, CHUNK // matrix.shape[1])

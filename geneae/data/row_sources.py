@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
-from geneae.data.backed import BackedMatrix
+from geneae.data.backed import BackedMatrix, supported
 
 
 class RowSource(Protocol):
@@ -48,7 +48,7 @@ class SparseRowSource:
         indices = self._indices[first:last]
         if indices.dtype not in (np.int32, np.int64):
             indices = indices.astype(np.int64)
-        parts = (self._data[first:last], indices, pointers - first)
+        parts = (supported(self._data[first:last]), indices, pointers - first)
         return sparse.csr_matrix(parts, shape=(len(pointers) - 1, self.shape[1]))
 
 

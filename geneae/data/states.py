@@ -1,5 +1,6 @@
 """What a matrix holds: counts, normalised values, logarithms or scaled values, by evidence from its values."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,7 +112,19 @@ def find_state(evidence: Evidence, where: str) -> Finding:
         if is_mostly_whole and is_large:
             raise negative_counts(evidence, where)
         return Finding("scaled", f"{evidence.n_negative:,} of {evidence.n_values:,} values are negative")
-    if unit is not None:
+    if (
+        unit is not None
+        and unit.base is not None
+        and evidence.highest * math.log(unit.base) > LARGEST_LOG * math.log(2)
+    ):
+        return Finding(
+            "log",
+            f"{_of_unit(unit)} in the first profiles",
+            doubt=f"The first profiles are logarithms, but other values go up to {evidence.highest:,.0f}: profiles of "
+            "different kinds are in one matrix, and numbers about them say nothing. Read them apart, or normalise them "
+            "alike.",
+        )
+    if unit is not None and not _is_of_others(unit, evidence):
         return Finding("normalised" if unit.base is None else "log", _of_unit(unit), unit)
     if is_mostly_whole and is_large:
         others = evidence.n_values - evidence.n_whole
@@ -120,6 +133,14 @@ def find_state(evidence: Evidence, where: str) -> Finding:
     if evidence.highest > LARGEST_LOG:
         return Finding("normalised", f"values up to {evidence.highest:,.0f}: no logarithm was taken")
     return Finding("log", f"values from 0 to {evidence.highest:.3g}, taken for logarithms")
+
+
+def _is_of_others(unit: Unit, evidence: Evidence) -> bool:
+    """Whether the first profiles, which show the unit, are counts, as other profiles are not."""
+    if unit.base is not None or unit.factor is None or evidence.sample is None:
+        return False
+    data = evidence.sample.data
+    return bool((np.abs(data - np.rint(data)) <= NEARLY).all()) and abs(unit.factor - 1) < NEARLY
 
 
 def given_state(evidence: Evidence, state: str, where: str) -> Finding:

@@ -15,7 +15,7 @@ from geneae.data.row_sources import SparseRowSource
 from geneae.settings.errors import InputError, listed
 
 MATRIX, BARCODES, FEATURES = "matrix.mtx", "barcodes.tsv", ("features.tsv", "genes.tsv")
-LEAST_ENTRY = 4  # characters of an entry of a .mtx, such as "1 1" and the end of its line
+LEAST_ENTRY = {"coordinate": 4, "array": 2}  # characters of an entry of a .mtx: "1 1" or "1", and the end of its line
 
 
 def tenx_group(file: h5py.File) -> str | None:
@@ -93,19 +93,19 @@ def read_tenx_folder(path: Path) -> tuple[sparse.csr_matrix, pd.DataFrame, pd.Da
         before = ""
     barcodes = _read_list(folder, matrix, [before + BARCODES])
     features = _read_list(folder, matrix, [before + name for name in FEATURES])
-    n_rows, n_columns, n_entries, *_ = mminfo(matrix)
+    n_rows, n_columns, n_entries, layout, *_ = mminfo(matrix)
     if (n_rows, n_columns) != (len(features), len(barcodes)):
         raise InputError(
             f"{matrix} should have a row for each of {len(features):,} features and a column for each of "
             f"{len(barcodes):,} barcodes; found {n_rows:,} x {n_columns:,}. Put the three files of one run together."
         )
-    if n_entries * LEAST_ENTRY > matrix.stat().st_size * (MOST_EXPANSION if matrix.suffix == ".gz" else 1):
+    if n_entries * LEAST_ENTRY[layout] > matrix.stat().st_size * (MOST_EXPANSION if matrix.suffix == ".gz" else 1):
         raise InputError(f"{matrix} claims {n_entries:,} entries, which it is too small to hold. {CURE}")
     check_fits(matrix, n_entries, n_columns)
-    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(features[min(1, features.shape[1] - 1)]))
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=features[min(1, features.shape[1] - 1)].to_numpy())
     if features.shape[1] > 2:
         var["feature_types"] = features[2].to_numpy()
-    return sparse.csr_matrix(mmread(matrix).T), pd.DataFrame(index=pd.Index(barcodes[0])), var
+    return sparse.csr_matrix(mmread(matrix).T), pd.DataFrame(index=barcodes[0].to_numpy()), var
 
 
 def _only_matrix(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from geneae.data.gene_names import are_genes_in_rows
+from geneae.data.gene_names import OF_GENES, OF_PROFILES, are_genes_in_rows
 from geneae.data.memory import check_fits
 from geneae.settings.errors import InputError, listed
 
@@ -19,6 +20,22 @@ CELLS = 2**22  # cells of the table that are read at a time: about 30 MB of numb
 LEAST_ROWS = 512  # as each read takes about 0.1 ms for each column, whatever the number of rows
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 LONGEST = 2**27  # characters of the first line; more are no names of genes
+OF_READS = ("chr", "chrom", "chromosome", "start", "end", "strand", "length", "effective_length", "effectivelength")
+"""Columns, in lower case, that programs which count reads write beside those of samples."""
+OF_CELLS = (
+    *(
+        "total_counts",
+        "n_genes_by_counts",
+        "n_counts",
+        "n_genes",
+        "n_umi",
+        "pct_counts_mt",
+        "percent_mito",
+        "percent.mt",
+    ),
+    *("ncount_rna", "nfeature_rna", "doublet_score", "leiden", "louvain", "seurat_clusters"),
+)
+"""Columns, in lower case, that scanpy and Seurat write beside those of genes."""
 MISSING = ("", "NA", "NaN", "nan", "N/A", "null")
 
 
@@ -43,8 +60,11 @@ def read_table(path: Path) -> tuple[sparse.csr_matrix, pd.Index, pd.Index, str]:
         )
     matrix = sparse.vstack(parts, format="csr")
     in_rows = are_genes_in_rows(pd.Index(names), pd.Index(columns), corner)
+    _check_names(path, names, columns, corner)
+    is_by_names = in_rows == are_genes_in_rows(pd.Index(names), pd.Index(columns), "")
+    by = "their names" if is_by_names else f"the title '{corner}' of the rows"
     if in_rows:
-        said = f"{path}: by their names the rows are genes, so that each column is a profile."
+        said = f"{path}: by {by} the rows are genes, so that each column is a profile."
         return matrix.T.tocsr(), pd.Index(columns, dtype=object), pd.Index(names, dtype=object), said
     if in_rows is None:
         said = (
@@ -52,8 +72,23 @@ def read_table(path: Path) -> tuple[sparse.csr_matrix, pd.Index, pd.Index, str]:
             "genes, title their column 'gene'."
         )
     else:
-        said = f"{path}: by their names the columns are genes, so that each row is a profile."
+        said = f"{path}: by {by} the columns are genes, so that each row is a profile."
     return matrix, pd.Index(names, dtype=object), pd.Index(columns, dtype=object), said
+
+
+def _check_names(path: Path, rows: list[str], columns: list[str], corner: str) -> None:
+    """Refuse a table whose first column holds values, and columns that describe what the rows are."""
+    is_value = OF_GENES.fullmatch(corner) or (OF_PROFILES.fullmatch(corner) and re.search(r"\d", corner))
+    if is_value and all(map(_is_number, rows)):
+        raise InputError(
+            f"{path}: the first column should name the rows; its title '{corner}' is that of a gene or a profile, and "
+            "it holds numbers. Write the table with a column of names."
+        )
+    if found := [name for name in columns if name.strip().lower() in OF_READS + OF_CELLS]:
+        raise InputError(
+            f"{path}: every column should be a gene or a profile; '{found[0]}' describes what the rows are. Remove "
+            f"{listed(found)}."
+        )
 
 
 def _open(path: Path) -> io.TextIOBase:
@@ -73,7 +108,7 @@ def _head(path: Path) -> tuple[str, list[str], str]:
         raise InputError(
             f"{path} should be a table of text, but its content is not text. Give it the ending of its kind."
         )
-    separator = max(SEPARATORS, key=first.count)
+    separator = max(SEPARATORS, key=lambda one: (_are_alike(first, second, one), first.count(one)))
     if separator not in first:
         raise InputError(
             f"{path} should have columns separated by {listed(SEPARATORS.values())}; its first line has none of them: "
@@ -95,6 +130,15 @@ def _head(path: Path) -> tuple[str, list[str], str]:
             "names, and a column of names."
         )
     return separator, names[1:], names[0]
+
+
+def _are_alike(first: str, second: str, separator: str) -> bool:
+    """Whether two lines have as many columns by a separator, and several; the first may lack a corner."""
+    try:
+        n_first, n_second = (len(next(csv.reader([line], delimiter=separator), [])) for line in (first, second))
+    except csv.Error:  # a field that is far too long for a name, as the separator is another one
+        return False
+    return n_second > 1 and n_first in (n_second, n_second - 1)
 
 
 def _blocks(path: Path, separator: str, n_columns: int) -> Iterator[pd.DataFrame]:

@@ -18,6 +18,7 @@ RARE = 0.1  # share of the values of a profile that need the smaller unit, below
 EQUAL = 1e-3  # share by which equal sums may differ: rounding of float32, and of stored values
 COMMON = 1e-4  # share by which units may differ that are one
 BASES = {"e": math.e, "2": 2.0, "10": 10.0}
+ALIKE = 0.02  # share by which bases, pseudo-counts, sums and units of two files may differ that are the same
 TRIED = 50  # profiles from whose two smallest values another base is found
 FLOOR_SHARE = 0.05  # share of all values that are the smallest one, where that is the logarithm of a pseudo-count
 
@@ -41,6 +42,27 @@ class Unit:
     def base_in_words(self) -> str:
         """`e`, `2`, or the number."""
         return next((name for name, base in BASES.items() if base == self.base), f"{self.base:.4g}")
+
+
+def is_same_unit(one: Unit, other: Unit) -> bool:
+    """Whether both were normalised and logged alike: base, pseudo-count, sum or unit, as far as both tell them."""
+
+    def agree(*pair: float | None, share: float) -> bool:
+        first, second = pair
+        return first is None or second is None or math.isclose(first, second, rel_tol=share)
+
+    has_own = (one.factor is None, other.factor is None)  # whether each profile has a unit of its own
+    is_scale_alike = (
+        agree(one.target_sum, other.target_sum, share=ALIKE)
+        if one.target_sum is not None and other.target_sum is not None
+        else has_own[0] == has_own[1] and agree(one.factor, other.factor, share=ALIKE)
+    )
+    return (
+        is_scale_alike
+        and (one.base is None) == (other.base is None)
+        and agree(one.base, other.base, share=ALIKE)
+        and agree(one.pseudo_count, other.pseudo_count, share=ALIKE)
+    )
 
 
 def linear(matrix: sparse.csr_matrix, base: float | None, pseudo_count: float | None) -> sparse.csr_matrix:

@@ -227,6 +227,11 @@ class _Judging:
         how = "as you say" if seen.is_told else "by its gene means"
         exact = "" if seen.space == "log1p_cp10k" else "; converted to expected log1p_cp10k for Poisson counts"
         self.said.append(f"{name}: {table.where} is in {seen.space}, {how}{exact}.")
+        if seen.n_nan:
+            self.said.append(
+                f"{name}: {seen.n_nan:,} of {seen.n_values:,} values of {table.where} are NaN or infinite; they were "
+                "judged as 0."
+            )
         return found
 
     def _judge_latents(self, preprocess: Preprocess) -> None:

@@ -18,6 +18,7 @@ MORE_SPREAD = 1.5  # of log depths, relative to those of training profiles
 LEAST_FACTOR = 2.5  # between two depths that are worth a word
 APART = 3.0  # deviations within two parts by which these differ
 SMALLEST_PART = 0.05  # share of the profiles
+LEAST_RATIO = 1e-4  # that can be given; rounding decides the latents of far smaller ones
 DEEPEST, SHALLOWEST = 1.0, float(np.exp(DELTAS[-1] - DELTAS[0]))
 """Range of ratios that training has seen; outside, its nearest end is used."""
 
@@ -102,13 +103,18 @@ def _short(ratio: float) -> str:
 
 
 def check_ratio(ratio: float | None) -> None:
-    """Refuse a depth ratio that is not a number above 0."""
+    """Refuse a depth ratio that is not a number above 0, or too small for any profiles."""
     is_number = isinstance(ratio, numbers.Real)
     if ratio is not None and not (is_number and np.isfinite(ratio) and ratio > 0):
         given = f"{ratio:g}" if is_number else repr(ratio)
         raise InputError(
             f"--depth-ratio must be a number above 0; found {given}. 10 means a tenth of the molecules of the "
             "training profiles."
+        )
+    if ratio is not None and ratio < LEAST_RATIO:
+        raise InputError(
+            f"--depth-ratio must be at least {LEAST_RATIO:g}, profiles with {1 / LEAST_RATIO:,.0f} times the molecules "
+            f"of the training profiles; found {ratio:g}. 10 means a tenth of their molecules, 0.1 ten times as many."
         )
 
 

@@ -65,8 +65,9 @@ def test_the_latents_of_every_format_are_those_of_the_h5ad(
     assert there(tmp_path) - before == {"out.npy"}
 
 
-@pytest.mark.parametrize("stream", ["no", "yes"])
-@pytest.mark.parametrize("name", ["10x h5", "loom", "h5mu"])
+@pytest.mark.parametrize(
+    ("name", "stream"), [*((name, "no") for name in WRITERS), ("10x h5", "yes"), ("loom", "yes"), ("h5mu", "yes")]
+)
 def test_an_h5ad_of_latents_holds_the_matrix_that_was_read(
     name: str, stream: str, adata: anndata.AnnData, model: Path, latents: np.ndarray, tmp_path: Path
 ) -> None:

@@ -191,6 +191,50 @@ def test_files_that_do_not_go_together_are_refused(change: Any, said: str, paths
     assert_refused(geneae("inspect", *paths), said)
 
 
+MADE: dict[str, Any] = {
+    "CP10k": lambda x, totals: np.log1p(1e4 * x / totals),
+    "CPM": lambda x, totals: np.log1p(1e6 * x / totals),
+    "base 2": lambda x, totals: np.log2(1 + 1e4 * x / totals),
+    "logs of counts": lambda x, totals: np.log1p(x),
+    "not logged": lambda x, totals: 1e4 * x / totals,
+}
+
+
+def with_values(paths: list[Path], kinds: tuple[str, str]) -> np.ndarray:
+    """Turn the counts of two files into other values; returns their counts in the genes in common."""
+    columns = [f"gene{number}" for number in COMMON]
+    counts = []
+    for path, kind in zip(paths, kinds, strict=True):
+        adata = anndata.read_h5ad(path)
+        x = np.random.default_rng(0).binomial(
+            adata.X.toarray().astype(int), 0.2
+        )  # so that single molecules tell the unit
+        adata.X = MADE[kind](x, x.sum(1, keepdims=True))
+        adata.write_h5ad(path)
+        counts.append(x[:, adata.var_names.get_indexer(columns)])
+    return np.vstack(counts)
+
+
+@pytest.mark.parametrize("kinds", [("CP10k", "CPM"), ("CP10k", "base 2"), ("logs of counts", "CP10k")])
+def test_files_that_were_normalised_differently_are_refused_and_their_counts_offered(
+    kinds: tuple[str, str], paths: list[Path]
+) -> None:
+    counts = with_values(paths, kinds)
+    with pytest.raises(
+        InputError, match=r"must be normalised alike; found log\(x .* in a\.h5ad, and log\(x .* in b"
+    ) as said:
+        read_profiles(paths)
+    assert "--state counts recovers the counts of all of them; --state log reads them as they are." in str(said.value)
+    np.testing.assert_array_equal(read_profiles(paths, state="counts").matrix.toarray(), counts)
+    assert read_profiles(paths, state="log").state == "log"
+
+
+@pytest.mark.parametrize("kind", ["CP10k", "logs of counts", "not logged"])
+def test_files_that_were_normalised_alike_are_read(kind: str, paths: list[Path]) -> None:
+    with_values(paths, (kind, kind))
+    assert read_profiles(paths).state == ("normalised" if kind == "not logged" else "log")
+
+
 def test_a_file_is_given_once_and_named_by_what_tells_it_apart(paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "again.h5ad").symlink_to(paths[0])
     with pytest.raises(InputError, match="is given twice, so that every profile would count double"):
@@ -198,6 +242,25 @@ def test_a_file_is_given_once_and_named_by_what_tells_it_apart(paths: list[Path]
     samples = [Path("/data/s1/outs/m.h5"), Path("/data/s2/outs/m.h5"), Path("/data/s2/n.h5")]
     assert names_of(samples) == ["s1/outs/m.h5", "s2/outs/m.h5", "data/s2/n.h5"]
     assert names_of(paths) == ["a.h5ad", "b.h5ad"]
+
+
+def test_columns_of_obs_with_other_types_in_each_file_can_be_written(
+    paths: list[Path], model_folder: Path, tmp_path: Path
+) -> None:
+    first, second = (anndata.read_h5ad(path) for path in paths)
+    first.obs["age"], second.obs["age"] = np.arange(40), ["old"] * 40
+    first.obs["kind"], second.obs["kind"] = pd.Categorical([1, 2] * 20), pd.Categorical(["1", "x"] * 20)
+    first.obs["doublet"], first.obs["n"] = True, 3
+    for adata, path in zip((first, second), paths, strict=True):
+        adata.write_h5ad(path)
+    found = read_profiles(paths)
+    assert "read as text: kind, age." in " ".join(found.said)
+    assert list(found.obs["age"])[38:42] == ["38", "39", "old", "old"]
+    assert list(found.obs["kind"].cat.categories) == ["1", "2", "x"]
+    assert (found.obs["doublet"].sum(), found.obs["doublet"].isna().sum()) == (40, 40)
+    out = tmp_path / "out.h5ad"
+    assert geneae("embed", model_folder, *paths, "-o", out, "--min-overlap", 0).exit_code == 0
+    assert {"age", "kind", "doublet", "n"} <= set(anndata.read_h5ad(out).obs.columns)
 
 
 def test_a_column_called_file_is_replaced_and_that_is_said(paths: list[Path]) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from geneae.data.notes import MOUSE, SYMBOLS, are_genes, kept_features
+from geneae.data.notes import MOUSE, SYMBOLS, are_genes, kept_features, types_of_none
 from geneae.data.reading import read_profiles
 
 RNG = np.random.default_rng(0)
@@ -76,3 +76,25 @@ def test_features_without_types_are_all_kept() -> None:
     kept, left_out = kept_features(pd.Series(["gene expression", "Antibody Capture", "Gene Expression"]))
     assert kept is not None
     assert (list(kept), left_out) == ([0, 2], {"Antibody Capture": 1})
+
+
+def test_other_words_for_genes_are_known() -> None:
+    kept, left_out = kept_features(pd.Series(["GEX", "ADT", "rna ", "GEX"]))
+    assert kept is not None
+    assert (list(kept), left_out) == ([0, 2, 3], {"ADT": 1})
+
+
+def test_features_that_are_all_of_other_types_are_kept_and_said() -> None:
+    types = pd.Series(["Peaks", "ADT", "Peaks"])
+    assert kept_features(types) == (None, {})
+    assert types_of_none(types) == ("Peaks", "ADT")
+    assert types_of_none(pd.Series(["Peaks", "Gene Expression"])) == types_of_none(None) == ()
+    counts = sparse.csr_matrix(RNG.poisson(1.0, (30, 3)).astype(float))
+    var = pd.DataFrame({"feature_types": types.to_numpy()}, index=["a", "b", "c"])
+    said = read_profiles(anndata.AnnData(counts, var=var)).notes["kept_features"]
+    assert said.startswith("No feature has a type of genes in var['feature_types'] (Peaks, ADT): all are kept")
+
+
+def test_reads_of_no_gene_are_named() -> None:
+    said = notes(["__no_feature", "N_unmapped", "N_cadherin", *SOME])["reads_of_no_gene"]
+    assert said.startswith("__no_feature, N_unmapped count reads that belong to no gene")

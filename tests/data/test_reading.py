@@ -115,6 +115,42 @@ def test_duplicates_are_summed_zeros_dropped_and_the_input_left_alone() -> None:
     np.testing.assert_array_equal(given_matrix.data, data)
 
 
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_sums_of_duplicates_do_not_overflow_small_integers(form: str, dtype: str, tmp_path: Path) -> None:
+    half = np.iinfo(dtype).max // 2 + 1  # twice of it is more than the type holds
+    parts = (np.array([half, 1, half], dtype), (np.array([0, 1, 0]), np.array([2, 0, 2])))
+    given_matrix = sparse.coo_matrix(parts, shape=(2, 3))
+    if form != "coo":
+        lines, others = parts[1] if form == "csr" else parts[1][::-1]
+        order = np.argsort(lines, kind="stable")
+        pointers = np.searchsorted(lines[order], np.arange((2 if form == "csr" else 3) + 1))
+        made = sparse.csr_matrix if form == "csr" else sparse.csc_matrix
+        given_matrix = made((parts[0][order], others[order], pointers), shape=(2, 3))
+    assert given_matrix.nnz == 3
+    expected = [[0, 0, 2 * half], [1, 0, 0]]
+    np.testing.assert_array_equal(read_profiles(given_matrix).matrix.toarray(), expected)
+    if form == "csr":
+        anndata.AnnData(given_matrix).write_h5ad(tmp_path / "a.h5ad")
+        np.testing.assert_array_equal(read_profiles(tmp_path / "a.h5ad").matrix.toarray(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", ">f4", ">f8", ">i4", ">u8"])
+@pytest.mark.parametrize(("form", "stream"), [("csr", "no"), ("csr", "yes"), ("csc", "no")])
+def test_sparse_files_of_half_precision_and_foreign_byte_order_are_read(
+    dtype: str, form: str, stream: str, tmp_path: Path
+) -> None:
+    matrix = sparse.csr_matrix(FIVE) if form == "csr" else sparse.csc_matrix(FIVE)
+    anndata.AnnData(matrix.astype(np.float32)).write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        del file["X/data"]
+        file["X/data"] = matrix.data.astype(dtype)
+    found = read_profiles(tmp_path / "a.h5ad", stream=stream)
+    np.testing.assert_array_equal(
+        found.matrix[np.arange(5)].read().toarray() if stream == "yes" else found.matrix.toarray(), FIVE
+    )
+
+
 def test_float32_csr_in_memory_is_shared() -> None:
     matrix = sparse.csr_matrix(FIVE)
     assert np.shares_memory(read_profiles(matrix).matrix.data, matrix.data)
@@ -339,6 +375,14 @@ def test_what_only_the_first_rows_of_a_dense_matrix_have_shown_is_called_the_lea
 def test_a_missing_value_of_a_table_is_nan() -> None:
     frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0, 1]}, index=["p", "q"])
     assert_refused("1 are NaN or infinite, first in profile 'q', gene 'a'", frame)
+
+
+def test_titles_of_names_that_are_no_text_are_left_out() -> None:
+    adata = five_profiles()
+    adata.obs.index.name, adata.var.index.name = "barcode", "gene"
+    assert (read_profiles(adata).names.name, read_profiles(adata).genes.name) == ("barcode", "gene")
+    table = pd.DataFrame(FIVE, index=pd.Index(list("abcde"), name=0), columns=pd.Index(list("wxyz"), name=1))
+    assert read_profiles(table).names.name is read_profiles(table).genes.name is None
 
 
 def test_repeated_names() -> None:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,6 +124,22 @@ def test_a_late_value_that_does_not_fit_is_found() -> None:
         read_profiles(values, state="counts")
 
 
+def test_late_profiles_of_another_kind_are_not_taken_for_that_of_the_first() -> None:
+    many = simulate(700, 60)
+    counts = np.asarray(many.X.toarray(), float)
+    logs = np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    counts[0, 0] = 60  # more than a logarithm is
+    late = np.arange(700)[:, None] >= 600
+    found = read_profiles(np.where(late, logs, counts))
+    assert found.state == "normalised"
+    assert re.fullmatch(r"[\d,]+ of [\d,]+ values are not whole, all others are", found.evidence)
+    assert "can be recovered" not in found.notes["not_logged"]
+    found = read_profiles(np.where(late, 100 * counts, logs))
+    assert found.state == "log"
+    assert found.notes["doubted_counts"].startswith("The first profiles are logarithms, but other values go up to ")
+    assert "counts_at_hand" not in found.notes
+
+
 def test_other_matrices_with_counts_are_named() -> None:
     adata = anndata.AnnData(COUNTS.log1p(), obs=ADATA.obs, var=ADATA.var, layers={"counts": COUNTS.copy()})
     assert read_profiles(adata).notes["counts_at_hand"].startswith("layers['counts'] holds counts: --layer counts")
@@ -129,6 +147,16 @@ def test_other_matrices_with_counts_are_named() -> None:
     del adata.layers["counts"]
     assert read_profiles(adata).notes["counts_at_hand"].startswith("raw holds counts: --raw")
     assert read_profiles(adata, use_raw=True).notes == {}
+
+
+def test_a_layer_that_is_no_matrix_does_not_block_another(tmp_path: Path) -> None:
+    anndata.AnnData(COUNTS.log1p(), obs=ADATA.obs, var=ADATA.var, layers={"counts": COUNTS}).write_h5ad(
+        tmp_path / "a.h5ad"
+    )
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file.move("layers/counts", "layers/a/counts")
+        file["layers/counts"] = file["layers/a/counts"]
+    assert read_profiles(tmp_path / "a.h5ad").notes["counts_at_hand"].startswith("layers['counts'] holds counts")
 
 
 def test_values_that_give_counts_are_named_beside_values_that_give_none() -> None:

@@ -90,6 +90,14 @@ def test_a_folder_that_is_not_whole_is_one_sentence(adata: anndata.AnnData, tmp_
     assert barcodes.exists()
 
 
+def test_a_dense_mtx_is_read(adata: anndata.AnnData, tmp_path: Path) -> None:
+    folder = write_tenx_folder(adata, tmp_path, packed=False)
+    values = adata.X.toarray().astype(int)
+    lines = ["%%MatrixMarket matrix array integer general", f"{adata.n_vars} {adata.n_obs}", *map(str, values.ravel())]
+    (folder / "matrix.mtx").write_text("\n".join(lines) + "\n")
+    np.testing.assert_array_equal(read_profiles(folder).matrix.toarray(), values)
+
+
 def test_a_matrix_that_claims_more_than_it_holds_is_refused(adata: anndata.AnnData, tmp_path: Path) -> None:
     path = write_tenx_folder(adata, tmp_path, packed=False)
     head = "%%MatrixMarket matrix coordinate integer general\n20 30 900000000\n1 1 1\n"

@@ -52,6 +52,8 @@ def test_either_orientation_gives_the_same_profiles_and_is_said(
         (["a", "b"], ["sample_1", "sample_2", "sample_3"], "", True),
         (["GSM1", "GSM2"], ["p", "q", "r"], "", False),
         (["a", "b"], ["p", "q", "r"], "", None),
+        (CELLS[:2], GENES[:3], "gene/cell", False),
+        (GENES[:2], CELLS[:3], "gene/cell", True),
     ],
 )
 def test_what_tells_the_orientation(
@@ -63,6 +65,27 @@ def test_what_tells_the_orientation(
     assert matrix.shape == (len(profiles), len(genes))
     unsure = "no names tell which side the genes are on; each row is taken to be a profile."
     assert (unsure in said) == (in_rows is None)
+    is_by_title = corner in ("gene_symbol", "CellID")
+    assert (f"by the title '{corner}' of the rows the " in said) == is_by_title
+    assert ("by their names the " in said) == (not is_by_title and in_rows is not None)
+
+
+def test_names_of_columns_may_hold_the_other_separators(tmp_path: Path) -> None:
+    names = ["a,b,c", "d,e", "f;g,h", "i,j"]
+    path = written(tmp_path / "a.tsv", CELLS, names, FIVE, "\t")
+    assert list(read_profiles(path).genes) == names
+
+
+def test_a_table_of_many_columns_is_read(tmp_path: Path) -> None:
+    values = np.arange(60_000).reshape(2, 30_000) % 7
+    path = written(tmp_path / "a.csv", ["a", "b"], [f"gene{number}" for number in range(30_000)], values)
+    np.testing.assert_array_equal(read_profiles(path).matrix.toarray(), values)
+
+
+@pytest.mark.parametrize("corner", ["cell", "sample_id", "", "entrez"])
+def test_numbers_may_name_rows(corner: str, tmp_path: Path) -> None:
+    numbers = ["4", "0", "3", "17", "2"]
+    assert list(read_profiles(written(tmp_path / "a.csv", numbers, GENES, FIVE, corner=corner)).names) == numbers
 
 
 def test_a_table_is_read_in_blocks_and_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +137,16 @@ BAD = {
     ),
     "short row": ("cell,A,B\nx,1,2\ny,1\n", "1 are NaN or infinite, first in profile 'y', gene 'B'"),
     "missing value": ("cell,A,B\nx,1,2\ny,1,NA\n", "1 are NaN or infinite, first in profile 'y', gene 'B'"),
+    "values as names": (
+        "RPL13,ACTB,CD3D\n10,1,2\n7,3,4\n",
+        "the first column should name the rows; its title 'RPL13' is",
+    ),
+    "sample as names": ("sample_1,sample_2\n10,1\n7,3\n", "its title 'sample_1' is that of a gene or a profile"),
+    "length of genes": (
+        "gene,Length,a,b\nx,900,1,2\ny,700,3,4\n",
+        "'Length' describes what the rows are. Remove Length",
+    ),
+    "totals of cells": ("cell,A,B,total_counts\nx,1,2,3\ny,3,4,7\n", "'total_counts' describes what the rows are"),
     "binary": ("a\0,b\n1\0,2\n", "its content is not text"),
 }
 

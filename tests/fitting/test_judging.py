@@ -218,6 +218,16 @@ def test_without_a_label_the_latents_are_described_and_not_ranked(world: World) 
         judge([world.halves], [made], SETTINGS)
 
 
+def test_values_that_are_nan_are_said_to_be_judged_as_zero(world: World) -> None:
+    values = world.expected.copy()
+    values[0, :3] = np.nan, np.inf, np.nan
+    found = judge([world.halves], [tables(world, holes=values, whole=world.expected)], SETTINGS)
+    said = [text for text in found.said if "NaN" in text]
+    assert len(said) == 1
+    assert said[0].startswith("holes: 3 of ")
+    assert said[0].endswith("are NaN or infinite; they were judged as 0.")
+
+
 def test_what_is_refused_may_be_left_out_and_is_said(world: World) -> None:
     settings = JudgeSettings(n_latent=4, skip_refused=True)
     made = tables(

@@ -234,4 +234,9 @@ def test_one_depth_is_not_taken_for_two() -> None:
 def test_a_ratio_is_checked_alone() -> None:
     with pytest.raises(InputError, match="--depth-ratio must be a number above 0; found 0"):
         query_depth.check_ratio(0)
+    with pytest.raises(
+        InputError, match=r"--depth-ratio must be at least 0\.0001, profiles with 10,000 times .* found 1e-06"
+    ):
+        query_depth.check_ratio(1e-6)
+    query_depth.check_ratio(1e-4)
     query_depth.check_ratio(None)
