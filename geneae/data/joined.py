@@ -178,5 +178,5 @@ def _of_one_type(column: pd.Series) -> pd.Series:
         return column.astype("boolean")
     if kind in ("integer", "floating", "mixed-integer-float"):
         return column.astype(float)
-    text: pd.Series = column.map(as_text, na_action="ignore")
+    text: pd.Series = column.map(as_text, na_action="ignore").astype(object)  # pandas 3 has a type for texts
     return text

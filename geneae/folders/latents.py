@@ -99,8 +99,8 @@ def _is_name(name: Any) -> bool:
 
 def _can_be_written(column: pd.Series) -> bool:
     """Whether anndata can write a column, tried in memory."""
-    obs = pd.DataFrame({column.name: column.array}, index=[str(row) for row in range(len(column))])
     try:
+        obs = pd.DataFrame({column.name: column.array}, index=[str(row) for row in range(len(column))])
         with warnings.catch_warnings(), h5py.File("column", "w", driver="core", backing_store=False) as file:
             warnings.simplefilter("ignore")
             alone = anndata.AnnData(obs=obs)
