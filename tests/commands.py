@@ -104,7 +104,8 @@ def make_duplicates(folder: Path) -> Path:
 
     path = write(folder / "data.h5ad", simulate(60, 30))
     with h5py.File(path, "r+") as file:
-        file["obs/_index"][4] = "cell3"
+        names = file["obs/_index"]
+        (names if isinstance(names, h5py.Dataset) else names["values"])[4] = "cell3"
     return path
 
 

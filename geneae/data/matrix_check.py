@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from geneae.data.backed import canonical, row_digests
+from geneae.data.places import N_PLACES, stride_of
 from geneae.data.states import MOST_ROUNDING, NEARLY, NEGATIVES, ROUNDING, Evidence, Finding
 from geneae.data.units import counts_of
 from geneae.settings.errors import InputError
@@ -37,10 +38,18 @@ class Scan:
 
 
 class Values:
-    """Range, totals and kind of all values, gathered block by block."""
+    """Range, totals and kind of all values, gathered block by block.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    n_expected
+        Number of all profiles, of which some are looked at from place to place; 0: of the first ones alone.
+    """
+
+    def __init__(self, n_expected: int = 0) -> None:
         self.n_profiles = 0
+        self._n_expected, self._stride = n_expected, 0
+        self._spread: list[tuple[np.ndarray, sparse.csr_matrix]] = []
         self.lowest = self.highest = 0.0
         self._n_values = self._n_whole = self._n_exact = self._n_negative = self._n_sampled = 0
         self._deviation, self._divisor = 0.0, 0
@@ -52,6 +61,10 @@ class Values:
 
     def add(self, block: sparse.csr_matrix) -> None:
         """Include the next rows, in canonical form."""
+        if self._n_expected and block.shape[0]:
+            self._stride = self._stride or stride_of(self._n_expected, block.nnz / block.shape[0])
+            looked_at = np.arange(-self.n_profiles % self._stride, block.shape[0], self._stride)
+            self._spread.append((self.n_profiles + looked_at, block[looked_at].astype(np.float64)))
         self.n_profiles += block.shape[0]
         self._lengths.append(np.diff(block.indptr).astype(np.int32))
         self._totals.append(_row_sums(block))
@@ -110,7 +123,18 @@ class Values:
             totals=np.concatenate(self._totals) if self._totals else np.empty(0),
             lengths=np.concatenate(self._lengths) if self._lengths else np.empty(0, int),
             sample=None if not self._sample else sparse.vstack(self._sample, format="csr"),
+            places=self._places(),
         )
+
+    def _places(self) -> tuple[sparse.csr_matrix, ...]:
+        """Some profiles of every place of the matrix."""
+        if not self._spread:
+            return ()
+        rows = np.concatenate([rows for rows, _ in self._spread])
+        looked_at = sparse.vstack([found for _, found in self._spread], format="csr")
+        ends = np.cumsum([len(part) for part in np.array_split(np.arange(self.n_profiles), N_PLACES)])
+        place = np.searchsorted(ends, rows, "right")
+        return tuple(looked_at[np.flatnonzero(place == number)] for number in range(N_PLACES))
 
     @property
     def totals_by_gene(self) -> np.ndarray:

@@ -55,7 +55,9 @@ class Facts:
 def _of_left_out(facts: Facts) -> str:
     if not facts.left_out:
         return ""
-    named = " and ".join(f"{number:,} of type {kind}" for kind, number in facts.left_out.items())
+    named = " and ".join(
+        f"{number:,} of {f'type {kind}' if kind else 'no type'}" for kind, number in facts.left_out.items()
+    )
     return (
         f"{named} in var['feature_types'] were left out, because their counts would decide totals and cosines. "
         "--features all keeps them."

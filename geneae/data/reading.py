@@ -240,7 +240,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
         matrix = SparseRowSource(group["data"], group["indices"], group["indptr"][:], matrix.shape[1])
     parts: list[sparse.csr_matrix] = []
     looks: list[np.ndarray] = []
-    values = Values()
+    values = Values(matrix.shape[0])
     digest = Fingerprint(names, genes) if is_streamed else None
     for block in ahead(_row_blocks(matrix)):
         _check_finite(block, values, where, names, every)

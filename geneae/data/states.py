@@ -1,11 +1,12 @@
 """What a matrix holds: counts, normalised values, logarithms or scaled values, by evidence from its values."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
 
+from geneae.data.places import Kind, differing
 from geneae.data.rounded import DOUBT, FEWEST_VALUES, doubt, have_gaps, rounded_sum
 from geneae.data.units import Unit, find_unit
 from geneae.settings.errors import InputError
@@ -73,6 +74,8 @@ class Evidence:
     """(n_profiles,) numbers of values that are not zero."""
     sample: sparse.csr_matrix | None = None
     """The first profiles."""
+    places: tuple[sparse.csr_matrix, ...] = ()
+    """Some profiles of every place of the matrix; empty where only the first were looked at."""
 
     @property
     def is_whole(self) -> bool:
@@ -100,7 +103,30 @@ class Finding:
 
 
 def find_state(evidence: Evidence, where: str) -> Finding:
-    """What a matrix holds, by its values; whole numbers of which some are negative are refused."""
+    """What a matrix holds, by its values; whole numbers of which some are negative are refused.
+
+    Where profiles of different kinds follow each other, that is a doubt, and counts are not offered.
+    """
+    found = _by_all(evidence, where)
+    kinds = differing(evidence.places, evidence.totals, evidence.lengths) if evidence.places else None
+    if kinds is None:
+        return found
+    first, other = map(_in_words, kinds)
+    said = (
+        f"Profiles of different kinds are in one matrix: the first are {first}, later ones {other}. Numbers about "
+        "them together say nothing. Read them apart, or normalise them alike."
+    )
+    return replace(found, unit=None, doubt=said)
+
+
+def _in_words(kind: Kind) -> str:
+    if kind.unit is not None:
+        return _of_unit(kind.unit)
+    return "whole numbers" if kind.rounded_to is None else f"rounded values that sum to about {kind.rounded_to:,.0f}"
+
+
+def _by_all(evidence: Evidence, where: str) -> Finding:
+    """What a matrix holds, by all of its values and by the first profiles."""
     is_mostly_whole = evidence.n_values > 0 and evidence.n_whole >= MOSTLY * evidence.n_values
     is_large = max(evidence.highest, -evidence.lowest) > MOSTLY
     if evidence.is_whole and not evidence.n_negative:

@@ -208,7 +208,8 @@ def _equal(sample: sparse.csr_matrix, base: float | None, pseudo_count: float | 
 
 def _sum(matrix: sparse.csr_matrix) -> float | None:
     """Sum of every profile that has values, if it is the same for all; None for fewer than three profiles."""
-    sums = np.asarray(matrix.sum(1), dtype=np.float64).ravel()[np.diff(matrix.indptr) > 1]
+    with np.errstate(over="ignore"):  # values that are no logarithms
+        sums = np.asarray(matrix.sum(1), dtype=np.float64).ravel()[np.diff(matrix.indptr) > 1]
     if len(sums) < 3 or not np.isfinite(sums).all():
         return None
     middle = float(np.median(sums))
