@@ -227,7 +227,7 @@ class CosineMetric(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             loaded.n_features_in_ = int(config["n_features"])
             loaded.classes_ = np.array(config["classes"])
             loaded.best_epoch_ = int(config["best_epoch"])
-            loaded.history_ = pd.read_csv(io.BytesIO(files.read("history.csv")), float_precision="round_trip")
+            loaded.history_ = pd.read_csv(io.BytesIO(files.read("history.csv")), engine="python")
             loaded.preprocess_ = None if config["state"] is None else _read_preprocess(files, config)
             if loaded.map_.shape[1:] != (loaded.n_features_in_,) or not (np.abs(loaded.map_) <= LARGEST).all():
                 raise ValueError(f"the map must be finite, up to {LARGEST:g}, and have {loaded.n_features_in_} columns")
