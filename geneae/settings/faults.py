@@ -72,7 +72,8 @@ def _threads() -> int:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if (said := os.environ.get(name, "")).isdigit() and int(said):
             return int(said)
-    return os.cpu_count() or 1
+    may_use = getattr(os, "sched_getaffinity", None)  # Linux; a scheduler may lend fewer cores than there are
+    return len(may_use(0)) if may_use is not None else os.cpu_count() or 1
 
 
 def fault_of(error: BaseException | None) -> str | None:
