@@ -82,7 +82,7 @@ KINDS = {
     "runaway loss": r"the loss became (nan|inf|-inf) in epoch",
     "damaged": r"but reading it failed: |should be a zip, but is none|its content is not HDF5|is empty\. A table|"
     r"have as many cells as the first line|and no row below it|found names alone|Put the three files of one run|"
-    r"which it is too small to hold",
+    r"which it is too small to hold|every value must be a number; column '.*' holds '",
 }
 """What may be said of such input, by a part of the message."""
 

@@ -225,6 +225,15 @@ def test_cosine_against_mse_without_molecules_and_of_very_different_errors() -> 
     assert axes[0].get_xlim() == axes[1].get_xlim()
 
 
+@pytest.mark.parametrize("error", [0.0, 0.3, 1e17])
+def test_cosine_against_mse_shows_equal_errors_of_any_size(error: float) -> None:
+    table = one_table().assign(mse=error, cosine=0.5)
+    (ax,) = pl.cosine_against_mse({"a": table})
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert left < error < right
+    assert bottom < 0.5 < top
+
+
 def test_error_parts_are_stacked_means() -> None:
     profiles = tables(["mse", "cosine"])
     ax = pl.error_parts(profiles, metrics_table(["mse", "cosine"]))

@@ -204,12 +204,18 @@ def _set_range(ax: Axes, errors: np.ndarray, cosines: np.ndarray) -> None:
         ax.set_xlim(errors.min() / 1.2, errors.max() * 1.2)
         use_plain_log(ax.xaxis, errors.min(), errors.max())
     elif len(errors):
-        margin = 0.05 * (errors.max() - errors.min()) or 0.05
-        ax.set_xlim(errors.min() - margin, errors.max() + margin)
+        ax.set_xlim(*_with_margin(errors))
         ax.xaxis.set_major_locator(MaxNLocator(4))
     if len(cosines):
-        margin = 0.05 * (cosines.max() - cosines.min()) or 0.05
-        ax.set_ylim(cosines.min() - margin, cosines.max() + margin)
+        ax.set_ylim(*_with_margin(cosines))
+
+
+def _with_margin(values: np.ndarray) -> tuple[float, float]:
+    """Range of values with a margin, which shows equal values of any size."""
+    low, high = float(values.min()), float(values.max())
+    size = max(1.0, abs(low), abs(high))
+    margin = 0.05 * (high - low if high - low > 1e-9 * size else size)
+    return low - margin, high + margin
 
 
 def error_parts(
