@@ -10,6 +10,7 @@ from typing import Any
 
 import anndata
 import pytest
+from commands import geneae
 from conftest import simulate
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "peers"
@@ -56,6 +57,17 @@ def test_a_peer_that_ends_well_is_judged(peers: ModuleType, given: Namespace) ->
     assert anndata.read_h5ad(given.output).layers["reconstruction"].shape == (60, 30)
     given.record.write_text(json.dumps(record))
     assert peers.arguments_of([given.record], "made/{peer}.h5ad") == ["raw=made/raw.h5ad:layer=reconstruction"]
+
+
+def test_a_fit_of_geneae_learns_from_whole_training_profiles(peers: ModuleType, given: Namespace) -> None:
+    folder = given.record.with_name("halves")
+    assert geneae("split", given.input, "-o", folder).exit_code == 0
+    given.name, given.input, given.train = "geneae", folder / "input.h5ad", folder / "train.h5ad"
+    record = peers.run(given)
+    assert record["status"] == "ok"
+    made = anndata.read_h5ad(given.output)
+    assert made.layers["reconstruction"].shape == (60, 30)
+    assert made.obsm["latent"].shape[0] == 60
 
 
 def test_a_peer_that_fails_or_takes_too_long_says_so_and_is_left_out(
