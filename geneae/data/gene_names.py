@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata.utils import make_index_unique
 
+from geneae.data.texts import texts
 from geneae.settings.errors import InputError, listed, unknown
 
 INDEX = "index"  # name of the index of var among its columns
@@ -171,7 +172,7 @@ def best_column(wanted: pd.Index, var: pd.DataFrame | None) -> str:
     matches = {}
     for column in var.columns:
         if not pd.api.types.is_numeric_dtype(var[column].dtype):
-            names = pd.Index(var[column].astype(str).unique(), dtype=object)
+            names = pd.Index(texts(var[column]).unique(), dtype=object)
             matches[str(column)] = match_genes(wanted, names).n_matched
     if not matches:
         return ""

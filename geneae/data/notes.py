@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.states import STATES, Finding, recoverable
+from geneae.data.texts import texts
 from geneae.settings.errors import listed
 
 GENES_ONLY = ("gene expression", "gex", "rna", "gene")
@@ -201,7 +202,7 @@ def kept_features(types: pd.Series | None) -> tuple[np.ndarray | None, dict[str,
     """
     if types is None:
         return None, {}
-    text = types.astype(str)
+    text = texts(types)
     is_gene = text.str.strip().str.lower().isin(GENES_ONLY).to_numpy()
     if is_gene.all() or not is_gene.any():
         return None, {}

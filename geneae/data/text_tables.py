@@ -14,6 +14,7 @@ from scipy import sparse
 
 from geneae.data.gene_names import OF_GENES, OF_PROFILES, are_genes_in_rows
 from geneae.data.memory import check_fits
+from geneae.data.texts import texts
 from geneae.settings.errors import InputError, listed
 
 CELLS = 2**22  # cells of the table that are read at a time: about 30 MB of numbers
@@ -176,7 +177,7 @@ def _numbers(block: pd.DataFrame, path: Path) -> np.ndarray:
     are_numbers = np.array([dtype.kind in "iuf" for dtype in block.dtypes])
     values[:, are_numbers] = block.loc[:, are_numbers].to_numpy(np.float64)
     for place in map(int, np.flatnonzero(~are_numbers)):
-        text = block.iloc[:, place].astype(str).str.strip()
+        text = texts(block.iloc[:, place]).str.strip()
         is_missing = text.isin(MISSING)
         values[:, place] = pd.to_numeric(text.mask(is_missing), errors="coerce")
         is_bad = np.isnan(values[:, place]) & ~is_missing.to_numpy()

@@ -17,7 +17,8 @@ def permuted_cosine(matrix: sparse.csr_matrix, shift: np.ndarray) -> float:
     """Mean cosine of a row minus `shift` with itself after its genes are permuted: (sum x)^2 / (n_genes |x|^2)."""
     sums = np.asarray(matrix.sum(1), dtype=np.float64).ravel() - shift.sum()
     squared = _squared_norms(matrix, shift)
-    return float(np.mean(sums[squared > 0] ** 2 / (matrix.shape[1] * squared[squared > 0])))
+    found = sums[squared > 0] ** 2 / (matrix.shape[1] * squared[squared > 0])
+    return float(found.mean()) if len(found) else float("nan")
 
 
 def _squared_norms(matrix: sparse.csr_matrix, shift: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from geneae.data.profiles import Profiles
 from geneae.data.reading import check_unchanged
+from geneae.data.texts import texts
 from geneae.evaluation.diagnostics import of_data, to_table
 from geneae.evaluation.umap import LEAST_UMAP, umap_of
 from geneae.fitting.checks import open_metric
@@ -72,7 +73,7 @@ def fit_run(
     if not is_first():
         return fitted
     enter("report")
-    colors = None if request.color is None else profiles.obs[request.color].astype(str)
+    colors = None if request.color is None else texts(profiles.obs[request.color])
     with output.new() as partial:
         umap: pd.DataFrame | None = None
         notes: dict[str, str] = {}

@@ -9,6 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 
+from geneae.data.texts import texts
 from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes, use_plain_log
 from geneae.pl.names import name_drawn
 from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, colors_of_numbers, marker_of, shown
@@ -44,7 +45,7 @@ def umap(
         Title of the legend; by default the name of the column.
     """
     found, title = several_axes(axes, len(tables)), color if title is None else title
-    labels = pd.concat([table[color] for table in tables.values()]).astype(str)
+    labels = texts(pd.concat([table[color] for table in tables.values()]))
     numbers = pd.to_numeric(labels, errors="coerce")
     is_continuous = bool((numbers.notna() | labels.isin(MISSING)).all()) and numbers.nunique() > MOST_LABELS
     kinds = [str(kind) for kind in labels.value_counts().index]
@@ -54,7 +55,7 @@ def umap(
         if norm is not None:
             _draw_numbers(ax, table, pd.to_numeric(table[color], errors="coerce"), norm, size)
         else:
-            _draw_kinds(ax, table, table[color].astype(str), kinds, size)
+            _draw_kinds(ax, table, texts(table[color]), kinds, size)
         set_title(ax, name, len(found))
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from geneae.data.texts import texts
 from geneae.folders.latents import read_column
 from geneae.folders.manifest import CONFIG
 from geneae.folders.run import COLOR, Run, read_run
@@ -50,7 +51,7 @@ def coloured(run: Run, color: str, values: pd.Series) -> Run:
     values
         Its values, by profile.
     """
-    labels = values.astype(str)
+    labels = texts(values)
 
     def labelled(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(**{COLOR: labels.reindex(table["profile"]).fillna("").to_numpy()})
