@@ -274,6 +274,9 @@ def attempt(case: Case, folder: Path) -> str:
             warnings.filterwarnings("ignore", "These values are not logged", UserWarning)  # as they should be
             warnings.filterwarnings("ignore", "(Observation|Variable) names are not unique", UserWarning)
             warnings.filterwarnings("ignore", SAID, UserWarning)
+            warnings.filterwarnings(
+                "ignore", "The '.*' option is deprecated", DeprecationWarning
+            )  # of pandas 3.1, by anndata
             judged = _fit(case.surface, adata, data, layer, settings, output)
     except InputError as error:
         message = str(error)
