@@ -76,7 +76,7 @@ class _Prepared(PreparedJudge):
         name, seed = self.data.last_split, self.data.settings.seed
         expression = self.data.expression.take(np.flatnonzero(self.data.split == name))
         metrics = judge_depths(model, expression, name, seed)
-        return Judgement(metrics, sentence=depth_sentence(metrics, name))
+        return Judgement(metrics, sentence=depth_sentence(metrics, name, expression.n_profiles))
 
 
 def judge_depths(model: Model, expression: Expression, split: str, seed: int) -> pd.DataFrame:
@@ -174,15 +174,25 @@ def _readers(model: Model, ratio: int, misread: float = 1.0) -> dict[str, Predic
     return {name: found[name] for name in Depths.models}
 
 
-def depth_sentence(metrics: pd.DataFrame, split: str) -> str:
-    """Sentence on predictions from a tenth of the molecules; empty where profiles have too few."""
+def depth_sentence(metrics: pd.DataFrame, split: str, n_whole: int) -> str:
+    """Sentence on predictions from a tenth of the molecules; empty where profiles have too few.
+
+    Parameters
+    ----------
+    metrics
+        Result of `judge_depths`, among other rows.
+    split
+        Split of the profiles.
+    n_whole
+        Number of its profiles.
+    """
     metric = AT_RATIO[SPOKEN]
     reached = {name: value(metrics, name, split, metric) for name in Depths.models}
     if np.isnan(reached["model"]):
         return ""
     beside = ", ".join(f"{Depths.models[name].title} {reached[name]:.4f}" for name in ("shrunken_pca", "mean_profile"))
-    n_profiles, n_whole = (_n_profiles(metrics, split, name) for name in (metric, HELD_OUT))
-    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < n_whole else ""
+    n_profiles = _n_profiles(metrics, split, metric)
+    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < min(n_whole, MOST_PROFILES) else ""
     return (
         f"From 1/{SPOKEN} of the molecules{which}, the model, read at that depth, reaches {reached['model']:.4f} "
         f"({beside})."
