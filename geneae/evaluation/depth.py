@@ -145,7 +145,8 @@ def thinned_cosines(
         Factor by which inputs are taken to be shallower than they are: what a wrong depth costs.
     """
     rng = np.random.default_rng((seed, DEPTH_STREAM, 0))
-    readers = {ratio: _readers(model, ratio, misread) for ratio in ratios}
+    at_depths = {ratio: _at(model, ratio, misread) for ratio in ratios}
+    readers = {ratio: _readers(at_depth, model.delta) for ratio, at_depth in at_depths.items()}
     sums = {ratio: {name: np.zeros(expression.n_profiles) for name in readers[ratio]} for ratio in ratios}
     splitter = Splitter(expression.rows)
     for _ in range(REPEATS):
@@ -158,7 +159,10 @@ def thinned_cosines(
                 thinned = thin_to(given, OF_HALF / ratio, rng)
                 is_judged = known & (np.asarray(thinned.rows.sum(1)).ravel() >= MIN_INPUT)
                 pair_of = [model.preprocess.apply(thinned), target]
-                products = products_of(models, pair_of, ("none",), [thinned.totals, given.totals], is_one_way=True)[0]
+                share = at_depths[ratio].share_read(is_half=True)
+                read = [model.preprocess.apply(thinned, share)] if share < 1 else None
+                totals = [thinned.totals, given.totals]
+                products = products_of(models, pair_of, ("none",), totals, is_one_way=True, read=read)[0]
                 for name, by_center in products.items():
                     cosines = measure(METRICS["cosine"], by_center["none"]).numpy()
                     sums[ratio][name] += np.where(is_judged, cosines, np.nan)
@@ -167,10 +171,14 @@ def thinned_cosines(
     }
 
 
-def _readers(model: Model, ratio: int, misread: float = 1.0) -> dict[str, Predictor]:
-    """Predictors for inputs with `1 / ratio` of the molecules of the profiles that the model is applied to."""
-    at_depth = replace(model, delta=model.delta + math.log(misread * ratio / OF_HALF))
-    found = predictors(at_depth, is_half=True, output=model.delta)
+def _at(model: Model, ratio: int, misread: float = 1.0) -> Model:
+    """The model for halves with `1 / ratio` of the molecules of the profiles that it is applied to."""
+    return replace(model, delta=model.delta + math.log(misread * ratio / OF_HALF))
+
+
+def _readers(at_depth: Model, output: float) -> dict[str, Predictor]:
+    """Predictors, from halves of one depth, of halves of another."""
+    found = predictors(at_depth, is_half=True, output=output)
     return {name: found[name] for name in Depths.models}
 
 

@@ -227,7 +227,9 @@ def _all_products(
         whole = model.preprocess.apply(part)
         blocks = [whole] if partner is None else [whole, whole[partner]]
         totals = [part.totals] if partner is None else [part.totals, part.totals[partner]]
-        by_chunk.append(products_of(models, blocks, centers, totals)[0])
+        share = model.share_read(is_half=False)
+        read = [model.preprocess.apply(part, share)] if share < 1 else None
+        by_chunk.append(products_of(models, blocks, centers, totals, read=read)[0])
         found, between = held_out_cosines(part, rows.start, partner)
         cosines.append(found)
         of_halves.append(between)
