@@ -198,7 +198,7 @@ def _steps_picture(kept: dict[str, list[str]], metrics: pd.DataFrame, split: str
         "Step by step",
         f"Mean held-out cosine over {profiles_of(split)} as each step is added, from top to bottom, with 95 % "
         "intervals of the gain over the step before, paired by profile. A hollow dot is a step that was left out, "
-        "because it did not lower the loss of the validation profiles."
+        "because it was not tried or did not lower the loss of the validation profiles."
         + (" Of several seeds, the first one says which steps were left out." if len(kept) > 1 else ""),
         f"Held-out cosine step by step. {'; '.join(said)}.",
         lambda: pl.cosine_by_step(metrics, kept, canvas(rows_size(len(STAGES)))[0], split=split),
