@@ -75,10 +75,16 @@ def test_only_configurations_with_an_estimator_are_drawn(run: Run) -> None:
 
 def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     said = " ".join(notes_of([run]))
-    assert "From the latent alone is what can be decoded without these" in said
+    assert (
+        "The model also reads a profile's own count of each gene. From the latent alone is what can be decoded" in said
+    )
     assert "cannot tell from variation of a single gene" in said
     assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in notes_of([run])
     assert "Real shallow sequencing may differ from thinning" in said
+    steps = [one | {"is_kept": False} for one in run.config["steps"]]
+    assert "No model here reads a profile's own count" in " ".join(
+        notes_of([replace(run, config=run.config | {"steps": steps})])
+    )
     plain = " ".join(notes_of([without_estimator(run)]))
     assert "latent alone" not in plain
     assert "thinned" not in plain
