@@ -75,16 +75,14 @@ def test_only_configurations_with_an_estimator_are_drawn(run: Run) -> None:
 
 def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     said = " ".join(notes_of([run]))
-    assert (
-        "The model also reads a profile's own count of each gene. From the latent alone is what can be decoded" in said
-    )
+    assert "From the latent alone is what can be decoded without these" in said
     assert "cannot tell from variation of a single gene" in said
     assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in notes_of([run])
     assert "Real shallow sequencing may differ from thinning" in said
-    steps = [one | {"is_kept": False} for one in run.config["steps"]]
-    assert "No model here reads a profile's own count" in " ".join(
-        notes_of([replace(run, config=run.config | {"steps": steps})])
-    )
+    for is_kept, begin in ((True, "The model also reads"), (False, "No model here reads")):
+        steps = [{"name": "own_counts", "is_kept": is_kept, "gain": 0.1, "error": 0.01}]
+        of_these = replace(run, config=run.config | {"steps": steps})
+        assert f"{begin} a profile's own count of each gene. From the latent" in " ".join(notes_of([of_these]))
     plain = " ".join(notes_of([without_estimator(run)]))
     assert "latent alone" not in plain
     assert "thinned" not in plain
