@@ -25,7 +25,7 @@ from geneae.evaluation.halves import HeldOutCosines
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.predictors import predictors, products_of
 from geneae.evaluation.reconstruction import READ
-from geneae.evaluation.records import CLEAR, COLUMNS
+from geneae.evaluation.records import CLEAR, COLUMNS, share_of_way
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.ceiling import MIN_MOLECULES, cosine_of_halves, half_ceiling
 from geneae.models.model import Model
@@ -94,8 +94,7 @@ class Standing:
 
     def skill(self, cosine: float) -> float:
         """Share of the way; NaN if there is none."""
-        way = self.ceiling - self.trivial
-        return (cosine - self.trivial) / way if way > 0 else float("nan")
+        return share_of_way(cosine, self.trivial, self.ceiling)
 
     def sentence(self) -> str:
         """The distance between model and noise ceiling, in three parts."""

@@ -76,7 +76,7 @@ class _Prepared(PreparedJudge):
         name, seed = self.data.last_split, self.data.settings.seed
         expression = self.data.expression.take(np.flatnonzero(self.data.split == name))
         metrics = judge_depths(model, expression, name, seed)
-        return Judgement(metrics, sentence=depth_sentence(metrics, name))
+        return Judgement(metrics, sentence=depth_sentence(metrics, name, expression.n_profiles))
 
 
 def judge_depths(model: Model, expression: Expression, split: str, seed: int) -> pd.DataFrame:
@@ -145,7 +145,8 @@ def thinned_cosines(
         Factor by which inputs are taken to be shallower than they are: what a wrong depth costs.
     """
     rng = np.random.default_rng((seed, DEPTH_STREAM, 0))
-    readers = {ratio: _readers(model, ratio, misread) for ratio in ratios}
+    at_depths = {ratio: _at(model, ratio, misread) for ratio in ratios}
+    readers = {ratio: _readers(at_depth, model.delta) for ratio, at_depth in at_depths.items()}
     sums = {ratio: {name: np.zeros(expression.n_profiles) for name in readers[ratio]} for ratio in ratios}
     splitter = Splitter(expression.rows)
     for _ in range(REPEATS):
@@ -158,7 +159,10 @@ def thinned_cosines(
                 thinned = thin_to(given, OF_HALF / ratio, rng)
                 is_judged = known & (np.asarray(thinned.rows.sum(1)).ravel() >= MIN_INPUT)
                 pair_of = [model.preprocess.apply(thinned), target]
-                products = products_of(models, pair_of, ("none",), [thinned.totals, given.totals], is_one_way=True)[0]
+                share = at_depths[ratio].share_read(is_half=True)
+                read = [model.preprocess.apply(thinned, share)] if share < 1 else None
+                totals = [thinned.totals, given.totals]
+                products = products_of(models, pair_of, ("none",), totals, is_one_way=True, read=read)[0]
                 for name, by_center in products.items():
                     cosines = measure(METRICS["cosine"], by_center["none"]).numpy()
                     sums[ratio][name] += np.where(is_judged, cosines, np.nan)
@@ -167,22 +171,36 @@ def thinned_cosines(
     }
 
 
-def _readers(model: Model, ratio: int, misread: float = 1.0) -> dict[str, Predictor]:
-    """Predictors for inputs with `1 / ratio` of the molecules of the profiles that the model is applied to."""
-    at_depth = replace(model, delta=model.delta + math.log(misread * ratio / OF_HALF))
-    found = predictors(at_depth, is_half=True, output=model.delta)
+def _at(model: Model, ratio: int, misread: float = 1.0) -> Model:
+    """The model for halves with `1 / ratio` of the molecules of the profiles that it is applied to."""
+    return replace(model, delta=model.delta + math.log(misread * ratio / OF_HALF))
+
+
+def _readers(at_depth: Model, output: float) -> dict[str, Predictor]:
+    """Predictors, from halves of one depth, of halves of another."""
+    found = predictors(at_depth, is_half=True, output=output)
     return {name: found[name] for name in Depths.models}
 
 
-def depth_sentence(metrics: pd.DataFrame, split: str) -> str:
-    """Sentence on predictions from a tenth of the molecules; empty where profiles have too few."""
+def depth_sentence(metrics: pd.DataFrame, split: str, n_whole: int) -> str:
+    """Sentence on predictions from a tenth of the molecules; empty where profiles have too few.
+
+    Parameters
+    ----------
+    metrics
+        Result of `judge_depths`, among other rows.
+    split
+        Split of the profiles.
+    n_whole
+        Number of its profiles.
+    """
     metric = AT_RATIO[SPOKEN]
     reached = {name: value(metrics, name, split, metric) for name in Depths.models}
     if np.isnan(reached["model"]):
         return ""
     beside = ", ".join(f"{Depths.models[name].title} {reached[name]:.4f}" for name in ("shrunken_pca", "mean_profile"))
-    n_profiles, n_whole = (_n_profiles(metrics, split, name) for name in (metric, HELD_OUT))
-    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < n_whole else ""
+    n_profiles = _n_profiles(metrics, split, metric)
+    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < min(n_whole, MOST_PROFILES) else ""
     return (
         f"From 1/{SPOKEN} of the molecules{which}, the model, read at that depth, reaches {reached['model']:.4f} "
         f"({beside})."

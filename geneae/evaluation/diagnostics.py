@@ -226,7 +226,8 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
             "both training and test.",
         )
     ]
-    metric = HELD_OUT if not np.isnan(skill) else WITHOUT_COUNTS
+    has_counts = not np.isnan(value(metrics, "model", split, HELD_OUT))  # also where there is no ceiling, and no skill
+    metric = HELD_OUT if has_counts else WITHOUT_COUNTS
     said = {
         rival: f"The model does not beat {baseline.title} of the same size: prefer {baseline.title}, which is simpler."
         for rival, baseline in BASELINES.items()
@@ -251,15 +252,14 @@ def _against_baselines(evaluation: Evaluation, split: str) -> list[Diagnostic]:
 
 
 def _copying(evaluation: Evaluation, split: str) -> Diagnostic:
-    own, held_out = (
-        value(evaluation.metrics, "model", split, metric) - value(evaluation.metrics, "mean_profile", split, metric)
-        for metric in ("cosine", HELD_OUT)
-    )
+    reached, trivial = (value(evaluation.metrics, name, split, "cosine") for name in ("model", "mean_profile"))
+    held_out, error, _ = paired_difference(evaluation.profiles, "model", "mean_profile", split, HELD_OUT)
+    clear = max(SAME, CLEAR * error)
     return Diagnostic(
         "gain_over_mean_profile_held_out",
         held_out,
-        "above 0, if the own-input cosine is above the mean profile's",
-        bool(own > 0 and held_out < 0),
+        f"above {-clear:.5f}, if the own-input cosine is above the mean profile's",
+        bool(reached > trivial and held_out < -clear),
         "The model copies noise: its own-input cosine is above the mean profile's, its held-out cosine below. Train "
         "with --target split, a smaller latent, or fewer epochs.",
     )

@@ -23,6 +23,7 @@ def half_against_half(
     rng: np.random.Generator,
     repeats: int = REPEATS,
     partner: np.ndarray | None = None,
+    share: float = 1.0,
 ) -> tuple[ByModel, np.ndarray]:
     """Cosine of the prediction from one half of the molecules with the other half, by model.
 
@@ -40,6 +41,8 @@ def half_against_half(
         Number of count splits, each used in both directions.
     partner
         (n_profiles,) position of the profile whose other half is the target; None: the profile itself.
+    share
+        Share of their molecules with which halves are read, see `Model.share_read`; not together with partners.
 
     Returns
     -------
@@ -56,7 +59,8 @@ def half_against_half(
         of_halves += np.where(known, cosine_of_halves(blocks[0], blocks[1]), np.nan)
         judged = known if partner is None else known & known[partner]
         if partner is None:
-            by_direction = products_of(models, blocks, ("none",), totals)
+            read = [preprocess.apply(half, share) for half in pair] if share < 1 else None
+            by_direction = products_of(models, blocks, ("none",), totals, read=read)
         else:
             by_direction = [
                 products_of(models, [given, target[partner]], ("none",), [of_given, of_target[partner]])[0]
@@ -93,4 +97,5 @@ class HeldOutCosines:
         if not self._models:
             return {}, np.full(expression.n_profiles, np.nan)
         rng = np.random.default_rng((int(self._model.config["split_seed"]), EVALUATION_STREAM, start))
-        return half_against_half(self._models, self._model.preprocess, expression, rng, partner=partner)
+        share = self._model.share_read(is_half=True)
+        return half_against_half(self._models, self._model.preprocess, expression, rng, partner=partner, share=share)

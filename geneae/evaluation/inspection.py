@@ -15,7 +15,7 @@ from geneae.evaluation.bootstrap import bootstrap_interval
 from geneae.evaluation.chance import permuted_cosine, random_pair_cosine
 from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import Predictor, linear_predictors, products_of
-from geneae.evaluation.records import shown_range
+from geneae.evaluation.records import share_of_way, shown_range
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.baselines import PCA_SIZES, frame, mean_profile, pca, shrunken_pca
 from geneae.models.ceiling import (
@@ -318,11 +318,11 @@ def _verdict(found: dict[str, Any], reasons: dict[str, str], cosine: float | Non
     else:
         ceiling, trivial = found["ceiling_half"], found["mean_profile_heldout"]
         size, learned = max(found["shrunken_pca_heldout"].items(), key=lambda item: item[1])
-        share = (learned - trivial) / (ceiling - trivial) if ceiling > trivial else float("nan")
+        share = share_of_way(learned, trivial, ceiling)
+        way = ": there is nothing to gain" if np.isnan(share) else f", {100 * share:.0f} % of the way"
         said.append(
             f"A reconstruction from one half of the molecules can reach a cosine of at most {ceiling:.3f} with the "
-            f"other half; the mean profile reaches {trivial:.3f}, and shrunken PCA of size {size} {learned:.3f}, "
-            f"{100 * share:.0f} % of the way."
+            f"other half; the mean profile reaches {trivial:.3f}, and shrunken PCA of size {size} {learned:.3f}{way}."
         )
         if not learned - trivial > LITTLE:
             said.append(_little(ceiling - trivial))

@@ -1,6 +1,7 @@
 """A model and its baselines as predictors, and the inner products of profiles with their predictions."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +35,9 @@ class Chunk:
     """The same profiles as they were given."""
     totals: np.ndarray
     """(n_profiles,) molecules; empty where they are not known."""
+    read: sparse.csr_matrix | None = None
+    """The same profiles as an estimator reads them, where that differs: those deeper than training profiles as they are
+    expected with as many molecules, see `Model.share_read`."""
     known: dict[int, Any] = field(default_factory=dict)
     """What predictors have computed from these profiles and share with each other, by identifier."""
 
@@ -114,7 +118,7 @@ def _step(at: AtDepth, decoder: EntryDecoder, network: Network | None) -> Predic
     def predict(chunk: Chunk, _: Targets) -> Corrected:
         key = id(at.estimator.posterior)
         if key not in chunk.known:
-            chunk.known[key] = at.scores(chunk.matrix, chunk.totals)
+            chunk.known[key] = _scores(at, chunk)
         scores = chunk.known[key]
         if network is not None:
             if id(network) not in chunk.known:
@@ -125,6 +129,12 @@ def _step(at: AtDepth, decoder: EntryDecoder, network: Network | None) -> Predic
         return Corrected(at.hidden(scores, chunk.totals).to(decoder.dtype), corrections)
 
     return Predictor(decoder, decoder.project, predict, id(decoder))
+
+
+def _scores(at: AtDepth, chunk: Chunk) -> Tensor:
+    if chunk.read is None:
+        return at.scores(chunk.matrix, chunk.totals)
+    return replace(at, delta=COMPLETE).scores(chunk.read, math.exp(at.delta - COMPLETE) * chunk.totals)
 
 
 def step_predictor(estimator: Estimator, network: Network | None) -> Predictor:
@@ -187,6 +197,7 @@ def products_of(
     centers: tuple[str, ...],
     totals: list[np.ndarray] | None = None,
     is_one_way: bool = False,
+    read: list[sparse.csr_matrix] | None = None,
 ) -> list[Products]:
     """Inner products of every target profile and its prediction, by model and centring, in the models' precision.
 
@@ -202,6 +213,8 @@ def products_of(
         (n_profiles,) molecules of the profiles of each block, which only an estimator needs.
     is_one_way
         Whether only the first of two blocks is predicted from, so that the second one is a target alone.
+    read
+        The profiles of each block that is predicted from as an estimator reads them, see `Chunk`; None: as they are.
 
     Returns
     -------
@@ -215,6 +228,8 @@ def products_of(
         matrices = [block[some] for block in blocks]
         rows = [sparse_rows(matrix).to("cpu", dtype) for matrix in matrices]
         given = [Chunk(*one) for one in zip(rows, matrices, [of[some] for of in of_blocks], strict=True)]
+        if read is not None:
+            given = [replace(chunk, read=block[some]) for chunk, block in zip(given, read, strict=False)]
         projections: dict[int, list[Any]] = {}
         for by_chunk in parts:
             by_chunk.append({name: {} for name in models})

@@ -18,7 +18,7 @@ from geneae.data.preprocess import Expression, normalize
 from geneae.data.programs import SPACES
 from geneae.evaluation.judge import MetricFacts
 from geneae.evaluation.reconstruction import STATISTICS
-from geneae.evaluation.records import COLUMNS, HELD_OUT
+from geneae.evaluation.records import COLUMNS, HELD_OUT, share_of_way
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.metrics import BY_GENE, METRICS, measure
 from geneae.models.ceiling import cosine_of_halves, disattenuated_cosine, half_ceiling, has_molecules
@@ -224,9 +224,9 @@ def long_table(found: Mapping[str, OfHalf], halves: JudgedHalves, between: np.nd
                     number = STATISTICS[statistic](values)
                     rows.append((name, seed, split, str(metric), statistic, number, len(values), better))
             numbers = {BY_GENE_OF_HALF: gene_correlation(of.genes[split])}
-            if ceiling > trivial:
+            if not np.isnan(share_of_way(trivial, trivial, ceiling)):
                 cosine = of.profiles[HELD_OUT][inside].to_numpy()
-                numbers["skill"] = (float(np.nanmean(cosine)) - trivial) / (ceiling - trivial)
+                numbers["skill"] = share_of_way(float(np.nanmean(cosine)), trivial, ceiling)
                 numbers["disattenuated_cosine"] = disattenuated_cosine(cosine, between[inside])
             rows += [(name, seed, split, key, "mean", number, n_known, "higher") for key, number in numbers.items()]
     return pd.DataFrame(rows, columns=COLUMNS)

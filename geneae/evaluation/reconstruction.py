@@ -15,7 +15,7 @@ from geneae.data.permuted import among
 from geneae.data.preprocess import ColumnMoments, Expression
 from geneae.evaluation.diagnostics import diagnose, of_collapse
 from geneae.evaluation.halves import HeldOutCosines
-from geneae.evaluation.headline import headline
+from geneae.evaluation.headline import headline, standing
 from geneae.evaluation.judge import Judge, Judgement, JudgingData, MetricFacts, ModelFacts, PreparedJudge
 from geneae.evaluation.predictors import (
     WHITENED,
@@ -33,6 +33,7 @@ from geneae.evaluation.records import (
     Evaluation,
     outcome,
     paired_difference,
+    share_of_way,
     value,
     with_interval,
 )
@@ -49,10 +50,6 @@ from geneae.settings.errors import InputError
 from geneae.settings.text import counted
 from geneae.training.loop import Training
 
-NO_CEILING = (
-    "There is no noise ceiling: a baseline reaches more than Poisson noise would allow, so that these counts are not "
-    "molecules drawn at random, but for example 0 and 1, averages, or profiles that repeat."
-)
 GENES_STREAM = 23  # separates the halves of the correlations of genes from others of the same seed
 READ = 1024  # profiles in memory at a time, if they are read from a file
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
@@ -230,7 +227,9 @@ def _all_products(
         whole = model.preprocess.apply(part)
         blocks = [whole] if partner is None else [whole, whole[partner]]
         totals = [part.totals] if partner is None else [part.totals, part.totals[partner]]
-        by_chunk.append(products_of(models, blocks, centers, totals)[0])
+        share = model.share_read(is_half=False)
+        read = [model.preprocess.apply(part, share)] if share < 1 else None
+        by_chunk.append(products_of(models, blocks, centers, totals, read=read)[0])
         found, between = held_out_cosines(part, rows.start, partner)
         cosines.append(found)
         of_halves.append(between)
@@ -335,8 +334,7 @@ def summarize(profiles: pd.DataFrame, of_halves: np.ndarray, split: np.ndarray, 
         extra.append(row("model", seed, name, "ceiling", ceiling, n_profiles))
         trivial = value(metrics, "mean_profile", name, HELD_OUT)
         for model in pd.unique(metrics["model"]):
-            gain = value(metrics, model, name, HELD_OUT) - trivial
-            skill = gain / (ceiling - trivial) if ceiling > trivial else float("nan")  # nothing to gain
+            skill = share_of_way(value(metrics, model, name, HELD_OUT), trivial, ceiling)
             extra.append(row(model, seed, name, "skill", skill, n_profiles))
             held_out = profiles.loc[(profiles["model"] == model) & (profiles["split"] == name), HELD_OUT].to_numpy(
                 float
@@ -370,29 +368,15 @@ def verdict(evaluation: Evaluation, split: str) -> str:
             said.append(f"{outcome(difference, error)} {title} ({with_interval(difference, error)})")
     what = "the other half of the molecules (held-out cosine)" if has_counts else "their own input (centred cosine)"
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
+    if not n_profiles:
+        return headline(evaluation, split)
     which = f"all {n_profiles:,}" if split == "all" else f"{n_profiles:,} {split}"
     which = f"{which} profiles" if n_profiles != 1 else f"one profile ({split})"
     sentence = f"On {which}, evaluated against {what}, the model {', '.join(said)}."
     if has_counts:
-        sentence = " ".join([sentence, _standing(metrics, split), *step_sentences(evaluation, split)])
+        sentence = " ".join([sentence, standing(evaluation, split), *step_sentences(evaluation, split)])
     else:
         is_shallow = "molecules" in evaluation.profiles  # counts, but too few for a held-out cosine
         reason = "With fewer than 20 molecules in a half of each profile" if is_shallow else "Without counts"
         sentence += f" {reason} there is no held-out cosine, and an own-input cosine also rewards copying noise."
     return f"{headline(evaluation, split)} {sentence}"
-
-
-def _standing(metrics: pd.DataFrame, split: str) -> str:
-    """Sentence that places the model between mean profile and noise ceiling."""
-    trivial, reached = (value(metrics, name, split, HELD_OUT) for name in ("mean_profile", "model"))
-    ceiling, skill = (value(metrics, "model", split, name) for name in ("ceiling", "skill"))
-    if np.isnan(ceiling):
-        return f"The mean profile reaches {trivial:.4f}. {NO_CEILING}"
-    if np.isnan(skill):
-        return f"The mean profile reaches {trivial:.4f}, the noise ceiling is {ceiling:.4f}: there is nothing to gain."
-    ends = f"the mean profile ({trivial:.4f}) to the noise ceiling ({ceiling:.4f})"
-    if skill < 0:
-        return f"Its {reached:.4f} is below the mean profile ({trivial:.4f}); the noise ceiling is {ceiling:.4f}."
-    if skill > 1:
-        return f"Its {reached:.4f} is above the noise ceiling ({ceiling:.4f}); the mean profile reaches {trivial:.4f}."
-    return f"Its {reached:.4f} is {100 * skill:.0f} % of the way from {ends}."

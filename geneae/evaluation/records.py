@@ -37,6 +37,12 @@ def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic:
     return float(found.iloc[0]) if len(found) else float("nan")
 
 
+def share_of_way(cosine: float, trivial: float, ceiling: float) -> float:
+    """Share of the way from the mean profile to the noise ceiling, by held-out cosine: the skill. NaN where there is no
+    way, or one that is shorter than the last digit that is shown."""
+    return (cosine - trivial) / (ceiling - trivial) if ceiling - trivial > SAME else float("nan")
+
+
 JUDGED = ("new", "all", "test", "validation")
 """Splits from which conclusions may be drawn; `all` where it is not known which profiles were fitted on."""
 

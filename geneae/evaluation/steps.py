@@ -150,6 +150,10 @@ def steps_sentence(steps: Sequence[Mapping[str, Any]], loss: str = "the loss") -
         used.append(OWN_LOSS)
     titles = {name: stage.title for name, stage in STAGES.items() if name != LINEAR}
     titles |= {OWN_LOSS: "entries trained with the loss of the fit"} if OWN_LOSS in by_name else {}
+    if "entries" in used and not by_name["own_counts"]["is_kept"]:  # own counts were tried again, with entries on them
+        used.remove("own_counts")
+        titles = {name: title for name, title in titles.items() if name != "own_counts"}
+        titles["entries"] = "own counts and entries together"
     gains = ", ".join(f"{titles[name]} {by_name[name]['gain']:.2g}" for name in used if name != LINEAR)
     left_out = ", ".join(title for name, title in titles.items() if name not in used)
     said = f"Steps, with the decrease of {loss} of validation profiles: {gains or 'none'}"

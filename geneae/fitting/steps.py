@@ -10,9 +10,11 @@ from torch import Tensor
 
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.preprocess import Expression, Preprocess
+from geneae.evaluation.halves import half_against_half
 from geneae.evaluation.predictors import products_of, step_predictor
 from geneae.losses.inner_products import InnerProducts
 from geneae.losses.reconstruction import LOSSES
+from geneae.models.ceiling import half_ceiling, is_impossible
 from geneae.models.entry_head import EntryHead
 from geneae.models.estimator import STEPS, Estimator
 from geneae.models.network import Network
@@ -69,6 +71,8 @@ class StepChoice:
         partner: np.ndarray | None = None,
     ) -> None:
         self._network, self._center, self._by_profile = network, center, by_profile
+        self._validation, self._preprocess, self._seed = validation, preprocess, seed
+        self._is_permuted = partner is not None
         self._chosen: tuple[Estimator, Tensor] | None = None
         rng = np.random.default_rng((seed, CHOICE_STREAM))
         splitter = Splitter(validation.rows)
@@ -89,6 +93,20 @@ class StepChoice:
                 parts.append(self._by_profile(products["model"][self._center]).double())
         return torch.stack(parts).mean(0)
 
+    def is_drawn_at_random(self, estimator: Estimator) -> bool:
+        """Whether nothing speaks against counts of molecules drawn at random, whose halves are independent given the
+        profile: the linear start predicts a half no better than Poisson noise allows, see `is_impossible`."""
+        if self._is_permuted:  # halves are of different profiles
+            return True
+        rng, models = (
+            np.random.default_rng((self._seed, CHOICE_STREAM, 1)),
+            {"start": step_predictor(estimator.only(), None)},
+        )
+        found, cosines = half_against_half(models, self._preprocess, self._validation, rng, SPLITS)
+        known = ~np.isnan(cosines)
+        reached = float(found["start"][known].mean()) if known.any() else float("nan")
+        return not is_impossible(half_ceiling(cosines), cosines, [reached])
+
     def choose(
         self, estimator: Estimator, has_network: bool, with_entries: Callable[[], Estimator]
     ) -> tuple[Estimator, list[Step]]:
@@ -103,6 +121,9 @@ class StepChoice:
         with_entries
             Function that gives the estimator with its step `entries` fitted. It is not called, and the step not tried,
             where own counts clearly do harm.
+
+        Where counts are not drawn at random, such as 0 and 1, neither own counts nor entries are tried: what is in one
+        half is then missing in the other, so that they would learn the opposite of what a count says.
         """
         steps: list[Step] = []
         kept = estimator.only()
@@ -112,6 +133,8 @@ class StepChoice:
             steps.append(replace(_step("network", best - found), is_kept=True))  # by the loop, on other count splits
             best = found
         for name in STEPS:
+            if name == "own_counts" and not self.is_drawn_at_random(estimator):
+                break
             if name == "entries":
                 if is_clear(-steps[-1].gain, steps[-1].error):
                     break

@@ -30,6 +30,15 @@ def depth_weights(delta: float) -> Tensor:
     )
 
 
+def enough(totals: np.ndarray) -> np.ndarray:
+    """(n_profiles,) whether halves have 8 molecules or more; all, if none has.
+
+    Empty droplets among training profiles would else decide what a usual number of molecules is.
+    """
+    known: np.ndarray = totals >= MIN_MOLECULES
+    return known if known.any() else np.ones_like(known)
+
+
 @dataclass(frozen=True)
 class DepthScale:
     """Mean and deviation of the log totals of halves: the unit in which a profile is deep or shallow for its set."""
@@ -55,8 +64,8 @@ class DepthScale:
 
 
 def depth_scale(totals: np.ndarray) -> DepthScale:
-    """Scale of the (n_profiles,) totals of halves."""
-    logs = np.log(np.maximum(totals, 1.0))
+    """Scale of the (n_profiles,) totals of halves; those with too few molecules take no part, see `enough`."""
+    logs = np.log(np.maximum(totals[enough(totals)], 1.0))
     return DepthScale(float(logs.mean()), float(logs.std()) + SPREAD_FLOOR)
 
 

@@ -117,6 +117,11 @@ class Model:
         shift = basis.mean.to(self.network.mean.dtype) - self.network.mean
         return shift if bool(shift.any()) else None
 
+    def share_read(self, is_half: bool) -> float:
+        """Share of their molecules with which profiles, or halves of them, are read: below 1 for those that have more
+        than training profiles, which are read as they are expected with as many."""
+        return 1.0 if self.estimator is None else math.exp(min(0.0, self.delta - (COMPLETE if is_half else 0.0)))
+
     def depths_of(
         self, expression: Expression, ratio: float | None = None, groups: pd.Series | None = None
     ) -> list[QueryDepth]:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geneae.models.depths import enough
+
 PENALTY = 1.0
 """Ridge penalty in units of the mean variance of a score. Of .3, 1, 3, 10 and 30 it gave the best depths of sets of one
 cell type on two data sets of four, and nearly the best on the others; 10 gives half of what can be gained."""
@@ -34,7 +36,7 @@ class TypicalMolecules:
 
 
 def fit_molecules(scores: Tensor, totals: np.ndarray) -> TypicalMolecules:
-    """Ridge regression of log molecules on posterior scores.
+    """Ridge regression of log molecules on posterior scores, over halves that have enough, see `depths.enough`.
 
     Parameters
     ----------
@@ -43,7 +45,8 @@ def fit_molecules(scores: Tensor, totals: np.ndarray) -> TypicalMolecules:
     totals
         (n_profiles,) molecules of these halves.
     """
-    logs = torch.from_numpy(np.log(np.maximum(totals, 1.0)))
+    known = torch.from_numpy(enough(totals))
+    scores, logs = scores[known], torch.from_numpy(np.log(np.maximum(totals, 1.0)))[known]
     mean_score, mean = scores.double().mean(0), logs.mean()
     around = scores.double() - mean_score
     gram = around.T @ around / len(logs)

@@ -20,7 +20,7 @@ APART = 3.0  # deviations within two parts by which these differ
 SMALLEST_PART = 0.05  # share of the profiles
 LEAST_RATIO = 1e-4  # that can be given; rounding decides the latents of far smaller ones
 DEEPEST, SHALLOWEST = 1.0, float(np.exp(DELTAS[-1] - DELTAS[0]))
-"""Range of ratios that training has seen; outside, its nearest end is used."""
+"""Range of ratios that training has seen; outside, numbers that depend on depth are those of its nearest end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class QueryDepth:
     group: str = ""
     """Value of the column that names the group; empty if all profiles are one."""
     molecules: float = float("nan")
-    """Geometric mean of the molecules of these profiles; NaN if none has any."""
+    """Geometric mean of the molecules of those of these profiles that have 8 or more; NaN if none has."""
     of_training: float = float("nan")
     """The same of training profiles like them; NaN if the ratio was given."""
     own: dict[float, np.ndarray] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class QueryDepth:
             share = f"{1 / self.ratio:g} times the molecules of" if self.ratio < 1 else share
             said = f"{who} are read as having {share} the training profiles, as given."
         elif np.isnan(self.molecules):
-            said = f"{who} have no molecules and are read like training profiles."
+            said = f"{who} have fewer than {MIN_MOLECULES} molecules each, which tell no depth."
         elif self.ratio == 1:
             said = (
                 f"{who} are as deep as training profiles like them: {self.molecules:,.0f} and {self.of_training:,.0f} "
@@ -69,7 +69,10 @@ class QueryDepth:
                 f"{_short(self.ratio)}. If you know better, give --depth-ratio."
             )
         if self.ratio > SHALLOWEST:
-            said += f" Training has seen ratios up to {SHALLOWEST:g}, which is used instead."
+            said += (
+                f" Training has seen ratios up to {SHALLOWEST:g}: its numbers for {SHALLOWEST:g} are used, with "
+                f"1/{_short(self.ratio)} of the molecules taken as usual."
+            )
         if self.ratio < DEEPEST:
             said += " Deeper profiles are read as they would be with the molecules of training profiles."
         if self.own:
@@ -127,6 +130,9 @@ def query_depths(
 ) -> list[QueryDepth]:
     """Depth of profiles, one for each group; estimated unless given.
 
+    Profiles with fewer than 8 molecules, of which nothing is said, take no part: empty droplets would make all others
+    be read as far shallower than they are.
+
     Parameters
     ----------
     estimate
@@ -143,7 +149,7 @@ def query_depths(
     check_ratio(ratio)
     (deviation, unexplained), found = deviations, []
     for group, rows in _rows_by_group(groups, len(totals)):
-        known = rows[totals[rows] > 0]
+        known = rows[totals[rows] >= MIN_MOLECULES]
         molecules = float(np.exp(np.log(totals[known]).mean())) if len(known) else float("nan")
         if ratio is not None:
             found.append(QueryDepth(float(ratio), rows, True, group, molecules))

@@ -5,7 +5,7 @@ from geneae.evaluation.agreement import Agreement
 from geneae.evaluation.batches import Batches
 from geneae.evaluation.judges import JUDGES
 from geneae.evaluation.labels import Labels
-from geneae.evaluation.steps import loss_of_steps, steps_sentence
+from geneae.evaluation.steps import kept_steps, loss_of_steps, steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
 from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
@@ -163,10 +163,12 @@ def _of_steps(runs: list[Run]) -> list[str]:
     }
     if not used:
         return []
+    has_own_counts = any("own_counts" in kept_steps(of_config(one, "steps") or []) for one in runs)
+    begin = "The model also reads" if has_own_counts else "No model here reads"
     return [
-        "The model also reads a profile's own count of each gene. From the latent alone is what can be decoded without "
-        "these, own counts and mean profile is what can be reached without any latent, and whitened linear is the "
-        "start: PCA in units of the noise of each gene.",
+        f"{begin} a profile's own count of each gene. From the latent alone is what can be decoded without these, own "
+        "counts and mean profile is what can be reached without any latent, and whitened linear is the start: PCA in "
+        "units of the noise of each gene.",
         "The two halves of a profile share technical clumping, such as duplicates, ambient molecules and index swaps, "
         "which own counts cannot tell from variation of a single gene. From the latent alone is free of it, unless "
         "it moves many genes together.",

@@ -198,7 +198,7 @@ def _steps_picture(kept: dict[str, list[str]], metrics: pd.DataFrame, split: str
         "Step by step",
         f"Mean held-out cosine over {profiles_of(split)} as each step is added, from top to bottom, with 95 % "
         "intervals of the gain over the step before, paired by profile. A hollow dot is a step that was left out, "
-        "because it did not lower the loss of the validation profiles."
+        "because it was not tried or did not lower the loss of the validation profiles."
         + (" Of several seeds, the first one says which steps were left out." if len(kept) > 1 else ""),
         f"Held-out cosine step by step. {'; '.join(said)}.",
         lambda: pl.cosine_by_step(metrics, kept, canvas(rows_size(len(STAGES)))[0], split=split),
@@ -211,13 +211,13 @@ def _depth_picture(arms: list[str], metrics: pd.DataFrame, split: str) -> Pictur
         for model, title in (("model", arm), *((name, DRAWN[name].title) for name in ("shrunken_pca", "mean_profile"))):
             values = ", ".join(f"{mean_of(metrics, arm, model, split, metric):.4f}" for metric in AT_RATIO.values())
             said.append(f"{title} {values}")
-    of_depth = metrics[(metrics["metric"].isin(AT_RATIO.values())) & (metrics["split"] == split)]
-    n_profiles = of_depth["n_profiles"].astype(int)
+    is_shown = metrics["metric"].isin(AT_RATIO.values()) & (metrics["split"] == split)
+    least, most = metrics["n_profiles"][is_shown].astype(int).agg(["min", "max"])
+    few = f" Points of thinned halves are over {least:,} of them, which keep enough molecules." if least < most else ""
     return draw_picture(
         "Fewer molecules",
-        f"Mean held-out cosine over {show_range(n_profiles.min(), n_profiles.max())} {profiles_of(split)} whose input "
-        "is a half, or a half that is thinned at random until it has the given share of all molecules; the target is "
-        "the other half, untouched. The model is read at the depth of its input.",
+        f"Mean held-out cosine over {most:,} {profiles_of(split)} from a half, or one thinned at random to a share of "
+        f"all molecules, with the other half, untouched. The model is read at the depth of its input.{few}",
         f"Held-out cosine from {', '.join(f'1/{ratio}' for ratio in AT_RATIO)} of the molecules. {'; '.join(said)}.",
         lambda: pl.cosine_by_depth(metrics, arms, canvas(panels_size(1, len(arms) + 2))[0], split=split),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geneae.evaluation.records import HELD_OUT, value
+from geneae.evaluation.records import HELD_OUT, share_of_way, value
 from geneae.folders.run import Run
 from geneae.models.baselines import BASELINES
 from geneae.report.across_runs import by_configuration
@@ -47,13 +47,13 @@ def scale_of(runs: list[Run], split: str) -> list[Mark]:
         reached["arm", MODEL if len(arms) == 1 else name] = _mean(several, MODEL, split, HELD_OUT)
     ceiling = reached["ceiling", CEILING] = _mean(runs, MODEL, split, "ceiling")
     trivial = _mean(runs, "mean_profile", split, HELD_OUT)
-    if not ceiling > trivial:
+    if np.isnan(share_of_way(ceiling, trivial, ceiling)):
         return []
     marks = []
     for (kind, title), cosine in reached.items():
         if np.isnan(cosine):
             continue
-        percent = 100 * (cosine - trivial) / (ceiling - trivial)
+        percent = 100 * share_of_way(cosine, trivial, ceiling)
         meaning = f"{title}: {cosine:.4f}, {percent:.0f} % of the way from the mean profile to the noise ceiling."
         marks.append(Mark(title, float(np.clip(percent, 0, 100)), f"{cosine:.4f}", meaning, kind))
     return marks

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -134,7 +135,7 @@ def test_inputs_with_too_few_molecules_take_no_part(fitted: Autoencoder) -> None
     assert AT_RATIO[20] not in set(metrics["metric"])
     nothing = judge_depths(model, model.preprocess.match(read_profiles(simulate(30, depth=20)))[0], "test", seed=0)
     assert nothing.empty
-    assert depth_sentence(nothing, "test") == ""
+    assert depth_sentence(nothing, "test", 5) == ""
 
 
 def test_models_of_one_depth_and_permuted_targets_are_not_judged(fitted: Autoencoder, expression: Expression) -> None:
@@ -162,10 +163,30 @@ def test_the_fit_says_what_a_tenth_is_enough_for(fitted: Autoencoder) -> None:
 
 def test_and_over_how_many_profiles_where_some_have_too_few_molecules(fitted: Autoencoder) -> None:
     metrics = fitted.evaluation_.metrics.copy()
-    assert "profiles that have enough" not in depth_sentence(metrics, "test")
+    n_test = int((fitted.split_ == "test").sum())
+    assert "profiles that have enough" not in depth_sentence(metrics, "test", n_test)
+    assert "profiles that have enough" not in fitted.conclusion_
     metrics.loc[metrics["metric"] == AT_RATIO[10], "n_profiles"] = 7
-    said = depth_sentence(metrics, "test")
+    said = depth_sentence(metrics, "test", n_test)
     assert said.startswith("From 1/10 of the molecules, over the 7 profiles that have enough, the model, read at that")
+
+
+def test_the_judge_says_so_of_its_own_profiles(fitted: Autoencoder) -> None:
+    """Of 40 profiles, 15 have too few molecules for a twentieth; the others are compared, and that is said."""
+    model, few = fitted.fitted(), 15
+    both = anndata.concat([simulate(few, depth=150), simulate(40 - few, depth=2000)], index_unique="-")
+    expression = model.preprocess.match(read_profiles(both))[0].load()
+    names = pd.Index([f"p{number}" for number in range(40)])
+    split, obs = pd.Series("test", index=names), pd.DataFrame(index=names)
+    data = JudgingData(
+        Settings(**QUICK), obs, split, expression, model.preprocess, has_decoder=True, has_estimator=True
+    )
+    prepared = Depths().prepare(data)
+    assert prepared is not None
+    found = prepared.judge(model, None)  # type: ignore[arg-type]
+    n_profiles = int(found.metrics["n_profiles"].max())
+    assert 40 - few <= n_profiles < 40
+    assert found.sentence.startswith(f"From 1/10 of the molecules, over the {n_profiles} profiles that have enough, ")
 
 
 def test_in_one_way_the_second_block_is_a_target_alone(fitted: Autoencoder, expression: Expression) -> None:

@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, simulate
+from made_up import SPREAD, made_up
 
 from geneae import Autoencoder
 from geneae.data.permuted import NULLS, PAIR_PERMUTED
 from geneae.data.reading import read_profiles
+from geneae.evaluation import diagnostics
 from geneae.evaluation.diagnostics import contributions, diagnose, effective_rank, null_table, to_table
 from geneae.evaluation.reconstruction import evaluate
-from geneae.evaluation.records import HELD_OUT, paired_difference, value
+from geneae.evaluation.records import CLEAR, HELD_OUT, SAME, paired_difference, value
 from geneae.fitting.fit import fit
 from geneae.models.model import Model
 from geneae.settings.settings import Settings
@@ -152,6 +154,31 @@ def test_where_profiles_differ_in_depth_alone_the_simpler_model_is_recommended()
 def test_the_message_names_the_simpler_model(good: Autoencoder) -> None:
     row = good.diagnostics_.set_index("name").loc["gain_over_shrunken_pca"]
     assert row["message"].endswith("prefer shrunken PCA, which is simpler.")
+
+
+@pytest.mark.parametrize("missing", ["skill", "ceiling"])
+def test_where_no_way_to_a_ceiling_is_known_models_are_still_compared_on_held_out_molecules(
+    good: Autoencoder, missing: str
+) -> None:
+    """As the verdict does; by cosines with their own input PCA, which copies, would be recommended."""
+    found = good.evaluation_
+    without = replace(found, metrics=found.metrics[found.metrics["metric"] != missing])
+    rows = np.flatnonzero(good.split_ == "test")
+    expression = good.model_.preprocess.match(read_profiles(simulate(500, depth=1500)))[0].take(rows)
+    table = to_table(diagnose(good.model_, without, expression, "test")).set_index("name")
+    expected, error, _ = paired_difference(found.profiles, "model", "pca", "test", HELD_OUT)
+    assert table.loc["gain_over_pca", "value"] == pytest.approx(expected)
+    assert table.loc["gain_over_pca", "fires"] == (not expected > max(SAME, CLEAR * error))
+    assert {"gain_over_whitened", "gain_over_own_count"} <= set(table.index)
+
+
+@pytest.mark.parametrize(("difference", "fires"), [(-0.01 + SPREAD, True), (-0.0003 + SPREAD, False)])
+def test_noise_is_copied_only_where_the_held_out_cosine_is_clearly_below(difference: np.ndarray, fires: bool) -> None:
+    found = made_up({"mean_profile": difference})
+    own = [["model", 0, "test", "cosine", "mean", 0.9], ["mean_profile", 0, "test", "cosine", "mean", 0.8]]
+    metrics = pd.concat([found.metrics, pd.DataFrame(own, columns=found.metrics.columns[:6])], ignore_index=True)
+    metrics = metrics.drop_duplicates(["model", "split", "metric", "statistic"], keep="last")
+    assert diagnostics._copying(replace(found, metrics=metrics), "test").fires == fires
 
 
 def test_a_model_that_is_no_better_than_its_start_or_than_copying_is_found_out(good: Autoencoder) -> None:

@@ -36,6 +36,29 @@ def test_the_headline_of_a_model_below_the_mean_profile_and_of_one_without_count
     )
 
 
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (-0.01 + SPREAD, "is below"),
+        (-0.0003 + SPREAD, "cannot be distinguished from"),
+        (FLAT - 1e-9, "is as good as"),
+    ],
+)
+def test_a_model_is_below_the_mean_profile_only_where_the_profiles_show_it(difference: np.ndarray, words: str) -> None:
+    found = made_up({"mean_profile": difference, "shrunken_pca": FLAT + 0.01})
+    assert headline(found, "test") == f"The model beats shrunken PCA by 0.0100, and {words} the mean profile."
+    trivial = 0.7 - difference.mean()
+    standing = f"Its 0.7000 {words} the mean profile ({trivial:.4f}); the noise ceiling is 0.9000."
+    assert standing in verdict(found, "test")
+
+
+def test_profiles_that_are_all_the_mean_profile_judge_no_model() -> None:
+    found = made_up({"mean_profile": FLAT, "pca": FLAT}, "centred_cosine")
+    found.profiles["cosine"], found.profiles["centred_cosine"] = 1.0, np.nan
+    said = "The model cannot be judged: no test profile differs from the mean profile."
+    assert (headline(found, "test"), verdict(found, "test"), main_numbers(found, "test")) == (said, said, "")
+
+
 def test_without_a_noise_ceiling_nothing_is_said_of_the_way_to_it() -> None:
     found = made_up({"mean_profile": FLAT + 0.2, "shrunken_pca": 0.01 + SPREAD})
     without = replace(found, metrics=found.metrics[~found.metrics["metric"].isin(["ceiling", "skill"])])

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from geneae.data.preprocess import normalize, recover_counts
 from geneae.data.reading import read_profiles
+from geneae.evaluation import inspection
 from geneae.evaluation.inspection import Inspection, inspect_profiles, judge_cosine
 from geneae.settings.errors import InputError
 
@@ -60,6 +61,15 @@ def test_a_cosine_is_put_into_its_place(reduced: Inspection) -> None:
     assert "which no honest reconstruction can reach" in judge_cosine(0.80, asdict(reduced))
     assert "an own-input cosine above 0.84 is partly copied noise" in reduced.verdict
     assert "copied noise" in judge_cosine(0.95, asdict(reduced))
+
+
+def test_where_there_is_nothing_to_gain_no_share_of_it_is_told() -> None:
+    """Poisson counts of one profile: the mean profile reaches the ceiling, or a little more."""
+    found = asdict(inspect_profiles(read_profiles(simulate(500, 200)[0])))
+    found |= {"ceiling_half": 0.9, "mean_profile_heldout": 0.9001, "shrunken_pca_heldout": {4: 0.9002}}
+    said = inspection._verdict(found, {}, None)
+    assert "reaches 0.900, and shrunken PCA of size 4 0.900: there is nothing to gain. There is almost nothing" in said
+    assert "nan" not in said
 
 
 @pytest.mark.parametrize("depth", [500, 2000])

@@ -10,6 +10,7 @@ from dense_estimator import DenseEstimator, World, interpolated, small_fit, smal
 from reference import counts_matrix, csr, dense_products
 from torch import nn
 
+from geneae.evaluation.halves import EVALUATION_STREAM, half_against_half
 from geneae.evaluation.predictors import (
     LATENT_ONLY,
     OWN_COUNT,
@@ -22,6 +23,7 @@ from geneae.evaluation.predictors import (
 )
 from geneae.evaluation.reconstruction import evaluate
 from geneae.evaluation.records import HELD_OUT
+from geneae.losses.metrics import METRICS, measure
 from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import Baselines
 from geneae.models.cores import SkipCore
@@ -132,6 +134,44 @@ def test_complete_profiles_are_read_and_predicted_at_their_depth(model: Model, q
     np.testing.assert_allclose(at.reconstructed(queries.whole), expected("model", COMPLETE), **tolerance)
     from_latent = at.reconstruction(at.latent(queries.whole))
     np.testing.assert_allclose(from_latent, expected(LATENT_ONLY, COMPLETE), **tolerance)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.1])
+def test_profiles_deeper_than_training_are_judged_as_they_are_reconstructed(
+    model: Model, queries: World, ratio: float
+) -> None:
+    """As they are expected with as many molecules as training profiles, whether complete or as halves."""
+    at, names = model.at(ratio), pd.Index([f"p{number}" for number in range(N)])
+    split = pd.Series("validation", index=names)
+    found = evaluate(model, queries.whole, names, split, fit_scales=True, ratios=np.full(N, ratio)).profiles
+    whole = queries.preprocess.apply(queries.whole).toarray()
+    own = found.set_index("model")["cosine"]
+    from_latent = at.reconstruction(at.latent(queries.whole))
+    for name, predicted_ in (("model", at.reconstructed(queries.whole)), (LATENT_ONLY, from_latent)):
+        np.testing.assert_allclose(own[name], cosines(predicted_, whole), atol=1e-5)
+    first, second = (queries.preprocess.apply(half).toarray() for half in queries.counts)
+    of_half = model.at(2 * ratio)  # a half of a deep profile is a profile with half its depth
+    share = at.share_read(is_half=True)
+    assert share == pytest.approx(min(1.0, 2 * ratio))
+    assert at.share_read(is_half=False) == pytest.approx(ratio)
+    models, read = predictors(at, is_half=True), [queries.preprocess.apply(half, share) for half in queries.counts]
+    totals = [half.totals for half in queries.counts]
+    products = products_of(models, [csr(first), csr(second)], ("none",), totals, read=read)
+    for by_model, given, target in zip(products, queries.counts, (second, first), strict=True):
+        held_out = measure(METRICS["cosine"], by_model["model"]["none"])
+        np.testing.assert_allclose(held_out, cosines(of_half.reconstructed(given), target), atol=1e-5)
+    rngs = [np.random.default_rng((0, EVALUATION_STREAM, 0)) for _ in range(2)]
+    read_so, plain = (
+        half_against_half(models, queries.preprocess, queries.whole, rng, share=one)[0]["model"]
+        for rng, one in zip(rngs, (share, 1.0), strict=True)
+    )
+    np.testing.assert_allclose(found.set_index("model").loc["model", HELD_OUT], read_so, rtol=1e-6)
+    assert np.abs(read_so - plain).max() > 1e-3
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(n_profiles,) cosine of rows."""
+    return np.asarray((first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1))
 
 
 def test_each_half_is_compared_with_the_other_one(model: Model, queries: World) -> None:

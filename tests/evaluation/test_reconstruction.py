@@ -383,7 +383,13 @@ def test_a_seed_of_its_own_is_recorded(counts: Any) -> None:
 
 @pytest.mark.parametrize(
     ("agreement", "skill", "ceiling"),
-    [(0.81, 0.5, 0.9), (0.4899, np.nan, 0.69993), (0.48, np.nan, np.nan), (0.0, np.nan, np.nan)],
+    [
+        (0.81, 0.5, 0.9),
+        (0.49003, np.nan, 0.70002),  # a way of less than the last digit
+        (0.4899, np.nan, 0.69993),
+        (0.48, np.nan, np.nan),
+        (0.0, np.nan, np.nan),
+    ],
 )
 def test_skill_is_the_share_of_the_way_to_the_ceiling_where_there_is_a_way(
     agreement: float, skill: float, ceiling: float

@@ -1,9 +1,11 @@
 """The split from which conclusions are drawn."""
 
+import math
+
 import pandas as pd
 import pytest
 
-from geneae.evaluation.records import judged_split, with_interval
+from geneae.evaluation.records import judged_split, share_of_way, with_interval
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,10 @@ def test_conclusions_are_drawn_from_test_profiles_if_there_are_any(splits: list[
 )
 def test_a_single_profile_has_a_difference_without_an_interval(difference: float, error: float, said: str) -> None:
     assert with_interval(difference, error) == said
+
+
+def test_skill_is_a_share_of_a_way_that_can_be_seen() -> None:
+    assert share_of_way(0.7, 0.5, 0.9) == pytest.approx(0.5)
+    assert share_of_way(0.4, 0.5, 0.9) == pytest.approx(-0.25)
+    for ceiling in (0.50004, 0.5, 0.4, float("nan")):
+        assert math.isnan(share_of_way(0.50001, 0.5, ceiling))

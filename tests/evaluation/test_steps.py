@@ -120,8 +120,8 @@ def step(name: str, is_kept: bool, gain: float = 0.0012) -> dict[str, Any]:
         (
             [step("neighbours", False), step("own_counts", False, 1e-4), step("entries", True), step("loss", False)],
             ["linear", "own_counts", "entries"],
-            "Steps, with the decrease of the loss of validation profiles: own counts 0.0001, entries 0.0012; left out: "
-            "network, neighbours, entries trained with the loss of the fit.",
+            "Steps, with the decrease of the loss of validation profiles: own counts and entries together 0.0012; left "
+            "out: network, neighbours, entries trained with the loss of the fit.",
         ),
         (
             [step("neighbours", False), step("own_counts", False)],

@@ -129,6 +129,37 @@ def test_own_counts_are_refused_where_targets_are_of_other_profiles() -> None:
     assert steps[1].gain < -2 * steps[1].error
 
 
+def once_each(n_profiles: int, seed: int) -> np.ndarray:
+    """Which genes were seen, as 0 and 1, of profiles of two kinds: what is in one half is missing in the other."""
+    rng = np.random.default_rng(seed)
+    shares = np.where(rng.random((n_profiles, 1)) < 0.5, np.linspace(0.1, 0.9, 120), np.linspace(0.9, 0.1, 120))
+    return (rng.random(shares.shape) < shares).astype(float)
+
+
+def test_own_counts_are_not_tried_where_counts_are_not_drawn_at_random() -> None:
+    """They would lower the loss, as a gene that is seen in one half is never seen in the other; but of a complete
+    profile they would then say that what was seen is not there."""
+    fitted = world_of(once_each(80, 0)).fit()
+    estimator, some = fitted.estimator, choice(world_of(once_each(60, 1)), fitted.estimator)
+    assert not some.is_drawn_at_random(estimator)
+    without, with_them = (some.losses(estimator.only(*kept)) for kept in ((), ("own_counts", "entries")))
+    assert (without - with_them).mean() > 0.01
+
+    def with_entries() -> Estimator:
+        raise AssertionError("entries are not fitted")
+
+    kept, steps = some.choose(estimator, False, with_entries)
+    assert not {"own_counts", "entries"} & set(kept.kept)
+    assert [step.name for step in steps] == ["neighbours"]
+
+
+def test_counted_molecules_are_drawn_at_random(others: World, estimator: Estimator) -> None:
+    assert choice(others, estimator).is_drawn_at_random(estimator)
+    assert choice(others, estimator, partner=np.roll(np.arange(N), 1)).is_drawn_at_random(estimator)
+    few = world_of(counts_matrix(6, 24, 1, 10.0))  # too few molecules to tell
+    assert choice(few, estimator).is_drawn_at_random(estimator)
+
+
 def test_entries_are_fitted_once_and_tried_with_own_counts(
     others: World, estimator: Estimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,13 @@ def test_totals_that_are_all_the_same_have_a_scale() -> None:
     assert depth_scale(np.full(4, 70.0)).deviation == pytest.approx(0.05)
 
 
+def test_empty_droplets_among_training_profiles_do_not_change_the_scale() -> None:
+    totals = np.array([100.0, 300.0, 900.0])
+    with_empty = np.concatenate([totals, [0.0, 1.0, 7.5], np.full(200, 2.0)])
+    assert depth_scale(with_empty) == depth_scale(totals)
+    assert depth_scale(np.array([2.0, 2.0])).mean == pytest.approx(math.log(2))  # where there is nothing else
+
+
 def some_items(lowest: int = MIN_MOLECULES) -> list[Item]:
     """Two items of each share, of values that get smaller; every third input of the shallow ones is too small."""
     rng = np.random.default_rng(0)

@@ -76,3 +76,11 @@ def test_the_depth_is_a_fixed_point() -> None:
 def test_profiles_without_any_difference_have_one_mean() -> None:
     found = fit_molecules(torch.zeros(4, 2), np.full(4, 100.0))
     assert found.logs(torch.ones(2, 2)).tolist() == pytest.approx([math.log(100)] * 2)
+
+
+def test_empty_droplets_among_training_profiles_do_not_change_it() -> None:
+    scores, totals, _ = training()
+    found = fit_molecules(scores, totals)
+    with_empty = fit_molecules(torch.cat([scores, torch.zeros(300, 3)]), np.concatenate([totals, np.full(300, 2.0)]))
+    assert torch.equal(with_empty.weight, found.weight)
+    assert (with_empty.mean, with_empty.limits) == (found.mean, found.limits)

@@ -33,11 +33,11 @@ def depths(
 
 @pytest.mark.parametrize("ratio", [0.5, 1.3, 4.0, 10.0, 60.0])
 def test_the_ratio_is_the_estimate(ratio: float) -> None:
-    totals = totals_of(1000 / ratio)
-    (found,) = depths(totals)
+    totals = totals_of(5000 / ratio)
+    (found,) = depths(totals, training=5000)
     assert found.ratio == pytest.approx(ratio)
-    assert found.molecules == pytest.approx(1000 / ratio)
-    assert found.of_training == pytest.approx(1000)
+    assert found.molecules == pytest.approx(5000 / ratio)
+    assert found.of_training == pytest.approx(5000)
     assert not found.is_given
     assert found.rows.tolist() == list(range(50))
 
@@ -89,7 +89,7 @@ def test_large_groups_are_estimated_from_evenly_spaced_profiles() -> None:
         seen.append(rows)
         return np.full(len(rows), np.log(3))
 
-    totals = np.ones(4 * query_depth.MOST_PROFILES)
+    totals = np.full(4 * query_depth.MOST_PROFILES, 100.0)
     totals[0] = 0  # has nothing to say
     assert query_depths(estimate, totals, (1.0, 1.0))[0].ratio == pytest.approx(3)
     (rows,) = seen
@@ -116,12 +116,25 @@ def test_empty_profiles_do_not_count() -> None:
     assert found.rows.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("totals", [np.zeros(3), np.zeros(0)], ids=["empty profiles", "no profiles"])
+@pytest.mark.parametrize("n_empty", [1, 30, 500])
+def test_profiles_with_hardly_any_molecule_change_the_depth_of_no_other(n_empty: int) -> None:
+    """Empty droplets of an unfiltered matrix: of profiles with fewer than 8 molecules nothing is said."""
+    totals = np.concatenate([totals_of(1000), np.random.default_rng(0).integers(0, 8, n_empty).astype(float)])
+    (found,) = depths(totals)
+    assert (found.ratio, found.molecules, found.of_training) == pytest.approx((1, 1000, 1000))
+    assert found.apart is None
+    assert found.rows.tolist() == list(range(50 + n_empty))
+    assert depths(totals, 3.0)[0].molecules == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    "totals", [np.zeros(3), np.array([7.0, 1.0]), np.zeros(0)], ids=["empty profiles", "few molecules", "no profiles"]
+)
 def test_profiles_without_molecules_are_read_at_the_depth_of_training(totals: np.ndarray) -> None:
     (found,) = depths(totals)
     assert found.ratio == 1
     assert math.isnan(found.molecules)
-    assert found.sentence() == "These profiles have no molecules and are read like training profiles."
+    assert found.sentence() == "These profiles have fewer than 8 molecules each, which tell no depth."
 
 
 def test_no_profiles_have_no_groups() -> None:
@@ -145,7 +158,8 @@ def test_sentences() -> None:
         "These profiles are read as having 1/3 of the molecules of the training profiles, as given."
     )
     assert said(ratio=60.0, is_given=True).endswith(
-        "as given. Training has seen ratios up to 25, which is used instead."
+        "as given. Training has seen ratios up to 25: its numbers for 25 are used, with 1/60 of the molecules taken as "
+        "usual."
     )
     assert said(ratio=0.5, molecules=2000.0) == (
         "These profiles have 2,000 molecules (geometric mean), training profiles like them had 1,000: this is a depth "
@@ -158,8 +172,8 @@ def test_sentences() -> None:
 def test_the_shallowest_profiles_of_training_are_within_its_range() -> None:
     assert pytest.approx(25) == SHALLOWEST
     (found,) = depths(totals_of(40), 25.0)
-    assert "instead" not in found.sentence()
-    assert "instead" in depths(totals_of(40), 25.1)[0].sentence()
+    assert "Training has seen" not in found.sentence()
+    assert "Training has seen" in depths(totals_of(40), 25.1)[0].sentence()
 
 
 def test_what_is_recorded_is_json() -> None:

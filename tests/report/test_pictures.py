@@ -44,6 +44,7 @@ def test_steps_and_depth_are_drawn_where_there_is_an_estimator(run: Run, fitted:
     assert f"whitened linear {value(metrics, 'whitened', 'test', HELD_OUT):.4f}, network " in steps.alternative
     assert f"{value(metrics, 'model', 'test', AT_RATIO[20]):.4f}; shrunken PCA" in by_depth.alternative
     assert "Mean held-out cosine over 24 test profiles" in by_depth.caption
+    assert "Points of thinned halves" not in by_depth.caption
     assert all(picture.drawing.startswith("<svg ") for picture in (steps, by_depth))
 
 
@@ -51,7 +52,8 @@ def test_profiles_that_become_too_shallow_are_told(run: Run) -> None:
     is_thinned = run.metrics["metric"].str.contains("_at_")
     fewer = replace(run, metrics=run.metrics.assign(n_profiles=run.metrics["n_profiles"].mask(is_thinned, 22)))
     by_depth = pictures_of([fewer], metrics_of([fewer]), "test")[2]
-    assert "Mean held-out cosine over 22 to 24 test profiles" in by_depth.caption
+    assert "Mean held-out cosine over 24 test profiles" in by_depth.caption
+    assert by_depth.caption.endswith(" Points of thinned halves are over 22 of them, which keep enough molecules.")
 
 
 def test_they_are_left_out_elsewhere(run: Run) -> None:
@@ -77,6 +79,10 @@ def test_notes_explain_the_rows_and_the_steps(run: Run) -> None:
     assert "cannot tell from variation of a single gene" in said
     assert steps_sentence(run.config["steps"], loss_of_steps(run.config)) in notes_of([run])
     assert "Real shallow sequencing may differ from thinning" in said
+    for is_kept, begin in ((True, "The model also reads"), (False, "No model here reads")):
+        steps = [{"name": "own_counts", "is_kept": is_kept, "gain": 0.1, "error": 0.01}]
+        of_these = replace(run, config=run.config | {"steps": steps})
+        assert f"{begin} a profile's own count of each gene. From the latent" in " ".join(notes_of([of_these]))
     plain = " ".join(notes_of([without_estimator(run)]))
     assert "latent alone" not in plain
     assert "thinned" not in plain
