@@ -4,6 +4,7 @@ import numpy as np
 
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS, Evaluation, outcome, paired_difference, value
 from geneae.models.baselines import BASELINES
+from geneae.settings.text import counted
 
 BY_HOW_MUCH = ("beats", "is worse than")
 """Outcomes that are told with their size."""
@@ -50,5 +51,4 @@ def main_numbers(evaluation: Evaluation, split: str) -> str:
     n_profiles = len(paired_difference(evaluation.profiles, "model", "mean_profile", split, metric)[2])
     numbers = ", ".join(f"{title} {number:.4f}" for title, number in found.items() if not np.isnan(number))
     name = "Held-out cosine" if has_counts else "Centred cosine"
-    of_profiles = "one profile" if n_profiles == 1 else f"{n_profiles:,} profiles"
-    return f"{name} on {of_profiles} ({split}): {numbers}"
+    return f"{name} on {counted(n_profiles, 'profile')} ({split}): {numbers}"

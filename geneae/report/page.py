@@ -15,12 +15,13 @@ from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
 from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split
+from geneae.report.differences import paired_pictures
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
-from geneae.report.pictures import paired_pictures, pictures_of
+from geneae.report.pictures import pictures_of
 from geneae.report.scale import MODEL, scale_of
 from geneae.report.scores import first_columns, score_rows, score_table
-from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
+from geneae.report.tables import OF_GENES, diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 from geneae.settings.text import escaped, sentences_of
 
 AT_A_GLANCE = 1  # sentences of the answer in large print
@@ -63,11 +64,12 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     more = [(judged, [name for name in (*MAIN_METRICS, *others) if name not in shown])]
     more += [(split, names) for split in splits[1:] for names in (*first_columns(scores[split], MAIN_METRICS), others)]
     diagnostics, genes, worst = diagnostics_of(runs), genes_of(runs, judged), worst_profiles(runs, judged)
+    pictures = pictures_of(*_called_model(runs, metrics), judged)
     there = {
         "differences": "Differences" if paired is not None else "",
         "results": "Results",
         "diagnostics": "Diagnostics" if diagnostics else "",
-        "figures": "Figures",
+        "figures": "Figures" if pictures else "",
         "profiles": "Worst profiles" if worst else "",
         "genes": "Genes" if genes else "",
         "making": "How it was made",
@@ -89,10 +91,11 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         paired_pictures=[] if paired is None else paired_pictures(paired, metrics),
         diagnostics=diagnostics,
         nulls=nulls_of(runs, judged),
-        pictures=pictures_of(*_called_model(runs, metrics), judged),
+        pictures=pictures,
         missing=missing_from(runs),
         worst=worst,
         genes=genes,
+        of_genes=OF_GENES,
         making=making_of(runs),
         runs_table=runs_table(runs),
         settings=settings_table(runs),

@@ -12,6 +12,7 @@ from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
 from geneae.report.across_runs import by_configuration, of_config, profiles_of
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
+from geneae.settings.text import counted
 
 OF_PROFILES = (HELD_OUT, "skill", "cosine", "mse", "rescaled_mse", "centred_cosine")
 """Metrics of reconstructions, the first ones in the first table."""
@@ -151,7 +152,7 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: 
         row = [Cell(scores.title, kind=scores.kind), *(mean_cell(scores.means.get(metric, [])) for metric in shown)]
         cells.append([*row, count_cell(scores.n_runs)] if len(seeds) > 1 else row)
     n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
-    of_seeds = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else "seeds"
-    spread = " ± standard deviation over seeds" if any(size > 1 for size in seeds) else ""
-    title = f"{split.capitalize()}: means over {n_profiles}{profiles_of(split)} and {of_seeds}{spread}"
+    of_seeds = f" and {counted(seeds[0], 'seed') if len(seeds) == 1 else 'seeds'} ± standard deviation over seeds"
+    words = profiles_of(split, max(sizes[shown[0]]) if is_one_size else 2)
+    title = f"{split.capitalize()}: means over {n_profiles}{words}{of_seeds if max(seeds, default=1) > 1 else ''}"
     return Table(title, tuple(headers), cells)
