@@ -641,7 +641,7 @@ def test_numbers_as_shown(value: float, text: str) -> None:
 
 def test_large_numbers_have_no_decimals_wherever_they_stand() -> None:
     assert mean_cell([8716.0, 6308.0]).text == "7,512 ±\xa01,703"
-    assert mean_cell([0.5, 0.6]).text == "0.5500 ± 0.0707"
+    assert mean_cell([0.5, 0.6]).text == "0.5500 ±\xa00.0707"
     assert (show_difference(-24024.95), show_difference(-0.1234567)) == ("-24,025", "-0.12346")
 
 

@@ -1,9 +1,10 @@
 """The split from which conclusions are drawn."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from geneae.evaluation.records import judged_split, with_interval
+from geneae.evaluation.records import Evaluation, joined, judged_split, with_interval
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,18 @@ def test_conclusions_are_drawn_from_test_profiles_if_there_are_any(splits: list[
 )
 def test_a_single_profile_has_a_difference_without_an_interval(difference: float, error: float, said: str) -> None:
     assert with_interval(difference, error) == said
+
+
+def test_parts_are_joined_in_the_order_of_the_profiles() -> None:
+    def part(names: list[str], split: str, has_metrics: bool = True) -> Evaluation:
+        both = [pd.DataFrame({"model": model, "profile": names, "split": split}) for model in ("model", "pca")]
+        metrics = pd.DataFrame([{"split": split, "value": 1.0}])
+        return Evaluation(pd.concat(both), metrics if has_metrics else metrics[:0], {"model": 2.0})
+
+    found = joined([part(["b", "d"], "test"), part(["a", "c"], "train")], [np.array([1, 3]), np.array([0, 2])])
+    assert list(found.profiles["profile"]) == ["a", "b", "c", "d"] * 2
+    assert list(found.profiles["model"]) == ["model"] * 4 + ["pca"] * 4
+    assert list(found.metrics["split"]) == ["test", "train"]
+    assert found.scales == {"model": 2.0}
+    alone = joined([part(["a"], "test", False), part(["b"], "new", False)], [np.array([0]), np.array([1])])
+    assert alone.metrics.empty  # none of the profiles has a value
