@@ -266,7 +266,8 @@ class _Judging:
     def _run(self, title: str, key: str) -> Run:
         """The run of a program or a control."""
         judged, repeat = self._judged, self._halves.repeat
-        profiles = pd.DataFrame({"profile": self._names, "split": judged.split})
+        molecules = judged.given.totals + judged.held_out.totals
+        profiles = pd.DataFrame({"profile": self._names, "split": judged.split, "molecules": molecules})
         tables = []
         if key in self._scores:
             of = self._scores[key]

@@ -102,7 +102,7 @@ def encoder_curves(
     """
     titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
     if all("validation_knn_20" in history for several in histories.values() for history in several):
-        titles["validation_knn_20"] = f"validation 20-NN accuracy{better_way('higher')}"
+        titles["validation_knn_20"] = f"validation 20-NN accuracy\n{better_way('higher').strip()}"
     found = several_axes(axes, len(titles), len(histories))
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)

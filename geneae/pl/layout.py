@@ -95,6 +95,11 @@ def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = 
         axes[-1].legend(handles=handles, fontsize="small", title=title)
 
 
+def is_narrow(ax: Axes) -> bool:
+    """Whether a figure has the width of one panel, as on a phone."""
+    return ax.figure.bbox.width / ax.figure.dpi <= panels_size(1)[0]
+
+
 def name_axis(ax: Axes, label: str) -> None:
     """Label the horizontal axis; what stands in brackets gets a line of its own where the figure is narrow."""
     width = ax.figure.bbox.width / ax.figure.dpi

@@ -22,6 +22,11 @@ def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
+def name_alone(run: Run) -> str:
+    """What the only configuration is called: `model`, not by its loss; another program by its own name."""
+    return run.configuration if of_config(run, "judged") else "model"
+
+
 def profiles_of(split: str, number: int = 2) -> str:
     """Words for so many profiles of a split."""
     noun = "profile" if number == 1 else "profiles"

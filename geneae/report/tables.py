@@ -59,7 +59,7 @@ def _paired_table(paired: pd.DataFrame) -> Table:
                     repr(low) if np.isfinite(low) else "",
                     "number",
                 ),
-                number_cell(p, "< 0.0001" if p < 1e-4 else f"{p:.4f}"),
+                number_cell(p, f"<{KEPT}0.0001" if p < 1e-4 else f"{p:.4f}"),
                 Cell(verdict, kind=verdict if verdict in ("better", "worse") else ""),
                 *([count_cell(row["n_profiles"]), count_cell(row["n_seeds"])] if has_sizes else []),
             ]
