@@ -9,7 +9,10 @@ from types import ModuleType
 from typing import Any
 
 import anndata
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
+from commands import geneae
 from conftest import simulate
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "peers"
@@ -58,6 +61,17 @@ def test_a_peer_that_ends_well_is_judged(peers: ModuleType, given: Namespace) ->
     assert peers.arguments_of([given.record], "made/{peer}.h5ad") == ["raw=made/raw.h5ad:layer=reconstruction"]
 
 
+def test_a_fit_of_geneae_learns_from_whole_training_profiles(peers: ModuleType, given: Namespace) -> None:
+    folder = given.record.with_name("halves")
+    assert geneae("split", given.input, "-o", folder).exit_code == 0
+    given.name, given.input, given.train = "geneae", folder / "input.h5ad", folder / "train.h5ad"
+    record = peers.run(given)
+    assert record["status"] == "ok"
+    made = anndata.read_h5ad(given.output)
+    assert made.layers["reconstruction"].shape == (60, 30)
+    assert made.obsm["latent"].shape[0] == 60
+
+
 def test_a_peer_that_fails_or_takes_too_long_says_so_and_is_left_out(
     peers: ModuleType, given: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,3 +92,23 @@ def test_a_peer_that_does_not_install_says_so(
 
     monkeypatch.setattr(peers, "environment", refuse)
     assert peers.run(given)["status"] == "did not install: ERROR: No matching distribution found for x"
+
+
+def test_the_picture_has_every_program_best_first_and_says_what_did_not_end(peers: ModuleType, tmp_path: Path) -> None:
+    rows = [
+        ("whitened linear", "control", 0.7),
+        ("worst", "ok", -3.04),
+        ("slow", "did not end in 600 s", None),
+        ("geneae", "ok", 0.8),
+    ]
+    table = pd.DataFrame(rows, columns=["peer", "status", "skill"]).assign(data="one_set", repeat="0")
+    once = table[table["peer"] != "slow"].assign(data="other_set")
+    slow = table[table["peer"] == "slow"].assign(data="other_set", status="ok", skill=0.1)
+    with plt.rc_context({"svg.fonttype": "none"}):
+        peers.picture(pd.concat([table, once, slow]), tmp_path / "peers.svg")
+    text = (tmp_path / "peers.svg").read_text(encoding="utf-8")
+    assert "did not end in 600 s" in text
+    assert "−3.0" in text or "-3.0" in text
+    places = [text.index(f">{name}<") for name in ("worst", "slow", "whitened linear", "geneae")]
+    assert places == sorted(places)  # rows are drawn from below
+    assert [text.count(f">{name}<") for name in ("one set", "other set")] == [1, 1]

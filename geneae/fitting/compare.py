@@ -68,7 +68,7 @@ def compare_runs(
     split = judged_split(runs[0].profiles["split"])
     configurations = gather(runs, split)
     paired = compare_configurations(configurations, split) if len(configurations) > 1 else None
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
+    metrics = pd.concat([run.named(run.metrics) for run in runs], ignore_index=True)
     said = (
         answer(paired, metrics)
         if paired is not None

@@ -31,7 +31,7 @@ class Judged:
     @property
     def metrics(self) -> pd.DataFrame:
         """Long table of programs and controls, with the columns `run` and `arm`."""
-        tables = [run.metrics.assign(run=run.name, arm=run.configuration) for run in (*self.runs, *self.controls)]
+        tables = [run.named(run.metrics) for run in (*self.runs, *self.controls)]
         table = pd.concat(tables, ignore_index=True)
         return table[["run", "arm", *(name for name in table if name not in ("run", "arm"))]]
 
@@ -58,11 +58,7 @@ class Judged:
 
     def table(self, name: str) -> pd.DataFrame:
         """`profiles`, `genewise` or `diagnostics` of programs and controls, with the columns `run` and `arm`."""
-        found = [
-            run.tables()[name].assign(run=run.name, arm=run.configuration)
-            for run in (*self.runs, *self.controls)
-            if name in run.tables()
-        ]
+        found = [run.named(run.tables()[name]) for run in (*self.runs, *self.controls) if name in run.tables()]
         table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
         return table[["run", "arm", *(key for key in table if key not in ("run", "arm"))]] if len(table) else table
 

@@ -100,7 +100,7 @@ def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:
     chosen = [run for name in best for run in runs if run.configuration == name]
     paired = compare_configurations(gather(chosen, split), split) if len(best) > 1 else None
     controls = control_table(means, table, sweep)
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in chosen], ignore_index=True)
+    metrics = pd.concat([run.named(run.metrics) for run in chosen], ignore_index=True)
     said = "There is only one cut, and nothing to compare it with." if paired is None else answer(paired, metrics)
     said += f" Each cut has its best learning rate and weight decay by validation loss.{_at_the_edge(means, best)}"
     shown = [name for name in dict.fromkeys(controls["arm"]) if name in set(means["arm"])][:MOST_SHOWN] or best

@@ -58,10 +58,12 @@ def check_name(path: Path) -> None:
             f"{path.name[:20]}... has {size}. Choose a shorter name."
         )
     try:
-        resolved = path.resolve()
-        resolved.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).split(" from ")[0]
+        path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, RuntimeError, ValueError) as error:  # of a circle of links, Python 3.11 and 3.12 say RuntimeError
+        is_circle = isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP)
+        reason = "it is a link that leads to itself" if is_circle else getattr(error, "strerror", None) or error
         raise InputError(f"the output {path} cannot be created: {reason}. Choose another output.") from error
 
 

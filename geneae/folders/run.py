@@ -88,6 +88,12 @@ class Run:
         """Whether the model has only latents, and no reconstruction."""
         return is_encoder(self.config)
 
+    def named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """One of its tables with the columns `run` and `arm`, which tell its rows from those of other runs."""
+        # texts as objects: a folder's name may not be UTF-8, which the texts of pandas 3 must be
+        names = {"run": self.name, "arm": self.configuration}
+        return table.assign(**{key: pd.Series(name, index=table.index, dtype=object) for key, name in names.items()})
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that exist, by file name without `.csv`."""
         tables = {

@@ -27,9 +27,10 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def read_table(content: bytes) -> pd.DataFrame:
     """Every cell of a table as text: a gene may be called NA or 1e5, and an empty cell is an empty text."""
-    # at a null the C parser of pandas ends a cell
+    # at a null the C parser of pandas ends a cell; its texts of pandas 3 would have to be UTF-8, objects need not
     engine: Literal["c", "python"] = "python" if b"\0" in content else "c"
-    return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding_errors=SURROGATES, engine=engine)
+    file = io.BytesIO(content)
+    return pd.read_csv(file, dtype=object, keep_default_na=False, encoding_errors=SURROGATES, engine=engine)
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

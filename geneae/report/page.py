@@ -53,7 +53,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     paired = None if paired is None or paired.empty else paired  # nothing tells latents alone, without a label, apart
     judged = main_split(runs)
     present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]
-    metrics = pd.concat([run.metrics.assign(run=run.name, arm=run.configuration) for run in runs], ignore_index=True)
+    metrics = pd.concat([run.named(run.metrics) for run in runs], ignore_index=True)
     elsewhere = (*MAIN_METRICS, "ceiling", GAIN, GAIN_ERROR)  # gains of steps have a figure
     others = [str(name) for name in metrics["metric"].unique() if name not in elsewhere]
     splits = [judged, *(split for split in present if split != judged)]

@@ -18,7 +18,8 @@ HOSTILE = [
 
 
 def given_back(names: list[str], path: Path) -> list[str]:
-    write_table(pd.DataFrame({"profile": names, "value": 0.1}), path)
+    texts = pd.Series(names, dtype=object)  # those of pandas 3 hold UTF-8 alone
+    write_table(pd.DataFrame({"profile": texts, "value": 0.1}), path)
     return list(read_table(path.read_bytes())["profile"])
 
 

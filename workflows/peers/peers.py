@@ -3,6 +3,7 @@ in its time is a record that says so.
 
     python peers.py run NAME INPUT TRAIN OUTPUT --record RECORD.json
     python peers.py table FOLDER... > table.csv
+    python peers.py picture table.csv peers.svg
 """
 
 import argparse
@@ -15,8 +16,12 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 
@@ -77,7 +82,7 @@ def last_line(text: str) -> str:
 
 
 def run(given: argparse.Namespace) -> dict[str, object]:
-    """Run a peer; how it ended, its seconds, and the most memory that it and its environment took, in 10^6 bytes."""
+    """Run a peer: how it ended, seconds of wall and of processor, and its most memory (or its setup's), 10^6 bytes."""
     peer = PEERS[given.name]
     record: dict[str, object] = {"peer": given.name, **asdict(peer)}
     try:
@@ -87,14 +92,16 @@ def run(given: argparse.Namespace) -> dict[str, object]:
     places = [str(path.resolve()) for path in (given.input, given.train, given.output)]
     command = [python.absolute(), HERE / peer.script, *places, "--seed", str(given.seed), *peer.flags]
     command += ["--batch", given.batch] if given.batch else []
-    begin = time.perf_counter()
-    before = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    alone = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=given.seconds, env=before)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=given.seconds, env=alone)
     except subprocess.TimeoutExpired:
         return record | {"status": f"did not end in {given.seconds:g} s"}
     record["seconds"] = round(time.perf_counter() - begin, 1)
-    record["megabytes"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    record["processor_seconds"] = round(used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime, 1)
+    record["megabytes"] = round(used.ru_maxrss / 1000)
     return record | {"status": "ok" if done.returncode == 0 else f"failed: {last_line(done.stderr)}"}
 
 
@@ -124,7 +131,7 @@ SHOWN = ("heldout_cosine", "skill", "knn_20")
 
 
 def table(folders: list[Path]) -> list[dict[str, object]]:
-    """Rows of all peers and controls of folders that hold `judged/` and `NAME.json`: metrics, seconds, megabytes."""
+    """Rows of all peers and controls of folders that hold `judged/` and `NAME.json`: metrics, seconds, memory."""
     rows: list[dict[str, object]] = []
     for folder in folders:
         records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
@@ -142,12 +149,62 @@ def table(folders: list[Path]) -> list[dict[str, object]]:
                 "status": refused.get(name, record["status"]),
             }
             row |= {key: numbers[key].get(name) for key in SHOWN if key in numbers}
-            rows.append(row | {key: record.get(key) for key in ("seconds", "megabytes")})
+            rows.append(row | {key: record.get(key) for key in ("seconds", "processor_seconds", "megabytes")})
     return rows
 
 
+LEAST = -0.25
+"""Skill at the left edge of the picture; what is below stands on the edge with its number."""
+OWN, OTHER, CONTROL = "#d55e00", "#0072b2", "#999999"
+
+
+def picture(table: pd.DataFrame, path: Path) -> None:
+    """Skill of every program on every data set: a dot for each repeat, a bar for their mean, best program first."""
+    import matplotlib.pyplot as plt
+
+    table = table[table["peer"] != "mean profile"]  # has 0
+    judged = table[table["skill"].notna()]
+    ranks = judged.pivot_table("skill", "peer", "data").rank()
+    names = ranks.mean(axis=1).sort_values().index
+    sets = list(dict.fromkeys(table["data"]))
+    n_columns = min(3, len(sets))
+    n_rows = -(-len(sets) // n_columns)
+    size = (2.0 + 2.6 * n_columns, n_rows * (0.8 + 0.22 * len(names)))
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for ax, data in zip(axes.flat, sets, strict=False):
+        for at, name in enumerate(names):
+            _draw_program(ax, at, table[(table["data"] == data) & (table["peer"] == name)])
+        ax.set_title(data.replace("_", " "), fontsize="medium")
+        ax.set_yticks(range(len(names)), names)
+        ax.set_xlim(LEAST - 0.03, 1)
+        ax.set_xticks([0, 0.5, 1])
+        ax.axvline(0, color="black", linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(sets) :]:
+        ax.set_visible(False)
+    figure.supxlabel("skill: 0 is the mean profile, 1 the noise ceiling")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_program(ax: "Axes", at: int, rows: pd.DataFrame) -> None:
+    skills = rows["skill"].dropna()
+    if skills.empty:
+        ended = rows["status"].iloc[0] if len(rows) else "not run"
+        ax.text(0.02, at, ended.partition(":")[0], va="center", fontsize="x-small", color=CONTROL, style="italic")
+        return
+    is_own, is_control = rows["peer"].iloc[0].startswith("geneae"), rows["status"].iloc[0] == "control"
+    colour = OWN if is_own else CONTROL if is_control else OTHER
+    mean = skills.mean()
+    if mean < LEAST:
+        ax.plot(LEAST, at, "<", color=colour, markersize=5)
+        ax.text(LEAST + 0.04, at, f"{mean:.1f}", va="center", fontsize="x-small", color=colour)
+        return
+    ax.plot(skills, [at] * len(skills), "o", color=colour, markersize=3, alpha=0.6)
+    ax.plot([mean], [at], "|", color=colour, markersize=9, markeredgewidth=1.5)
+
+
 def main() -> None:
-    """The two commands."""
+    """The three commands."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
@@ -162,7 +219,13 @@ def main() -> None:
     one.add_argument("--batch")
     several = commands.add_parser("table")
     several.add_argument("folders", type=Path, nargs="+")
+    drawn = commands.add_parser("picture")
+    drawn.add_argument("table", type=Path)
+    drawn.add_argument("output", type=Path)
     given = parser.parse_args()
+    if given.command == "picture":
+        picture(pd.read_csv(given.table, dtype={"repeat": str}), given.output)
+        return
     if given.command == "run":
         given.record.write_text(json.dumps(run(given), indent=2) + "\n", encoding="utf-8")
         return
