@@ -124,4 +124,4 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from geneae.report.image import Picture
 
     nothing = Markup("<svg></svg>")
-    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", nothing, 1, 1))
+    monkeypatch.setattr("geneae.report.pictures.draw_picture", lambda title, *_: Picture(title, "", "", nothing))

@@ -286,7 +286,7 @@ def test_encoder_curves_are_of_views_and_of_labels_where_all_have_them(has_label
             history["validation_knn_20"] = 0.3 + 0.1 * history["epoch"] + 0.05 * number
     axes = pl.encoder_curves(runs)
     columns = ["view_cosine", "opposite_halves"] + ["validation_knn_20"] * has_labels
-    titles = ["cosine of two views", "share of views below cosine 0", "validation 20-NN accuracy (higher is better →)"]
+    titles = ["cosine of two views", "share of views below cosine 0", "validation 20-NN accuracy\n(higher is better →)"]
     assert [ax.get_ylabel() for ax in axes] == titles[: len(columns)]
     for ax, column in zip(axes, columns, strict=True):
         thick = [line for line in ax.lines if line.get_linewidth() == 2]

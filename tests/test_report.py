@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from geneae.data.permuted import NULLS
 from geneae.evaluation.comparison import compare_configurations
@@ -23,8 +22,9 @@ from geneae.fitting.compare import gather
 from geneae.folders.run import Run, read_run
 from geneae.report import render_report, write_report
 from geneae.report.cells import mean_cell, number, show_difference
-from geneae.report.image import draw_picture
+from geneae.report.image import Sheet, draw_picture
 from geneae.report.scores import score_rows
+from geneae.report.tables import paired_tables
 from geneae.settings.errors import InputError
 from geneae.settings.text import escaped
 
@@ -266,8 +266,11 @@ def test_other_metrics_are_there_too(tmp_path: Path) -> None:
     folder, _ = write_run(tmp_path / "run")
     page = Page(render_report([read_run(folder)], ANSWER))
     titles = [n for n, caption in enumerate(page.captions) if caption.startswith("Test")]
-    assert len(titles) == 2
-    assert [text for text, _ in page.tables[titles[1]][0]] == [
+    heads = [[text for text, _ in page.tables[number][0]] for number in titles]
+    named = [name for head in heads for name in head[1:]]
+    assert len(named) == len(set(named))  # a metric stands in one table
+    assert max(map(len, heads)) <= 6  # columns that a page shows beside each other
+    assert heads[1] == [
         "model", "centred cosine\xa0↑", "relative MSE\xa0↓", "norm ratio", "direction error\xa0↓",
         "magnitude error\xa0↓",
     ]  # fmt: skip
@@ -281,7 +284,7 @@ def test_numbers_of_seeds_are_mean_and_deviation(compared: tuple[list[Run], pd.D
         rows = pd.concat(several).query(f"model == 'model' and split == 'test' and metric == '{HELD_OUT}'")
         values = rows.loc[rows["statistic"] == "mean", "value"]
         assert float(table.loc[arm, "held-out cosine\xa0↑"]) == pytest.approx(values.mean(), abs=1e-15)
-        assert f">{values.mean():.4f} ± {values.std():.4f}<" in html
+        assert f">{values.mean():.4f} ±\xa0{values.std():.4f}<" in html
     assert "Test: means over 30 test profiles and 2 seeds ± standard deviation over seeds" in html
     assert "Validation: means over validation profiles and 2 seeds" in html
     assert "held-out cosine\xa0↑ of 29 profiles" in html
@@ -305,7 +308,7 @@ def test_baselines_that_differ_between_arms_stand_beside_theirs(tmp_path: Path) 
 def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
     _, paired, html = compared
     page = Page(html)
-    assert page.captions.count("Difference of each configuration from mse, test profiles") == 2
+    assert page.captions.count("Difference of each configuration from mse, 30 test profiles and 2 seeds") == 2
     table = page.table("Difference of each configuration from mse").reset_index()
     assert (
         len(table) == paired["metric"].isin([HELD_OUT, "centred_cosine", "cosine", "mse", "rescaled_mse"]).sum() == 10
@@ -316,8 +319,23 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
     assert float(row["difference"]) == found["difference"]
     assert float(row["p (Holm)"]) == found["p_holm"]
     assert row["verdict"] == found["verdict"] == "better"
-    assert f"{found['low']:+.5f} to {found['high']:+.5f}" in html
-    assert (float(row["profiles"]), float(row["seeds"])) == (found["n_profiles"], found["n_seeds"])
+    assert f"{found['low']:+.5f}\xa0to {found['high']:+.5f}" in html
+    fewer = paired.assign(n_profiles=paired["n_profiles"].mask(paired["arm"] == "pearson", 29))
+    shown = paired_tables(fewer)[0]
+    assert shown.title == "Difference of each configuration from mse, test profiles"
+    sizes = {row[0].text: tuple(cell.text for cell in row[-2:]) for row in shown.rows}
+    assert sizes == {"cosine": ("30", "2"), "pearson": ("29", "2")}
+
+
+def test_equal_numbers_of_profiles_and_seeds_stand_in_the_caption_not_in_columns(
+    compared: tuple[list[Run], pd.DataFrame, str],
+) -> None:
+    paired = compared[1].assign(n_profiles=30, n_seeds=2)
+    table = paired_tables(paired)[0]
+    assert table.title == "Difference of each configuration from mse, 30 test profiles and 2 seeds"
+    assert len(table.headers) == len(table.rows[0]) == 6  # as many as a phone shows
+    alone = paired_tables(paired.assign(n_profiles=1, n_seeds=1))[0]
+    assert alone.title == "Difference of each configuration from mse, 1 test profile"
 
 
 def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
@@ -347,9 +365,14 @@ def test_genes_are_those_of_highest_and_lowest_correlation(tmp_path: Path) -> No
     folder, _ = write_run(tmp_path / "run", genes=[f"g{i}" for i in range(100)])
     run = read_run(folder)
     assert run.genewise is not None
-    table = Page(render_report([run], ANSWER)).table("Genes of highest")
+    page = Page(render_report([run], ANSWER))
     expected = run.genewise.tail(50).sort_values("correlation", ascending=False)["gene"]
-    assert list(table.index) == [*expected[:10], *expected[-10:]]
+    assert list(page.table("Genes of highest").index) == list(expected[:10])
+    assert list(page.table("Genes of lowest").index) == list(expected[::-1][:10])
+    few = replace(run, genewise=run.genewise.tail(6))
+    page = Page(render_report([few], ANSWER))
+    shown = [*page.table("Genes of highest").index, *page.table("Genes of lowest").index]
+    assert len(shown) == len(set(shown)) == 2  # of the half of higher expression, 3 genes, none in both tables
 
 
 def test_how_it_was_made(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
@@ -396,7 +419,7 @@ def alternatives(page: Page) -> list[str]:
     """Text alternatives of the figures; bars of the scale are no figures."""
     found = [one for tag, one in page.elements if tag == "svg" and "viewbox" in one]
     assert all(one["role"] == "img" for one in found)
-    return [str(one["aria-label"]) for one in found]
+    return list(dict.fromkeys(str(one["aria-label"]) for one in found))  # that of a phone is the same
 
 
 def test_text_alternatives_carry_the_numbers(compared: tuple[list[Run], pd.DataFrame, str]) -> None:
@@ -439,7 +462,10 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
     runs = write_runs(tmp_path / "a", ["mse", "cosine"], 2, fires=True)
     page = Page(render_report(runs, ANSWER))
     text = " ".join("".join(page.text).split())
-    assert "mse (in 2 of 2 runs), cosine (in 2 of 2 runs): It has learned nothing." in text
+    assert "every configuration: It has learned nothing." in text
+    runs[0] = replace(runs[0], diagnostics=runs[0].diagnostics.assign(fires=False))  # type: ignore[union-attr]
+    text = " ".join("".join(Page(render_report(runs, ANSWER)).text).split())
+    assert "mse (in 1 of 2 runs), cosine: It has learned nothing." in text
     assert "Never said." not in text
     table = page.table("All diagnostics").reset_index()
     assert list(table["fires"]) == ["in 2 of 2 runs", "no"] * 2
@@ -511,7 +537,7 @@ def test_without_counts_and_without_test_profiles_it_says_so(tmp_path: Path) -> 
     assert "PCA is fitted to the training profiles." in html
     assert "No test profiles were set aside" in html
     assert not any(caption.startswith("Test") for caption in page.captions)
-    assert "The 20 validation profiles of lowest centred cosine (this run)" in page.captions
+    assert "The 20 validation profiles of lowest centred cosine" in page.captions
     assert "Distribution of the centred cosine" in html
 
 
@@ -584,8 +610,8 @@ def test_many_arms_and_profiles_stay_small(tmp_path: Path) -> None:
 
 
 def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None:
-    def draw() -> Axes:
-        ax = Figure(layout="constrained").add_subplot()
+    def draw(sheet: Sheet) -> Axes:
+        ax = sheet.rows((9.0, 3.0))
         ax.plot([1, 2], [3, 4], clip_on=True)
         return ax
 
@@ -593,7 +619,11 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None
     with mpl.rc_context({"axes.facecolor": "black", "svg.fonttype": "path"}):
         assert draw_picture("", "", "", draw) == plain
         assert mpl.rcParams["axes.facecolor"] == "black"
-    assert (plain.width, plain.height) == (614, 461)
+    assert plain.is_wide
+    widths = [
+        float(found[1]) for svg in (plain.drawing, plain.narrow) if (found := re.search('width="([0-9.]+)pt"', svg))
+    ]
+    assert widths == [9.0 * 72, 5.4 * 72]  # a page and a phone
 
 
 @pytest.mark.parametrize(
@@ -603,6 +633,7 @@ def test_the_same_figure_gives_the_same_bytes_whatever_the_users_style() -> None
         (-2e-18, "0.0000"),
         (0.00012345, "1.23e-04"),
         (12345.6, "12,346"),
+        (109507594065.0, "1.10e+11"),
         (np.nan, "–"),
         (-0.5, "-0.5000"),
     ],
@@ -612,8 +643,8 @@ def test_numbers_as_shown(value: float, text: str) -> None:
 
 
 def test_large_numbers_have_no_decimals_wherever_they_stand() -> None:
-    assert mean_cell([8716.0, 6308.0]).text == "7,512 ± 1,703"
-    assert mean_cell([0.5, 0.6]).text == "0.5500 ± 0.0707"
+    assert mean_cell([8716.0, 6308.0]).text == "7,512 ±\xa01,703"
+    assert mean_cell([0.5, 0.6]).text == "0.5500 ±\xa00.0707"
     assert (show_difference(-24024.95), show_difference(-0.1234567)) == ("-24,025", "-0.12346")
 
 
@@ -660,7 +691,9 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
             assert page.evaluate("document.activeElement.closest('nav') !== null")
         page.emulate_media(color_scheme="dark")
         page.evaluate("for (const found of document.querySelectorAll('details')) found.open = true")
-        assert page.evaluate("[...document.querySelectorAll('.card svg')].every(one => one.getBBox().width > 100)")
+        assert page.evaluate(
+            "[...document.querySelectorAll('.card:not(.narrow) svg')].every(one => one.getBBox().width > 100)"
+        )
         assert page.evaluate(UNNAMED) == []
         inks = page.evaluate("[...document.querySelectorAll('.card text')].map(one => getComputedStyle(one).fill)")
         assert set(inks) == {"rgb(231, 234, 238)"}  # light on dark
@@ -681,6 +714,8 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
         for width in (1200, 400, 360):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator(".card:visible").count() == page.locator("figure").count()  # one of the two
+            assert page.evaluate(f"{CUT} <= {int(width < 600)}")  # the UMAP of three configurations is scrolled
         page.emulate_media(color_scheme="light")
         inks = page.evaluate("[...document.querySelectorAll('.card text')].map(one => getComputedStyle(one).fill)")
         assert set(inks) == {"rgb(28, 31, 35)"}
@@ -693,6 +728,8 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 
 
+CUT = "[...document.querySelectorAll('.card')].filter((one) => one.scrollWidth > one.clientWidth).length"
+"""Figures that are wider than their place."""
 UNNAMED = """
 Array.from(document.querySelectorAll(".card svg")).filter((one) => !one.querySelector("title")).map(
   (one) => one.getAttribute("aria-label"))

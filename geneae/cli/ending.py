@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geneae.settings.text import sentences_of, shell_line
+from geneae.settings.text import counted, sentences_of, shell_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +32,10 @@ def ending(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> list[str]:
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))
     sentence = sentences_of(fitted.conclusion)[0]
     n_warnings = int(fitted.diagnostics["fires"].sum())
-    warned = f", with {n_warnings} warning{'s' * (n_warnings > 1)} at its top" if n_warnings else ""
+    warned = f", with {counted(n_warnings, 'warning')} at its top" if n_warnings else ""
     report, latents = f"Report: {folder / REPORT}{warned}", folder / LATENTS_FILE
     written = f"Latents: {latents}, for scanpy" if latents.is_file() else ""
-    return [line for line in (numbers, sentence, report, written, f"Next: {_next(fitted, folder, obs)}") if line]
+    return [line for line in (numbers, sentence, report, written, _next(fitted, folder, obs)) if line]
 
 
 def _next(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> str:
@@ -44,5 +44,6 @@ def _next(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> str:
 
     column = next((str(name) for name in obs.columns if 1 < obs[name].nunique() <= MOST_COLORS), None)
     if column is not None and fitted.model.config["color"] is None and (folder / LATENTS_FILE).is_file():
-        return shell_line(["geneae", "report", str(folder), "--color", column])
-    return shell_line(["geneae", "embed", str(folder), "OTHER.h5ad", "-o", "other_latents.h5ad"])
+        return f"Next: {shell_line(['geneae', 'report', str(folder), '--color', column])}"
+    line = shell_line(["geneae", "embed", str(folder), "other.h5ad", "-o", "other_latents.h5ad"])
+    return f"Next, for a file of other profiles, here other.h5ad: {line}"

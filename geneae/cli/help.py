@@ -51,6 +51,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Run": ("config", "log", "verbose", "quiet"),
 }
 """Names of arguments by heading; what has none is listed last, under `OTHERS`."""
+INDENT = len("  Example:  geneae ")  # columns before the second line of an example
 FEW = 16
 """Most flags that are shown without headings."""
 
@@ -71,7 +72,7 @@ class Grouped(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example above the text."""
         formatter.write_paragraph()
-        formatter.write(f"  Example:  geneae {self.example}\n")  # in one line, to be copied
+        formatter.write(_to_paste(f"  Example:  geneae {self.example}", formatter.width))
         super().format_help_text(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -83,8 +84,23 @@ class Grouped(click.Command):
             super().format_options(ctx, formatter)
             return
         known = {name for names in HEADINGS.values() for name in names}
-        for heading, names in {**HEADINGS, OTHERS: tuple(name for name in records if name not in known)}.items():
+        needed = tuple(name for one, name in names_of.items() if one.required and name not in HEADINGS[FIRST])
+        others = tuple(name for name in records if name not in (*known, *needed))
+        headings = {**HEADINGS, FIRST: (*needed, *HEADINGS[FIRST]), OTHERS: others}
+        for heading, names in headings.items():
             rows = [records[name] for name in names if name in records]
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
+
+
+def _to_paste(line: str, width: int) -> str:
+    """A command in lines of a terminal; a shell reads them as one, because each but the last ends with a backslash."""
+    lines = [""]
+    for number, word in enumerate(line.split(" ")):
+        if number and len(f"{lines[-1]} {word}") > width - len(" \\") and word:
+            lines[-1] += " \\"
+            lines.append(" " * INDENT + word)
+        else:
+            lines[-1] += f" {word}" if number else word
+    return "\n".join(lines) + "\n"

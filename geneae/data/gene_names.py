@@ -103,8 +103,9 @@ def made_unique(genes: pd.Index) -> tuple[pd.Index, str | None]:
         warnings.simplefilter("ignore")  # that a suffix resembles one that a name has already
         unique = pd.Index(make_index_unique(genes), dtype=object, name=genes.name)
     first = int(np.argmax(repeated))
+    how = "repeats an earlier one and was" if repeated.sum() == 1 else "repeat an earlier one and were"
     return unique, (
-        f"{repeated.sum():,} of {len(genes):,} gene names repeat an earlier one and were made unique as scanpy does, "
+        f"{repeated.sum():,} of {len(genes):,} gene names {how} made unique as scanpy does, "
         f"first '{genes[first]}' as '{unique[first]}'."
     )
 

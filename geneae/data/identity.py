@@ -9,6 +9,7 @@ import pandas as pd
 from geneae.data.backed import BackedMatrix, chunks, row_digests, select_columns
 from geneae.data.gene_names import match_genes
 from geneae.data.profiles import CHUNK_ROWS, Profiles
+from geneae.settings.text import counted
 
 LEAST_VALUES = 10  # non-zero values; profiles of fewer may be equal by chance
 NEW, ALL = "new", "all"
@@ -86,13 +87,32 @@ class Recognised:
         else:
             parts = [f"{sizes[name]:,} {name}" for name in known]
             listed = " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
-            said = [f"Of the fit are {listed} profiles; {sizes.get(NEW, 0):,} profiles are new."]
+            new = counted(sizes.get(NEW, 0), "profile is new", "profiles are new")
+            said = [f"Of the fit are {listed} profiles; {new}."]
         if self.n_other:
-            said.append(f"{self.n_other:,} profiles have names of the fit and other values: they count as new.")
+            said.append(
+                counted(
+                    self.n_other,
+                    "profile has the name of one of the fit and other values: it counts as new.",
+                    "profiles have names of the fit and other values: they count as new.",
+                )
+            )
         if self.n_renamed:
-            said.append(f"{self.n_renamed:,} profiles have values of the fit under other names: they count as those.")
+            said.append(
+                counted(
+                    self.n_renamed,
+                    "profile has the values of one of the fit under another name: it counts as that one.",
+                    "profiles have values of the fit under other names: they count as those.",
+                )
+            )
         if self.n_by_name:
-            said.append(f"{self.n_by_name:,} profiles are taken for those of the fit by their names alone.")
+            said.append(
+                counted(
+                    self.n_by_name,
+                    "profile is taken for one of the fit by its name alone.",
+                    "profiles are taken for those of the fit by their names alone.",
+                )
+            )
         return said
 
 

@@ -17,6 +17,7 @@ from geneae.data.row_sources import JoinedSource
 from geneae.data.states import STATES
 from geneae.data.units import is_same_unit
 from geneae.settings.errors import InputError, listed
+from geneae.settings.text import counted
 
 FILE = "file"
 """Column of obs that names the file of each profile."""
@@ -55,7 +56,7 @@ def join(parts: Sequence[Profiles], names: Sequence[str], state: str) -> Found:
     var = pd.DataFrame(index=genes) if var is None else var.set_axis(parts[0].genes, axis=0).loc[genes]
     left = [f"{len(part.genes) - len(genes):,} of {name}" for part, name in zip(parts, names, strict=True)]
     if any(len(part.genes) > len(genes) for part in parts):
-        notes.insert(0, f"The files have {len(genes):,} genes in common; left out are {listed(left)}.")
+        notes.insert(0, f"The files have {counted(len(genes), 'gene')} in common; left out are {listed(left)}.")
     said = tuple(note for part in parts for note in part.said)
     return Found(matrix, obs, var, parts[0].location, said + tuple(notes))
 

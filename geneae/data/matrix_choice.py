@@ -57,6 +57,10 @@ class MatrixChoice:
             raise NoSuchMatrix(str(unknown("layer", layer, layers)))
         if layer is None and not self.use_raw and not has_x:
             there = f"layers: {listed(layers)}; raw: {'yes' if has_raw else 'no'}"
+            if not layers and not has_raw:
+                raise NoSuchMatrix(
+                    f"{source} holds no values: no X, no layers, no raw. Give the file with the expression values."
+                )
             raise NoSuchMatrix(f"{source} has no X. Choose another matrix ({there}).")
         return f"layers['{layer}']" if layer is not None else "raw" if self.use_raw else X
 

@@ -318,6 +318,7 @@ def recover_counts(profiles: Profiles) -> tuple[Expression | None, str]:
     assert not isinstance(matrix, BackedMatrix)
     found, units, n_odd = counts_of(matrix, finding.unit)
     if found is None:
-        return None, f"{n_odd:,} of {matrix.nnz:,} values are not a whole number of molecules ({finding.said})"
+        are = "is" if n_odd == 1 else "are"
+        return None, f"{n_odd:,} of {matrix.nnz:,} values {are} not a whole number of molecules ({finding.said})"
     totals = np.nan_to_num(TARGET_SUM / units)
     return Expression(found, totals), f"counts recovered exactly: every value is {finding.said}"

@@ -150,7 +150,7 @@ class Profiles:
             f"{self.megabytes:,.1f} MB" + " left in its file and read as needed" * self.is_streamed,
         ]
         if self.state == "counts":
-            parts.append(f"median {np.median(self.totals):,.0f} molecules per profile")
+            parts.append(f"median {counted(round(float(np.median(self.totals))), 'molecule')} per profile")
         said = f" ({self.evidence})" if self.evidence else ""
         return f"{self.source}, {self.location}: {STATES[self.state].use}{said}; {', '.join(parts)}"
 

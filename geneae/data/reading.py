@@ -38,6 +38,7 @@ from geneae.data.row_sources import JoinedSource, SparseRowSource, is_row_source
 from geneae.data.states import given_state
 from geneae.settings.errors import InputChanged, InputError, listed, reason_of, unknown
 from geneae.settings.settings import RUN_OPTIONS, SETTINGS, STREAMS
+from geneae.settings.text import counted
 
 CHUNK = 2**22  # values checked at a time: 16 MB as float32, and about 100 MB of temporaries for a dense block
 FIT_SIZE = 8  # memory of a fit relative to its matrix: copies, halves, their transposes
@@ -279,7 +280,7 @@ def _build(found: Found, choice: MatrixChoice, source: str, stream: str = "no") 
 
 
 def _check_shape(matrix: Any, n_profiles: int, n_genes: int, where: str) -> None:
-    size = f"{n_profiles} profiles x {n_genes} genes"
+    size = f"{counted(n_profiles, 'profile')} x {counted(n_genes, 'gene')}"
     if tuple(matrix.shape) != (n_profiles, n_genes):
         found = f"a matrix of {' x '.join(map(str, matrix.shape))}"
         raise InputError(f"{where}: found {found} for {size}. Write the file again.")

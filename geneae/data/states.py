@@ -10,6 +10,7 @@ from geneae.data.places import Kind, differing
 from geneae.data.rounded import DOUBT, FEWEST_VALUES, doubt, have_gaps, rounded_sum
 from geneae.data.units import Unit, find_unit
 from geneae.settings.errors import InputError
+from geneae.settings.text import counted
 
 LARGEST_LOG = 30.0  # log2 of a billion: the logarithm of an expression value is never larger
 MOSTLY = 0.5  # share of whole values above which a matrix was one of counts once
@@ -137,7 +138,8 @@ def _by_all(evidence: Evidence, where: str) -> Finding:
             return Finding("log", _of_unit(unit), unit)
         if is_mostly_whole and is_large:
             raise negative_counts(evidence, where)
-        return Finding("scaled", f"{evidence.n_negative:,} of {evidence.n_values:,} values are negative")
+        are = "is" if evidence.n_negative == 1 else "are"
+        return Finding("scaled", f"{evidence.n_negative:,} of {counted(evidence.n_values, 'value')} {are} negative")
     if (
         unit is not None
         and unit.base is not None

@@ -16,6 +16,7 @@ from geneae.data.gene_names import OF_GENES, OF_PROFILES, are_genes_in_rows
 from geneae.data.memory import check_fits
 from geneae.data.texts import texts
 from geneae.settings.errors import InputError, listed
+from geneae.settings.text import counted
 
 CELLS = 2**22  # cells of the table that are read at a time: about 30 MB of numbers
 LEAST_ROWS = 512  # as each read takes about 0.1 ms for each column, whatever the number of rows
@@ -57,7 +58,7 @@ def read_table(path: Path) -> tuple[sparse.csr_matrix, pd.Index, pd.Index, str]:
         check_fits(path, sum(part.nnz for part in parts), len(names))
     if not parts:
         raise InputError(
-            f"{path} has a first line of {len(columns):,} names, and no row below it. Write the file again."
+            f"{path} has a first line of {counted(len(columns), 'name')}, and no row below it. Write the file again."
         )
     matrix = sparse.vstack(parts, format="csr")
     in_rows = are_genes_in_rows(pd.Index(names), pd.Index(columns), corner)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from geneae.data.backed import BackedMatrix, chunks
 from geneae.data.profiles import CHUNK_ROWS, Profiles
+from geneae.settings.text import counted
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Coverage:
                 "that share, are taken as its total."
             )
         if self.share_outside > 0:
+            others, are = counted(self.n_outside, "other gene"), "is" if self.n_outside == 1 else "are"
             said.append(
-                f"Totals count the {self.n_genes:,} genes of the training file only: {self.n_outside:,} other genes, "
-                f"with {_percent(self.share_outside)} of the molecules of the data, are left out."
+                f"Totals count the {self.n_genes:,} genes of the training file only: {others}, with "
+                f"{_percent(self.share_outside)} of the molecules of the data, {are} left out."
             )
         return said
 

@@ -20,6 +20,7 @@ from geneae.evaluation.latents import Representation, latents_of, sample
 from geneae.evaluation.records import COLUMNS, value
 from geneae.models.model import Model
 from geneae.settings.errors import InputError
+from geneae.settings.text import counted
 from geneae.training.loop import Training
 
 LISI_NEIGHBOURS, KBET_NEIGHBOURS = 90, 50  # including the profile itself, as in the benchmark of scib-metrics
@@ -111,7 +112,8 @@ def batched(data: JudgingData, key: str) -> Batched:
     if not 2 <= len(found) <= len(kept) / 2:
         raise InputError(
             f"there must be at least two batches, with at least two profiles each on average; column '{key}' has "
-            f"{len(found)} different values among {len(kept):,} profiles. Name another column with --batch."
+            f"{counted(len(found), 'different value')} among {counted(len(kept), 'profile')}. Name another column with "
+            "--batch."
         )
     labels = None if labels is None else labels[kept]
     matrix = data.preprocess.apply(data.expression.take(kept))

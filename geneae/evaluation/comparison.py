@@ -11,6 +11,7 @@ from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.records import HELD_OUT, SAME, WITHOUT_COUNTS, signed
 from geneae.evaluation.table import CEILING, DRAWN, METRIC_FACTS, metric_facts
 from geneae.losses.names import find_loss
+from geneae.settings.text import counted
 
 ANSWERED_BY = (HELD_OUT, WITHOUT_COUNTS, ACCURACIES[0])
 """Metrics that can decide the answer: the first one that is available does."""
@@ -176,8 +177,8 @@ def seed_sentence(seeds: pd.DataFrame) -> str:
         found[row["arm"]] = f"({str(row['metric']).replace('_', ' ')} {row['least']:.2f} to {row['most']:.2f})"
     failed = [f"{row['arm']} {found[row['arm']]}" for row in firing if not row["success_rate"]]
     unsteady = [
-        f"{row['arm']} succeeds with {round(row['success_rate'] * row['n_seeds'])} of {row['n_seeds']} seeds "
-        f"{found[row['arm']]}"
+        f"{row['arm']} succeeds with {round(row['success_rate'] * row['n_seeds'])} of "
+        f"{counted(row['n_seeds'], 'seed')} {found[row['arm']]}"
         for row in firing
         if row["success_rate"]
     ]

@@ -19,6 +19,7 @@ from geneae.evaluation.records import COLUMNS, HELD_OUT, value
 from geneae.losses.metrics import METRICS, measure
 from geneae.models.ceiling import has_molecules
 from geneae.models.model import Model
+from geneae.settings.text import counted
 from geneae.training.loop import Training
 
 OF_HALF = 2
@@ -200,7 +201,8 @@ def depth_sentence(metrics: pd.DataFrame, split: str, n_whole: int) -> str:
         return ""
     beside = ", ".join(f"{Depths.models[name].title} {reached[name]:.4f}" for name in ("shrunken_pca", "mean_profile"))
     n_profiles = _n_profiles(metrics, split, metric)
-    which = f", over the {n_profiles:,} profiles that have enough" if n_profiles < min(n_whole, MOST_PROFILES) else ""
+    those = counted(n_profiles, "profile that has", "profiles that have")
+    which = f", over the {those} enough" if n_profiles < min(n_whole, MOST_PROFILES) else ""
     return (
         f"From 1/{SPOKEN} of the molecules{which}, the model, read at that depth, reaches {reached['model']:.4f} "
         f"({beside})."

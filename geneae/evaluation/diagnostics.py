@@ -343,12 +343,13 @@ def _of_few_directions(latent: Tensor) -> str:
 
 def _norm(evaluation: Evaluation, split: str) -> Diagnostic:
     ratio = value(evaluation.metrics, "model", split, "norm_ratio", "median")
+    times = f"{ratio:,.0f}" if ratio >= 1000 else f"{ratio:.3g}"
     return Diagnostic(
         "norm_ratio",
         ratio,
         f"{NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}",
         not NORM_RANGE[0] <= ratio <= NORM_RANGE[1],
-        f"Reconstructions are {ratio:.3g} times as long as profiles: the gradient of a cosine loss is divided by this "
+        f"Reconstructions are {times} times as long as profiles: the gradient of a cosine loss is divided by this "
         "factor, and squared errors need rescaling (rescaled_mse) to be meaningful. Use --loss magnitude, or a cut.",
     )
 

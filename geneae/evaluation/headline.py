@@ -4,6 +4,7 @@ import numpy as np
 
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS, Evaluation, outcome, paired_difference, value
 from geneae.models.baselines import BASELINES
+from geneae.settings.text import counted
 
 NO_CEILING = (
     "There is no noise ceiling: a baseline reaches more than Poisson noise would allow, so that these counts are not "
@@ -66,8 +67,7 @@ def main_numbers(evaluation: Evaluation, split: str) -> str:
         return ""
     numbers = ", ".join(f"{title} {number:.4f}" for title, number in found.items() if not np.isnan(number))
     name = "Held-out cosine" if has_counts else "Centred cosine"
-    of_profiles = "one profile" if n_profiles == 1 else f"{n_profiles:,} profiles"
-    return f"{name} on {of_profiles} ({split}): {numbers}"
+    return f"{name} on {counted(n_profiles, 'profile')} ({split}): {numbers}"
 
 
 def standing(evaluation: Evaluation, split: str) -> str:

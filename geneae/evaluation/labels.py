@@ -31,6 +31,7 @@ from geneae.models.model import Model
 from geneae.models.network import Network
 from geneae.settings.errors import InputError
 from geneae.settings.loss_terms import part_of_labels
+from geneae.settings.text import counted
 from geneae.training.loop import Training
 
 NEIGHBOURS = (20, 200)  # the two values used in papers on self-supervised learning
@@ -73,8 +74,8 @@ def labelled(data: JudgingData, key: str) -> Labelled:
     n_train, n_values = len(rows[0]), len(np.unique(codes[rows[0]]))
     if n_values > round(n_train / 2):
         raise InputError(
-            f"labels must be shared by profiles; column '{key}' has {n_values:,} different values among {n_train:,} "
-            "training profiles, as names or measurements have. Name another column with --label."
+            f"labels must be shared by profiles; column '{key}' has {n_values:,} different values among "
+            f"{counted(n_train, 'training profile')}, as names or measurements have. Name another column with --label."
         )
     kept = np.concatenate(rows)
     matrix = data.preprocess.apply(data.expression.take(kept))
@@ -162,7 +163,12 @@ class _Prepared(PreparedJudge):
         found = [] if self.data.has_decoder else _against_controls(profiles, split)
         sentence = label_verdict(profiles, split)
         if self.known.n_missing:
-            sentence += f" {self.known.n_missing:,} profiles without a label in '{settings.label}' were left out."
+            left_out = counted(
+                self.known.n_missing,
+                f"profile without a label in '{settings.label}' was left out.",
+                f"profiles without a label in '{settings.label}' were left out.",
+            )
+            sentence += f" {left_out}"
         return Judgement(metrics, profiles, found, sentence)
 
 

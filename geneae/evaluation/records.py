@@ -1,5 +1,6 @@
 """Numbers of models on the same profiles, and words for the differences between them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,24 @@ class Evaluation:
     """Factor of the predictions in `rescaled_mse`, by model."""
 
 
+def joined(parts: Sequence[Evaluation], rows: Sequence[np.ndarray]) -> Evaluation:
+    """Evaluations of one model on different profiles as one.
+
+    Parameters
+    ----------
+    parts
+        At least one evaluation, each of whole splits.
+    rows
+        Positions of the profiles of each.
+    """
+    profiles = pd.concat([part.profiles for part in parts], ignore_index=True)
+    places = np.concatenate([np.resize(some, len(part.profiles)) for part, some in zip(parts, rows, strict=True)])
+    order = np.lexsort([places, pd.factorize(profiles["model"])[0]])
+    known = [part.metrics for part in parts if len(part.metrics)] or [parts[0].metrics]
+    metrics = pd.concat(known, ignore_index=True)
+    return Evaluation(profiles.iloc[order].reset_index(drop=True), metrics, parts[0].scales)
+
+
 def value(metrics: pd.DataFrame, model: str, split: str, metric: str, statistic: str = "mean") -> float:
     """One number of the long table; NaN if it is absent."""
     found = metrics.loc[
@@ -45,6 +64,8 @@ def share_of_way(cosine: float, trivial: float, ceiling: float) -> float:
 
 JUDGED = ("new", "all", "test", "validation")
 """Splits from which conclusions may be drawn; `all` where it is not known which profiles were fitted on."""
+JUDGED_BY_FIT = ("validation", "test")
+"""Splits on which a fit evaluates its model."""
 
 
 def judged_split(splits: pd.Series) -> str:

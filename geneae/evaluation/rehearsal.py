@@ -21,6 +21,7 @@ from geneae.models.model import Model
 from geneae.models.query_depth import ratios_of
 from geneae.settings.errors import InputError, listed
 from geneae.settings.settings import TransferSettings
+from geneae.settings.text import counted
 
 DEFAULTS = TransferSettings()
 PSEUDO_SHARE = 0.003
@@ -65,7 +66,8 @@ class Reference:
     def sentence(self) -> str:
         """Numbers of profiles and labels, and labels of which there are too few profiles."""
         out = f"; {self.n_missing:,} without a label or molecules are left out" if self.n_missing else ""
-        said = f"Reference: {len(self.codes):,} profiles with {len(self.labels)} labels in '{self.key}'{out}."
+        n_profiles, n_labels = counted(len(self.codes), "profile"), counted(len(self.labels), "label")
+        said = f"Reference: {n_profiles} with {n_labels} in '{self.key}'{out}."
         sizes = np.bincount(self.codes, minlength=len(self.labels))
         single = [label for label, size in zip(self.labels, sizes, strict=True) if size == 1]
         if single:
@@ -128,12 +130,12 @@ def labelled_reference(
     if len(found) < 2:
         raise InputError(
             f"the reference must have profiles of at least 2 labels; column '{key}' of {profiles.source} has "
-            f"{len(found)} in {len(rows):,} profiles. Name another column with --label."
+            f"{len(found)} in {counted(len(rows), 'profile')}. Name another column with --label."
         )
     if len(found) > len(rows) / 2:
         raise InputError(
             f"labels must be shared by several profiles of the reference; column '{key}' of {profiles.source} has "
-            f"{len(found):,} different values in {len(rows):,} profiles. Name another column with --label."
+            f"{len(found):,} different values in {counted(len(rows), 'profile')}. Name another column with --label."
         )
     chosen = expression.take(rows)
     depths = model.depths_of(chosen)

@@ -134,9 +134,11 @@ def sentences(found: Transferred) -> list[str]:
         )
     if found.n_shared:
         said.append(
-            f"{found.n_shared:,} profiles have names of reference profiles: each is looked up among the others alone."
-            if found.n_shared > 1
-            else "1 profile has the name of a reference profile: it is looked up among the others alone."
+            counted(
+                found.n_shared,
+                "profile has the name of a reference profile: it is looked up among the others alone.",
+                "profiles have names of reference profiles: each is looked up among the others alone.",
+            )
         )
     n_profiles, is_empty = len(found.closest), found.closest < 0
     is_unlike = found.is_refused & ~is_empty
@@ -218,8 +220,9 @@ def next_step(found: Transferred) -> str:
     is_sure = ~found.is_refused & (np.nan_to_num(found.probability) >= SURE)
     if not is_sure.any():
         return ""
+    of_sure = f"of probability {SURE:g} or more"
     return (
-        f"Next: the {int(is_sure.sum()):,} labels of probability {SURE:g} or more promise to be right in "
+        f"Next: {counted(int(is_sure.sum()), f'label {of_sure} promises', f'labels {of_sure} promise')} to be right in "
         f"{100 * found.probability[is_sure].mean():.1f} % of cases; look at the others one by one."
     )
 

@@ -11,7 +11,7 @@ from geneae.losses.names import find_loss
 from geneae.models.pca import largest_rank
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import SETTINGS, Settings
-from geneae.settings.text import escaped
+from geneae.settings.text import counted, escaped
 from geneae.training.selfsupervised import parse_objective
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def latents_of(n_latent: int | None, n_train: int, n_genes: int) -> int:
         return min(MOST_LATENTS, largest)
     if n_latent > largest:
         raise InputError(
-            f"--latent must be at most {largest} with {n_train} training profiles and {n_genes} genes; found "
-            f"{n_latent}. Use a smaller one."
+            f"--latent must be at most {largest} with {counted(n_train, 'training profile')} and "
+            f"{counted(n_genes, 'gene')}; found {n_latent}. Use a smaller one."
         )
     return n_latent

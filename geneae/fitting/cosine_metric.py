@@ -27,6 +27,7 @@ from geneae.folders.outputs import new_folder, write_json
 from geneae.folders.tables import read_table, write_table
 from geneae.settings.errors import InputError
 from geneae.settings.settings import MetricSettings
+from geneae.settings.text import counted
 from geneae.training.metric_learning import Rows, learn_map
 from geneae.training.similarity import cosines, learned_within, normalize_trace, vote
 
@@ -291,8 +292,8 @@ def _check_classes(classes: np.ndarray, codes: np.ndarray) -> None:
         raise InputError(f"a metric is learned from at least two labels; found one class, '{classes[0]}'. Give others.")
     if np.count_nonzero(counts > 1) < 2:
         raise InputError(
-            f"at least two labels must occur in two or more profiles; found {len(counts)} labels for {len(codes)} "
-            "profiles. Give labels that profiles share."
+            f"at least two labels must occur in two or more profiles; found {counted(len(counts), 'label')} "
+            f"for {counted(len(codes), 'profile')}. Give labels that profiles share."
         )
 
 

@@ -30,6 +30,7 @@ from geneae.models.baselines import BASELINES
 from geneae.models.ceiling import has_molecules
 from geneae.settings.errors import InputError, unknown
 from geneae.settings.settings import Settings
+from geneae.settings.text import counted
 
 RECONSTRUCTING = (REFERENCE, WHITENED, *(name for name in reversed(BASELINES) if name != REFERENCE))
 """Controls that reconstruct, the reference first."""
@@ -229,8 +230,8 @@ class _Judging:
         self.said.append(f"{name}: {table.where} is in {seen.space}, {how}{exact}.")
         if seen.n_nan:
             self.said.append(
-                f"{name}: {seen.n_nan:,} of {seen.n_values:,} values of {table.where} are NaN or infinite; they were "
-                "judged as 0."
+                f"{name}: {seen.n_nan:,} of {seen.n_values:,} values of {table.where} "
+                f"{'is NaN or infinite; it was' if seen.n_nan == 1 else 'are NaN or infinite; they were'} judged as 0."
             )
         return found
 
@@ -265,7 +266,8 @@ class _Judging:
     def _run(self, title: str, key: str) -> Run:
         """The run of a program or a control."""
         judged, repeat = self._judged, self._halves.repeat
-        profiles = pd.DataFrame({"profile": self._names, "split": judged.split})
+        molecules = judged.given.totals + judged.held_out.totals
+        profiles = pd.DataFrame({"profile": self._names, "split": judged.split, "molecules": molecules})
         tables = []
         if key in self._scores:
             of = self._scores[key]
@@ -310,8 +312,8 @@ def _placed(table: Table, names: pd.Index, rows: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         bad = names[rows][~np.isfinite(values).all(1)]
         raise InputError(
-            f"{table.where} must hold finite numbers; {len(bad):,} profiles have NaN or infinite latents, first "
-            f"'{bad[0]}'. Compute them again."
+            f"{table.where} must hold finite numbers; {counted(len(bad), 'profile has', 'profiles have')} NaN or "
+            f"infinite latents, first '{bad[0]}'. Compute them again."
         )
     found = np.zeros((len(names), values.shape[1]))
     found[rows] = values

@@ -17,6 +17,7 @@ from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.model import Model
 from geneae.models.pca import fit_basis
 from geneae.settings.errors import InputError, listed
+from geneae.settings.text import counted
 from geneae.training.metric_learning import Rows
 from geneae.training.similarity import centred_cosines, cosines, vote
 
@@ -57,7 +58,7 @@ class Judged:
     def describe(self) -> str:
         """Sentences on the number of profiles in each split, labels and features, and on excluded profiles."""
         parts = ", ".join(f"{(self.split == name).sum():,} {name}" for name in SPLITS)
-        line = f"Split into {parts} profiles; {self.n_labels} labels; {self.n_features:,} {self.of}."
+        line = f"Split into {parts} profiles; {counted(self.n_labels, 'label')}; {self.n_features:,} {self.of}."
         said = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items() if count)
         return f"{line} Excluded: {said}." if said else line
 
@@ -198,7 +199,7 @@ def answer(judged: Judged) -> str:
         "not distinguishable from": (test["low"] <= 0) & (test["high"] >= 0),
     }
     said = [f"{verdict} {_listed(test.loc[holds, 'metric'])}" for verdict, holds in verdicts.items() if holds.any()]
-    return f"On {test['n_profiles'].iloc[0]:,} test profiles the learned metric is {', and '.join(said)}."
+    return f"On {counted(test['n_profiles'].iloc[0], 'test profile')} the learned metric is {', and '.join(said)}."
 
 
 def _listed(ways: pd.Series) -> str:

@@ -68,8 +68,10 @@ def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
     tasks = []
     for cut, rate, decay, is_control in sweep.configurations():
         settings = replace(base, cut=cut, learning_rate=rate, weight_decay=decay, split_seed=base.seed_of_split)
-        title = _name(cut, rate, decay) + " control" * is_control
-        name = re.sub(r"[^\w.+=-]+", "-", title)
+        title = f"cut={cut:.3g} rate={rate:.3g}"
+        with_decay, control = f"{title} decay={decay:g}", " control" * is_control
+        name = re.sub(r"[^\w.+=-]+", "-", with_decay + control)
+        title = (with_decay if len(set(sweep.decays)) > 1 else title) + control
         tasks += [
             Task(
                 title, replace(settings, seed=seed), folder / f"{name}-seed{seed}", seed == base.seed, with_report=False
@@ -77,10 +79,6 @@ def sweep_tasks(base: Settings, sweep: Sweep, folder: Path) -> list[Task]:
             for seed in range(base.seed, base.seed + sweep.n_seeds)
         ]
     return tasks
-
-
-def _name(cut: float, rate: float, decay: float) -> str:
-    return f"cut={cut:.3g} rate={rate:.3g} decay={decay:g}"
 
 
 def judge_sweep(tasks: list[Task], sweep: Sweep, folder: Path) -> str:

@@ -18,7 +18,7 @@ from geneae.folders.outputs import new_file
 from geneae.models.model import Model
 from geneae.models.query_depth import SHALLOWEST
 from geneae.settings.errors import InputError
-from geneae.settings.text import escaped
+from geneae.settings.text import counted, escaped
 
 FILE = "README.md"
 NO_LICENCE = "not stated: ask whoever gave it to you"
@@ -55,11 +55,13 @@ def model_card(model: Model, metrics: pd.DataFrame | None, licence: str | None =
     """
     config = model.config
     settings, data, genes = config["settings"], config["data"], model.preprocess.genes
-    latent = f"{model.n_latent} latents, basis {settings['basis']}, target {config['target']}, seed {config['seed']}"
+    latent = f"{counted(model.n_latent, 'latent')}, basis {settings['basis']}, target {config['target']}, "
+    latent += f"seed {config['seed']}"
     facts = {
         "Licence": _plain(licence or NO_LICENCE),
         "Data": f"{_plain(PurePath(str(data['source'])).name)}, {_plain(data['location'])}: "
-        f"{data['n_profiles']:,} profiles x {data['n_genes']:,} genes, {_plain(data['state'])}{_evidence(data)}",
+        f"{counted(data['n_profiles'], 'profile')} x {counted(data['n_genes'], 'gene')}, "
+        f"{_plain(data['state'])}{_evidence(data)}",
         "Data fingerprint": f"`{_plain(data['fingerprint'])}` (SHA-256 of names and values)",
         "Space": f"{_plain(model.preprocess.space)}",
         "Genes": f"{len(genes):,}, matched by name: {', '.join(_plain(gene) for gene in genes[:5])}, ... (`genes.csv`)",

@@ -26,7 +26,7 @@ from geneae.models.depths import MIN_MOLECULES
 from geneae.models.model import Model, latent_names
 from geneae.models.query_depth import QueryDepth, by_ratio, ratios_of
 from geneae.settings.errors import InputError, listed, unknown
-from geneae.settings.text import escaped
+from geneae.settings.text import counted, escaped
 
 TABLES = {".csv": write_table, ".parquet": write_parquet}
 FORMATS = (".h5ad", *TABLES, ".npy")
@@ -102,9 +102,9 @@ class Embedded:
             )
         if self.is_blank.any():
             few = "no value" if self.model.estimator is None else f"fewer than {MIN_MOLECULES} molecules"
-            said.append(
-                f"{int(self.is_blank.sum()):,} profiles have {few} in the genes of the model: their latents are NaN."
-            )
+            has, have = (f"{verb} {few} in the genes of the model: " for verb in ("profile has", "profiles have"))
+            n_blank = int(self.is_blank.sum())
+            said.append(counted(n_blank, f"{has}its latents are NaN.", f"{have}their latents are NaN."))
         return said
 
     def in_obsm(self, key_added: str) -> dict[str, np.ndarray]:
@@ -141,8 +141,8 @@ def embed(
     bad = np.flatnonzero(~np.isfinite(latent).all(1) & ~is_blank)
     if len(bad):
         raise InputError(
-            f"latents must be finite numbers; those of {len(bad):,} of {len(latent):,} profiles are not, first of "
-            f"'{profiles.names[bad[0]]}'. Look for extreme values in these profiles, or get the model again."
+            f"latents must be finite numbers; those of {len(bad):,} of {counted(len(latent), 'profile')} are not, "
+            f"first of '{profiles.names[bad[0]]}'. Look for extreme values in these profiles, or get the model again."
         )
     latent[is_blank] = np.nan
     if deviation is not None:

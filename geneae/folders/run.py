@@ -136,7 +136,13 @@ def own_profiles(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def run_of_evaluation(
-    model: Model, evaluation: Evaluation, profiles: Profiles, split: pd.Series, name: str, command: str
+    model: Model,
+    evaluation: Evaluation,
+    profiles: Profiles,
+    split: pd.Series,
+    umap: pd.DataFrame | None,
+    name: str,
+    command: str,
 ) -> Run:
     """The evaluation of a model on other profiles as a run without a history, for a report.
 
@@ -150,6 +156,8 @@ def run_of_evaluation(
         The profiles that it was evaluated on.
     split
         Split of each profile in the fit, `new` or `all`.
+    umap
+        `umap.csv` of their latents, if there is one.
     name
         Name of the folder.
     command
@@ -170,6 +178,7 @@ def run_of_evaluation(
         evaluation.metrics,
         own_profiles(evaluation),
         pd.DataFrame(),
+        umap=umap,
         split_sizes=sizes_of(split),
     )
 

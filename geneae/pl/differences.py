@@ -12,10 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from geneae.evaluation.comparison import BETTER, NONE, UNDEFINED, WORSE
 from geneae.evaluation.records import signed
 from geneae.evaluation.table import metric_facts, title_of
-from geneae.pl.layout import add_legend, dodge, finish, label_size, name_rows, one_axes, rows_size
+from geneae.pl.layout import add_legend, dodge, finish, is_narrow, label_size, name_axis, name_rows, one_axes, rows_size
 from geneae.pl.names import name_drawn
 from geneae.pl.style import FAINT, GREY, INK, MOST_LABELS, PALETTE, arm_style, better_way, marker_of, shown
 from geneae.pl.values import label_differences, main_metric, paired_main_metric, shown_split
+from geneae.settings.text import counted
 
 
 def difference_by_label(
@@ -52,7 +53,7 @@ def difference_by_label(
         name_drawn(
             drawn[0],
             *(
-                f"{row['label']}, {arm}: {signed(row['difference'], 5)} ({row['n_profiles']:,} profiles)"
+                f"{row['label']}, {arm}: {signed(row['difference'], 5)} ({counted(row['n_profiles'], 'profile')})"
                 for row in rows.to_dict("records")
             ),
         )
@@ -61,8 +62,9 @@ def difference_by_label(
     ax.set_yticks(range(len(labels)), [f"{shown(label)} ({counts[label]:,})" for label in labels])
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color=FAINT, linewidth=0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(ax) else "auto"))
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
-    ax.set_xlabel(_axis_label(metric, reference, metric_facts(metric).better))
+    name_axis(ax, _axis_label(metric, reference, metric_facts(metric).better))
     markers = [
         Line2D([], [], color=arm_style(n + 1)["color"], marker=marker_of(n + 1), label=shown(arm))
         for n, arm in enumerate(arms)
@@ -140,9 +142,9 @@ def paired_differences(
     reach = 1.15 * float(np.nanmax(np.abs(rows[["difference", "low", "high"]].to_numpy(float))))
     reach = reach if reach > 0 else 1e-3
     ax.set_xlim(-reach, reach)
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(3 if is_narrow(ax) else 5, steps=[1, 2, 5, 10]))
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)  # the table next to it has no powers of ten either
-    ax.set_xlabel(_axis_label(metric, rows["reference"].iloc[0], rows["better"].iloc[0]))
+    name_axis(ax, _axis_label(metric, rows["reference"].iloc[0], rows["better"].iloc[0]))
     _draw_rivals(ax, rivals or {}, reach)
     add_legend(
         [ax],

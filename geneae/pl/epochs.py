@@ -10,12 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.table import metric_facts, title_of
-from geneae.pl.layout import add_legend, arm_handles, finish, one_axes, panels_size, several_axes, use_plain_log
+from geneae.pl.layout import (
+    add_legend,
+    arm_handles,
+    finish,
+    is_in_a_row,
+    one_axes,
+    panels_size,
+    several_axes,
+    use_plain_log,
+)
 from geneae.pl.names import name_drawn
 from geneae.pl.style import DYNAMICS, FEW, GREY, WIDE, arm_style, better_way
 from geneae.pl.values import mean_curve
 
 LEAST_RANGE = 0.02  # smallest range of a curve on the axis, as a share of its middle, so that small changes look small
+FEWEST_TICKS = 5  # of epochs, where panels are narrow
 LEAST_NORM_RANGE = 0.1  # smallest range of norm ratios on the axis, so that small changes look small
 
 
@@ -38,7 +48,7 @@ def _draw_curves(ax: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], colu
         use_plain_log(ax.yaxis, values.min(), values.max())
     _widen(ax, LEAST_RANGE * abs(sum(ax.get_ylim())) / 2)
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(FEWEST_TICKS if is_in_a_row(ax) else "auto", integer=True))
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -92,7 +102,7 @@ def encoder_curves(
     """
     titles = {"view_cosine": "cosine of two views", "opposite_halves": "share of views below cosine 0"}
     if all("validation_knn_20" in history for several in histories.values() for history in several):
-        titles["validation_knn_20"] = f"validation 20-NN accuracy{better_way('higher')}"
+        titles["validation_knn_20"] = f"validation 20-NN accuracy\n{better_way('higher').strip()}"
     found = several_axes(axes, len(titles), len(histories))
     for ax, (column, title) in zip(found, titles.items(), strict=True):
         _draw_curves(ax, histories, column)

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from geneae.pl.style import LONGEST_NAME, MOST_LABELS, arm_style, shown
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Drawn = TypeVar("Drawn", Axes, list[Axes])
 
 
@@ -94,6 +95,17 @@ def add_legend(axes: Sequence[Axes], handles: list[Line2D], title: str | None = 
         axes[-1].legend(handles=handles, fontsize="small", title=title)
 
 
+def is_narrow(ax: Axes) -> bool:
+    """Whether a figure has the width of one panel, as on a phone."""
+    return ax.figure.bbox.width / ax.figure.dpi <= panels_size(1)[0]
+
+
+def name_axis(ax: Axes, label: str) -> None:
+    """Label the horizontal axis; what stands in brackets gets a line of its own where the figure is narrow."""
+    width = ax.figure.bbox.width / ax.figure.dpi
+    ax.set_xlabel(label.replace(" (", "\n(") if len(label) > 8 * width else label)  # 8 characters per inch, off centre
+
+
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Label the rows with names, the first at the top."""
     ax.set_yticks(range(len(names)), [shown(name) for name in names])
@@ -113,6 +125,12 @@ def set_title(ax: Axes, name: str, n_panels: int) -> None:
     ax.set_title(shown(name, 24 if is_narrow else LONGEST_NAME), fontsize="small" if is_narrow else "medium", y=1.0)
 
 
+def is_in_a_row(ax: Axes) -> bool:
+    """Whether axes are one of four or more panels beside each other, where tick labels have little room."""
+    spec = ax.get_subplotspec()
+    return spec is not None and spec.get_gridspec().ncols > 3
+
+
 def lies_in_grid(axes: Sequence[Axes]) -> bool:
     """Whether axes form the grid of `panels_shape`, so that inner panels need no tick labels."""
     specs = [ax.get_subplotspec() for ax in axes]
@@ -127,8 +145,16 @@ def use_plain_log(axis: Axis, low: float, high: float) -> None:
     """Show ticks of a logarithmic axis as plain numbers that do not run into each other."""
     decades = np.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """`1,000`, never `1e3`; powers of ten from a million on and below a thousandth as powers, which are shorter."""
+    exponent = np.log10(value) if value > 0 else 0.0
+    if (value >= 1e6 or value < 1e-3) and np.isclose(exponent, round(exponent)):
+        return f"10{str(round(exponent)).translate(RAISED)}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
 def dot_size(n_dots: int) -> float:

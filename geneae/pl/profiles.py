@@ -276,8 +276,9 @@ def _write_totals(ax: Axes, totals: np.ndarray) -> None:
     edge = (1.18 * min(known.max(), 4 * known.min()) if len(known) else 0.0) or 1.0
     for place, total in enumerate(totals):
         is_cut = total > edge / 1.18 * 1.001
+        written = f"{total:,.0f}" if total >= 1000 else f"{total:#.4g}"
         ax.annotate(
-            f"{total:#.4g} →" if is_cut else f"{total:#.4g}",
+            f"{written} →" if is_cut else written,
             (edge if is_cut else total, place),
             (-4 if is_cut else 4, 0),
             textcoords="offset points",

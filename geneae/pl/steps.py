@@ -86,4 +86,12 @@ def _draw_steps(
         said = said if is_used else "left out"
         name_drawn(dot, f"{arm}, {STAGES[name].title}: {value:.4f}" + f" ({said})" * (name != LINEAR))
         if n_arms == 1:
-            ax.annotate(said, (end, place), (9, 0), textcoords="offset points", va="center", fontsize="small")
+            ax.annotate(
+                said,
+                (end, place),
+                (9, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line of the ceiling
+            )

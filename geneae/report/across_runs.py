@@ -8,6 +8,7 @@ import pandas as pd
 from geneae.evaluation.records import HELD_OUT, JUDGED, judged_split
 from geneae.evaluation.table import METRIC_FACTS
 from geneae.folders.run import Run
+from geneae.report.cells import show_range
 
 REPORTED = (*JUDGED, "train")
 """Splits with a table, the first one that is there with the large one."""
@@ -21,9 +22,15 @@ def by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def profiles_of(split: str) -> str:
-    """Words for the profiles of a split."""
-    return "profiles" if split == "all" else f"{split} profiles"
+def name_alone(run: Run) -> str:
+    """What the only configuration is called: `model`, not by its loss; another program by its own name."""
+    return run.configuration if of_config(run, "judged") else "model"
+
+
+def profiles_of(split: str, number: int = 2) -> str:
+    """Words for so many profiles of a split."""
+    noun = "profile" if number == 1 else "profiles"
+    return noun if split == "all" else f"{split} {noun}"
 
 
 def main_split(runs: list[Run]) -> str:
@@ -68,3 +75,10 @@ def directions(runs: Iterable[Run]) -> dict[str, str]:
     tables = [run.metrics for run in runs]
     found = {str(name): str(better) for t in tables for name, better in zip(t["metric"], t["better"], strict=True)}
     return {name: facts.better for name, facts in METRIC_FACTS.items() if name not in found} | found
+
+
+def profiles_and_seeds(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
+    """Numbers of profiles and seeds in a figure, as text."""
+    profiles, seeds = list(n_profiles), list(n_seeds)
+    said = f"{show_range(min(profiles), max(profiles))} {profiles_of(split, max(profiles))}"
+    return f"{said} and {show_range(min(seeds), max(seeds))} seeds" if max(seeds) > 1 else said

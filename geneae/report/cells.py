@@ -6,7 +6,9 @@ import numpy as np
 
 from geneae.evaluation.table import title_of, with_arrow
 
-NOTHING = 1e-12  # smaller numbers are rounding errors
+KEPT = "\N{NO-BREAK SPACE}"  # a line of a narrow cell may end before what it joins, not within
+LARGE = 1e7  # larger numbers are too wide for a table
+NOTHING = 1e-7  # smaller numbers are rounding errors of single precision
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Table:
 
 
 def number(value: float) -> str:
-    """Text of a number: four decimals, scientific notation below 0.001, no decimals from 1,000; `–` if not finite."""
+    """Text of a number: four decimals, none from 1,000, powers of ten below 0.001 and from 10^7; `–` if not finite."""
     if not np.isfinite(value):
         return "–"
     size = abs(value)
+    if size >= LARGE:
+        return f"{value:.2e}"
     if size >= 1000:
         return f"{value:,.0f}"
     if size < NOTHING:
@@ -66,7 +70,7 @@ def show_range(low: float, high: float) -> str:
 
 def metric_header(metric: str, better: str) -> str:
     """Title of a metric with an arrow for the better direction: `higher`, `lower` or empty."""
-    return with_arrow(title_of(metric), better, space="\N{NO-BREAK SPACE}")
+    return with_arrow(title_of(metric), better, space=KEPT)
 
 
 def mean_cell(values: list[float]) -> Cell:
@@ -82,8 +86,8 @@ def mean_cell(values: list[float]) -> Cell:
     if NOTHING < abs(mean) < 0.001:  # too small for four decimals
         shown = f"{spread:.2e}"
     elif abs(mean) >= 1000:  # too large for decimals
-        shown = f"{spread:,.0f}"
-    return number_cell(mean, f"{number(mean)} ± {shown}")
+        shown = f"{spread:,.0f}" if abs(mean) < LARGE else f"{spread:.2e}"
+    return number_cell(mean, f"{number(mean)} ±{KEPT}{shown}")
 
 
 def show_difference(value: float) -> str:
@@ -91,5 +95,5 @@ def show_difference(value: float) -> str:
     if not np.isfinite(value):
         return "–"
     if abs(value) >= 1000:
-        return f"{value:+,.0f}"
+        return f"{value:+,.0f}" if abs(value) < LARGE else f"{value:+.2e}"
     return f"{value:+.5f}" if round(value, 5) else "0.00000"

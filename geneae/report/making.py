@@ -57,7 +57,14 @@ def runs_table(runs: list[Run]) -> Table:
             row.append(number_cell(value, f"{value:,.1f}" if key == "seconds" else f"{value:,.0f}"))
         rows.append(row)
     headers = ("run", "arm", "seed", "best epoch", "epochs run", "seconds", "peak memory, MB")
-    return Table("Runs", headers, rows, "A best epoch of 0 means that no epoch of training was better than the start.")
+    known = [n for n in range(len(headers)) if n < 3 or any(row[n].value for row in rows)]  # nothing was trained
+    note = "A best epoch of 0 means that no epoch of training was better than the start."
+    return Table(
+        "Runs",
+        tuple(headers[n] for n in known),
+        [[row[n] for n in known] for row in rows],
+        note if "best epoch" in (headers[n] for n in known) else "",
+    )
 
 
 def settings_table(runs: list[Run]) -> Table:

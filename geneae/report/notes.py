@@ -11,6 +11,7 @@ from geneae.losses.names import find_loss
 from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
 from geneae.report.cells import show_range
 from geneae.settings.errors import InputError
+from geneae.settings.text import counted
 
 
 def title_of_report(runs: list[Run]) -> str:
@@ -21,21 +22,19 @@ def title_of_report(runs: list[Run]) -> str:
 
 
 def facts_of(runs: list[Run]) -> str:
-    """Numbers of configurations (column `arm`), seeds, runs, profiles and genes, in one line."""
+    """Numbers of configurations, seeds and runs, where there are several, and of profiles and genes, in one line."""
     n_arms, n_seeds = len(by_configuration(runs)), len({run.config.get("seed") for run in runs})
-    said = [
-        f"{n_arms} configuration{'s (column arm)' * (n_arms > 1)}, {n_seeds} seed{'s' * (n_seeds > 1)}, "
-        f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    ]
+    of_runs = (counted(n_arms, "configuration"), counted(n_seeds, "seed"), counted(len(runs), "run"))
+    said = [", ".join(of_runs)] if len(runs) > 1 else []
     sizes = {name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in REPORTED[::-1]}
     sizes = {name: found for name, found in sizes.items() if found}
     if sizes:
-        said.append(
-            ", ".join(f"{show_range(min(found), max(found))} {name}" for name, found in sizes.items()) + " profiles"
-        )
+        parts = [f"{show_range(min(found), max(found))} {name}" for name, found in sizes.items()]
+        said.append(f"{', '.join(parts)} profiles")
     genes = distinct(runs, "network", "n_genes")
     if genes:
-        said.append(f"{show_range(min(map(int, genes)), max(map(int, genes)))} genes")
+        low, high = min(map(int, genes)), max(map(int, genes))
+        said.append(f"{show_range(low, high)} gene{'s' * (high != 1)}")
     return "; ".join(said)
 
 

@@ -14,13 +14,14 @@ import pandas as pd
 from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
-from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split
+from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split, name_alone
+from geneae.report.differences import paired_pictures
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
-from geneae.report.pictures import paired_pictures, pictures_of
-from geneae.report.scale import MODEL, scale_of
-from geneae.report.scores import first_columns, score_rows, score_table
-from geneae.report.tables import diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
+from geneae.report.pictures import pictures_of
+from geneae.report.scale import scale_of
+from geneae.report.scores import first_columns, in_parts, score_rows, score_table
+from geneae.report.tables import OF_GENES, diagnostics_of, genes_of, nulls_of, paired_tables, worst_profiles
 from geneae.settings.text import escaped, sentences_of
 
 AT_A_GLANCE = 1  # sentences of the answer in large print
@@ -60,14 +61,18 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     scores = {split: score_rows(runs, split) for split in splits}
     first = first_columns(scores[judged], MAIN_METRICS)
     shown = {name for part in first for name in part}
-    more = [(judged, [name for name in (*MAIN_METRICS, *others) if name not in shown])]
-    more += [(split, names) for split in splits[1:] for names in (*first_columns(scores[split], MAIN_METRICS), others)]
+    there = {name for row in scores[judged] for name in row.means}
+    left = [name for name in (*MAIN_METRICS, *others) if name in there - shown]
+    more = [(judged, part) for part in in_parts(left)]
+    for split in splits[1:]:
+        more += [(split, part) for part in (*first_columns(scores[split], MAIN_METRICS), *in_parts(others))]
     diagnostics, genes, worst = diagnostics_of(runs), genes_of(runs, judged), worst_profiles(runs, judged)
-    there = {
+    pictures = pictures_of(*_called_model(runs, metrics), judged)
+    headings = {
         "differences": "Differences" if paired is not None else "",
         "results": "Results",
         "diagnostics": "Diagnostics" if diagnostics else "",
-        "figures": "Figures",
+        "figures": "Figures" if pictures else "",
         "profiles": "Worst profiles" if worst else "",
         "genes": "Genes" if genes else "",
         "making": "How it was made",
@@ -75,7 +80,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     return environment.from_string(source).render(
         policy=_policy(source),
         title=title_of_report(runs),
-        sections=[(name, heading) for name, heading in there.items() if heading],
+        sections=[(name, heading) for name, heading in headings.items() if heading],
         answer=_in_two(answer),
         scale=scale_of(runs, judged),
         warnings=_warnings(runs, diagnostics[0]) if diagnostics else [],
@@ -89,10 +94,11 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         paired_pictures=[] if paired is None else paired_pictures(paired, metrics),
         diagnostics=diagnostics,
         nulls=nulls_of(runs, judged),
-        pictures=pictures_of(*_called_model(runs, metrics), judged),
+        pictures=pictures,
         missing=missing_from(runs),
         worst=worst,
         genes=genes,
+        of_genes=OF_GENES,
         making=making_of(runs),
         runs_table=runs_table(runs),
         settings=settings_table(runs),
@@ -103,7 +109,8 @@ def _called_model(runs: list[Run], metrics: pd.DataFrame) -> tuple[list[Run], pd
     """Runs of a single configuration under the name that it has in the tables, and their metrics likewise."""
     if len(by_configuration(runs)) > 1:
         return runs, metrics
-    return [replace(run, configuration=MODEL) for run in runs], metrics.assign(arm=MODEL)
+    name = name_alone(runs[0])
+    return [replace(run, configuration=name) for run in runs], metrics.assign(arm=name)
 
 
 def _warnings(runs: list[Run], fired: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,11 +1,7 @@
 """Figures of the report, each with a caption and a text alternative."""
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from geneae import pl
 from geneae.evaluation.depth import AT_RATIO
@@ -23,8 +19,6 @@ from geneae.pl.values import (
     main_metric,
     mean_curve,
     mean_of,
-    paired_main_metric,
-    shown_split,
 )
 from geneae.report.across_runs import (
     by_configuration,
@@ -32,57 +26,13 @@ from geneae.report.across_runs import (
     distinct,
     genes_by_configuration,
     of_config,
+    profiles_and_seeds,
     profiles_of,
 )
-from geneae.report.cells import number, show_difference, show_range
-from geneae.report.image import Picture, canvas, draw_picture, panels
-
-RIVALS = ("shrunken_pca", "mean_profile")
-"""Baselines that say how much a difference is."""
-
-
-def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture]:
-    """Forest plots of differences from the first configuration in up to three main metrics.
-
-    Parameters
-    ----------
-    paired
-        `paired.csv` of a comparison.
-    metrics
-        `metrics.csv` of the runs with a column `arm`, for the baselines.
-    """
-    found = []
-    split = shown_split({"": paired})
-    for metric in (paired_main_metric(paired), "cosine", "rescaled_mse"):
-        rows = paired[(paired["metric"] == metric) & (paired["split"] == split)]
-        if rows.empty:
-            continue
-        said = "; ".join(f"{row['arm']} {_with_interval(row)}, {row['verdict']}" for row in rows.to_dict("records"))
-        sample = _sizes(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
-        reference = str(rows["reference"].iloc[0])
-        title = f"Difference in {title_of(metric)} from {reference}"
-        own, lines = (
-            mean_of(metrics, reference, "model", split, metric),
-            baseline_values(metrics, [reference], split, metric),
-        )
-        rivals = {DRAWN[name].title: lines[name][0] - own for name in RIVALS if name in lines}
-        beside = "".join(f" {name} {show_difference(difference)}." for name, difference in rivals.items())
-
-        def draw(
-            metric: str = metric, size: tuple[float, float] = rows_size(len(rows)), rivals: dict[str, float] = rivals
-        ) -> Axes:
-            return pl.paired_differences(paired, canvas(size)[0], metric=metric, split=split, rivals=rivals)
-
-        caption = f"Mean over {sample}, with 95 % interval." + (
-            " Above: how far baselines lie from the same configuration." if rivals else ""
-        )
-        found.append(draw_picture(title, caption, f"{title}: {said}.{beside}", draw))
-    return found
-
-
-def _with_interval(row: Mapping[Hashable, Any]) -> str:
-    low, high = (show_difference(row[end]) for end in ("low", "high"))
-    return f"{show_difference(row['difference'])} ({low} to {high})"
+from geneae.report.cells import number
+from geneae.report.differences import with_interval
+from geneae.report.image import Picture, draw_picture
+from geneae.settings.text import counted
 
 
 def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Picture]:
@@ -128,24 +78,17 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     return found + _umap_pictures(umaps, color_name(runs) if is_one_key else "")
 
 
-def _sizes(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
-    """Numbers of profiles and seeds in a figure, as text."""
-    profiles, seeds = list(n_profiles), list(n_seeds)
-    said = f"{show_range(min(profiles), max(profiles))} {profiles_of(split)}"
-    return f"{said} and {show_range(min(seeds), max(seeds))} seed{'s' * (max(seeds) > 1)}"
-
-
 def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
     """Numbers of profiles and seeds with a value of the metric, as text."""
     by_arm = [table[table["split"] == split].dropna(subset=[metric]) for table in profiles.values()]
     seeds = [int(table["profile"].value_counts().max()) if len(table) else 0 for table in by_arm]
-    return _sizes([table["profile"].nunique() for table in by_arm], seeds, split)
+    return profiles_and_seeds([table["profile"].nunique() for table in by_arm], seeds, split)
 
 
 def _of_validation(runs: list[Run]) -> str:
     """Numbers of validation profiles and seeds behind the histories, as text."""
     seeds = [len(several) for several in by_configuration(runs).values()]
-    return _sizes([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
+    return profiles_and_seeds([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
 
 
 def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str) -> Picture:
@@ -166,7 +109,7 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
         f"{_sample(profiles, split, metric)}. The bar spans the 5th to the 95th percentile; the dot is the median, the "
         "white diamond the mean. Lines are means of the baselines: compare them with the diamond.",
         f"{title_of(metric)} with 5th to 95th percentiles. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
-        lambda: pl.cosine_distribution(profiles, metrics, canvas(rows_size(len(profiles)))[0], split=split),
+        lambda sheet: pl.cosine_distribution(profiles, metrics, sheet.rows(rows_size(len(profiles))), split=split),
     )
 
 
@@ -201,7 +144,7 @@ def _steps_picture(kept: dict[str, list[str]], metrics: pd.DataFrame, split: str
         "because it was not tried or did not lower the loss of the validation profiles."
         + (" Of several seeds, the first one says which steps were left out." if len(kept) > 1 else ""),
         f"Held-out cosine step by step. {'; '.join(said)}.",
-        lambda: pl.cosine_by_step(metrics, kept, canvas(rows_size(len(STAGES)))[0], split=split),
+        lambda sheet: pl.cosine_by_step(metrics, kept, sheet.rows(rows_size(len(STAGES))), split=split),
     )
 
 
@@ -216,17 +159,17 @@ def _depth_picture(arms: list[str], metrics: pd.DataFrame, split: str) -> Pictur
     few = f" Points of thinned halves are over {least:,} of them, which keep enough molecules." if least < most else ""
     return draw_picture(
         "Fewer molecules",
-        f"Mean held-out cosine over {most:,} {profiles_of(split)} from a half, or one thinned at random to a share of "
-        f"all molecules, with the other half, untouched. The model is read at the depth of its input.{few}",
+        f"Mean held-out cosine over {profiles_and_seeds([most], [1], split)} from a half, or one thinned at random to a "
+        f"share of all molecules, with the other half, untouched. The model is read at the depth of its input.{few}",
         f"Held-out cosine from {', '.join(f'1/{ratio}' for ratio in AT_RATIO)} of the molecules. {'; '.join(said)}.",
-        lambda: pl.cosine_by_depth(metrics, arms, canvas(panels_size(1, len(arms) + 2))[0], split=split),
+        lambda sheet: pl.cosine_by_depth(metrics, arms, sheet.rows(panels_size(1, len(arms) + 2)), split=split),
     )
 
 
 def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Picture:
     tables = {arm: by_profile(table, split) for arm, table in profiles.items()}
     said = [
-        f"{arm}: {len(table):,} profiles, rank correlation of cosine and MSE {_rank_correlation(table):.2f}"
+        f"{arm}: {counted(len(table), 'profile')}, rank correlation of cosine and MSE {_rank_correlation(table):.2f}"
         for arm, table in tables.items()
     ]
     coloured = all("molecules" in table for table in tables.values())
@@ -239,7 +182,7 @@ def _against_mse_picture(profiles: dict[str, pd.DataFrame], split: str) -> Pictu
         "Cosine against MSE",
         caption,
         f"Cosine against MSE, a dot for each of the {profiles_of(split)}. {'; '.join(said)}.",
-        lambda: pl.cosine_against_mse(profiles, panels(len(profiles)), split=split),
+        lambda sheet: pl.cosine_against_mse(profiles, sheet.panels(len(profiles)), split=split),
     )
 
 
@@ -265,7 +208,7 @@ def _parts_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, spl
         "reconstruction, and that of its length. A cosine loss sees the first part only."
         + (" Baselines are those of the first configuration." if n_baselines and len(profiles) > 1 else ""),
         f"Mean over {profiles_of(split)} of the two parts of the MSE. {'; '.join(said)}.",
-        lambda: pl.error_parts(profiles, metrics, canvas(size)[0], split=split),
+        lambda sheet: pl.error_parts(profiles, metrics, sheet.rows(size), split=split),
     )
 
 
@@ -279,14 +222,20 @@ def _curve_ends(histories: dict[str, list[pd.DataFrame]], column: str) -> str:
     return "; ".join(said)
 
 
+def _of_lines(histories: dict[str, list[pd.DataFrame]]) -> str:
+    """What thick and thin lines are, where there are both."""
+    has_seeds = any(len(several) > 1 for several in histories.values())
+    return " Thick lines are means over seeds, thin lines single seeds." if has_seeds else ""
+
+
 def _curves_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Picture:
     return draw_picture(
         "Training curves",
         f"Values during training on {sample}, by epoch; epoch 0 is the start. With count splitting, one half of "
-        "the molecules is compared with the other. Thick lines are means over seeds, thin lines single seeds.",
+        f"the molecules is compared with the other.{_of_lines(histories)}",
         f"Validation cosine by epoch: {_curve_ends(histories, 'validation_cosine')}. "
         f"Validation MSE: {_curve_ends(histories, 'validation_mse')}.",
-        lambda: pl.training_curves(histories, panels(2, len(histories))),
+        lambda sheet: pl.training_curves(histories, sheet.panels(2, len(histories))),
     )
 
 
@@ -298,9 +247,9 @@ def _encoder_picture(histories: dict[str, list[pd.DataFrame]]) -> Picture:
     return draw_picture(
         "Agreement of views",
         "Validation profiles, by epoch; epoch 0 is the start. Some methods start with many pairs of views whose "
-        "cosine is negative; there should be few at the end. Thick lines are means over seeds.",
+        f"cosine is negative; there should be few at the end.{_of_lines(histories)}",
         f"{'. '.join(said)}.",
-        lambda: pl.encoder_curves(histories, panels(2 + has_labels, len(histories))),
+        lambda sheet: pl.encoder_curves(histories, sheet.panels(2 + has_labels, len(histories))),
     )
 
 
@@ -310,7 +259,7 @@ def _norm_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> Pict
         f"{sample}. Median over profiles of the length of the reconstruction divided by that of its target. The MSE "
         "is smallest where this ratio equals the cosine; a cosine loss leaves the ratio free.",
         f"Norm ratio by epoch: {_curve_ends(histories, 'norm_ratio')}.",
-        lambda: pl.norm_by_epoch(histories, panels(1, len(histories))[0]),
+        lambda sheet: pl.norm_by_epoch(histories, sheet.panels(1, len(histories))[0]),
     )
 
 
@@ -323,7 +272,7 @@ def _dynamics_picture(histories: dict[str, list[pd.DataFrame]], sample: str) -> 
         "latent has collapsed.",
         f"Norm of the reconstruction by epoch: {_curve_ends(histories, 'reconstruction_norm')}. "
         f"Gradient: {_curve_ends(histories, 'gradient_norm')}.",
-        lambda: pl.dynamics_by_epoch(histories, axes=panels(len(DYNAMICS), len(histories))),
+        lambda sheet: pl.dynamics_by_epoch(histories, axes=sheet.panels(len(DYNAMICS), len(histories))),
     )
 
 
@@ -331,7 +280,7 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
     metric, reference = main_metric(profiles), next(iter(profiles))
     table = label_differences(profiles, metric, split)
     size = label_size(table["label"].nunique(), len(profiles) - 1)
-    said = [f"{row['label']}, {row['arm']}: {_with_interval(row)}" for row in table.head(40).to_dict("records")]
+    said = [f"{row['label']}, {row['arm']}: {with_interval(row)}" for row in table.head(40).to_dict("records")]
     return draw_picture(
         f"Difference from {reference} by {name}",
         f"{_sample(profiles, split, metric)}. Mean difference in {title_of(metric)} over the profiles of each "
@@ -339,7 +288,7 @@ def _labels_picture(profiles: dict[str, pd.DataFrame], split: str, name: str) ->
         "multiple comparisons."
         + (f" The {MOST_LABELS} most frequent are shown." if table["label"].nunique() > MOST_LABELS else ""),
         f"Difference in {title_of(metric)} from {reference}. {'; '.join(said)}.",
-        lambda: pl.difference_by_label(profiles, canvas(size)[0], split=split),
+        lambda sheet: pl.difference_by_label(profiles, sheet.rows(size), split=split),
     )
 
 
@@ -347,13 +296,13 @@ def _genes_picture(genes: dict[str, pd.DataFrame], sample: str) -> Picture:
     said = []
     for arm, table in genes.items():
         found = by_gene(table)["correlation"].dropna()
-        said.append(f"{arm}: median {found.median():.4f} over {len(found):,} genes")
+        said.append(f"{arm}: median {found.median():.4f} over {counted(len(found), 'gene')}")
     return draw_picture(
         "Correlation by gene",
         f"Pearson correlation between a gene and its reconstruction over {sample}, against the mean expression of the "
         "gene. Lines are medians in bins of equally many genes. Rarely expressed genes are almost entirely noise.",
         f"Correlation of genes with their reconstruction. {'; '.join(said)}.",
-        lambda: pl.gene_correlation(genes, panels(1, len(genes))[0]),
+        lambda sheet: pl.gene_correlation(genes, sheet.panels(1, len(genes))[0]),
     )
 
 
@@ -378,13 +327,14 @@ def _umap_pictures(tables: dict[str, pd.DataFrame], name: str) -> list[Picture]:
 def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> Picture:
     sizes = [len(table) for table in tables.values()]
     said = {
-        "label": "First seed of each configuration, ",
-        "cluster": "Leiden clusters of the graph of neighbours, numbered by size in each configuration. ",
+        "label": "First seed of each configuration. " if len(tables) > 1 else "",
+        "cluster": "Leiden clusters of the graph of neighbours, numbered by size"
+        f"{' in each configuration' if len(tables) > 1 else ''}. ",
         "molecules": "Molecules of each profile: where colours part, depth decides where a profile lies. ",
     }
     kinds = "labels" if column == "label" else "clusters"
     numbers = [
-        f"{arm}: {len(table):,} profiles, "
+        f"{arm}: {counted(len(table), 'profile')}, "
         + (
             f"{number(table[column].min())} to {number(table[column].max())} molecules"
             if column == "molecules"
@@ -394,7 +344,7 @@ def _umap_picture(tables: dict[str, pd.DataFrame], column: str, title: str) -> P
     ]
     return draw_picture(
         f"UMAP of the latents by {title}",
-        f"{said[column]}{show_range(min(sizes), max(sizes))} profiles. Distances between groups mean little.",
+        f"{said[column]}{profiles_and_seeds(sizes, [1], 'all').capitalize()}. Distances between groups mean little.",
         f"UMAP of the latents coloured by {title}. {'; '.join(numbers)}.",
-        lambda: pl.umap(tables, panels(len(tables)), color=column, title=title),
+        lambda sheet: pl.umap(tables, sheet.panels(len(tables)), color=column, title=title),
     )

@@ -7,7 +7,7 @@ import numpy as np
 from geneae.evaluation.records import HELD_OUT, share_of_way, value
 from geneae.folders.run import Run
 from geneae.models.baselines import BASELINES
-from geneae.report.across_runs import by_configuration
+from geneae.report.across_runs import by_configuration, name_alone
 
 MODEL = "model"
 CEILING = "noise ceiling"
@@ -44,7 +44,7 @@ def scale_of(runs: list[Run], split: str) -> list[Mark]:
     for name, baseline in BASELINES.items():
         reached["baseline", baseline.title] = _mean(runs, name, split, HELD_OUT)
     for name, several in arms.items():
-        reached["arm", MODEL if len(arms) == 1 else name] = _mean(several, MODEL, split, HELD_OUT)
+        reached["arm", name_alone(several[0]) if len(arms) == 1 else name] = _mean(several, MODEL, split, HELD_OUT)
     ceiling = reached["ceiling", CEILING] = _mean(runs, MODEL, split, "ceiling")
     trivial = _mean(runs, "mean_profile", split, HELD_OUT)
     if np.isnan(share_of_way(ceiling, trivial, ceiling)):

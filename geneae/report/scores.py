@@ -10,17 +10,18 @@ from geneae.evaluation.predictors import LATENT_ONLY
 from geneae.evaluation.records import HELD_OUT, SAME
 from geneae.evaluation.table import CEILING, MODEL_FACTS
 from geneae.folders.run import Run
-from geneae.report.across_runs import by_configuration, of_config, profiles_of
+from geneae.report.across_runs import by_configuration, name_alone, of_config, profiles_of
 from geneae.report.cells import Cell, Table, count_cell, mean_cell, metric_header, show_range
+from geneae.settings.text import counted
 
 OF_PROFILES = (HELD_OUT, "skill", "cosine", "mse", "rescaled_mse", "centred_cosine")
 """Metrics of reconstructions, the first ones in the first table."""
 MOST_COLUMNS = 5  # of numbers in a table that fits every page
 
 
-def batched(names: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Names in parts of this size, the last one perhaps smaller."""
-    return [names[begin : begin + size] for begin in range(0, len(names), size)]
+def in_parts(names: Sequence[str]) -> list[list[str]]:
+    """Names of metrics in parts, each of which fits into a table."""
+    return [list(names[begin : begin + MOST_COLUMNS]) for begin in range(0, len(names), MOST_COLUMNS)]
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Scores:
 def score_rows(runs: list[Run], split: str) -> list[Scores]:
     """Rows of configurations, baselines and the ceiling; equal baselines of several configurations are one row."""
     arms = by_configuration(runs)
-    alone = len(arms) == 1  # is called what it is, and not by its loss
-    rows = [_scores("model" if alone else arm, "arm", several, split, "model") for arm, several in arms.items()]
+    names = list(arms) if len(arms) > 1 else [name_alone(runs[0])]
+    rows = [_scores(name, "arm", several, split, "model") for name, several in zip(names, arms.values(), strict=True)]
     merged: list[tuple[Scores, list[str]]] = []
     for arm, several in arms.items():
         for scores in _baselines(several, split):
@@ -88,11 +89,18 @@ def _baselines(runs: list[Run], split: str) -> list[Scores]:
         if name != f"pca_{size}"
     }
     names |= {name: title for name, title in titles.items() if name not in names}
+    names = {name: title for name, title in names.items() if not (name in sizes and _is_pca_again(runs, split, name))}
     names |= {name: name for name in dict.fromkeys(runs[0].metrics["model"]) if name not in (*names, "model", *sizes)}
     steps = {name for name, facts in MODEL_FACTS.items() if facts.is_step}
     found = [_scores(title, "baseline", runs, split, name) for name, title in names.items() if name in known - steps]
     ceiling = _scores(CEILING.title, "ceiling", runs, split, "model", "ceiling")
     return [scores for scores in [*found, ceiling] if scores.means]
+
+
+def _is_pca_again(runs: list[Run], split: str, name: str) -> bool:
+    """Whether a PCA of some size is the PCA that is a row already."""
+    again = _scores("", "", runs, split, name)
+    return bool(again.means) and again.means == _scores("", "", runs, split, "pca").means
 
 
 def _scores(title: str, kind: str, runs: list[Run], split: str, model: str, metric: str | None = None) -> Scores:
@@ -114,7 +122,7 @@ def first_columns(rows: list[Scores], metrics: Sequence[str]) -> list[list[str]]
     present = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
     of_profiles = [metric for metric in OF_PROFILES if metric in present]
     others = [metric for metric in present if metric not in OF_PROFILES]
-    parts = [of_profiles[:MOST_COLUMNS], *(list(part) for part in batched(others, MOST_COLUMNS))]
+    parts = [of_profiles[:MOST_COLUMNS], *in_parts(others)]
     return [part for part in parts if part]
 
 
@@ -151,7 +159,7 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: 
         row = [Cell(scores.title, kind=scores.kind), *(mean_cell(scores.means.get(metric, [])) for metric in shown)]
         cells.append([*row, count_cell(scores.n_runs)] if len(seeds) > 1 else row)
     n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
-    of_seeds = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else "seeds"
-    spread = " ± standard deviation over seeds" if any(size > 1 for size in seeds) else ""
-    title = f"{split.capitalize()}: means over {n_profiles}{profiles_of(split)} and {of_seeds}{spread}"
+    of_seeds = f" and {counted(seeds[0], 'seed') if len(seeds) == 1 else 'seeds'} ± standard deviation over seeds"
+    words = profiles_of(split, max(sizes[shown[0]]) if is_one_size else 2)
+    title = f"{split.capitalize()}: means over {n_profiles}{words}{of_seeds if max(seeds, default=1) > 1 else ''}"
     return Table(title, tuple(headers), cells)

@@ -12,6 +12,7 @@ from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration, profiles_of
 from geneae.report.cells import (
+    KEPT,
     Cell,
     Table,
     count_cell,
@@ -21,10 +22,16 @@ from geneae.report.cells import (
     show_difference,
     show_range,
 )
+from geneae.settings.text import counted
 
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", ACCURACIES[0])
 N_WORST = 20  # worst profiles listed
 N_GENES = 10  # genes listed at either end
+OF_GENES = (
+    "Among the half of the genes with higher mean expression. Of counts, a gene in one half of the molecules against "
+    "its prediction from the other half: a gene without any signal has 0."
+)
+"""Note on the tables of genes."""
 
 
 def paired_tables(paired: pd.DataFrame) -> list[Table]:
@@ -36,6 +43,8 @@ def paired_tables(paired: pd.DataFrame) -> list[Table]:
 def _paired_table(paired: pd.DataFrame) -> Table:
     """Table with a row for each metric and configuration."""
     order = [*PAIRED_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in PAIRED_METRICS)]
+    n_profiles, n_seeds = (sorted({int(size) for size in paired[name]}) for name in ("n_profiles", "n_seeds"))
+    has_sizes = len(n_profiles) > 1 or len(n_seeds) > 1  # otherwise the caption has room for them, a phone has not
     rows = []
     for row in sorted(paired.to_dict("records"), key=lambda row: order.index(str(row["metric"]))):
         difference, low, high, p = (float(row[name]) for name in ("difference", "low", "high", "p_holm"))
@@ -46,22 +55,24 @@ def _paired_table(paired: pd.DataFrame) -> Table:
                 Cell(metric_header(str(row["metric"]), str(row["better"]))),
                 number_cell(difference, show_difference(difference)),
                 Cell(
-                    f"{show_difference(low)} to {show_difference(high)}",
+                    f"{show_difference(low)}{KEPT}to {show_difference(high)}",
                     repr(low) if np.isfinite(low) else "",
                     "number",
                 ),
-                number_cell(p, "< 0.0001" if p < 1e-4 else f"{p:.4f}"),
+                number_cell(p, f"<{KEPT}0.0001" if p < 1e-4 else f"{p:.4f}"),
                 Cell(verdict, kind=verdict if verdict in ("better", "worse") else ""),
-                count_cell(row["n_profiles"]),
-                count_cell(row["n_seeds"]),
+                *([count_cell(row["n_profiles"]), count_cell(row["n_seeds"])] if has_sizes else []),
             ]
         )
     reference = ", ".join(dict.fromkeys(map(str, paired["reference"])))
     split = ", ".join(dict.fromkeys(map(str, paired["split"])))
-    headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict", "profiles", "seeds")
+    headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict")
+    words = profiles_of(split, n_profiles[-1])
+    if not has_sizes:
+        words = f"{n_profiles[0]:,} {words}" + (f" and {n_seeds[0]:,} seeds" if n_seeds[0] > 1 else "")
     return Table(
-        f"Difference of each configuration from {reference}, {profiles_of(split)}",
-        headers,
+        f"Difference of each configuration from {reference}, {words}",
+        (*headers, "profiles", "seeds") if has_sizes else headers,
         rows,
         "Differences are paired by profile and seed. The bootstrap interval covers variation over both profiles and "
         "seeds and is not corrected for multiple comparisons. p values are corrected for the number of comparisons "
@@ -83,15 +94,17 @@ def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | Non
     rows = []
     for (arm, name), found in pd.concat(tables).groupby(["arm", "name"], sort=False):
         fires = found["fires"]
-        often = f"in {fires.sum()} of {len(found)} runs" if len(runs) > 1 else "yes"
+        often = f"in {fires.sum()} of {counted(len(found), 'run')}" if len(runs) > 1 else "yes"
         if fires.any():
             message = str(found.loc[fires, "message"].iloc[0])
-            said.setdefault(message, []).append(f"{arm} ({often})" if len(runs) > 1 else str(arm))
+            said.setdefault(message, []).append(str(arm) if fires.all() else f"{arm} ({often})")
         shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
         rows.append([Cell(str(arm)), Cell(shown[0]), mean_cell(list(found["value"])), *map(Cell, shown[1:])])
     spread = ": means ± standard deviation over seeds" if len(runs) > len(by_configuration(runs)) else ""
     table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
-    return [(message, ", ".join(arms)) for message, arms in said.items()], table
+    every = list(by_configuration(runs))
+    fired = {message: "every configuration" if arms == every else ", ".join(arms) for message, arms in said.items()}
+    return list(fired.items()), table
 
 
 def nulls_of(runs: list[Run], split: str) -> Table | None:
@@ -139,9 +152,9 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
     headers = {"label": color_name(runs), "cluster": "cluster in the UMAP", "molecules": "molecules"}
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
-    mean = "mean over configurations and seeds" if len(runs) > 1 else "this run"
+    mean = " (mean over configurations and seeds)" if len(runs) > 1 else ""
     return Table(
-        f"The {len(rows)} {profiles_of(split)} of lowest {title_of(metric)} ({mean})",
+        f"The {counted(len(rows), profiles_of(split, 1))} of lowest {title_of(metric)}{mean}",
         ("profile", *(headers[name] for name in extra), *columns),
         rows,
     )
@@ -156,24 +169,24 @@ def _with_clusters(profiles: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
     return profiles.assign(cluster=found.fillna("–"))
 
 
-def genes_of(runs: list[Run], split: str) -> Table | None:
-    """Table of the genes of highest and lowest correlation, among the half of genes with higher mean expression."""
+def genes_of(runs: list[Run], split: str) -> list[Table]:
+    """Tables of the genes of highest and of lowest correlation, among the half of genes with higher mean expression."""
     genes = {arm: by_gene(table) for arm, table in genes_by_configuration(runs).items()}
     if not genes:
-        return None
+        return []
     values = pd.DataFrame({arm: table["correlation"] for arm, table in genes.items()})
     means = pd.DataFrame({arm: table["mean"] for arm, table in genes.items()}).mean(axis=1)
     order = values.mean(axis=1)[means >= means.median()].dropna().sort_values(ascending=False, kind="stable").index
-    named = order if len(order) <= 2 * N_GENES else order[:N_GENES].append(order[-N_GENES:])
-    rows = [
-        [Cell(str(gene)), number_cell(float(means[gene])), *(number_cell(float(values[arm][gene])) for arm in genes)]
-        for gene in named
-    ]
+    number = min(N_GENES, len(order) // 2)  # a gene stands in one of them only
     columns = list(genes) if len(genes) > 1 else ["correlation ↑"]
-    return Table(
-        f"Genes of highest and lowest correlation with their reconstruction, {profiles_of(split)}",
-        ("gene", "mean expression", *columns),
-        rows,
-        "Among the half of the genes with higher mean expression. Of counts, a gene in one half of the molecules "
-        "against its prediction from the other half: a gene without any signal has 0.",
-    )
+    numbers = [means, *(values[arm] for arm in genes)]
+    row = {gene: [Cell(str(gene)), *(number_cell(float(column[gene])) for column in numbers)] for gene in order}
+    return [
+        Table(
+            f"Genes of {which} correlation with their reconstruction, {profiles_of(split)}",
+            ("gene", "mean expression", *columns),
+            [row[gene] for gene in named],
+        )
+        for which, named in (("highest", order[: max(number, 1)]), ("lowest", order[len(order) - number :][::-1]))
+        if len(named)
+    ]

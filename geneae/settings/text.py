@@ -28,9 +28,9 @@ def escaped(text: object, keep: str = "") -> str:
     return "".join(sign if sign in keep or unicodedata.category(sign) not in HIDDEN else _code(sign) for sign in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 profile`, `1,234 profiles`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 profile`, `1,234 profiles`; with two texts `1 profile is`, `1,234 profiles are`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _code(sign: str) -> str:

@@ -16,6 +16,9 @@ from geneae.training.time_left import TimeLeft
 
 OnEpoch = Callable[[dict[str, float]], None]
 BAR_WIDTH, LEFT_WIDTH, TAKEN = 24, 17, 6  # characters of the bar, of the time left, of the spinner and between them
+ROOMY = (
+    100  # columns of a terminal in which the bar leaves room for the numbers of an epoch; in others it is half as wide
+)
 
 WATCHED = {
     "validation_cosine": "validation cosine {:.4f}",
@@ -110,12 +113,13 @@ class _Whole(ProgressColumn):
         """One line."""
         done, left = task.fields["share"](), task.fields["left"]()
         line = Table.grid(padding=(0, 1))
-        widths = (BAR_WIDTH, 5, LEFT_WIDTH if left is not None else 1)
+        bar_width = BAR_WIDTH if self._console.width >= ROOMY else BAR_WIDTH // 2
+        widths = (bar_width, 5, LEFT_WIDTH if left is not None else 1)
         for width in widths:
             line.add_column(width=width, no_wrap=True)
         said = Text(task.description, no_wrap=True)
         said.truncate(max(self._console.width - sum(widths) - TAKEN, 1), overflow="ellipsis")
-        bar = RichBar(total=1.0, completed=done, width=BAR_WIDTH)
+        bar = RichBar(total=1.0, completed=done, width=bar_width)
         line.add_row(bar, f"{100 * done:3.0f} %", _said_left(left), said)
         return line
 

@@ -39,11 +39,23 @@ def test_headings_name_flags_that_there_are_and_none_twice() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_begins_with_an_example_that_can_be_parsed(name: str) -> None:
-    found = re.search(rf"Example:  geneae ({name} .*)", help_of(name))
+    text = help_of(name)
+    assert max(map(len, text.splitlines())) <= 80  # of a terminal
+    found = re.search(rf"Example:  geneae ({name} .*)", text.replace("\\\n", ""))  # as a shell joins lines
     assert found is not None
     words, command = found[1].split(), COMMANDS[name]
     assert command is not None
     assert command.make_context(name, words[1:]).command is command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_must_be_given_stands_first(name: str) -> None:
+    text = help_of(name)
+    if f"\n{FIRST}:" in text:
+        text = text.split(f"\n{FIRST}:\n")[0] + text.split(f"\n{FIRST}:\n")[1].split("\n\n")[0]
+    command = COMMANDS[name]
+    assert command is not None
+    assert all(f"{one.opts[-1]} " in text for one in command.params if isinstance(one, click.Option) and one.required)
 
 
 def test_the_flags_that_matter_first_are_at_most_ten() -> None:

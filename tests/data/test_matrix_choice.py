@@ -18,7 +18,9 @@ def test_the_location_is_that_of_the_choice_or_an_error() -> None:
     assert MatrixChoice(use_raw=True).location("x", has_x=False, has_raw=True) == "raw"
     with pytest.raises(InputError, match="both layer 'a' and raw were requested"):
         MatrixChoice("a", True)
-    with pytest.raises(InputError, match="x has no X"):
+    with pytest.raises(
+        InputError, match=r"x holds no values: no X, no layers, no raw\. Give the file with the expression values"
+    ):
         MatrixChoice().location("x", has_x=False)
 
 

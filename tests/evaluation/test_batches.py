@@ -192,7 +192,7 @@ def test_profiles_are_those_that_labels_judge_less_those_without_a_batch(profile
     ("key", "message"),
     [
         ("donr", r"unknown obs column 'donr'; did you mean 'donor'\?"),
-        ("one", r"column 'one' has 1 different values among 240 profiles\. Name another column with --batch\."),
+        ("one", r"column 'one' has 1 different value among 240 profiles\. Name another column with --batch\."),
         ("name", r"with at least two profiles each on average; column 'name' has 240 different values among 240 "),
         ("none", "column 'none' has 0 different values among 0 profiles"),
     ],

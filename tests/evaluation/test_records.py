@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from geneae.evaluation.records import judged_split, share_of_way, with_interval
+from geneae.evaluation.records import Evaluation, joined, judged_split, share_of_way, with_interval
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,18 @@ def test_skill_is_a_share_of_a_way_that_can_be_seen() -> None:
     assert share_of_way(0.4, 0.5, 0.9) == pytest.approx(-0.25)
     for ceiling in (0.50004, 0.5, 0.4, float("nan")):
         assert math.isnan(share_of_way(0.50001, 0.5, ceiling))
+
+
+def test_parts_are_joined_in_the_order_of_the_profiles() -> None:
+    def part(names: list[str], split: str, has_metrics: bool = True) -> Evaluation:
+        both = [pd.DataFrame({"model": model, "profile": names, "split": split}) for model in ("model", "pca")]
+        metrics = pd.DataFrame([{"split": split, "value": 1.0}])
+        return Evaluation(pd.concat(both), metrics if has_metrics else metrics[:0], {"model": 2.0})
+
+    found = joined([part(["b", "d"], "test"), part(["a", "c"], "train")], [np.array([1, 3]), np.array([0, 2])])
+    assert list(found.profiles["profile"]) == ["a", "b", "c", "d"] * 2
+    assert list(found.profiles["model"]) == ["model"] * 4 + ["pca"] * 4
+    assert list(found.metrics["split"]) == ["test", "train"]
+    assert found.scales == {"model": 2.0}
+    alone = joined([part(["a"], "test", False), part(["b"], "new", False)], [np.array([0]), np.array([1])])
+    assert alone.metrics.empty  # none of the profiles has a value

@@ -165,7 +165,7 @@ def test_what_is_said_by_hand(fitted: Autoencoder, counts: anndata.AnnData) -> N
         f"Of reference profiles, {accuracy:.1f} % get their own label back from the others.",
     ]
     assert next_step(found) == (
-        "Next: the 4 labels of probability 0.9 or more promise to be right in 95.0 % of cases; look at the others one "
+        "Next: 4 labels of probability 0.9 or more promise to be right in 95.0 % of cases; look at the others one "
         "by one."
     )
     assert next_step(replace(found, probability=np.full(10, 0.89))) == ""

@@ -214,7 +214,7 @@ def test_without_a_label_the_latents_are_described_and_not_ranked(world: World) 
     assert "Latents were not judged by a label" in found.answer
     bad = latent.mask(latent.index.to_series() == "cell3")
     made = programs_of([("bad", table_in_memory(bad, "made.csv", world.halves.given.genes))])
-    with pytest.raises(InputError, match="1 profiles have NaN or infinite latents, first 'cell3'"):
+    with pytest.raises(InputError, match="1 profile has NaN or infinite latents, first 'cell3'"):
         judge([world.halves], [made], SETTINGS)
 
 

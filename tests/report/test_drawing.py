@@ -8,12 +8,12 @@ import pytest
 from matplotlib.axes import Axes
 
 from geneae.pl.names import name_drawn
-from geneae.report.image import MOST_VECTOR_DOTS, Picture, canvas, draw_picture
+from geneae.report.image import MOST_VECTOR_DOTS, Picture, Sheet, draw_picture
 
 
 def drawn(draw: Callable[[Axes], None]) -> Picture:
-    def on_axes() -> Axes:
-        ax = canvas((4.0, 3.0))[0]
+    def on_axes(sheet: Sheet) -> Axes:
+        ax = sheet.rows((4.0, 3.0))
         draw(ax)
         return ax
 

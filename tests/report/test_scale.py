@@ -1,11 +1,15 @@
 """The scale at the top of a report."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from geneae.evaluation.records import HELD_OUT
 from geneae.folders.run import Run
+from geneae.report.across_runs import name_alone
 from geneae.report.scale import CEILING, MODEL, scale_of
+from geneae.report.scores import score_rows
 
 REACHED = {"mean_profile": 0.5, "pca": 0.6, "shrunken_pca": 0.65, "model": 0.7}
 
@@ -26,6 +30,20 @@ def test_the_scale_goes_from_the_mean_profile_to_the_ceiling() -> None:
     assert [mark.percent for mark in marks] == pytest.approx([0, 25, 37.5, 50, 100])
     assert marks[3].shown == "0.7000"
     assert marks[3].meaning == "model: 0.7000, 50 % of the way from the mean profile to the noise ceiling."
+
+
+def test_a_program_is_called_by_its_name_and_a_fit_is_not_called_by_its_loss() -> None:
+    program = replace(run_of("nmf"), config={"judged": True})
+    for run, name in ((program, "nmf"), (run_of("cosine"), MODEL)):
+        assert name_alone(run) == name
+        assert [mark.title for mark in scale_of([run], "test") if mark.kind == "arm"] == [name]
+        assert score_rows([run], "test")[0].title == name
+
+
+def test_a_pca_that_is_a_row_already_is_no_other_row() -> None:
+    run = run_of("nmf", pca_32=REACHED["pca"], pca_4=0.55)
+    titles = [row.title for row in score_rows([run], "test")]
+    assert titles == [MODEL, "shrunken PCA", "PCA", "PCA, size 4", "mean profile", CEILING]
 
 
 def test_a_model_below_the_mean_profile_has_no_bar_and_says_so() -> None:

@@ -59,6 +59,7 @@ def test_a_shell_reads_the_words_back(word: str) -> None:
 
 def test_one_is_singular() -> None:
     assert [counted(number, "profile") for number in (0, 1, 1234)] == ["0 profiles", "1 profile", "1,234 profiles"]
+    assert [counted(number, "profile is", "profiles are") for number in (1, 2)] == ["1 profile is", "2 profiles are"]
 
 
 def test_sentences_begin_with_a_capital_letter_and_numbers_end_none() -> None:

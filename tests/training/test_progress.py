@@ -69,10 +69,10 @@ def test_there_is_no_bar_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int = 150) -> io.StringIO:
     written = io.StringIO()
     monkeypatch.setattr(
-        "geneae.training.progress.Console", lambda **_: Console(file=written, force_terminal=True, width=150)
+        "geneae.training.progress.Console", lambda **_: Console(file=written, force_terminal=True, width=width)
     )
     return written
 
@@ -87,6 +87,15 @@ def test_the_bar_shows_validation_cosine_and_mse(monkeypatch: pytest.MonkeyPatch
     assert "validation cosine 0.7900" in written.getvalue()
     assert "MSE 0.012" in written.getvalue()
     assert "lowest loss in epoch 1" in written.getvalue()
+
+
+def test_eighty_columns_show_the_epoch_and_its_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = on_a_terminal(monkeypatch, width=80)
+    with progress_bar(60, False, TimeLeft(Settings(), 1000.0)) as show:
+        assert show is not None
+        enter("training")
+        show(ROW | {"epoch": 12.0})
+    assert "epoch 12/60  validation cosine 0.81" in written.getvalue()
 
 
 def test_the_bar_starts_anew_with_the_next_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,8 @@ def _split_line(fitted: "Fitted") -> str:
     excluded = fitted.split.index[fitted.split == "excluded"]
     if len(excluded):
         names = ", ".join(map(str, excluded[:3])) + (" and others" if len(excluded) > 3 else "")
-        line += f" {len(excluded):,} profiles without any value were excluded: {names}."
+        number = counted(len(excluded), "profile without any value was", "profiles without any value were")
+        line += f" {number} excluded: {names}."
     metric = fitted.model.config["metric"]
     if metric is not None:
         line += (

@@ -6,6 +6,7 @@ from geneae.cli.flags import DATA, MATRIX_OPTIONS, STREAM, VALUE_OPTIONS, option
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say
 from geneae.cli.steps import say_what_is_read
+from geneae.settings.text import sentences_of
 
 
 @click.command(cls=Grouped, example="inspect data.h5ad --cosine 0.4")
@@ -61,4 +62,4 @@ def command(
     for place, held in (matrices if len(matrices) > 1 else {}).items():
         say(f"  {place}: {held}")
     say(*inspection_table(inspection).split("\n"))
-    say(inspection.verdict)
+    say(*sentences_of(inspection.verdict))  # a line each; the answer about --cosine is the last

@@ -40,9 +40,9 @@ def test_a_single_profile_with_values_is_evaluated_without_a_warning(run: Run, t
 
 
 def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_path: Path, tmp_path: Path) -> None:
-    result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged")
+    result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged", "--verbose")
     assert result.exit_code == 0, result.output
-    assert there(tmp_path / "judged") == {"SHA256SUMS", "metrics.csv", "profiles.csv", "report.html"}
+    assert there(tmp_path / "judged") == {"SHA256SUMS", "metrics.csv", "profiles.csv", "report.html", "umap.csv"}
     assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
     assert "On 24 test profiles, evaluated against the other half" in result.stdout
     profiles = pd.read_csv(tmp_path / "judged" / "profiles.csv")
@@ -51,6 +51,30 @@ def test_evaluate_tells_the_splits_of_the_training_data_apart(run: Run, counts_p
     again = profiles.set_index("profile").loc[known.index]
     np.testing.assert_allclose(again["cosine"], known["cosine"], rtol=1e-9)
     assert list(again["split"]) == list(known["split"])
+
+
+def test_on_the_data_of_the_fit_its_own_numbers_come_out_again(run: Run, counts_path: Path, tmp_path: Path) -> None:
+    said, metrics, profiles = judged(tmp_path / "judged", run.folder, counts_path)
+    keys = ["model", "split", "metric", "statistic"]
+    own, again = (table.set_index(keys)["value"] for table in (pd.read_csv(run.folder / "metrics.csv"), metrics))
+    shared = own.index.intersection(again.index)
+    assert {"heldout_cosine", "ceiling", "skill", "cosine", *AT_RATIO.values()} <= set(
+        shared.get_level_values("metric")
+    )
+    np.testing.assert_allclose(again[shared], own[shared], rtol=1e-6, atol=1e-9)
+    assert list(profiles["profile"]) == list(pd.read_csv(run.folder / "split.csv")["profile"])  # in their own order
+    for line in run.result.stdout.splitlines():
+        if line.startswith("Held-out cosine on 24 profiles (test)"):
+            assert line in said
+
+
+def test_without_verbose_an_evaluation_ends_with_three_lines(run: Run, counts_path: Path, tmp_path: Path) -> None:
+    result = geneae("evaluate", run.folder, counts_path, "-o", tmp_path / "judged")
+    *_, numbers, sentence, report = result.stdout.splitlines()
+    assert numbers.startswith("Held-out cosine on 24 profiles (test): model 0.")
+    assert sentence.startswith("The model ")
+    assert report == f"Report: {tmp_path / 'judged' / 'report.html'}, with all splits, baselines and metrics"
+    assert "Means over" not in result.stdout
 
 
 def test_profiles_of_the_fit_are_told_from_new_ones_in_other_files(
@@ -104,7 +128,7 @@ def test_the_report_of_an_evaluation_is_about_the_profiles_that_are_new_to_the_m
 
 def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     data = write(tmp_path / "other.h5ad", simulate(50, seed=8))
-    result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged")
+    result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged", "--verbose")
     assert result.exit_code == 0, result.output
     assert "Means over 50 all profiles;" in result.stdout
     assert "On all 50 profiles, evaluated against" in result.stdout
@@ -123,7 +147,7 @@ def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judged(folder: Path, *arguments: object) -> tuple[str, pd.DataFrame, pd.DataFrame]:
     """What `geneae evaluate` prints, its metrics and its profiles."""
-    result = geneae("evaluate", *arguments, "-o", folder)
+    result = geneae("evaluate", *arguments, "-o", folder, "--verbose")
     assert result.exit_code == 0, result.output
     return result.stdout, pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "profiles.csv")
 

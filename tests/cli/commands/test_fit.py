@@ -97,8 +97,9 @@ def test_without_verbose_a_fit_ends_with_five_lines(counts_path: Path, tmp_path:
     words = shlex.split(lines[6].removeprefix("Next: "))
     assert words == ["geneae", "report", str(folder), "--color", "donor"]
     lines = geneae("fit", counts_path, "-o", folder, *FLAGS, "--color", "kind", "--overwrite").stdout.splitlines()
-    words = shlex.split(lines[6].removeprefix("Next: "))  # the report has a color already
-    assert words == ["geneae", "embed", str(folder), "OTHER.h5ad", "-o", "other_latents.h5ad"]
+    said, _, line = lines[6].partition(": ")  # the report has a color already
+    assert said == "Next, for a file of other profiles, here other.h5ad"  # no such file has been named so far
+    assert shlex.split(line) == ["geneae", "embed", str(folder), "other.h5ad", "-o", "other_latents.h5ad"]
 
 
 @pytest.mark.parametrize("flags", [[], ["--objective", "simclr"], ["--stream", "yes"]], ids=str)
