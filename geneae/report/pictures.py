@@ -159,8 +159,8 @@ def _depth_picture(arms: list[str], metrics: pd.DataFrame, split: str) -> Pictur
     few = f" Points of thinned halves are over {least:,} of them, which keep enough molecules." if least < most else ""
     return draw_picture(
         "Fewer molecules",
-        f"Mean held-out cosine over {profiles_and_seeds([most], [1], split)} from a half, or one thinned at random to a "
-        f"share of all molecules, with the other half, untouched. The model is read at the depth of its input.{few}",
+        f"Mean held-out cosine over {profiles_and_seeds([most], [1], split)} from a half, or one thinned at random to "
+        f"a share of all molecules, with the other half, untouched. The model is read at the depth of its input.{few}",
         f"Held-out cosine from {', '.join(f'1/{ratio}' for ratio in AT_RATIO)} of the molecules. {'; '.join(said)}.",
         lambda sheet: pl.cosine_by_depth(metrics, arms, sheet.rows(panels_size(1, len(arms) + 2)), split=split),
     )
