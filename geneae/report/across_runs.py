@@ -77,8 +77,13 @@ def directions(runs: Iterable[Run]) -> dict[str, str]:
     return {name: facts.better for name, facts in METRIC_FACTS.items() if name not in found} | found
 
 
-def profiles_and_seeds(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str) -> str:
-    """Numbers of profiles and seeds in a figure, as text."""
+def repeat_of(runs: Iterable[Run]) -> str:
+    """What runs of one configuration differ in: a `seed`, or for other programs the `division` of the molecules."""
+    return "division" if all(of_config(run, "judged") for run in runs) else "seed"
+
+
+def profiles_and_seeds(n_profiles: Iterable[int], n_seeds: Iterable[int], split: str, repeat: str = "seed") -> str:
+    """Numbers of profiles and seeds (or what else `repeat_of` says) in a figure, as text."""
     profiles, seeds = list(n_profiles), list(n_seeds)
     said = f"{show_range(min(profiles), max(profiles))} {profiles_of(split, max(profiles))}"
-    return f"{said} and {show_range(min(seeds), max(seeds))} seeds" if max(seeds) > 1 else said
+    return f"{said} and {show_range(min(seeds), max(seeds))} {repeat}s" if max(seeds) > 1 else said

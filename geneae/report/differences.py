@@ -18,7 +18,7 @@ RIVALS = ("shrunken_pca", "mean_profile")
 """Baselines that say how much a difference is."""
 
 
-def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture]:
+def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame, repeat: str = "seed") -> list[Picture]:
     """Forest plots of differences from the first configuration in up to three main metrics.
 
     Parameters
@@ -27,6 +27,8 @@ def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture
         `paired.csv` of a comparison.
     metrics
         `metrics.csv` of the runs with a column `arm`, for the baselines.
+    repeat
+        What runs of one configuration differ in, see `repeat_of`.
     """
     found = []
     split = shown_split({"": paired})
@@ -35,7 +37,7 @@ def paired_pictures(paired: pd.DataFrame, metrics: pd.DataFrame) -> list[Picture
         if rows.empty:
             continue
         said = "; ".join(f"{row['arm']} {with_interval(row)}, {row['verdict']}" for row in rows.to_dict("records"))
-        sample = profiles_and_seeds(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split)
+        sample = profiles_and_seeds(map(int, rows["n_profiles"]), map(int, rows["n_seeds"]), split, repeat)
         reference = str(rows["reference"].iloc[0])
         title = f"Difference in {title_of(metric)} from {reference}"
         own, lines = (

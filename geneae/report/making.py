@@ -1,7 +1,7 @@
 """Section of the report on data, settings and resources of the runs."""
 
 from geneae.folders.run import Run
-from geneae.report.across_runs import distinct, of_config
+from geneae.report.across_runs import distinct, of_config, repeat_of
 from geneae.report.cells import Cell, Table, number_cell, show_range
 
 
@@ -30,7 +30,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("Space", distinct(runs, "space")),
         ("Fingerprint of the learned metric of the loss", distinct(runs, "metric", "fingerprint")),
         ("Profiles by split", [", ".join(of_split)] if of_split else []),
-        ("Seed", [", ".join(distinct(runs, "seed"))]),
+        (repeat_of(runs).capitalize(), [", ".join(distinct(runs, "seed"))]),
         ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),
         ("Time", [f"{sum(seconds):,.1f} seconds for all runs together"] if seconds else []),
         ("Training", [f"{show_range(round(min(speed)), round(max(speed)))} profiles per second"] if speed else []),
@@ -56,7 +56,7 @@ def runs_table(runs: list[Run]) -> Table:
             value = float("nan") if found is None else float(found)
             row.append(number_cell(value, f"{value:,.1f}" if key == "seconds" else f"{value:,.0f}"))
         rows.append(row)
-    headers = ("run", "arm", "seed", "best epoch", "epochs run", "seconds", "peak memory, MB")
+    headers = ("run", "arm", repeat_of(runs), "best epoch", "epochs run", "seconds", "peak memory, MB")
     known = [n for n in range(len(headers)) if n < 3 or any(row[n].value for row in rows)]  # nothing was trained
     note = "A best epoch of 0 means that no epoch of training was better than the start."
     return Table(

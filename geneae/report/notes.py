@@ -8,7 +8,15 @@ from geneae.evaluation.labels import Labels
 from geneae.evaluation.steps import kept_steps, loss_of_steps, steps_sentence
 from geneae.folders.run import Run
 from geneae.losses.names import find_loss
-from geneae.report.across_runs import REPORTED, by_configuration, distinct, has_held_out, main_split, of_config
+from geneae.report.across_runs import (
+    REPORTED,
+    by_configuration,
+    distinct,
+    has_held_out,
+    main_split,
+    of_config,
+    repeat_of,
+)
 from geneae.report.cells import show_range
 from geneae.settings.errors import InputError
 from geneae.settings.text import counted
@@ -24,7 +32,7 @@ def title_of_report(runs: list[Run]) -> str:
 def facts_of(runs: list[Run]) -> str:
     """Numbers of configurations, seeds and runs, where there are several, and of profiles and genes, in one line."""
     n_arms, n_seeds = len(by_configuration(runs)), len({run.config.get("seed") for run in runs})
-    of_runs = (counted(n_arms, "configuration"), counted(n_seeds, "seed"), counted(len(runs), "run"))
+    of_runs = (counted(n_arms, "configuration"), counted(n_seeds, repeat_of(runs)), counted(len(runs), "run"))
     said = [", ".join(of_runs)] if len(runs) > 1 else []
     sizes = {name: [run.split_sizes[name] for run in runs if name in run.split_sizes] for name in REPORTED[::-1]}
     sizes = {name: found for name, found in sizes.items() if found}

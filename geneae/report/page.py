@@ -14,7 +14,7 @@ import pandas as pd
 from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
-from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split, name_alone
+from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split, name_alone, repeat_of
 from geneae.report.differences import paired_pictures
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
@@ -57,7 +57,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     elsewhere = (*MAIN_METRICS, "ceiling", GAIN, GAIN_ERROR)  # gains of steps have a figure
     others = [str(name) for name in metrics["metric"].unique() if name not in elsewhere]
     splits = [judged, *(split for split in present if split != judged)]
-    better = directions(runs)
+    better, repeat = directions(runs), repeat_of(runs)
     scores = {split: score_rows(runs, split) for split in splits}
     first = first_columns(scores[judged], MAIN_METRICS)
     shown = {name for part in first for name in part}
@@ -85,13 +85,17 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         scale=scale_of(runs, judged),
         warnings=_warnings(runs, diagnostics[0]) if diagnostics else [],
         facts=facts_of(runs),
-        results=[score_table(scores[judged], judged, part, better) for part in first],
+        results=[score_table(scores[judged], judged, part, better, repeat) for part in first],
         more=[
-            table for split, names in more for table in [score_table(scores[split], split, names, better)] if table.rows
+            table
+            for split, names in more
+            for table in [score_table(scores[split], split, names, better, repeat)]
+            if table.rows
         ],
         notes=notes_of(runs),
-        paired=[] if paired is None else paired_tables(paired),
-        paired_pictures=[] if paired is None else paired_pictures(paired, metrics),
+        compared="programs" if repeat == "division" else "configurations",
+        paired=[] if paired is None else paired_tables(paired, repeat),
+        paired_pictures=[] if paired is None else paired_pictures(paired, metrics, repeat),
         diagnostics=diagnostics,
         nulls=nulls_of(runs, judged),
         pictures=pictures,

@@ -28,6 +28,7 @@ from geneae.report.across_runs import (
     of_config,
     profiles_and_seeds,
     profiles_of,
+    repeat_of,
 )
 from geneae.report.cells import number
 from geneae.report.differences import with_interval
@@ -53,7 +54,7 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     histories = {arm: [run.history for run in several] for arm, several in arms.items()}
     if runs:
         found += [
-            _distribution_picture(profiles, metrics, split),
+            _distribution_picture(profiles, metrics, split, repeat_of(runs)),
             *_estimator_pictures(runs, metrics, split),
         ]
     own = {arm: table for arm, table in profiles.items() if "cosine" in table}  # others were judged on halves alone
@@ -74,15 +75,15 @@ def pictures_of(runs: list[Run], metrics: pd.DataFrame, split: str) -> list[Pict
     genes = genes_by_configuration(runs)
     if genes:
         metric = "cosine" if all("cosine" in table for table in profiles.values()) else HELD_OUT
-        found.append(_genes_picture(genes, _sample(profiles, split, metric)))
+        found.append(_genes_picture(genes, _sample(profiles, split, metric, repeat_of(runs))))
     return found + _umap_pictures(umaps, color_name(runs) if is_one_key else "")
 
 
-def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str) -> str:
+def _sample(profiles: dict[str, pd.DataFrame], split: str, metric: str, repeat: str = "seed") -> str:
     """Numbers of profiles and seeds with a value of the metric, as text."""
     by_arm = [table[table["split"] == split].dropna(subset=[metric]) for table in profiles.values()]
     seeds = [int(table["profile"].value_counts().max()) if len(table) else 0 for table in by_arm]
-    return profiles_and_seeds([table["profile"].nunique() for table in by_arm], seeds, split)
+    return profiles_and_seeds([table["profile"].nunique() for table in by_arm], seeds, split, repeat)
 
 
 def _of_validation(runs: list[Run]) -> str:
@@ -91,7 +92,7 @@ def _of_validation(runs: list[Run]) -> str:
     return profiles_and_seeds([run.split_sizes.get("validation", 0) for run in runs], seeds, "validation")
 
 
-def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str) -> Picture:
+def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFrame, split: str, repeat: str) -> Picture:
     metric = main_metric(profiles)
     said = []
     for arm, table in profiles.items():
@@ -106,8 +107,8 @@ def _distribution_picture(profiles: dict[str, pd.DataFrame], metrics: pd.DataFra
     ]
     return draw_picture(
         f"Distribution of the {title_of(metric)}",
-        f"{_sample(profiles, split, metric)}. The bar spans the 5th to the 95th percentile; the dot is the median, the "
-        "white diamond the mean. Lines are means of the baselines: compare them with the diamond.",
+        f"{_sample(profiles, split, metric, repeat)}. The bar spans the 5th to the 95th percentile; the dot is the "
+        "median, the white diamond the mean. Lines are means of the baselines: compare them with the diamond.",
         f"{title_of(metric)} with 5th to 95th percentiles. {'; '.join(said)}. Lines: {', '.join(lines) or 'none'}.",
         lambda sheet: pl.cosine_distribution(profiles, metrics, sheet.rows(rows_size(len(profiles))), split=split),
     )

@@ -126,7 +126,9 @@ def first_columns(rows: list[Scores], metrics: Sequence[str]) -> list[list[str]]
     return [part for part in parts if part]
 
 
-def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: Mapping[str, str]) -> Table:
+def score_table(
+    rows: list[Scores], split: str, metrics: Sequence[str], better: Mapping[str, str], repeat: str = "seed"
+) -> Table:
     """Table of means over profiles and seeds ± standard deviation over seeds.
 
     Numbers of profiles and seeds are in the caption, or in headings and cells where they differ.
@@ -141,6 +143,8 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: 
         Metrics to show, if any row has them.
     better
         Better direction by metric: `higher`, `lower` or empty.
+    repeat
+        What runs of one configuration differ in, see `repeat_of`.
     """
     shown = [metric for metric in metrics if any(metric in scores.means for scores in rows)]
     rows = [scores for scores in rows if any(metric in scores.means for metric in shown)]
@@ -153,13 +157,14 @@ def score_table(rows: list[Scores], split: str, metrics: Sequence[str], better: 
             metric_header(metric, better[metric]) + ("" if is_one_size else f" of {by_metric[metric]} profiles")
         )
     if len(seeds) > 1:
-        headers.append("seeds")
+        headers.append(f"{repeat}s")
     cells = []
     for scores in rows:
         row = [Cell(scores.title, kind=scores.kind), *(mean_cell(scores.means.get(metric, [])) for metric in shown)]
         cells.append([*row, count_cell(scores.n_runs)] if len(seeds) > 1 else row)
     n_profiles = f"{by_metric[shown[0]]} " if is_one_size else ""
-    of_seeds = f" and {counted(seeds[0], 'seed') if len(seeds) == 1 else 'seeds'} ± standard deviation over seeds"
+    n_seeds = counted(seeds[0], repeat) if len(seeds) == 1 else f"{repeat}s"
+    of_seeds = f" and {n_seeds} ± standard deviation over {repeat}s"
     words = profiles_of(split, max(sizes[shown[0]]) if is_one_size else 2)
     title = f"{split.capitalize()}: means over {n_profiles}{words}{of_seeds if max(seeds, default=1) > 1 else ''}"
     return Table(title, tuple(headers), cells)

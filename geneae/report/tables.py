@@ -10,7 +10,14 @@ from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
 from geneae.evaluation.table import title_of
 from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
-from geneae.report.across_runs import by_configuration, color_name, directions, genes_by_configuration, profiles_of
+from geneae.report.across_runs import (
+    by_configuration,
+    color_name,
+    directions,
+    genes_by_configuration,
+    profiles_of,
+    repeat_of,
+)
 from geneae.report.cells import (
     KEPT,
     Cell,
@@ -34,13 +41,13 @@ OF_GENES = (
 """Note on the tables of genes."""
 
 
-def paired_tables(paired: pd.DataFrame) -> list[Table]:
-    """Tables of paired differences: first the main metrics, then the others."""
+def paired_tables(paired: pd.DataFrame, repeat: str = "seed") -> list[Table]:
+    """Tables of paired differences: first the main metrics, then the others; `repeat` as `repeat_of` says."""
     is_main = paired["metric"].isin(PAIRED_METRICS)
-    return [_paired_table(table) for table in (paired[is_main], paired[~is_main]) if len(table)]
+    return [_paired_table(table, repeat) for table in (paired[is_main], paired[~is_main]) if len(table)]
 
 
-def _paired_table(paired: pd.DataFrame) -> Table:
+def _paired_table(paired: pd.DataFrame, repeat: str) -> Table:
     """Table with a row for each metric and configuration."""
     order = [*PAIRED_METRICS, *(str(metric) for metric in paired["metric"].unique() if metric not in PAIRED_METRICS)]
     n_profiles, n_seeds = (sorted({int(size) for size in paired[name]}) for name in ("n_profiles", "n_seeds"))
@@ -69,16 +76,16 @@ def _paired_table(paired: pd.DataFrame) -> Table:
     headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict")
     words = profiles_of(split, n_profiles[-1])
     if not has_sizes:
-        words = f"{n_profiles[0]:,} {words}" + (f" and {n_seeds[0]:,} seeds" if n_seeds[0] > 1 else "")
+        words = f"{n_profiles[0]:,} {words}" + (f" and {n_seeds[0]:,} {repeat}s" if n_seeds[0] > 1 else "")
     return Table(
         f"Difference of each configuration from {reference}, {words}",
-        (*headers, "profiles", "seeds") if has_sizes else headers,
+        (*headers, "profiles", f"{repeat}s") if has_sizes else headers,
         rows,
-        "Differences are paired by profile and seed. The bootstrap interval covers variation over both profiles and "
-        "seeds and is not corrected for multiple comparisons. p values are corrected for the number of comparisons "
-        "in all metrics (Holm 1979); the verdict follows from them, and a difference below the last digit of a table "
-        "counts as no difference. Errors of a loss that leaves the length of reconstructions free are compared only "
-        "after rescaling, because before that they mainly reflect the length.",
+        f"Differences are paired by profile and {repeat}. The bootstrap interval covers variation over both profiles "
+        f"and {repeat}s and is not corrected for multiple comparisons. p values are corrected for the number of "
+        "comparisons in all metrics (Holm 1979); the verdict follows from them, and a difference below the last digit "
+        "of a table counts as no difference. Errors of a loss that leaves the length of reconstructions free are "
+        "compared only after rescaling, because before that they mainly reflect the length.",
     )
 
 
@@ -152,7 +159,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
     headers = {"label": color_name(runs), "cluster": "cluster in the UMAP", "molecules": "molecules"}
     columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
-    mean = " (mean over configurations and seeds)" if len(runs) > 1 else ""
+    mean = f" (mean over configurations and {repeat_of(runs)}s)" if len(runs) > 1 else ""
     return Table(
         f"The {counted(len(rows), profiles_of(split, 1))} of lowest {title_of(metric)}{mean}",
         ("profile", *(headers[name] for name in extra), *columns),

@@ -1,6 +1,7 @@
 """`geneae judge`: a foreign program's output to verdict in three commands."""
 
 import json
+import re
 from pathlib import Path
 
 import anndata
@@ -89,6 +90,11 @@ def test_several_divisions_are_judged_together(counts_path: Path, tmp_path: Path
     result = geneae(*arguments, f"nmf={tmp_path}/made_{{repeat}}.h5ad:layer=nmf")
     assert (result.exit_code, result.output) == (0, "")
     assert set(pd.read_csv(tmp_path / "judged" / "paired.csv")["n_seeds"]) == {2}
+    page = (tmp_path / "judged" / "report.html").read_text(encoding="utf-8")
+    shown = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "profiles and 2 divisions ± standard deviation over divisions" in shown
+    assert "Differences between programs" in shown
+    assert set(re.findall(r"\b[Ss]eeds?\b.{13}", shown)) == {"Seed of the split"}
     result = geneae(*arguments, f"nmf={tmp_path}/made_1.h5ad:layer=nmf", "--overwrite")
     assert_refused(result, "holds 2 divisions, so that a file must be named for each: write {repeat} where its number")
 
