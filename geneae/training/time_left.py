@@ -26,18 +26,18 @@ class Cost:
 
 
 NONE = Cost(0.02, 0.0)
-REPORT = Cost(0.6, 0.0)
+REPORT = Cost(1.5, 0.14)
 COSTS: dict[str, dict[str, Cost]] = {
     "estimator": {
-        "bases": Cost(1.6, 0.4),
-        "training": Cost(0.008, 0.006),
-        "steps": Cost(2.7, 0.3),
-        "judging": Cost(0.5, 0.4),
+        "bases": Cost(1.6, 0.27),
+        "training": Cost(0.01, 0.005),
+        "steps": Cost(3.6, 0.3),
+        "judging": Cost(0.45, 0.41),
         "report": REPORT,
     },
     "network": {
         "bases": Cost(0.8, 0.3),
-        "training": Cost(0.01, 0.035),
+        "training": Cost(0.012, 0.06),
         "steps": NONE,
         "judging": Cost(0.15, 0.1),
         "report": REPORT,
@@ -47,7 +47,7 @@ COSTS: dict[str, dict[str, Cost]] = {
         "training": Cost(0.01, 0.01),
         "steps": NONE,
         "judging": NONE,
-        "report": Cost(0.2, 0.0),
+        "report": Cost(0.45, 0.0),
     },
 }
 """Costs by kind of fit and stage, as measured on data sets of 0.2 to 20 million values; that a machine is faster or

@@ -106,7 +106,10 @@ def test_a_model_reads_the_layer_that_it_was_fitted_on(tmp_path: Path) -> None:
     for command, output in (("embed", "new.csv"), ("evaluate", "judged")):
         result = geneae(command, tmp_path / "model", other, "-o", tmp_path / output)
         assert_refused(result, f"the model was fitted on layers['counts'], which {other} lacks. Name the matrix")
-    assert "Means over 48 train" in geneae("evaluate", tmp_path / "model", data, "-o", tmp_path / "judged").stdout
+    assert (
+        "Means over 48 train"
+        in geneae("evaluate", tmp_path / "model", data, "-o", tmp_path / "judged", "--verbose").stdout
+    )
 
 
 def test_a_model_reads_the_features_that_it_was_fitted_on(tmp_path: Path) -> None:

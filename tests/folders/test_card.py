@@ -71,7 +71,7 @@ def test_a_shared_model_is_the_same_model(
     assert run(main, ["embed", str(shared), str(counts_path), "-o", str(tmp_path / "out.npy")]).exit_code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.transform(counts_path))
     for model, name in ((shared, "a"), (model_folder, "b")):
-        result = run(main, ["evaluate", str(model), str(counts_path), "-o", str(tmp_path / name)])
+        result = run(main, ["evaluate", str(model), str(counts_path), "-o", str(tmp_path / name), "--verbose"])
         assert result.exit_code == 0, result.output
         assert "Means over 192 train / 24 validation / 24 test profiles;" in result.stdout
     assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
