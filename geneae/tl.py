@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +190,18 @@ def reconstruct(
     key_added: str = RECONSTRUCTED,
     depth_ratio: float | None = None,
     depth_by: str | None = None,
+    own_depth: bool = False,
     copy: bool = False,
 ) -> anndata.AnnData | None:
     """Write the dense reconstruction into `layers[key_added]`, float32, in the space that `uns["geneae"]` names.
 
     Genes that the model does not know are NaN. A model of counts also writes `layers["geneae_latent_only"]`, the
-    reconstruction without a profile's own counts. Parameters are those of `embed`; `key_added` is a key in `layers`.
+    reconstruction without a profile's own counts. Both are expected values at the depth of training profiles, with
+    `own_depth` at that of each profile. Other parameters are those of `embed`; `key_added` is a key in `layers`.
     """
     check_key(key_added)
-    embedded = _embedded(adata, model, layer, use_raw, depth_ratio, depth_by)
+    chosen = replace(loaded_model(model), own_depth=own_depth)
+    embedded = _embedded(adata, chosen, layer, use_raw, depth_ratio, depth_by)
     target = target_of(adata, copy)
     for name, values in reconstructions(embedded, genes_of(embedded.profiles, target.var)).items():
         target.layers[key_added if name == RECONSTRUCTED else name] = values
@@ -228,8 +232,7 @@ def score(
     profiles = _read_for(loaded, adata, layer, use_raw)
     expression = loaded.preprocess.match(profiles)[0]
     depths = loaded.depths_of(expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
-    ratios = ratios_of(depths, profiles.n_profiles) if depths else None
-    split = pd.Series("all", index=profiles.names)
+    ratios, split = ratios_of(depths, profiles.n_profiles) if depths else None, pd.Series("all", index=profiles.names)
     table = own_profiles(evaluate(loaded, expression, profiles.names, split, fit_scales=False, ratios=ratios))
     target = target_of(adata, copy)
     for name in SCORES if loaded.can_hold_out else SCORES[:-1]:
@@ -375,9 +378,8 @@ def _embedded(
     """Profiles embedded; `missing` are genes that shall not be read, see `Expression.without`."""
     loaded = loaded_model(model)
     profiles = _read_for(loaded, adata, layer, use_raw)
-    groups = depth_groups(profiles, depth_by, depth_ratio)
     expression = loaded.preprocess.match(profiles)[0].without(missing)
-    return embed_profiles(loaded, profiles, expression, depth_ratio, groups)
+    return embed_profiles(loaded, profiles, expression, depth_ratio, depth_groups(profiles, depth_by, depth_ratio))
 
 
 def _read_for(model: Model, adata: Any, layer: str | None, use_raw: bool) -> Profiles:
@@ -392,9 +394,7 @@ def _checked(adata: Any) -> anndata.AnnData:
     return adata
 
 
-def _describe(
-    adata: anndata.AnnData, model: Model, key_added: str | None = None, depths: Sequence[QueryDepth] = ()
-) -> None:
+def _describe(adata: anndata.AnnData, model: Model, key: str | None = None, depths: Sequence[QueryDepth] = ()) -> None:
     """Record in `uns` which model made the numbers; without a new key, the recorded key of the latents stays."""
     known: Mapping[str, Any] = adata.uns.get("geneae", {})
-    adata.uns["geneae"] = describe(model, key_added or str(known.get("key_added", "")), depths)
+    adata.uns["geneae"] = describe(model, key or str(known.get("key_added", "")), depths)

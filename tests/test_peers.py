@@ -61,7 +61,7 @@ def test_a_peer_that_ends_well_is_judged(peers: ModuleType, given: Namespace) ->
     assert peers.arguments_of([given.record], "made/{peer}.h5ad") == ["raw=made/raw.h5ad:layer=reconstruction"]
 
 
-def test_a_fit_of_geneae_learns_from_both_halves_of_training_profiles(peers: ModuleType, given: Namespace) -> None:
+def test_a_fit_of_geneae_learns_from_whole_training_profiles(peers: ModuleType, given: Namespace) -> None:
     folder = given.record.with_name("halves")
     assert geneae("split", given.input, "-o", folder).exit_code == 0
     given.name, given.input, given.train = "geneae", folder / "input.h5ad", folder / "train.h5ad"

@@ -94,7 +94,8 @@ def test_latents_reconstruction_and_scores_are_those_of_the_model(
         np.testing.assert_array_equal(adata.obs[name], scores[name.removeprefix("geneae_")])
     depth = {name: list(values) for name, values in adata.uns["geneae"].pop("depth").items()}
     assert (depth["ratio"], depth["is_given"], depth["n_profiles"]) == ([1.0], [False], [N_PROFILES])
-    assert adata.uns["geneae"].pop("reference_depth").startswith("reconstructions are expected values at 6")
+    said = adata.uns["geneae"].pop("reference_depth")
+    assert said.startswith("reconstructions are expected values at the depth of the training profiles, 6")
     assert adata.uns["geneae"] == describe(fitted.model_, "X_geneae")
 
 

@@ -359,10 +359,10 @@ def describe(model: Model, key_added: str, depths: Sequence[QueryDepth] = ()) ->
         described["depth"] = {
             name: np.array([depth.recorded()[name] for depth in depths]) for name in depths[0].recorded()
         }
-        described["reference_depth"] = (
-            f"reconstructions are expected values at {depths[0].of_training:,.0f} molecules, the depth of the training "
-            "profiles"
-        )
+        molecules = depths[0].of_training  # NaN where the depth was given
+        depth = "the depth of the training profiles" + f", {molecules:,.0f} molecules" * (molecules > 0)
+        depth = "the depth of the profiles themselves, at most that of training profiles" if model.own_depth else depth
+        described["reference_depth"] = f"reconstructions are expected values at {depth}"
     return described
 
 

@@ -47,6 +47,9 @@ class Model:
     """Depth-aware estimator; None for models without counts, and for those that do not start from it."""
     delta: float = 0.0
     """log(molecules of the training profiles / molecules of the profiles that it is applied to)."""
+    own_depth: bool = False
+    """Whether reconstructions are as deep as the profiles that it is applied to, where these are shallower than
+    training profiles; otherwise as deep as training profiles."""
 
     def at(self, depth_ratio: float) -> "Model":
         """The model for profiles with `1 / depth_ratio` of the molecules of its training profiles."""
@@ -103,6 +106,11 @@ class Model:
         if self.exports_start:
             latent = self.network.encode(latent[:, : len(self.network.deviation)])
         return self.network.decode(latent)
+
+    @property
+    def _output(self) -> float:
+        """Depth of reconstructions, as the depth of profiles is counted by the estimator."""
+        return COMPLETE + (max(0.0, self.delta) if self.own_depth else 0.0)
 
     def shift(self, is_half: bool) -> Tensor | None:
         """(n_genes,) mean of halves or complete profiles, minus the mean of the network; None if they are equal.
@@ -226,13 +234,13 @@ class Model:
 
     def reconstruction(self, latent: np.ndarray) -> np.ndarray:
         """(n_profiles, n_genes) float32 reconstructions from latents, in `preprocess.space`; with an estimator they are
-        expected values of complete training profiles, whatever the depth of the profiles themselves."""
+        expected values of complete training profiles, whatever the depth of the profiles, unless `own_depth`."""
         self.check_decoder()
         with torch.no_grad():
             hidden = self.decoded(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
             decoder = self.network.decoder(self.shift(is_half=False))
             if self.estimator is not None:
-                at = self.estimator.within("neighbours").at(self.delta + COMPLETE, COMPLETE)
+                at = self.estimator.within("neighbours").at(self.delta + COMPLETE, self._output)
                 hidden, decoder = at.drawn(hidden), at.linear()
             predicted: np.ndarray = decoder.expectation(hidden).numpy()
         return predicted
@@ -247,7 +255,7 @@ class Model:
             latent = self.network.encode(scores)
             if self.estimator is None:
                 return self.reconstruction(self.encoded(scores).numpy())
-            at, matrix = self.estimator.at(self.delta + COMPLETE, COMPLETE), self.preprocess.apply(part)
+            at, matrix = self.estimator.at(self.delta + COMPLETE, self._output), self.preprocess.apply(part)
             hidden = at.drawn(self.network.decode(latent))
             decoder = EntryDecoder(at.linear())
             found = Corrected(at.hidden(hidden, part.totals), at.corrections(hidden, matrix, part.totals))

@@ -1,6 +1,7 @@
 """A model with an estimator as predictors: its chain of steps, its latent alone, and what controls see."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,7 @@ def test_the_control_of_own_counts_sees_nothing_of_the_components(model: Model, 
 
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 def test_complete_profiles_are_read_and_predicted_at_their_depth(model: Model, queries: World, ratio: float) -> None:
-    """Evaluation predicts them at their own depth; reconstructions are always as deep as training profiles."""
+    """Evaluation predicts them at their own depth; reconstructions are as deep as training profiles."""
     at = model.at(ratio)
     z, totals = queries.preprocess.apply(queries.whole).toarray().astype(float), queries.whole.totals
     assert model.estimator is not None
@@ -134,6 +135,10 @@ def test_complete_profiles_are_read_and_predicted_at_their_depth(model: Model, q
     np.testing.assert_allclose(at.reconstructed(queries.whole), expected("model", COMPLETE), **tolerance)
     from_latent = at.reconstruction(at.latent(queries.whole))
     np.testing.assert_allclose(from_latent, expected(LATENT_ONLY, COMPLETE), **tolerance)
+    at = replace(at, own_depth=True)  # unless they are asked for as they are judged
+    np.testing.assert_allclose(at.reconstructed(queries.whole), expected("model", own), **tolerance)
+    from_latent = at.reconstruction(at.latent(queries.whole))
+    np.testing.assert_allclose(from_latent, expected(LATENT_ONLY, own), **tolerance)
 
 
 @pytest.mark.parametrize("ratio", [0.4, 0.1])

@@ -20,6 +20,7 @@ from geneae.cli.flags import (
 from geneae.cli.help import Grouped
 from geneae.cli.printing import say_unless
 from geneae.cli.steps import match
+from geneae.settings.errors import InputError
 from geneae.settings.text import counted
 
 
@@ -33,6 +34,9 @@ from geneae.settings.text import counted
     is_flag=True,
     help="Add layers['geneae_reconstructed'], and ['geneae_latent_only'] without own counts, to an .h5ad output.",
 )
+@click.option(
+    "--own-depth", is_flag=True, help="Reconstruct profiles at their own depth, not at that of training profiles."
+)
 @options(*MATRIX_OPTIONS, *VALUE_OPTIONS, STREAM, MIN_OVERLAP, DEPTH_RATIO, DEPTH_BY, OVERWRITE, QUIET)
 def command(
     model: str,
@@ -40,6 +44,7 @@ def command(
     output: str,
     key_added: str | None,
     reconstruct: bool,
+    own_depth: bool,
     layer: str | None,
     use_raw: bool,
     gene_names: str | None,
@@ -60,6 +65,8 @@ def command(
     .parquet have one row per profile; .npy is the bare array. A model of counts reads shallower profiles at their own
     depth, which it estimates and names.
     """
+    from dataclasses import replace
+
     from geneae.data.reading import check_unchanged
     from geneae.data.source import Source
     from geneae.folders.embedding import (
@@ -76,7 +83,9 @@ def command(
     check_format(Path(output), reconstruct, key_added)
     check_apart(Path(output), model, *data)
     check_new_file(Path(output), overwrite)
-    loaded = load_model(Path(model))
+    loaded = replace(load_model(Path(model)), own_depth=own_depth)
+    if own_depth and not reconstruct:
+        raise InputError("--own-depth is for reconstructions; found no --reconstruct. Add it, or leave the other out.")
     if reconstruct:
         loaded.check_decoder()
     say = say_unless(quiet)

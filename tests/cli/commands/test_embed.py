@@ -1,6 +1,7 @@
 """`geneae embed`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from commands import BAD_DEPTHS, Run, assert_refused, geneae, there, write
 from conftest import N_PROFILES, QUICK, thinned
 from scipy import sparse
 
-from geneae import Autoencoder, read_profiles
+from geneae import Autoencoder, read_profiles, tl
 from geneae.folders.tables import read_table
 
 
@@ -52,6 +53,35 @@ def test_embed_adds_key_and_reconstruction(run: Run, counts_path: Path, fitted: 
         assert layer.drop(columns=genes).isna().all(axis=None)
     assert found.uns["geneae"]["space"] == "log1p_cp10k"
     assert found.uns["geneae"]["key_added"] == "X_mine"
+
+
+def test_profiles_are_reconstructed_at_their_own_depth_where_that_is_asked_for(
+    run: Run, counts_path: Path, fitted: Autoencoder, tmp_path: Path
+) -> None:
+    """Of profiles as deep as training profiles nothing changes; of shallower ones it is the mean that they have."""
+    at_depth = ["--reconstruct", "--own-depth", "--depth-ratio"]
+    found = {}
+    for ratio in ("1", "4"):
+        assert (
+            geneae("embed", run.folder, counts_path, "-o", tmp_path / f"{ratio}.h5ad", *at_depth, ratio).exit_code == 0
+        )
+        found[ratio] = anndata.read_h5ad(tmp_path / f"{ratio}.h5ad")
+        assert found[ratio].uns["geneae"]["reference_depth"].endswith("themselves, at most that of training profiles")
+    genes, model = fitted.model_.preprocess.genes, fitted.model_
+    expression = model.preprocess.match(read_profiles(counts_path))[0]
+    layer = found["1"].to_df("geneae_reconstructed")[genes]
+    np.testing.assert_allclose(layer, model.reconstructed(expression), rtol=1e-5, atol=1e-5)
+    layer = found["4"].to_df("geneae_reconstructed")[genes]
+    of_model = replace(model.at(4.0), own_depth=True).reconstructed(expression)
+    np.testing.assert_allclose(layer, of_model, rtol=1e-5, atol=1e-5)
+    assert np.abs(of_model - model.at(4.0).reconstructed(expression)).max() > 0.01
+    adata = anndata.read_h5ad(counts_path)
+    tl.reconstruct(adata, fitted, depth_ratio=4.0, own_depth=True)
+    np.testing.assert_allclose(adata.to_df("geneae_reconstructed")[genes], of_model, rtol=1e-5, atol=1e-5)
+    result = geneae("embed", run.folder, counts_path, "-o", tmp_path / "no.h5ad", "--own-depth")
+    assert_refused(
+        result, "--own-depth is for reconstructions; found no --reconstruct. Add it, or leave the other out."
+    )
 
 
 @pytest.mark.parametrize("stream", ["yes", "no"])
