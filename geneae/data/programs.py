@@ -127,7 +127,8 @@ def read_made(made: Made, genes: pd.Index) -> Table:
     """
     path = made.path
     if path.suffix not in READERS:
-        raise InputError(f"{path} must end in {', '.join(FORMATS)}. Write it in one of these formats.")
+        of_fit = " Of a fit, give what geneae embed --reconstruct --own-depth makes of input.h5ad." * path.is_dir()
+        raise InputError(f"{path} must end in {', '.join(FORMATS)}. Write it in one of these formats.{of_fit}")
     if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise InputError(f"{path} does not exist. Give what the program '{made.name}' has written.")
     if made.kind and path.suffix not in ANNOTATED:

@@ -120,6 +120,10 @@ BAD = {
     "no name": ("=file.h5ad", "found '=file.h5ad'"),
     "no file": ("a=missing.csv", "missing.csv does not exist. Give what the program 'a' has written."),
     "ending": ("a=data.txt", "data.txt must end in .h5ad, .zarr, .csv, .parquet, .npy."),
+    "folder of a fit": (
+        "a=run",
+        "formats. Of a fit, give what geneae embed --reconstruct --own-depth makes of input.h5ad.",
+    ),
     "layer of a table": (
         "a=made.csv:layer=x",
         "only an .h5ad file or a .zarr has layers and obsm; found made.csv, layer 'x'.",
@@ -131,6 +135,7 @@ BAD = {
 def test_bad_places_are_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, ".csv")
+    (tmp_path / "run").mkdir()
     text, said = BAD[kind]
     with pytest.raises(InputError) as refused:
         read_made(parse_made(text), GENES)
