@@ -96,7 +96,7 @@ class SparseRows:
     """A sparse mini-batch of profiles."""
 
     panels: tuple[Panel, ...]
-    """Panels from the first to the last gene."""
+    """Panels from the first to the last gene; none where all genes are among the `frequent` ones."""
     n_profiles: int
     """Number of rows."""
     n_genes: int
@@ -177,6 +177,8 @@ def to_tensor(array: np.ndarray) -> Tensor:
 
 def plain_product(rows: SparseRows, weight: Tensor) -> Tensor:
     """(n_profiles, n) `x @ weight`, without a gradient."""
+    if not rows.panels and rows.frequent is not None:
+        return _dense_product(rows.frequent.values, weight)
     parts = weight.split([panel.n_columns for panel in rows.panels])
     product = _bags(rows.panels[0], parts[0])
     for panel, part in zip(rows.panels[1:], parts[1:], strict=True):
@@ -188,6 +190,8 @@ def plain_product(rows: SparseRows, weight: Tensor) -> Tensor:
 
 def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
     """(n_genes, n) `x' @ by_row` from (n_profiles, n), without a gradient; the rows must carry their transpose."""
+    if not rows.panels and rows.frequent is not None:
+        return _dense_product(rows.frequent.values.T, by_row)
     transposes = [panel.transpose for panel in rows.panels if panel.transpose is not None]
     if len(transposes) < len(rows.panels):
         raise ValueError("the gradient of a sparse product needs sparse_rows(matrix, transpose=True)")
@@ -196,6 +200,11 @@ def transposed_product(rows: SparseRows, by_row: Tensor) -> Tensor:
     if rows.frequent is not None:
         product[rows.frequent.genes] = rows.frequent.values.T.to(by_row.dtype) @ by_row
     return product
+
+
+def _dense_product(values: Tensor, weight: Tensor) -> Tensor:
+    """`values @ weight` in the precision of the weight; autocast, which would round both, leaves `addmm_` alone."""
+    return weight.new_empty(len(values), weight.shape[1]).addmm_(values.to(weight.dtype), weight, beta=0)
 
 
 def _bags(panel: Panel, weight: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from dense import dense_network
 from measuring import FOLDER, OUTPUT, Row, alternate, facts, judged, rate_row, run, show, spread
 from reading import reading_speed
 from scipy import sparse
@@ -40,7 +41,6 @@ from geneae.fitting.fit import fit
 from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LossSettings
 from geneae.losses.sparse_rows import SparseRows, sparse_product, sparse_rows
-from geneae.models.cores import PlainCore
 from geneae.models.network import Network, random_network
 from geneae.settings.settings import Settings
 from geneae.training.batches import CountSplits, Pairs, PairSource, loss_constants
@@ -57,24 +57,6 @@ PLAIN, PANELS = "sparse products alone, rows as they are", "sparse products alon
 FIT = "geneae, whole default fit"
 SCVI_MODELS = ("SCVI", "LinearSCVI")
 SAME = 1e-4  # relative difference of losses and gradients: float32 sums in another order
-
-
-def dense_network(network: Network) -> nn.Sequential:
-    """The same layers as `nn.Linear`, with the same weights."""
-    core = network.core
-    assert isinstance(core, PlainCore)
-    n_hidden = len(network.deviation)
-    first, last = nn.Linear(network.n_genes, n_hidden), nn.Linear(n_hidden, network.n_genes)
-    with torch.no_grad():
-        first.weight.copy_(network.encoder_weight.T)
-        first.bias.copy_(network.encoder_bias)
-        last.weight.copy_(network.decoder_weight)
-        last.bias.copy_(network.decoder_bias)
-    inner = [
-        nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else copy.deepcopy(layer)
-        for layer in (*core.encoder, *core.decoder)
-    ]
-    return nn.Sequential(first, *inner, last)
 
 
 def check_same(network: Network, dense: nn.Sequential, matrix: sparse.csr_matrix, objective: Reconstruction) -> None:
