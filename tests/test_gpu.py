@@ -190,8 +190,9 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(
     assert are_equal(weights(found.model.network), weights(expected.model.network))
 
 
-def test_auto_takes_the_device() -> None:
-    assert open_processes(Settings()).device.type == DEVICE
+def test_auto_takes_the_device_where_it_is_quicker() -> None:
+    assert open_processes(Settings(basis="free")).device.type == DEVICE
+    assert open_processes(Settings()).device.type == "cpu"
 
 
 def test_what_was_fitted_is_on_the_cpu(profiles: Profiles) -> None:

@@ -248,7 +248,9 @@ class Settings:
         limits=SEED,
         none="the same as seed",
     )
-    device: str = setting("auto", "Device for training; auto takes a GPU if one is available.", choices=DEVICES)
+    device: str = setting(
+        "auto", "Device for training; auto takes a GPU for --basis free, where one is quicker.", choices=DEVICES
+    )
     precision: str = setting(
         "32", "Floating-point precision of the forward pass, 32-bit or bfloat16.", choices=PRECISIONS
     )
