@@ -76,6 +76,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if {"script", "style"} & set(self._inside):
             return
+        data = data.replace("\N{SOFT HYPHEN}", "")  # where a browser may break a word, and shows nothing else
         self.text.append(data)
         if "caption" in self._inside:
             self.captions[-1] += data
@@ -315,7 +316,7 @@ def test_paired_differences_are_those_of_the_file(compared: tuple[list[Run], pd.
     )
     assert table.loc[0, "metric"] == "held-out cosine\xa0↑"
     found = paired[(paired["arm"] == "pearson") & (paired["metric"] == HELD_OUT)].iloc[0]
-    row = table[(table["arm"] == "pearson") & (table["metric"] == "held-out cosine\xa0↑")].iloc[0]
+    row = table[(table["configuration"] == "pearson") & (table["metric"] == "held-out cosine\xa0↑")].iloc[0]
     assert float(row["difference"]) == found["difference"]
     assert float(row["p (Holm)"]) == found["p_holm"]
     assert row["verdict"] == found["verdict"] == "better"
@@ -347,6 +348,23 @@ def test_worst_profiles_are_named_with_the_worst_first(compared: tuple[list[Run]
     assert list(table.index) == list(expected)
     assert float(table.iloc[0]["cosine"]) == pytest.approx(by_arm.loc[expected[0], "cosine"], abs=1e-15)
     assert list(table.columns) == ["cell type", "molecules", "mse", "cosine", "pearson"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_of_many_configurations_tables_of_profiles_and_genes_show_mean_and_extremes(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, ["mse", "cosine", "pearson", "magnitude"], 1)
+    page = Page(render_report(runs, ANSWER))
+    worst = page.table("The 20 test profiles of lowest held-out cosine (mean over configurations and seeds)")
+    assert list(worst.columns)[-3:] == ["mean", "lowest", "highest"]
+    by_arm = pd.DataFrame({run.configuration: run.profiles.set_index("profile")[HELD_OUT] for run in runs})
+    for column, values in (
+        ("mean", by_arm.mean(axis=1)),
+        ("lowest", by_arm.min(axis=1)),
+        ("highest", by_arm.max(axis=1)),
+    ):
+        np.testing.assert_allclose(worst[column].astype(float), values[worst.index], atol=1e-15)
+    genes = page.table("Genes of highest correlation with their reconstruction")
+    assert list(genes.columns) == ["mean expression", "mean", "lowest", "highest"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -728,6 +746,25 @@ def test_in_a_browser(hostile: tuple[list[Run], str, Path]) -> None:
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 
 
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the PATH (Debian: apt-get install chromium)")
+def test_every_table_fits_a_phone(compared: tuple[list[Run], pd.DataFrame, str], tmp_path: Path) -> None:
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = tmp_path / "report.html"
+    path.write_text(compared[2], encoding="utf-8")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=QUIET)
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto(path.as_uri())
+        page.evaluate("for (const found of document.querySelectorAll('details')) found.open = true")
+        wide = page.evaluate(WIDE)
+        browser.close()
+    assert wide == []
+
+
+WIDE = """
+[...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)
+"""
+"""Tables that are wider than their place."""
 CUT = "[...document.querySelectorAll('.card')].filter((one) => one.scrollWidth > one.clientWidth).length"
 """Figures that are wider than their place."""
 UNNAMED = """

@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from geneae.evaluation.table import title_of, with_arrow
+from geneae.settings.text import escaped
 
 KEPT = "\N{NO-BREAK SPACE}"  # a line of a narrow cell may end before what it joins, not within
+HYPHENATED = {
+    word.replace("-", ""): word.replace("-", "&shy;")
+    for word in (
+        "accu-racy", "configu-ration", "corre-lation", "differ-ence", "direc-tion", "disattenu-ated", "expres-sion",
+        "magni-tude", "mole-cules", "neigh-bours",
+    )
+}  # fmt: skip
+"""Long words of column headings, with the place where a narrow column may break them."""
 LARGE = 1e7  # larger numbers are too wide for a table
 NOTHING = 1e-7  # smaller numbers are rounding errors of single precision
 
@@ -35,6 +45,14 @@ class Table:
     """Cells of each row."""
     note: str = ""
     """Explanation below the table."""
+
+
+def hyphenated(text: str) -> Markup:
+    """The text for a page, in which a browser may break long words."""
+    shown = str(escape(escaped(text)))
+    for word, broken in HYPHENATED.items():
+        shown = shown.replace(word, broken)
+    return Markup(shown)
 
 
 def number(value: float) -> str:

@@ -56,7 +56,7 @@ def runs_table(runs: list[Run]) -> Table:
             value = float("nan") if found is None else float(found)
             row.append(number_cell(value, f"{value:,.1f}" if key == "seconds" else f"{value:,.0f}"))
         rows.append(row)
-    headers = ("run", "arm", repeat_of(runs), "best epoch", "epochs run", "seconds", "peak memory, MB")
+    headers = ("run", "configuration", repeat_of(runs), "best epoch", "epochs run", "seconds", "peak memory, MB")
     known = [n for n in range(len(headers)) if n < 3 or any(row[n].value for row in rows)]  # nothing was trained
     note = "A best epoch of 0 means that no epoch of training was better than the start."
     return Table(

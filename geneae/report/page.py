@@ -15,6 +15,7 @@ from geneae.evaluation.steps import GAIN, GAIN_ERROR
 from geneae.evaluation.table import MAIN_METRICS
 from geneae.folders.run import Run
 from geneae.report.across_runs import REPORTED, by_configuration, directions, main_split, name_alone, repeat_of
+from geneae.report.cells import hyphenated
 from geneae.report.differences import paired_pictures
 from geneae.report.making import making_of, runs_table, settings_table
 from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
@@ -50,6 +51,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
     environment = jinja2.Environment(
         autoescape=True, finalize=_safe, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["hyphenated"] = hyphenated
     paired = None if paired is None or paired.empty else paired  # nothing tells latents alone, without a label, apart
     judged = main_split(runs)
     present = [split for split in REPORTED if any((run.metrics["split"] == split).any() for run in runs)]

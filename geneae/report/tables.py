@@ -34,6 +34,7 @@ from geneae.settings.text import counted
 PAIRED_METRICS = (HELD_OUT, WITHOUT_COUNTS, "cosine", "rescaled_mse", "mse", ACCURACIES[0])
 N_WORST = 20  # worst profiles listed
 N_GENES = 10  # genes listed at either end
+MOST_COLUMNS = 3  # of configurations, beside those that say what a row is
 OF_GENES = (
     "Among the half of the genes with higher mean expression. Of counts, a gene in one half of the molecules against "
     "its prediction from the other half: a gene without any signal has 0."
@@ -73,7 +74,7 @@ def _paired_table(paired: pd.DataFrame, repeat: str) -> Table:
         )
     reference = ", ".join(dict.fromkeys(map(str, paired["reference"])))
     split = ", ".join(dict.fromkeys(map(str, paired["split"])))
-    headers = ("arm", "metric", "difference", "95 % interval", "p (Holm)", "verdict")
+    headers = ("configuration", "metric", "difference", "95 % interval", "p (Holm)", "verdict")
     words = profiles_of(split, n_profiles[-1])
     if not has_sizes:
         words = f"{n_profiles[0]:,} {words}" + (f" and {n_seeds[0]:,} {repeat}s" if n_seeds[0] > 1 else "")
@@ -108,7 +109,7 @@ def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | Non
         shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
         rows.append([Cell(str(arm)), Cell(shown[0]), mean_cell(list(found["value"])), *map(Cell, shown[1:])])
     spread = ": means ± standard deviation over seeds" if len(runs) > len(by_configuration(runs)) else ""
-    table = Table(f"All diagnostics{spread}", ("arm", "diagnostic", "value", "should be", "fires"), rows)
+    table = Table(f"All diagnostics{spread}", ("configuration", "diagnostic", "value", "should be", "fires"), rows)
     every = list(by_configuration(runs))
     fired = {message: "every configuration" if arms == every else ", ".join(arms) for message, arms in said.items()}
     return list(fired.items()), table
@@ -148,7 +149,7 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
     metric = main_metric({arm: table.reset_index() for arm, table in profiles.items()})
     values = pd.DataFrame({arm: table[metric] for arm, table in profiles.items()})
     order = values.mean(axis=1).dropna().sort_values(kind="stable").index[:N_WORST]
-    first = _with_clusters(next(iter(profiles.values())).reindex(order), runs)
+    first, shown = _with_clusters(next(iter(profiles.values())).reindex(order), runs), _few_columns(values)
     extra = [name for name in ("label", "cluster", "molecules") if name in first]
     rows = []
     for name in order:
@@ -156,15 +157,23 @@ def worst_profiles(runs: list[Run], split: str) -> Table | None:
         row += [Cell(str(first.loc[name, kind])) for kind in extra if kind != "molecules"]
         if "molecules" in extra:
             row.append(count_cell(float(first["molecules"][name])))
-        rows.append([*row, *(number_cell(float(values[arm][name])) for arm in arms)])
+        rows.append([*row, *map(number_cell, shown.loc[name])])
     headers = {"label": color_name(runs), "cluster": "cluster in the UMAP", "molecules": "molecules"}
-    columns = list(arms) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
+    columns = list(shown) if len(arms) > 1 else [metric_header(metric, directions(runs)[metric])]
     mean = f" (mean over configurations and {repeat_of(runs)}s)" if len(runs) > 1 else ""
     return Table(
         f"The {counted(len(rows), profiles_of(split, 1))} of lowest {title_of(metric)}{mean}",
         ("profile", *(headers[name] for name in extra), *columns),
         rows,
     )
+
+
+def _few_columns(values: pd.DataFrame) -> pd.DataFrame:
+    """A column for each configuration, or, of so many that a phone could not show them, their mean and extremes."""
+    if values.shape[1] <= MOST_COLUMNS:
+        return values
+    ends = {"mean": values.mean(axis=1), "lowest": values.min(axis=1), "highest": values.max(axis=1)}
+    return pd.DataFrame(ends, index=values.index)
 
 
 def _with_clusters(profiles: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
@@ -185,8 +194,9 @@ def genes_of(runs: list[Run], split: str) -> list[Table]:
     means = pd.DataFrame({arm: table["mean"] for arm, table in genes.items()}).mean(axis=1)
     order = values.mean(axis=1)[means >= means.median()].dropna().sort_values(ascending=False, kind="stable").index
     number = min(N_GENES, len(order) // 2)  # a gene stands in one of them only
-    columns = list(genes) if len(genes) > 1 else ["correlation ↑"]
-    numbers = [means, *(values[arm] for arm in genes)]
+    shown = _few_columns(values)
+    columns = list(shown) if len(genes) > 1 else ["correlation ↑"]
+    numbers = [means, *(shown[name] for name in shown)]
     row = {gene: [Cell(str(gene)), *(number_cell(float(column[gene])) for column in numbers)] for gene in order}
     return [
         Table(

@@ -106,6 +106,6 @@ def test_the_table_shows_the_latent_alone_next_to_the_model_and_no_steps(run: Ru
     assert '<p class="answer">It beats PCA (+0.01).</p>' in html
     assert "<p>Its 0.75 is far. Step by step: 0.7. Copies reach 0.6.</p>" in html
     assert "gain over the step before" not in html[: html.index('id="figures"')]
-    assert "held-out cosine from 1/10 of the molecules" in html
+    assert "held-out cosine from 1/10 of the mole&shy;cules" in html
     assert "step_network" not in html
     assert "step_own_counts" not in html
