@@ -1,11 +1,14 @@
-"""Profiles kept on a GPU, from which mini-batches are taken there, as dense matrices."""
+"""Profiles from which mini-batches are taken: on a GPU, which makes them dense, or on the CPU, sparse."""
+
+from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from geneae.losses.sparse_rows import FrequentGenes, SparseRows, to_tensor
+from geneae.losses.sparse_rows import FrequentGenes, RowStore, SparseRows, to_tensor
 
 SHARE_OF_PROFILES = 1 / 4  # of the free memory of a device that profiles may take
 SHARE_OF_BATCH = 1 / 16  # of the free memory that a dense mini-batch may take; a step holds several
@@ -59,3 +62,34 @@ def device_store(matrix: sparse.csr_matrix, device: torch.device) -> DeviceStore
     free_bytes, _ = torch.cuda.mem_get_info(device)
     n_bytes = matrix.data.nbytes + matrix.indices.nbytes
     return DeviceStore(matrix, device, free_bytes) if n_bytes <= free_bytes * SHARE_OF_PROFILES else None
+
+
+class ProfileStore:
+    """Profiles on the device of a network, if it has room for them and their mini-batches; else on the CPU.
+
+    Parameters
+    ----------
+    matrix
+        Profiles, (n_profiles, n_genes).
+    where
+        Function that returns the device of the network; asked when the first mini-batch is taken.
+    """
+
+    def __init__(self, matrix: sparse.csr_matrix, where: Callable[[], torch.device]) -> None:
+        self._matrix, self._where = matrix, where
+
+    def take(self, rows: Tensor) -> SparseRows:
+        """Some of the profiles."""
+        there = self._on_device
+        return self._on_cpu.take(rows) if there is None or len(rows) > there.most_rows else there.take(rows)
+
+    @cached_property
+    def _on_cpu(self) -> RowStore:
+        store = RowStore(self._matrix)
+        if self._on_device is None:
+            del self._matrix  # the store has a copy
+        return store
+
+    @cached_property
+    def _on_device(self) -> DeviceStore | None:
+        return device_store(self._matrix, self._where())

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import Splitter, draw_halves, with_own_totals
 from geneae.data.preprocess import Expression, Preprocess
-from geneae.losses.device_rows import DeviceStore, device_store
+from geneae.losses.device_rows import ProfileStore
 from geneae.losses.fixed_metric import FixedMetric
 from geneae.losses.inner_products import InnerProducts, TargetProducts, gram_of
 from geneae.losses.reconstruction import LossSettings, cosine, mean_loss, mse
-from geneae.losses.sparse_rows import RowStore, SparseRows, row_sums, sparse_rows
+from geneae.losses.sparse_rows import SparseRows, row_sums, sparse_rows
 from geneae.models.ceiling import cosine_of_halves, half_ceiling
 from geneae.models.decoders import LinearDecoder
 from geneae.models.depths import DELTAS
@@ -93,7 +93,8 @@ class Pairs:
         inputs: Tensor | None = None,
     ) -> None:
         self._projection: TargetProducts | None = None
-        self._labels, self._network = needs.labels, network
+        self._store: ProfileStore | None = None
+        self._labels = needs.labels
         self._matrix: sparse.csr_matrix | None = None
         if isinstance(blocks, Projected):
             projected: Projected | None = blocks
@@ -108,7 +109,8 @@ class Pairs:
             self.n_pairs = len(self._scores)
         else:
             assert isinstance(blocks, list)
-            matrix = self._kept = _stack(blocks) if self._matrix is None else self._matrix
+            matrix = _stack(blocks) if self._matrix is None else self._matrix
+            self._store = ProfileStore(matrix, lambda: network.mean.device)
             rows = sparse_rows(matrix)
             self._sums = row_sums(rows, network.mean.cpu())
             if needs.metric is not None:
@@ -137,26 +139,10 @@ class Pairs:
             device = self._scores.device
             inputs, target = self._scores[index.to(device)], self._projection.take(partner.to(device))
             return Batch(inputs, target, gram, labels, progress)
-        store, sums = self._store_of(len(index)), self._sums.take(partner)
-        rows = store.take(index)
-        wanted = replace(store.take(partner) if self._swap else rows, sums=sums)
+        assert self._store is not None
+        rows = self._store.take(index)
+        wanted = replace(self._store.take(partner) if self._swap else rows, sums=self._sums.take(partner))
         return Batch(rows, wanted, gram, labels, progress)
-
-    def _store_of(self, n_rows: int) -> RowStore | DeviceStore:
-        """Where mini-batches of a size come from: the device of the network, if it has room for them."""
-        there = self._on_device
-        return self._on_cpu if there is None or n_rows > there.most_rows else there
-
-    @cached_property
-    def _on_cpu(self) -> RowStore:
-        store = RowStore(self._kept)
-        if self._on_device is None:
-            del self._kept  # the store has a copy
-        return store
-
-    @cached_property
-    def _on_device(self) -> DeviceStore | None:
-        return device_store(self._kept, self._network.mean.device)
 
 
 def _stack(blocks: list[sparse.csr_matrix]) -> sparse.csr_matrix:

@@ -6,7 +6,7 @@ import torch
 from conftest import QUICK, simulate
 from reference import csr, with_holes
 
-import geneae.training.batches
+import geneae.losses.device_rows
 from geneae.data.reading import read_profiles
 from geneae.fitting.fit import fit
 from geneae.losses.device_rows import DeviceStore, device_store
@@ -78,7 +78,9 @@ def test_a_fit_by_dense_batches_is_that_by_sparse_ones(free_bytes: int, monkeypa
         return take(store, rows)
 
     monkeypatch.setattr(DeviceStore, "take", counted)
-    monkeypatch.setattr(geneae.training.batches, "device_store", lambda matrix, _: DeviceStore(matrix, CPU, free_bytes))
+    monkeypatch.setattr(
+        geneae.losses.device_rows, "device_store", lambda matrix, _: DeviceStore(matrix, CPU, free_bytes)
+    )
     found = fit(profiles, settings)
     assert taken
     losses = ["train_loss", "validation_loss"]

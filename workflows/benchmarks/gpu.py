@@ -35,7 +35,7 @@ from scipy import sparse
 from simulated import simulate, write_simulated
 from torch import Tensor
 
-import geneae.training.batches
+import geneae.losses.device_rows
 from geneae.data.preprocess import column_mean, fit_preprocess
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
@@ -248,12 +248,12 @@ class Steps:
     def geneae_from_cpu(self) -> float:
         """The same, with mini-batches taken on the CPU, as where the card has no room for the profiles."""
         self._source = PairSource(self.network, *self._given, CountSplits(False, 1, 0))
-        on_device, geneae.training.batches.device_store = geneae.training.batches.device_store, lambda *_: None
+        on_device, geneae.losses.device_rows.device_store = geneae.losses.device_rows.device_store, lambda *_: None
         try:
             self.geneae()  # which lays them out
             return self.geneae()
         finally:
-            geneae.training.batches.device_store = on_device
+            geneae.losses.device_rows.device_store = on_device
 
     def from_cpu(self) -> float:
         """Seconds of an epoch of a plain loop that makes rows dense on the CPU, batch by batch, and moves them."""
