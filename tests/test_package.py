@@ -174,7 +174,7 @@ def test_imports_of_files_and_of_folders_are_seen() -> None:
 
 def test_the_package_is_these_folders_in_this_order() -> None:
     entries = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "__pycache__"}
-    assert entries == {"__init__", "py.typed", *FOLDERS}
+    assert entries == {"__init__", "__main__", "py.typed", *FOLDERS}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = re.search(r"<!-- tree -->(.*?)<!-- /tree -->", readme, re.DOTALL)
     assert tree is not None
@@ -185,7 +185,7 @@ def test_a_folder_imports_only_folders_above_it() -> None:
     upward = [
         (name, module)
         for name, own in NAMES.items()
-        if name != "__init__.py"
+        if name not in ("__init__.py", "__main__.py")
         for module in sorted(imported(PACKAGE / name))
         if FOLDERS.index(folder_of(module) or FOLDERS[0]) > FOLDERS.index(folder_of(own))
     ]

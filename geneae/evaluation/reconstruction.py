@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -176,15 +176,33 @@ def evaluate(
             name: best_scale(take_products(by_center[model.center], np.flatnonzero(chosen)))
             for name, by_center in products.items()
         }
-    own = {name: _own_input(by_center, model.center, scales[name]) for name, by_center in products.items()}
-    tables = []
+    own = {name: _own_input(products.pop(name), model.center, scales[name]) for name in list(products)}
+    if model.preprocess.state == "counts":
+        molecules = expression.totals
+        for found in own.values():
+            found["molecules"] = molecules
     for name in dict.fromkeys((*own, *held_out)):  # PCA of other sizes: held-out numbers only
-        columns = own.get(name, {}) | {HELD_OUT: held_out.get(name, np.full(len(names), np.nan))}
-        if name in own and model.preprocess.state == "counts":
-            columns["molecules"] = expression.totals
-        tables.append(pd.DataFrame({"model": name, "profile": names, "split": split.to_numpy(), **columns}))
-    profiles = pd.concat(tables, ignore_index=True)
+        own.setdefault(name, {})[HELD_OUT] = held_out.pop(name, np.full(len(names), np.nan))
+    profiles = _table(own, names, split.to_numpy())
     return Evaluation(profiles, summarize(profiles, of_halves, split.to_numpy(), int(model.config["seed"])), scales)
+
+
+def _table(found: dict[str, dict[str, np.ndarray]], names: pd.Index, split: np.ndarray) -> pd.DataFrame:
+    """One row per predictor and profile, with NaN for what is not known of a predictor. Empties `found` as it goes, so
+    that the numbers of many profiles are not in memory twice."""
+    columns = list(dict.fromkeys(column for by_column in found.values() for column in by_column))
+    columns = [column for column in columns if column not in (HELD_OUT, "molecules")] + [
+        column for column in (HELD_OUT, "molecules") if column in columns
+    ]
+    nothing, n_profiles = np.full(len(names), np.nan), len(names)
+    table: dict[str, Any] = {
+        "model": pd.Index(list(found)).repeat(n_profiles),
+        "profile": names[np.tile(np.arange(n_profiles), len(found))],
+        "split": np.tile(split, len(found)),
+    }
+    for column in columns:
+        table[column] = np.concatenate([by_column.pop(column, nothing) for by_column in found.values()])
+    return pd.DataFrame(table, copy=False)
 
 
 def _own_input(by_center: dict[str, InnerProducts], center: str, scale: float) -> dict[str, np.ndarray]:

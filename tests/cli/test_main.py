@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import anndata
@@ -337,3 +338,8 @@ def test_a_thread_that_runs_out_of_memory_prints_no_traceback(monkeypatch: pytes
             thread.start()
             thread.join()
     assert said == [KeyError]
+
+
+def test_python_m_geneae_is_the_command() -> None:
+    found = subprocess.run([sys.executable, "-m", "geneae", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == version("geneae")

@@ -1,10 +1,10 @@
 """How do time and memory of whole commands grow, from ten thousand profiles to a million, in .h5ad and sharded .zarr?
 
-    python workflows/benchmarks/million.py DATA.h5ad SCRATCH --figure growth.svg
+    python workflows/benchmarks/million.py DATA.h5ad SCRATCH -o growth.csv
 
 Writes files of resampled profiles of DATA into SCRATCH (5 GB for a million of PBMC 3k), or finds them there, reads each
-once and does nothing else, and runs `geneae fit --stream yes`, `inspect`, `embed` and `evaluate` on it. Delete SCRATCH
-afterwards.
+once and does nothing else, and runs `geneae fit --stream yes`, `inspect`, `embed` and `evaluate` on it.
+`growth_figure.py` draws the tables. Delete SCRATCH afterwards.
 """
 
 import sys
@@ -42,24 +42,6 @@ def commands(path: Path, fit_options: tuple[str, ...]) -> dict[str, Callable[[],
     }
 
 
-def draw(found: dict[tuple[str, str], list[tuple[int, Command]]], path: Path) -> None:
-    """Wall time and peak memory by number of profiles, a line for each command and format."""
-    import matplotlib.pyplot as plt
-
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    colors = {what: f"C{at}" for at, what in enumerate(dict.fromkeys(what for what, _ in found))}
-    for (what, ending), measured in found.items():
-        sizes = [size for size, _ in measured]
-        style = {"color": colors[what], "linestyle": "-" if ending == ".h5ad" else "--", "marker": "o"}
-        time.plot(sizes, [ran.seconds for _, ran in measured], label=f"{what}, {ending}", **style)
-        memory.plot(sizes, [ran.peak_mb for _, ran in measured], **style)
-    time.set(xscale="log", yscale="log", xlabel="profiles", ylabel="wall time (s)")
-    memory.set(xscale="log", xlabel="profiles", ylabel="peak memory (MB)", ylim=(0, None))
-    memory.axhline(MAX_MB, color="grey", linewidth=0.8)
-    time.legend(fontsize="small")
-    figure.savefig(path)
-
-
 @click.command(context_settings={"show_default": True})
 @click.argument("data", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("scratch", type=click.Path(path_type=Path, file_okay=False))
@@ -68,7 +50,6 @@ def draw(found: dict[tuple[str, str], list[tuple[int, Command]]], path: Path) ->
 @click.option("--genes", "n_genes", default=20_000)
 @click.option("--ending", "endings", multiple=True, default=[".h5ad", ".zarr"])
 @click.option("--command", "chosen", multiple=True, help="Only these, after the reading; all without it.")
-@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw the growth.")
 @OUTPUT
 def main(
     data: Path,
@@ -78,13 +59,11 @@ def main(
     n_genes: int,
     endings: tuple[str, ...],
     chosen: tuple[str, ...],
-    figure: Path | None,
     output: Path | None,
 ) -> None:
     """Resample DATA into files in SCRATCH, and run commands on them, with FIT_OPTIONS of `geneae fit` (after --)."""
     scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    found: dict[tuple[str, str], list[tuple[int, Command]]] = {}
     for ending in endings:
         for size in sizes:
             path = scratch / f"resampled_{size}x{n_genes}{ending}"
@@ -101,10 +80,7 @@ def main(
                 rows.append(
                     Row("  peak memory", ran.peak_mb, "MB", judged(ran.peak_mb, MAX_MB, False, ",.0f"), setting)
                 )
-                found.setdefault((what, ending), []).append((size, ran))
                 click.echo(f"{setting}: {what} {ran.seconds:.1f} s, {ran.peak_mb:,.0f} MB", err=True)
-    if figure is not None:
-        draw(found, figure)
     show(rows, facts(data=data.name, fit_options=" ".join(fit_options)), output)
 
 
