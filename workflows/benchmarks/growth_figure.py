@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import matplotlib.pyplot as plt
 import pandas as pd
+from million import MAX_MB
 
-MAX_MB = 2000.0  # peak memory asked for
 PEAK = "peak memory"
 
 
