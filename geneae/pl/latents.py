@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 
 from geneae.data.texts import texts
-from geneae.pl.layout import add_legend, dot_size, finish, set_title, several_axes, use_plain_log
+from geneae.pl.layout import add_colorbar, add_legend, dot_size, finish, set_title, several_axes, use_plain_log
 from geneae.pl.names import name_drawn
 from geneae.pl.style import GREY, MARKERS, MOST_LABELS, PALETTE, colors_of_numbers, marker_of, shown
 
@@ -59,9 +58,7 @@ def umap(
         set_title(ax, name, len(found))
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     if norm is not None:
-        bar = found[0].figure.colorbar(
-            ScalarMappable(norm, colors_of_numbers()), ax=found, label=shown(title), pad=0.02
-        )
+        bar = add_colorbar(found, norm, shown(title))
         if isinstance(norm, LogNorm):
             use_plain_log(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 1.0))
         return finish(found, show, save)

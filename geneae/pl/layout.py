@@ -7,11 +7,14 @@ from typing import TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from geneae.pl.style import LONGEST_NAME, MOST_LABELS, arm_style, shown
+from geneae.pl.style import LONGEST_NAME, MOST_LABELS, arm_style, colors_of_numbers, shown
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Drawn = TypeVar("Drawn", Axes, list[Axes])
@@ -50,6 +53,14 @@ def new_axes(size: tuple[float, float], shape: tuple[int, int] = (1, 1)) -> list
 def fill(figure: Figure, shape: tuple[int, int]) -> list[Axes]:
     """Axes for a grid of panels, added to a figure row by row."""
     return [figure.add_subplot(*shape, number + 1) for number in range(shape[0] * shape[1])]
+
+
+def add_colorbar(axes: Sequence[Axes], norm: Normalize, label: str) -> Colorbar:
+    """A bar of the colours of numbers beside all panels, equally slim whatever the number of their rows."""
+    place = axes[0].get_subplotspec()
+    n_rows = 1 if place is None else place.get_gridspec().nrows
+    mappable = ScalarMappable(norm, colors_of_numbers())
+    return axes[0].figure.colorbar(mappable, ax=axes, label=label, pad=0.02, aspect=10 + 15 * n_rows)
 
 
 def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from geneae.evaluation.table import CEILING, DRAWN
 from geneae.pl.layout import (
+    add_colorbar,
     add_legend,
     dot_size,
     finish,
@@ -163,14 +163,7 @@ def cosine_against_mse(
         if is_left:
             ax.set_ylabel(axis_label("cosine") if len(found) < 3 else "cosine →")
     if norm is not None:
-        slimness = 10 + 15 * panels_shape(len(found))[0]
-        bar = found[0].figure.colorbar(
-            ScalarMappable(norm, colors_of_numbers()),
-            ax=found,
-            label="molecules per profile",
-            pad=0.02,
-            aspect=slimness,
-        )
+        bar = add_colorbar(found, norm, "molecules per profile")
         bar.ax.yaxis.labelpad = 8  # five-digit numbers are wide
         use_plain_log(bar.ax.yaxis, norm.vmin or 1.0, norm.vmax or 1.0)
     return finish(found, show, save)

@@ -17,7 +17,7 @@ from geneae.pl.names import names_of
 from geneae.report.drawing import to_element
 
 MOST_VECTOR_DOTS = 2000  # more are smaller as PNG than as SVG
-MOST_DOTS_TWICE = 400  # more would make the page large; such a figure is scrolled on a phone
+MOST_DOTS_TWICE = 400  # more would make the page large; for a phone, where nothing points at them, they are a PNG
 NARROW = panels_size(1)[0]  # inches; the widest that a phone shows without scrolling
 DPI = 144  # resolution of that PNG
 
@@ -37,7 +37,7 @@ class Picture:
     is_wide: bool = False
     """Whether it is too wide for one of two columns."""
     narrow: str = ""
-    """The same for a phone; empty where the figure itself fits, or where many dots would be in the page twice."""
+    """The same for a phone; empty where the figure itself fits."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def draw_picture(title: str, caption: str, alternative: str, draw: Draw) -> Pict
 
     The user's matplotlib settings are ignored.
     """
-    drawing, width, n_dots = _drawing(alternative, draw, PAGE)
+    drawing, width = _drawing(alternative, draw, PAGE)
     is_wide = width > NARROW
-    narrow = _drawing(alternative, draw, PHONE)[0] if is_wide and n_dots <= MOST_DOTS_TWICE else ""
+    narrow = _drawing(alternative, draw, PHONE)[0] if is_wide else ""
     return Picture(title, caption, alternative, drawing, is_wide, narrow)
 
 
-def _drawing(alternative: str, draw: Draw, sheet: Sheet) -> tuple[Markup, float, int]:
-    """The SVG element, its width in inches, and the number of its dots."""
+def _drawing(alternative: str, draw: Draw, sheet: Sheet) -> tuple[Markup, float]:
+    """The SVG element, and its width in inches."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "geneae", "font.size": 10})
@@ -95,14 +95,14 @@ def _drawing(alternative: str, draw: Draw, sheet: Sheet) -> tuple[Markup, float,
             figure.set_layout_engine("none")  # otherwise it is drawn a second time, only for its layout
         dots = [artist for ax in figure.axes for artist in ax.collections if isinstance(artist, PathCollection)]
         n_dots = sum(len(np.asarray(artist.get_offsets())) for artist in dots)
-        if n_dots > MOST_VECTOR_DOTS:
+        if n_dots > (MOST_DOTS_TWICE if sheet.is_narrow else MOST_VECTOR_DOTS):
             for artist in dots:
                 artist.set_rasterized(True)
         names = _marked(figure)
         file = io.BytesIO()
         without = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", dpi=DPI, metadata=without)
-    return to_element(file.getvalue(), alternative, names), float(figure.get_size_inches()[0]), n_dots
+    return to_element(file.getvalue(), alternative, names), float(figure.get_size_inches()[0])
 
 
 def _marked(figure: Figure) -> dict[str, tuple[str, ...]]:

@@ -2,10 +2,11 @@
 
 import pandas as pd
 import pytest
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from geneae import pl
-from geneae.pl.layout import fill, is_in_a_row, name_axis, use_plain_log
+from geneae.pl.layout import add_colorbar, fill, is_in_a_row, name_axis, use_plain_log
 from geneae.pl.style import DYNAMICS
 
 LONG = "difference in held-out cosine from shrunken PCA (right is better →)"
@@ -37,3 +38,13 @@ def test_four_panels_in_a_row_have_few_epochs_on_their_axes(shape: tuple[int, in
     assert {is_in_a_row(ax) for ax in axes} == {in_a_row}
     steps = {float(ax.get_xticks()[1] - ax.get_xticks()[0]) for ax in axes}
     assert (min(steps) > 4) == in_a_row  # numbers in steps of 4 run into each other there
+
+
+@pytest.mark.parametrize("n_rows", [1, 4])
+def test_a_bar_of_colours_is_equally_slim_beside_any_number_of_rows(n_rows: int) -> None:
+    figure = Figure(figsize=(5.4, 2.8 * n_rows), layout="constrained")
+    axes = fill(figure, (n_rows, 1))
+    bar = add_colorbar(axes, Normalize(0, 1), "molecules")
+    figure.draw_without_rendering()
+    width = bar.ax.get_window_extent().width / figure.dpi
+    assert 0.08 < width < 0.2  # inches

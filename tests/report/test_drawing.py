@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from geneae.pl.names import name_drawn
-from geneae.report.image import MOST_VECTOR_DOTS, Picture, Sheet, draw_picture
+from geneae.report.image import MOST_DOTS_TWICE, MOST_VECTOR_DOTS, Picture, Sheet, draw_picture
 
 
 def drawn(draw: Callable[[Axes], None]) -> Picture:
@@ -67,3 +67,17 @@ def test_many_dots_are_an_image_between_axes_that_are_not(more: int) -> None:
     assert ("data:image/png;base64," in svg) == bool(more)
     assert "<text " in svg
     assert len(svg) < (40_000 if more else 600_000)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_wide_figure_is_drawn_again_for_a_phone_with_many_dots_as_an_image(more: int) -> None:
+    place = np.arange(MOST_DOTS_TWICE + more)
+
+    def draw(sheet: Sheet) -> list[Axes]:
+        axes = sheet.panels(2)
+        axes[0].scatter(place, place)
+        return axes
+
+    picture = draw_picture("", "", "", draw)
+    assert "data:image/png;base64," not in picture.drawing
+    assert ("data:image/png;base64," in picture.narrow) == bool(more)

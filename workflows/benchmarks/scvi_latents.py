@@ -50,7 +50,7 @@ def copies_of(part: Expression, ratios: Sequence[int], rng: np.random.Generator)
     return counts[counts.getnnz(1) > 0]
 
 
-def train(data: FitData, n_latent: int, ratios: Sequence[int]) -> scvi.model.SCVI:
+def train(data: FitData, n_latent: int, ratios: Sequence[int], accelerator: str) -> scvi.model.SCVI:
     """A model trained on training profiles, and stopped by validation profiles."""
     rng = np.random.default_rng((data.settings.seed, 11))
     taught, watched = (copies_of(part.load(), ratios, rng) for part in (data.train, data.validation))
@@ -60,7 +60,7 @@ def train(data: FitData, n_latent: int, ratios: Sequence[int]) -> scvi.model.SCV
     scvi.model.SCVI.setup_anndata(adata)
     model = scvi.model.SCVI(adata, n_latent=n_latent)
     model.train(
-        accelerator="cpu",
+        accelerator=accelerator,
         early_stopping=True,
         datasplitter_kwargs={"external_indexing": [*places, np.array([], int)]},
         enable_progress_bar=False,
@@ -82,6 +82,7 @@ def representations(
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--n-top-genes", default=2000, show_default=True)
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), default=list(KINDS), show_default=True)
+@click.option("--accelerator", default="cpu", show_default=True, type=click.Choice(["cpu", "gpu"]))
 @click.option("-o", "--output", default=Path("latents.csv"), show_default=True, type=click.Path(path_type=Path))
 def main(
     data: tuple[Path, ...],
@@ -90,6 +91,7 @@ def main(
     first_seed: int,
     n_top_genes: int,
     kinds: tuple[str, ...],
+    accelerator: str,
     output: Path,
 ) -> None:
     """Train scVI on every data set with every seed, find the labels of its queries, and append them to the table."""
@@ -103,7 +105,7 @@ def main(
             split, labels = prepared.split.to_numpy(), profiles.obs[label]
             for name in kinds:
                 begin = time.perf_counter()
-                model = train(prepared, *KINDS[name])
+                model = train(prepared, *KINDS[name], accelerator)
                 seconds, epochs = time.perf_counter() - begin, len(model.history["elbo_validation"])
                 rows = rows_of(split, prepared.expression, labels, partial(representations, model, name))
                 table = pd.DataFrame(rows).assign(data=path.stem, seed=seed)
