@@ -132,6 +132,7 @@ def random_estimator(n_genes: int = 13, rank: int = 3, n_reference: int = 40, se
             uniform(0.0, 1.0, N_DEPTHS, rank),
         ),
         Neighbours(normal(n_reference, rank), factors[0], uniform(0.1, 0.6, N_DEPTHS), 5),
+        uniform(0.3, 1.2, n_genes),
         OwnCounts(
             uniform(-0.05, 0.9, N_DEPTHS, n_genes),
             uniform(0.0, 0.9, N_DEPTHS, n_genes),
@@ -249,6 +250,8 @@ class DenseEstimator:
         scores = self.scores(z, totals) if scores is None else scores
         scores = self.drawn(scores) if "neighbours" in kept else scores
         p = scores @ self.components.T
+        if "calibration" in kept:
+            p = p * self.of.calibration.double().numpy()
         found = p
         if "own_counts" in kept:
             found = p + self.share * ((z - self.input_mean) / self.deviation - self.slope * p)
@@ -274,3 +277,19 @@ def dense_mean_of_nearest(scores: np.ndarray, reference: np.ndarray, factors: np
         distances = ((reference * factors - one) ** 2).sum(1)
         means.append(reference[np.argsort(distances, kind="stable")[:number]].mean(0))
     return np.array(means).reshape(scores.shape)
+
+
+def dense_pooled_ridge(gram: np.ndarray, right: np.ndarray, mean: np.ndarray, pooling: float) -> np.ndarray:
+    """Gene by gene: ridge towards coefficients that are pooled over genes of a similar mean."""
+    order, places, pooled, n_terms = np.argsort(mean, kind="stable"), [], [], right.shape[1]
+    for genes in np.array_split(order, min(8, len(mean))):
+        own = gram[genes].sum(0)
+        ridge = (0.002 * np.trace(own) / n_terms + 1) * np.eye(n_terms)
+        pooled.append(np.linalg.solve(own + ridge, right[genes].sum(0)))
+        places.append(np.log(mean[genes] + 1e-9).mean())
+    rows = []
+    for gene in range(len(mean)):
+        start = [np.interp(np.log(mean[gene] + 1e-9), places, column) for column in np.array(pooled).T]
+        ridge = np.diag(gram[gene].diagonal() + pooling)
+        rows.append(np.linalg.solve(gram[gene] + ridge, right[gene] + ridge @ start))
+    return np.array(rows)

@@ -10,7 +10,7 @@ from geneae.evaluation.halves import EVALUATION_STREAM, REPEATS
 from geneae.models.ceiling import MIN_MOLECULES
 from geneae.models.model import Model
 
-STEPS = ["step_network", "step_own_counts"]
+STEPS = ["step_network", "step_neighbours", "step_own_counts"]
 """Those for halves alone."""
 
 
@@ -47,10 +47,11 @@ def estimated_predictions(dense: DenseEstimator, x: np.ndarray, totals: np.ndarr
     """All predictions of a model with an estimator."""
     return {
         "model": dense.predict(x, totals),
-        "model_latent_only": dense.predict(x, totals, ["neighbours"]),
+        "model_latent_only": dense.predict(x, totals, ["neighbours", "calibration"]),
         "whitened": dense.predict(x, totals, [], has_network=False),
         "step_network": dense.predict(x, totals, []),
-        "step_own_counts": dense.predict(x, totals, ["neighbours", "own_counts"]),
+        "step_neighbours": dense.predict(x, totals, ["neighbours"]),
+        "step_own_counts": dense.predict(x, totals, ["neighbours", "calibration", "own_counts"]),
         "own_count": dense.own_count(x),
     }
 

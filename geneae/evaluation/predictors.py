@@ -16,7 +16,7 @@ from geneae.losses.sparse_rows import SparseRows, sparse_rows
 from geneae.models.baselines import Frame
 from geneae.models.decoders import Corrected, Decoder, EntryDecoder, Targets
 from geneae.models.depths import COMPLETE
-from geneae.models.estimator import AtDepth, Estimator
+from geneae.models.estimator import FROM_LATENT, AtDepth, Estimator
 from geneae.models.model import Model
 from geneae.models.network import Network
 
@@ -88,21 +88,22 @@ def predictors(model: Model, is_half: bool, output: float | None = None) -> dict
 
 LATENT_ONLY, WHITENED, OWN_COUNT = "model_latent_only", "whitened", "own_count"
 """Names of what is predicted from the latent alone, of the linear start, and of own counts around the mean profile."""
-WITH_NETWORK, WITH_OWN_COUNTS = "step_network", "step_own_counts"
-"""Names of the steps up to the network, and up to own counts."""
+WITH_NETWORK, WITH_NEIGHBOURS, WITH_OWN_COUNTS = "step_network", "step_neighbours", "step_own_counts"
+"""Names of the steps up to the network, up to neighbours, and up to own counts."""
 
 
 def estimated_predictors(model: Model, at: AtDepth, is_half: bool, dtype: torch.dtype) -> dict[str, Predictor]:
     """A model with an estimator, what its latent alone predicts, and the controls; for halves also its single steps."""
     estimator, network = at.estimator, model.network
-    chains = {"model": (estimator.kept, True), LATENT_ONLY: (("neighbours",), True), WHITENED: ((), False)}
+    chains = {"model": (estimator.kept, True), LATENT_ONLY: (FROM_LATENT, True), WHITENED: ((), False)}
     if is_half:
-        chains |= {WITH_NETWORK: ((), True), WITH_OWN_COUNTS: (("neighbours", "own_counts"), True)}
-    decoders: dict[tuple[bool, bool], EntryDecoder] = {}
+        chains |= {WITH_NETWORK: ((), True), WITH_NEIGHBOURS: (("neighbours",), True)}
+        chains |= {WITH_OWN_COUNTS: ((*FROM_LATENT, "own_counts"), True)}
+    decoders: dict[tuple[str, ...], EntryDecoder] = {}
     found = {}
     for name, (wanted, has_network) in chains.items():
         here = replace(at, estimator=estimator.within(*wanted))
-        kind = "own_counts" in here.estimator.kept, "entries" in here.estimator.kept
+        kind = tuple(name for name in here.estimator.kept if name != "neighbours")
         decoder = decoders.setdefault(kind, EntryDecoder(here.linear(dtype)))
         found[name] = _step(here, decoder, network if has_network else None)
     return found | {OWN_COUNT: _own_count(at, EntryDecoder(at.own_linear(dtype)))}

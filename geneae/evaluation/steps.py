@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from geneae.evaluation.judge import ModelFacts
-from geneae.evaluation.predictors import LATENT_ONLY, OWN_COUNT, WHITENED, WITH_NETWORK, WITH_OWN_COUNTS
+from geneae.evaluation.predictors import (
+    LATENT_ONLY,
+    OWN_COUNT,
+    WHITENED,
+    WITH_NEIGHBOURS,
+    WITH_NETWORK,
+    WITH_OWN_COUNTS,
+)
 from geneae.evaluation.records import (
     HELD_OUT,
     Evaluation,
@@ -42,7 +49,8 @@ class Stage:
 STAGES: dict[str, Stage] = {
     LINEAR: Stage(WHITENED, "whitened linear"),
     "network": Stage(WITH_NETWORK, "network"),
-    "neighbours": Stage(LATENT_ONLY, "neighbours"),
+    "neighbours": Stage(WITH_NEIGHBOURS, "neighbours"),
+    "calibration": Stage(LATENT_ONLY, "calibration"),
     "own_counts": Stage(WITH_OWN_COUNTS, "own counts"),
     "entries": Stage("model", "entries"),
 }
@@ -52,6 +60,7 @@ OF_STEPS: dict[str, ModelFacts] = {
     WHITENED: ModelFacts("whitened linear", is_sized=True),
     OWN_COUNT: ModelFacts("own counts and mean profile"),
     WITH_NETWORK: ModelFacts("steps up to the network", is_step=True),
+    WITH_NEIGHBOURS: ModelFacts("steps up to neighbours", is_step=True),
     WITH_OWN_COUNTS: ModelFacts("steps up to own counts", is_step=True),
 }
 """Facts about parts of a model with an estimator, and about what it is compared with."""

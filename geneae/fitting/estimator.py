@@ -11,6 +11,7 @@ from geneae.data.augment import SHARES, WEIGHTS, thin_to
 from geneae.data.count_split import with_own_totals
 from geneae.data.preprocess import Expression, Preprocess, column_mean
 from geneae.losses.sparse_rows import sparse_product, sparse_rows
+from geneae.models.calibration import fit_calibration
 from geneae.models.depths import Item, depth_scale, fit_curves
 from geneae.models.entry_head import EntryHead, EntrySample, fit_head, sample_size
 from geneae.models.estimator import Estimator
@@ -45,9 +46,10 @@ class FittedEstimator:
 
     def with_entries(self, seed: int) -> "FittedEstimator":
         """The same with its step `entries`: the residual where genes are not seen, and the head where they are."""
-        entries = [entries_of(self.whitened, one, self.whitened.fold) for one in self.scored]
         known = self.estimator
-        own_counts = with_zeros(known.own_counts, self.whitened, known.curves, self.scored, entries, self.n_seen)
+        whitened = self.whitened.calibrated(known.calibration)
+        entries = [entries_of(whitened, one, whitened.fold) for one in self.scored]
+        own_counts = with_zeros(known.own_counts, whitened, known.curves, self.scored, entries, self.n_seen)
         estimator = replace(known, own_counts=own_counts)
         shares = [share_of_item(one, len(self.scored)) for one in self.scored]
         parts = zip(self.scored, entries, shares, strict=True)
@@ -122,9 +124,10 @@ def fit_estimator(
     raw, by_fold = _references(whitened, halves)
     neighbours, scored = fit_neighbours(raw, posterior.factors[0], scored, by_fold, fold, seed)
     n_seen = np.bincount(whole.indices, minlength=n_genes)
-    own_counts = fit_own_counts(sample, curves, scored, fold, n_seen)
+    calibration = fit_calibration(sample, scored)
+    own_counts = fit_own_counts(sample.calibrated(calibration), curves, scored, fold, n_seen)
     estimator = Estimator(
-        whitened.whitening, curves, scale, posterior, neighbours, own_counts, EntryHead(seed), molecules
+        whitened.whitening, curves, scale, posterior, neighbours, calibration, own_counts, EntryHead(seed), molecules
     )
     return FittedEstimator(estimator, sample, scored, n_seen)
 

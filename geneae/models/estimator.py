@@ -1,7 +1,7 @@
 """The estimator: from a profile of any depth to the expected profile of a half, in steps that are kept if they help.
 
-Steps: `scores` (posterior scores, the latent), `neighbours`, `own counts`, `entries`. A network between profiles may
-stand between the scores and the neighbours, see `geneae.models.network`.
+Steps: `scores` (posterior scores, the latent), `neighbours`, `calibration`, `own counts`, `entries`. A network between
+profiles may stand between the scores and the neighbours, see `geneae.models.network`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,8 +23,10 @@ from geneae.models.own_counts import ZERO_TERMS, OwnCounts, predictions_at, rows
 from geneae.models.posterior import CONSTANTS, Posterior, raw_from_some, raw_weight, shown_by
 from geneae.models.whitening import Whitening
 
-STEPS = ("neighbours", "own_counts", "entries")
+STEPS = ("neighbours", "calibration", "own_counts", "entries")
 """Steps after the scores, in their order; each may be left out."""
+FROM_LATENT = ("neighbours", "calibration")
+"""Those that use nothing but the latent."""
 
 HEAD_ENTRIES = 2**15  # seen values that go through the head at a time
 LEAST_OPEN = 0.1  # share of the variance of log molecules that scores never explain
@@ -44,6 +46,8 @@ class Estimator:
     """Map from raw to posterior scores."""
     neighbours: Neighbours
     """Reference of training profiles."""
+    calibration: Tensor
+    """(n_genes,) slopes by which predictions from scores are multiplied."""
     own_counts: OwnCounts
     """Shares of own counts, and the residual where a gene is not seen."""
     head: EntryHead
@@ -146,19 +150,26 @@ class AtDepth:
         return self.estimator.neighbours.drawn(scores, self._weights)
 
     @cached_property
+    def _components(self) -> Tensor:
+        """(n_genes, rank) change of each gene per unit of a score, in noise deviations."""
+        estimator, components = self.estimator, self.estimator.whitening.components
+        return components * estimator.calibration[:, None] if "calibration" in estimator.kept else components
+
+    @cached_property
     def _dense(self) -> tuple[Tensor, Tensor]:
         """(n_genes, n_hidden) weight and (n_genes,) offset of the prediction where a gene is not seen, see `hidden`."""
         basis = self.estimator.whitening
         mean, _, slope = self._curves
         deviation = basis.deviation
+        by_score = deviation[:, None] * self._components
         if "own_counts" not in self.estimator.kept:
-            return basis.decoder_weight, basis.mean
+            return by_score, basis.mean
         share = self._shares
         if "entries" not in self.estimator.kept:
-            return basis.decoder_weight * (1 - share * slope)[:, None], basis.mean - share * mean
+            return by_score * (1 - share * slope)[:, None], basis.mean - share * mean
         constant, of_p, of_e, of_ep = self._at_zero
-        by_score = basis.decoder_weight * (1 - share * slope + of_p)[:, None]
-        weight = torch.cat([by_score, (deviation * of_e)[:, None], basis.decoder_weight * of_ep[:, None]], 1)
+        parts = by_score * (1 - share * slope + of_p)[:, None], (deviation * of_e)[:, None], by_score * of_ep[:, None]
+        weight = torch.cat(parts, 1)
         return weight, basis.mean - share * mean + deviation * constant
 
     def linear(self, dtype: torch.dtype = torch.float32) -> LinearDecoder:
@@ -222,7 +233,7 @@ class AtDepth:
 
     def predictions(self, rows: Tensor, genes: Tensor, scores: Tensor) -> Tensor:
         """(n_entries,) predictions of single genes from the scores, in noise deviations."""
-        return predictions_at(rows, genes, scores, self.estimator.whitening.components)
+        return predictions_at(rows, genes, scores, self._components)
 
     def seen_without_head(self, predictions: Tensor, genes: Tensor, values: Tensor) -> Tensor:
         """(n_entries,) predictions of seen values from scores and own counts, in the units of the values."""
@@ -291,14 +302,14 @@ TENSORS = {
     "alone": "own_counts",
     "zeros": "own_counts",
 }
-"""Part of an estimator to which each of its tensors belongs; besides these, `score_deviation`, those of `molecules` and
-those of the head."""
+"""Part of an estimator to which each of its tensors belongs; besides these, `score_deviation`, `calibration`, those of
+`molecules` and those of the head."""
 
 
 def estimator_tensors(estimator: Estimator) -> dict[str, Tensor]:
     """All tensors of an estimator but the mean of its genes, by name."""
     tensors = {name: getattr(getattr(estimator, part), name) for name, part in TENSORS.items()}
-    tensors["score_deviation"] = estimator.posterior.deviation
+    tensors |= {"score_deviation": estimator.posterior.deviation, "calibration": estimator.calibration}
     tensors["by_score"], tensors["mean_score"] = estimator.molecules.weight, estimator.molecules.mean_score
     return tensors | {f"head.{name}": tensor for name, tensor in estimator.head.state_dict().items()}
 
@@ -321,9 +332,10 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
     """The estimator with these tensors, `mean` among them, and facts. Sizes that do not fit raise ValueError."""
     n_genes, rank = tensors["components"].shape
     n_depths = len(DELTAS)
+    if "calibration" not in facts["kept"]:  # earlier models have none
+        tensors = {"calibration": torch.ones(n_genes), **tensors}
     shapes = {
-        "mean": (n_genes,),
-        "deviation": (n_genes,),
+        **dict.fromkeys(("mean", "deviation", "calibration"), (n_genes,)),
         "factors": (n_depths, rank),
         "weight": (3 * rank + CONSTANTS, rank),
         **dict.fromkeys(("score_deviation", "signal", "by_score", "mean_score"), (rank,)),
@@ -365,6 +377,7 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
             power,
         ),
         Neighbours(t["reference"], t["factors"][0], t["pull"], n_neighbours),
+        t["calibration"],
         OwnCounts(t["shares"], t["alone"], t["zeros"]),
         head.eval(),
         molecules,

@@ -15,7 +15,7 @@ from geneae.losses.sparse_rows import sparse_rows
 from geneae.models.baselines import Baselines
 from geneae.models.decoders import Corrected, EntryDecoder
 from geneae.models.depths import COMPLETE, MIN_MOLECULES
-from geneae.models.estimator import Estimator
+from geneae.models.estimator import FROM_LATENT, Estimator
 from geneae.models.molecules import depth_of_set
 from geneae.models.network import Network
 from geneae.models.query_depth import QueryDepth, by_ratio, query_depths
@@ -240,7 +240,7 @@ class Model:
             hidden = self.decoded(torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32)))
             decoder = self.network.decoder(self.shift(is_half=False))
             if self.estimator is not None:
-                at = self.estimator.within("neighbours").at(self.delta + COMPLETE, self._output)
+                at = self.estimator.within(*FROM_LATENT).at(self.delta + COMPLETE, self._output)
                 hidden, decoder = at.drawn(hidden), at.linear()
             predicted: np.ndarray = decoder.expectation(hidden).numpy()
         return predicted

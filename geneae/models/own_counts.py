@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geneae.losses.sparse_rows import to_tensor
 from geneae.models.depths import DELTAS, DepthCurves
+from geneae.models.pooled import pooled_ridge
 from geneae.models.posterior import Scored
 from geneae.models.whitening import SparseBlock, Whitened
 
@@ -21,9 +22,7 @@ GROUPS = 2  # groups of profiles in each fold, whose spread gives the standard e
 RARE = 5  # the variance of a share is raised by this over the number of profiles in which its gene is seen
 TREND_BINS, TREND_GENES = 30, 50  # bins of the trend of shares over the mean of a gene; at least so many genes in each
 SHARE_RANGE = (-0.05, 0.98)  # of a difference that a profile's own count may account for
-POOL_BINS, FEW_POOL_BINS, MANY_GENES = 20, 8, 1000  # bins of genes whose coefficients are pooled
 POOLING = 0.05  # ridge towards pooled coefficients, per profile, in addition to the diagonal of the gene's own sums
-POOL_RIDGE = 0.002  # ridge of the pooled coefficients, in units of the mean of their diagonal
 LEAST_SEEN = 8  # training profiles in which a gene must be seen to have coefficients of its own
 CHUNK_ENTRIES = 2**12  # non-zero values whose predictions are computed at a time, so that they stay in the cache
 SCRATCH = 2**19  # places of profiles x genes at which values are looked up at a time, likewise
@@ -297,7 +296,7 @@ def _fit_zeros(
             right[:, k] += scale * delta**d_k * here
             for m, (p_m, e_m, d_m) in enumerate(ZERO_TERMS):
                 gram[:, k, m] += scale * delta ** (d_k + d_m) * powers[p_k + p_m][e_k + e_m]
-    coefficients = _pooled_ridge(gram, right, whitened.whitening.mean.numpy(), len(fold))
+    coefficients = pooled_ridge(gram, right, whitened.whitening.mean.numpy(), POOLING * len(fold))
     coefficients[torch.from_numpy(n_seen < LEAST_SEEN)] = 0
     return coefficients.T.float().contiguous()
 
@@ -339,22 +338,3 @@ def _sums_over_zeros(
 
 def _with(pattern: sparse.csr_matrix, values: Tensor) -> sparse.csr_matrix:
     return sparse.csr_matrix((values.numpy(), pattern.indices, pattern.indptr), shape=pattern.shape)
-
-
-def _pooled_ridge(gram: Tensor, right: Tensor, mean: np.ndarray, n_profiles: int) -> Tensor:
-    """(n_genes, n_terms) ridge regression of each gene towards coefficients of genes with a similar mean."""
-    n_genes, n_terms = right.shape
-    identity, diagonal = torch.eye(n_terms, dtype=gram.dtype), gram.diagonal(dim1=1, dim2=2)
-    order = np.argsort(mean, kind="stable")
-    places, pooled = [], []
-    for genes in np.array_split(order, min(n_genes, POOL_BINS if n_genes >= MANY_GENES else FEW_POOL_BINS)):
-        some = torch.from_numpy(genes)
-        own = gram[some].sum(0)
-        ridge = POOL_RIDGE * float(own.trace()) / n_terms + 1
-        pooled.append(torch.linalg.solve(own + ridge * identity, right[some].sum(0)).numpy())
-        places.append(float(np.log(mean[genes] + 1e-9).mean()))
-    at, rows = np.log(mean + 1e-9), np.array(pooled)
-    start = torch.tensor(np.stack([np.interp(at, places, rows[:, k]) for k in range(n_terms)], 1))
-    towards = diagonal + POOLING * n_profiles
-    found: Tensor = torch.linalg.solve(gram + torch.diag_embed(towards), right + towards * start)
-    return found

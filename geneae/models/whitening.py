@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -130,6 +130,12 @@ class Whitened:
     """(n_profiles,) fold of each profile."""
     without: list[Tensor]
     """(n_genes, rank) components from the profiles outside each fold, rotated onto the common ones."""
+
+    def calibrated(self, slopes: Tensor) -> "Whitened":
+        """The same with components from which genes are predicted, times their (n_genes,) calibration slopes."""
+        by_gene = slopes[:, None]
+        whitening = replace(self.whitening, components=self.whitening.components * by_gene)
+        return Whitened(whitening, self.fold, [components * by_gene for components in self.without])
 
 
 def fit_whitened(splits: Sequence[Halves], rank: int, seed: int) -> Whitened:

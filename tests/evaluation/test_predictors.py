@@ -35,9 +35,10 @@ from geneae.models.pca import fit_basis
 
 N = 30
 STEPS = {
-    "model": ("neighbours", "own_counts", "entries"),
-    "step_own_counts": ("neighbours", "own_counts"),
-    LATENT_ONLY: ("neighbours",),
+    "model": ("neighbours", "calibration", "own_counts", "entries"),
+    "step_own_counts": ("neighbours", "calibration", "own_counts"),
+    LATENT_ONLY: ("neighbours", "calibration"),
+    "step_neighbours": ("neighbours",),
     "step_network": (),
     WHITENED: (),
 }

@@ -27,11 +27,14 @@ SHIFTS = {
     "own_count": 0.03,
     "whitened": 0.1,
     "step_network": 0.1,
+    "step_neighbours": 0.101,
     "model_latent_only": 0.102,
     "step_own_counts": 0.11,
     "model": 0.13,
 }
 """Means over the mean profile."""
+STAGE_MODELS = "whitened", "step_network", "step_neighbours", "model_latent_only", "step_own_counts", "model"
+GAINS = [0.1, 0.0, 0.001, 0.001, 0.008, 0.02]
 
 
 def made_up(names: list[str] | None = None) -> pd.DataFrame:
@@ -50,8 +53,8 @@ def made_up(names: list[str] | None = None) -> pd.DataFrame:
 def test_gains_are_paired_differences_from_the_step_before() -> None:
     profiles = made_up()
     found = step_gains(profiles, "test")
-    assert list(found) == ["whitened", "step_network", "model_latent_only", "step_own_counts", "model"]
-    np.testing.assert_allclose([gain for gain, _, _ in found.values()], [0.1, 0.0, 0.002, 0.008, 0.02], atol=1e-12)
+    assert list(found) == list(STAGE_MODELS)
+    np.testing.assert_allclose([gain for gain, _, _ in found.values()], GAINS, atol=1e-12)
     test = profiles[profiles["split"] == "test"].pivot_table(HELD_OUT, "profile", "model")
     difference = test["model"] - test["step_own_counts"]
     assert found["model"][1:] == (pytest.approx(difference.std(ddof=1) / np.sqrt(50)), 50)
@@ -68,7 +71,11 @@ def test_gains_are_in_the_long_table_and_their_steps_not_in_the_short_one() -> N
     titles = [row[0] for row in short_table(metrics, ["test"], [HELD_OUT])]
     assert titles == ["", "model", "from the latent alone", "whitened linear", "own counts and mean profile",
                       "shrunken PCA", "mean profile", "noise ceiling"]  # fmt: skip
-    assert {name for name, facts in OF_STEPS.items() if facts.is_step} == {"step_network", "step_own_counts"}
+    assert {name for name, facts in OF_STEPS.items() if facts.is_step} == {
+        "step_network",
+        "step_neighbours",
+        "step_own_counts",
+    }
 
 
 def evaluation_of(profiles: pd.DataFrame) -> Evaluation:
@@ -81,8 +88,8 @@ def test_sentences_say_what_steps_bring_and_what_is_copied() -> None:
     test = profiles[profiles["split"] == "test"].pivot_table(HELD_OUT, "profile", "model")
     error = (test["model_latent_only"] - test["shrunken_pca"]).std(ddof=1) / np.sqrt(50)
     assert step_sentences(evaluation_of(profiles), "test") == [
-        "Step by step: whitened linear 0.7000, network 0.0000, neighbours +0.0020, own counts +0.0080, entries "
-        "+0.0200.",
+        "Step by step: whitened linear 0.7000, network 0.0000, neighbours +0.0010, calibration +0.0010, own "
+        "counts +0.0080, entries +0.0200.",
         f"From the latent alone it reaches 0.7020, which beats shrunken PCA (+0.0320 ± {CLEAR * error:.4f}); a "
         "profile's own count of each gene brings the other +0.0280.",
         "Own counts around the mean profile, which is nothing but copying, reach 0.6300.",
@@ -103,31 +110,36 @@ def step(name: str, is_kept: bool, gain: float = 0.0012) -> dict[str, Any]:
     [
         ([], ["linear"], ""),
         (
-            [step("neighbours", True), step("own_counts", True, 0.0114), step("entries", True), step("loss", False)],
-            ["linear", "neighbours", "own_counts", "entries"],
-            "Steps, with the decrease of the loss of validation profiles: neighbours 0.0012, own counts 0.011, entries "
-            "0.0012; left out: network, entries trained with the loss of the fit.",
+            [
+                *(step(name, True) for name in ("neighbours", "calibration")),
+                step("own_counts", True, 0.0114),
+                step("entries", True),
+                step("loss", False),
+            ],
+            ["linear", "neighbours", "calibration", "own_counts", "entries"],
+            "Steps, with the decrease of the loss of validation profiles: neighbours 0.0012, calibration 0.0012, own "
+            "counts 0.011, entries 0.0012; left out: network, entries trained with the loss of the fit.",
         ),
         (
             [
                 step("network", False, 1e-5),
-                *(step(name, True) for name in ("neighbours", "own_counts", "entries", "loss")),
+                *(step(name, True) for name in ("neighbours", "calibration", "own_counts", "entries", "loss")),
             ],
             list(STAGES),
-            "Steps, with the decrease of the loss of validation profiles: network 1e-05, neighbours 0.0012, own counts "
-            "0.0012, entries 0.0012, entries trained with the loss of the fit 0.0012.",
+            "Steps, with the decrease of the loss of validation profiles: network 1e-05, neighbours 0.0012, "
+            "calibration 0.0012, own counts 0.0012, entries 0.0012, entries trained with the loss of the fit 0.0012.",
         ),
         (
             [step("neighbours", False), step("own_counts", False, 1e-4), step("entries", True), step("loss", False)],
             ["linear", "own_counts", "entries"],
             "Steps, with the decrease of the loss of validation profiles: own counts and entries together 0.0012; left "
-            "out: network, neighbours, entries trained with the loss of the fit.",
+            "out: network, neighbours, calibration, entries trained with the loss of the fit.",
         ),
         (
             [step("neighbours", False), step("own_counts", False)],
             ["linear"],
-            "Steps, with the decrease of the loss of validation profiles: none; left out: network, neighbours, own "
-            "counts, entries.",
+            "Steps, with the decrease of the loss of validation profiles: none; left out: network, neighbours, "
+            "calibration, own counts, entries.",
         ),
     ],
 )

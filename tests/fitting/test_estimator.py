@@ -62,7 +62,7 @@ def test_parts_are_those_of_the_training_profiles(world: World, fitted: FittedEs
     whole = dense_normalize(world.whole.rows.toarray())
     np.testing.assert_allclose(estimator.curves.means[0], whole.mean(0), rtol=1e-5)
     assert estimator.scale.mean == pytest.approx(np.log(world.counts[0].totals).mean())
-    assert estimator.kept == ("neighbours", "own_counts", "entries")
+    assert estimator.kept == STEPS
 
 
 def test_the_reference_is_the_mean_raw_score_of_both_halves(world: World, fitted: FittedEstimator) -> None:
@@ -91,6 +91,7 @@ def test_the_head_learns_what_is_left_of_seen_values(fitted: FittedEstimator, nu
     bases = [components.double().numpy() for components in fitted.whitened.without]
     scores = one.expected.double().numpy()
     p = np.array([bases[fold] @ row for fold, row in zip(fitted.whitened.fold, scores, strict=True)])
+    p = p * estimator.calibration.double().numpy()
     dense = DenseEstimator(estimator, DELTAS[share + 1])
     difference = (z - dense.input_mean) / dense.deviation - dense.slope * p
     residual = (y - dense.mean) / dense.deviation - p - dense.share * difference
@@ -116,8 +117,7 @@ def test_entries_change_nothing_until_they_are_fitted(world: World) -> None:
     assert not bool(before.estimator.own_counts.zeros.any())
     z, totals = world.dense[0], world.counts[0].totals
     with_them, without = (
-        DenseEstimator(before.estimator.only(*kept), 0.0).expectation(z, totals)
-        for kept in (STEPS, ("neighbours", "own_counts"))
+        DenseEstimator(before.estimator.only(*kept), 0.0).expectation(z, totals) for kept in (STEPS, STEPS[:-1])
     )
     np.testing.assert_array_equal(with_them, without)
     with pytest.MonkeyPatch.context() as patch:

@@ -49,10 +49,11 @@ def dense(fitted: FittedEstimator, number: int) -> tuple[Tensor, Tensor, Tensor,
         rows = np.flatnonzero((fitted.whitened.fold == fold) & (scored.item.weight > 0) & (z != 0).any(1))
         basis = replace(fitted.estimator.whitening, components=components)
         estimator = replace(fitted.estimator, whitening=basis, head=EntryHead())
-        of_all = DenseEstimator(estimator.only("own_counts", "entries"), scored.item.delta)
+        of_all = DenseEstimator(estimator.only("calibration", "own_counts", "entries"), scored.item.delta)
         scores, totals = scored.expected[rows].double().numpy(), scored.item.totals[rows]
         predicted = of_all.expectation(z[rows], totals, scores)
-        features = of_all.features(z[rows], scores @ of_all.components.T, totals)
+        p = scores @ of_all.components.T * fitted.estimator.calibration.double().numpy()
+        features = of_all.features(z[rows], p, totals)
         unit = np.broadcast_to(of_all.deviation, predicted.shape)
         parts.append((y[rows], predicted, unit, features, z[rows] != 0))
     return tuple(torch.from_numpy(np.concatenate(some)) for some in zip(*parts, strict=True))  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from geneae.losses.names import find_loss
 from geneae.losses.reconstruction import LOSSES, LossSettings
 from geneae.models.cores import SkipCore
 from geneae.models.entry_head import EntryHead
-from geneae.models.estimator import Estimator
+from geneae.models.estimator import STEPS, Estimator
 from geneae.models.network import Network, whitened_network
 from geneae.training.objectives import Reconstruction
 
@@ -74,7 +74,7 @@ def dense_losses(world: World, estimator: Estimator, center: str, partner: np.nd
     return np.asarray(np.mean(parts, axis=0))
 
 
-@pytest.mark.parametrize("kept", [(), ("neighbours", "own_counts"), ("neighbours", "own_counts", "entries")])
+@pytest.mark.parametrize("kept", [(), ("neighbours", "own_counts"), ("neighbours", "calibration"), STEPS])
 @pytest.mark.parametrize("center", ["none", "gene", "profile"])
 def test_losses_are_those_of_dense_predictions_of_the_other_half(
     others: World, estimator: Estimator, kept: tuple[str, ...], center: str
@@ -109,9 +109,9 @@ def test_own_counts_are_kept_where_they_help() -> None:
     estimator = world_of(with_real_differences(80, 0)).fit().estimator
     kept, steps = choice(world_of(with_real_differences(60, 1)), estimator).choose(estimator, False, lambda: estimator)
     assert "own_counts" in kept.kept
-    assert [step.name for step in steps] == ["neighbours", "own_counts", "entries"]
-    assert steps[1].is_kept
-    assert steps[1].gain > 0.02
+    assert [step.name for step in steps] == list(STEPS)
+    assert steps[2].is_kept
+    assert steps[2].gain > 0.02
 
 
 def test_own_counts_are_refused_where_targets_are_of_other_profiles() -> None:
@@ -124,9 +124,9 @@ def test_own_counts_are_refused_where_targets_are_of_other_profiles() -> None:
 
     kept, steps = some.choose(estimator, False, with_entries)
     assert "own_counts" not in kept.kept
-    assert [step.name for step in steps] == ["neighbours", "own_counts"]  # entries go with own counts
-    assert not steps[1].is_kept
-    assert steps[1].gain < -2 * steps[1].error
+    assert [step.name for step in steps] == list(STEPS[:-1])  # entries go with own counts
+    assert not steps[2].is_kept
+    assert steps[2].gain < -2 * steps[2].error
 
 
 def once_each(n_profiles: int, seed: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def test_own_counts_are_not_tried_where_counts_are_not_drawn_at_random() -> None
 
     kept, steps = some.choose(estimator, False, with_entries)
     assert not {"own_counts", "entries"} & set(kept.kept)
-    assert [step.name for step in steps] == ["neighbours"]
+    assert [step.name for step in steps] == ["neighbours", "calibration"]
 
 
 def test_counted_molecules_are_drawn_at_random(others: World, estimator: Estimator) -> None:
@@ -185,6 +185,7 @@ def test_entries_are_fitted_once_and_tried_with_own_counts(
     assert calls == [1]
     assert [(step.name, step.is_kept) for step in steps] == [
         ("neighbours", False),
+        ("calibration", False),
         ("own_counts", False),
         ("entries", True),
     ]
@@ -206,7 +207,7 @@ def test_own_counts_do_harm_where_their_loss_is_clearly_higher(
     monkeypatch.setattr(some, "losses", losses)
     _, steps = some.choose(estimator, False, lambda: calls.append(1) or estimator)
     assert bool(calls) is is_called
-    assert [step.name for step in steps] == ["neighbours", "own_counts", *(["entries"] if is_called else [])]
+    assert [step.name for step in steps] == list(STEPS if is_called else STEPS[:-1])
 
 
 def test_a_step_is_tried_on_those_kept_before(others: World, estimator: Estimator) -> None:

@@ -122,7 +122,7 @@ def test_no_tensor_of_genes_is_stored_twice(model_folder: Path) -> None:
     tensors = load_file(model_folder / "model.safetensors")
     large = {name: tensor.numpy().tobytes() for name, tensor in tensors.items() if tensor.shape[0] > 100}
     # the network has the mean of the estimator, and reads and predicts with its components
-    of_estimator = {"estimator.components", "estimator.deviation", "estimator.reference"}
+    of_estimator = {f"estimator.{name}" for name in ("components", "deviation", "reference", "calibration")}
     bases = {"whole.mean", "whole.components", "half.components"}  # halves have the mean of the network
     assert set(large) == {"network.mean"} | of_estimator | bases
     assert len(set(large.values())) == len(large)
@@ -387,7 +387,7 @@ def test_an_existing_folder_is_refused_without_overwrite(fitted: Autoencoder, da
     with pytest.raises(InputError) as error:
         fitted.save(damaged)
     assert str(error.value) == (
-        f"the output folder {damaged} already exists. Choose another one, or add --overwrite to replace it."
+        f"the output folder {damaged} already exists. Choose another one, or add overwrite=True to replace it."
     )
     assert content(damaged) == before
     assert [path.name for path in damaged.parent.iterdir()] == ["damaged"]

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dense_estimator import N_DEPTHS, DenseEstimator, random_estimator
+from dense_estimator import N_DEPTHS, DenseEstimator, dense_pooled_ridge, random_estimator
 from reference import csr, with_holes
-from scipy import sparse
 
 from geneae.data.augment import SHARES
 from geneae.models import own_counts
@@ -16,7 +15,6 @@ from geneae.models.own_counts import (
     GROUPS,
     ZERO_TERMS,
     OwnCounts,
-    _pooled_ridge,
     _ShareSums,
     _shrunken_shares,
     entries_of,
@@ -262,79 +260,13 @@ def dense_zeros(world: Simulated, shares: np.ndarray) -> tuple[np.ndarray, np.nd
     return gram, right
 
 
-def dense_pooled_ridge(gram: np.ndarray, right: np.ndarray, mean: np.ndarray, n_profiles: int) -> np.ndarray:
-    """Gene by gene: ridge towards coefficients that are pooled over genes of a similar mean."""
-    order, places, pooled = np.argsort(mean, kind="stable"), [], []
-    for genes in np.array_split(order, min(8, len(mean))):
-        own = gram[genes].sum(0)
-        pooled.append(np.linalg.solve(own + (0.002 * np.trace(own) / 9 + 1) * np.eye(9), right[genes].sum(0)))
-        places.append(np.log(mean[genes] + 1e-9).mean())
-    rows = []
-    for gene in range(len(mean)):
-        start = [np.interp(np.log(mean[gene] + 1e-9), places, column) for column in np.array(pooled).T]
-        ridge = np.diag(gram[gene].diagonal() + 0.05 * n_profiles)
-        rows.append(np.linalg.solve(gram[gene] + ridge, right[gene] + ridge @ start))
-    return np.array(rows)
-
-
 def test_the_residual_where_a_gene_is_not_seen_is_ridge_regression_over_these_places(
     world: Simulated, fitted: OwnCounts
 ) -> None:
     found = fitted
     gram, right = dense_zeros(world, found.shares.double().numpy())
-    expected = dense_pooled_ridge(gram, right, world.mean.astype(np.float32).astype(float), world.n)
+    expected = dense_pooled_ridge(gram, right, world.mean.astype(np.float32).astype(float), 0.05 * world.n)
     expected[world.n_seen < 8] = 0
     np.testing.assert_allclose(found.zeros.T, expected, rtol=1e-3, atol=1e-4)
     assert not bool(found.zeros[:, 0].any())
     assert bool(found.zeros[:, -1].any())
-
-
-def test_pooled_ridge_of_many_genes_is_that_gene_by_gene() -> None:
-    rng = np.random.default_rng(0)
-    design = rng.standard_normal((20, 30, 9))
-    gram, right = np.einsum("gnk,gnm->gkm", design, design), rng.standard_normal((20, 9)) * 10
-    mean = rng.random(20)
-    found = _pooled_ridge(torch.from_numpy(gram), torch.from_numpy(right), mean, 30)
-    np.testing.assert_allclose(found, dense_pooled_ridge(gram, right, mean, 30), atol=1e-10)
-
-
-def test_a_residual_that_all_genes_have_is_found() -> None:
-    """With many profiles neither ridge matters, and the residual where nothing is seen is known."""
-    world = Simulated(n_profiles=400)
-    shares = np.random.default_rng(1).uniform(0, 0.5, (N_DEPTHS, N_GENES))
-    truth = np.array([0.3, -0.4, 0.2, 0.1, 0.15, -0.1, -0.05, 0.05, 0.1])
-    exact = []
-    for one in world.scored:
-        p, e, share = world.predictions(one), one.depth_scores.double().numpy()[:, None], one.item.share
-        u, _ = world.differences(one, p)
-        delta = DELTAS[share + 1]
-        formula = sum(w * p**a * e**b * delta**c for w, (a, b, c) in zip(truth, ZERO_TERMS, strict=True))
-        target = world.mean + world.deviation * (p + shares[share + 1] * u + formula)
-        exact.append(replace(one, item=replace(one.item, targets=csr(target))))
-    entries = [entries_of(world.whitened, one, world.fold) for one in exact]
-    found = own_counts._fit_zeros(
-        world.whitened, world.curves, exact, entries, world.fold, np.full(N_GENES, 400), torch.tensor(shares)
-    )
-    np.testing.assert_allclose(found, np.tile(truth[:, None], (1, N_GENES)), atol=0.04)
-
-
-def test_shares_are_fitted_apart_from_the_residual_where_a_gene_is_not_seen(world: Simulated) -> None:
-    shares = fit_own_counts(world.whitened, world.curves, world.scored, world.fold, world.n_seen)
-    assert torch.equal(shares.zeros, torch.zeros(len(ZERO_TERMS), N_GENES))
-    found = with_zeros(shares, world.whitened, world.curves, world.scored, world.entries, world.n_seen)
-    assert found.shares is shares.shares
-    assert found.alone is shares.alone
-    assert bool(found.zeros.any())
-    again = with_zeros(found, world.whitened, world.curves, world.scored, world.entries, world.n_seen)
-    assert torch.equal(again.zeros, found.zeros)
-
-
-def test_profiles_without_molecules_give_finite_numbers(world: Simulated) -> None:
-    empty = sparse.csr_matrix((world.n, N_GENES), dtype=np.float32)
-    scored = [replace(one, item=Item(empty, empty, np.zeros(world.n), one.item.share)) for one in world.scored]
-    entries = [entries_of(world.whitened, one, world.fold) for one in scored]
-    shares = fit_own_counts(world.whitened, world.curves, scored, world.fold, np.zeros(N_GENES, int))
-    assert not shares.zeros.any()
-    found = with_zeros(shares, world.whitened, world.curves, scored, entries, np.zeros(N_GENES, int))
-    for tensor in (found.shares, found.alone, found.zeros):
-        assert bool(tensor.isfinite().all())

@@ -30,7 +30,7 @@ def metrics_of(runs: list[Run]) -> pd.DataFrame:
 
 def without_estimator(run: Run) -> Run:
     """The same run as if it had been fitted from PCA."""
-    parts = ("whitened", "own_count", "model_latent_only", "step_network", "step_own_counts")
+    parts = ("whitened", "own_count", "model_latent_only", "step_network", "step_neighbours", "step_own_counts")
     table = run.metrics
     table = table[~table["model"].isin(parts) & ~table["metric"].str.contains("_at_|step_gain")]
     return replace(run, config=run.config | {"steps": []}, metrics=table, configuration="free")

@@ -40,7 +40,16 @@ from geneae.settings.settings import Settings
 from geneae.training.batches import TRAINING_STREAM
 
 RANKS = (4, 8, 16, 32, 64, 128)  # sizes of shrunken PCA
-STEPS = ("mean_profile", "shrunken_pca", "whitened", "step_network", "model_latent_only", "step_own_counts", "model")
+STEPS = (
+    "mean_profile",
+    "shrunken_pca",
+    "whitened",
+    "step_network",
+    "step_neighbours",
+    "model_latent_only",
+    "step_own_counts",
+    "model",
+)
 CONTROLS = ("own_count",)
 LEAST_QUERY = 10  # profiles of a query set
 DEPTHS = ("depths", "posterior", "neighbours", "own_counts", "estimator", "query_depth")
