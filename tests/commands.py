@@ -116,7 +116,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "missing layer": (
         lambda folder: write(folder / "data.h5ad", simulate(60, 30)),
         ["--layer", "counts"],
-        "unknown layer 'counts'. Available: none",
+        "unknown layer 'counts'. There are none.",
     ),
     "missing raw": (
         lambda folder: write(folder / "data.h5ad", simulate(60, 30)),

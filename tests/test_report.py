@@ -486,9 +486,9 @@ def test_diagnostics_that_fire_are_said_once_with_their_arms(tmp_path: Path) -> 
     assert "mse (in 1 of 2 runs), cosine: It has learned nothing." in text
     assert "Never said." not in text
     table = page.table("All diagnostics").reset_index()
-    assert list(table["fires"]) == ["in 2 of 2 runs", "no"] * 2
+    assert list(table["warns"]) == ["in 2 of 2 runs", "no"] * 2
     calm = "".join(Page(render_report(write_runs(tmp_path / "b", ["mse"]), ANSWER)).text)
-    assert "None of the diagnostics fires." in calm
+    assert "No diagnostic found anything to warn of." in calm
     assert "It has learned nothing." not in calm
 
 

@@ -93,7 +93,7 @@ def _sizes(n: int, fractions: np.ndarray, things: str) -> tuple[int, int]:
     if n < needed:
         raise InputError(
             f"a split into {_names(fractions)} needs at least {needed} {things}; found {n}. "
-            f"Give more{', or test 0' * (needed > 2 and n == needed - 1)}."
+            f"Give more{', or --test 0' * (needed > 2 and n == needed - 1)}."
         )
     if validation + test >= n:
         raise InputError(

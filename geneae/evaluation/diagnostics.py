@@ -278,7 +278,7 @@ def _diversity(model: Model, evaluation: Evaluation, matrix: sparse.csr_matrix, 
     return Diagnostic(
         "diversity",
         diversity,
-        f"above {DIVERSITY} of that of (shrunken) PCA",
+        f"above {DIVERSITY}",
         diversity < DIVERSITY,
         "The reconstructions are nearly the same for every profile. Check the latent, the learning rate and the cut.",
     )

@@ -236,6 +236,7 @@ class Autoencoder(TransformerMixin, BaseEstimator):
         """Columns gene, mean and correlation over these profiles, as in `genewise_`."""
         return gene_correlation(self.fitted(), self._match(data, layer, use_raw)[1])
 
+    @speaks_python
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the run folder, complete or not at all; a loaded model is written without the tables of its fit.
 

@@ -74,7 +74,7 @@ def compare_runs(
         if paired is not None
         else "There is only one configuration, so there is nothing to compare it with."
     )
-    said += same_start([(run.configuration, run.config) for run in runs])
+    said = same_start([(run.configuration, run.config) for run in runs]) + said
     seeds = seed_table(metrics, split)
     if fits and len(fits) < len(folders):
         said += MIXED
@@ -90,7 +90,8 @@ def compare_runs(
 
 
 def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
-    """Sentence on configurations that all kept their start, which training did not change; empty for less than two.
+    """Sentence, with a space after it, on configurations that all kept their start, which training did not change, as
+    the first thing to know about them; empty for less than two.
 
     Parameters
     ----------
@@ -103,9 +104,10 @@ def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
     same = [name for name, is_kept in kept.items() if is_kept]
     if len(same) < 2:
         return ""
+    names = f"{', '.join(same[:-1])} and {same[-1]}"
     return (
-        f" Of these, {' and '.join(same)} kept their start, because no epoch of training was better: that they are "
-        "equal, or nearly, says nothing about their losses."
+        f"That {names} are equal, or nearly, says nothing about their losses or objectives: no epoch of training was "
+        "better than the start that they share, which was kept. "
     )
 
 

@@ -67,7 +67,10 @@ def conclude(runs: list[Run], controls: list[Run], said: list[str]) -> Judged:
     """Compare programs and controls with the reference, paired by profile and division."""
     split = judged_split(runs[0].profiles["split"])
     configurations: dict[str, Configuration] = {}
-    for run in (*controls, *runs):
+    reference = controls[0].configuration
+    ordered = sorted(controls, key=lambda run: run.configuration != reference)
+    n_first = sum(run.configuration == reference for run in controls)
+    for run in (*ordered[:n_first], *runs, *ordered[n_first:]):  # programs are told before controls
         table = run.profiles[run.profiles["split"] == split].set_index("profile")
         configuration = configurations.setdefault(run.configuration, Configuration(run.configuration, "", {}))
         configuration.profiles[int(run.config["seed"])] = table

@@ -16,6 +16,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         for name in sizes
         if (found := [run.split_sizes.get(name, 0) for run in runs])
     ]
+    latest = max(to_best, default=0.0)
     facts = [
         ("Command", distinct(runs, "command")),
         ("Data", distinct(runs, "data", "source")),
@@ -34,7 +35,7 @@ def making_of(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("Seed of the split", [", ".join(distinct(runs, "split_seed"))]),
         ("Time", [f"{sum(seconds):,.1f} seconds for all runs together"] if seconds else []),
         ("Training", [f"{show_range(round(min(speed)), round(max(speed)))} profiles per second"] if speed else []),
-        ("Best epoch", [f"after at most {max(to_best):,.1f} seconds of training"] if to_best else []),
+        ("Best epoch", [f"after at most {latest:,.1f} seconds of training"] if latest >= 0.05 else []),
         ("Peak memory", [f"{max(memory):,.0f} MB in the largest run"] if memory else []),
         ("Versions", [", ".join(f"{name} {' or '.join(distinct(runs, 'versions', name))}" for name in versions)]),
     ]  # fmt: skip

@@ -207,7 +207,7 @@ def _of_errors(runs: list[Run]) -> list[str]:
 
 
 def _of_choice(runs: list[Run]) -> list[str]:
-    """Notes on runs that kept their start, and on missing seeds."""
+    """Notes on runs whose training was left out, and on missing seeds."""
     said = []
     kept = {
         arm: sum(of_config(run, "best_epoch") == 0 for run in several)
@@ -215,7 +215,7 @@ def _of_choice(runs: list[Run]) -> list[str]:
     }
     if any(kept.values()):
         arms = ", ".join(f"{arm} ({n} of {len(by_configuration(runs)[arm])} runs)" for arm, n in kept.items() if n)
-        said.append(f"The start was kept, because no epoch of training was better on the validation profiles: {arms}.")
+        said.append(f"No epoch was better on the validation profiles, so that the network was left out: {arms}.")
     if len(runs) == len(by_configuration(runs)):
         said.append("A single seed says nothing about the variation between seeds.")
     return said

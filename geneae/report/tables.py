@@ -7,7 +7,7 @@ from geneae.data.permuted import NULLS
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
-from geneae.evaluation.table import title_of
+from geneae.evaluation.table import MODEL_FACTS, title_of
 from geneae.folders.run import Run
 from geneae.pl.values import by_gene, by_profile, main_metric
 from geneae.report.across_runs import (
@@ -90,6 +90,31 @@ def _paired_table(paired: pd.DataFrame, repeat: str) -> Table:
     )
 
 
+DIAGNOSTICS = {
+    "gain_over_mean_profile_held_out": "gain over the mean profile in held-out cosine",
+    "diversity": "how much reconstructions differ, as a share of those of (shrunken) PCA",
+    "effective_rank": "directions that the latent fills",
+    "used_latents": "latents that the reconstruction uses",
+    "norm_ratio": "length of reconstructions, as a share of that of profiles",
+    "own_profile_rank": "place of a profile among all by cosine with its reconstruction, from 0 (first) to 1",
+    "latent_spread": "how far apart latents point",
+    "opposite_halves": "share of profiles whose two views point in opposite directions",
+    "distance_of_gene_means": "distance of gene means from those of the given half, relative",
+    "level": "sum of gene means, as a share of that of the given half",
+    "negative_values": "share of negative values",
+    "nan_values": "share of NaN and infinite values",
+}
+"""Diagnostics in words, where their names do not tell."""
+GAIN = "gain_over_"
+
+
+def _diagnostic_title(name: str) -> str:
+    """A diagnostic in words."""
+    rival = MODEL_FACTS.get(name.removeprefix(GAIN))
+    plain = name.replace("_", " ") if rival is None else f"gain over {rival.title}"
+    return DIAGNOSTICS.get(name, plain)
+
+
 def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | None:
     """Messages of the diagnostics that fire, each with its configurations; and a table of all diagnostics.
 
@@ -106,10 +131,10 @@ def diagnostics_of(runs: list[Run]) -> tuple[list[tuple[str, str]], Table] | Non
         if fires.any():
             message = str(found.loc[fires, "message"].iloc[0])
             said.setdefault(message, []).append(str(arm) if fires.all() else f"{arm} ({often})")
-        shown = (str(name).replace("_", " "), str(found["limit"].iloc[0]), often if fires.any() else "no")
+        shown = (_diagnostic_title(str(name)), str(found["limit"].iloc[0]), often if fires.any() else "no")
         rows.append([Cell(str(arm)), Cell(shown[0]), mean_cell(list(found["value"])), *map(Cell, shown[1:])])
     spread = ": means ± standard deviation over seeds" if len(runs) > len(by_configuration(runs)) else ""
-    table = Table(f"All diagnostics{spread}", ("configuration", "diagnostic", "value", "should be", "fires"), rows)
+    table = Table(f"All diagnostics{spread}", ("configuration", "diagnostic", "value", "should be", "warns"), rows)
     every = list(by_configuration(runs))
     fired = {message: "every configuration" if arms == every else ", ".join(arms) for message, arms in said.items()}
     return list(fired.items()), table

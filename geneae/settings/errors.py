@@ -47,7 +47,8 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> InputError:
     """Error for a name that is not among the options; it suggests the most similar one and lists those available."""
     options = list(options)
     hint = did_you_mean(name, options) or "."
-    return InputError(f"unknown {kind} '{name}'{hint} Available: {listed(options)}")
+    available = f"Available: {listed(options)}" if options else "There are none."
+    return InputError(f"unknown {kind} '{name}'{hint} {available}")
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -19,6 +19,8 @@ BY_FLAG: dict[str, Setting] = {
 PLACEHOLDERS = ("KEY", "NAME", "FOLDER", "NUMBER")
 LINKS = ("or", "and", "reads")
 """Words that follow a flag and are no name of a layer."""
+SWITCHES = ("overwrite", "resume")
+"""Flags without a value that are no settings."""
 NAMED = ("layer", "gene-names", "modality")
 """Flags whose values are names in data."""
 
@@ -32,7 +34,7 @@ def _keyword(found: re.Match[str]) -> str:
     flag, word = found[1], found[2]
     one = BY_FLAG.get(flag)
     name = flag.replace("-", "_") if one is None else one.name
-    if one is not None and one.kind is bool:
+    if flag in SWITCHES or (one is not None and one.kind is bool):
         return f"{name}=True" + (f" {word}" if word else "")
     if word is None:
         return name

@@ -302,12 +302,12 @@ class Settings:
 class RunOptions:
     """Further choices about a run: which matrix is read and how, and extra outputs, which do not change the weights."""
 
-    layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or as in MODEL")
+    layer: str | None = setting(None, "Layer of AnnData to read, or X.", metavar="NAME", none="X, or that of the model")
     use_raw: bool = setting(False, "Read raw instead of X.", flag="raw")
     gene_names: str | None = setting(None, "Column of var that names the genes.", metavar="COLUMN", none="its index")
     modality: str | None = setting(None, "Modality of MuData to read.", metavar="NAME", none="the only one, or rna")
     color: str | None = setting(
-        None, "Column of obs by which the report tells profiles apart; adds a UMAP.", metavar="KEY"
+        None, "Column of obs that colours the report.", metavar="KEY", none="that of --label, or clusters"
     )
     stream: str = setting(
         "auto",

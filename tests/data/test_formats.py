@@ -169,7 +169,7 @@ def test_a_10x_folder_with_a_link_out_of_it_is_refused(adata: anndata.AnnData, t
 
 def test_a_matrix_without_layers_has_none(adata: anndata.AnnData, tmp_path: Path) -> None:
     path = write_csv(adata, tmp_path)
-    with pytest.raises(InputError, match=r"unknown layer 'counts'\. Available: none"):
+    with pytest.raises(InputError, match=r"unknown layer 'counts'\. There are none\."):
         read_profiles(path, layer="counts")
     with pytest.raises(InputError, match=r"data\.csv has no raw"):
         read_profiles(path, use_raw=True)

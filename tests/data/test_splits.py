@@ -147,7 +147,7 @@ def test_fractions_out_of_range(validation: float, test: float) -> None:
 @pytest.mark.parametrize(
     ("obs", "options", "message"),
     [
-        (table(2), {}, "train, validation, test needs at least 3 profiles; found 2. Give more, or test 0."),
+        (table(2), {}, "train, validation, test needs at least 3 profiles; found 2. Give more, or --test 0."),
         (table(1), {}, "train, validation, test needs at least 3 profiles; found 1. Give more."),
         (table(1), {"test": 0}, "train, validation needs at least 2 profiles; found 1. Give more."),
         (
@@ -158,7 +158,7 @@ def test_fractions_out_of_range(validation: float, test: float) -> None:
         (
             table(4, donor=["a", "b", "a", "b"]),
             {"group": "donor"},
-            "needs at least 3 different values of 'donor'; found 2. Give more, or test 0.",
+            "needs at least 3 different values of 'donor'; found 2. Give more, or --test 0.",
         ),
         (
             table(4, kind=["a", "b", "a", "b"]),

@@ -72,6 +72,7 @@ def command(
         said = compare_runs([Path(run) for run in data], folder, color=color)
     else:
         base = Settings(**fields)
+        color = color or base.label
         say = say_unless(quiet or not open_grid(base, jobs))
         from geneae.data.source import Source
         from geneae.fitting.checks import check_used

@@ -98,7 +98,7 @@ def command(
         open_processes(settings)  # before anything is read, so that all processes read at the same time
     quiet = quiet or not is_first()
     say = say_unless(quiet)
-    request = Request(command_line(), color, null)
+    request = Request(command_line(), color or settings.label, null)
     with _resumable(folder):
         with reading_shown(quiet):
             profiles = source.read()
@@ -214,7 +214,7 @@ def _training_line(config: Mapping[str, Any]) -> str:
     best, start = config["best_epoch"], "the whitened linear prediction" if steps else linear
     line = f"Best epoch by validation: {best} of {config['epochs_run']}; the fit took {config['seconds']:.1f} s."
     if best == 0 and config["settings"]["init"] == "pca":
-        line += f" No epoch was better than the start, {start}, which is used."
+        line += f" No epoch was better than the start, {start}, so that the network is left out."
     if steps:
         line += f" {steps}"
     perfect = config["loss_at_perfection"]

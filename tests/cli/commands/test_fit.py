@@ -32,6 +32,7 @@ from geneae.evaluation.reconstruction import verdict
 from geneae.folders.model import load_model
 from geneae.settings.errors import InputError
 from geneae.settings.settings import LOSS_NAMES
+from geneae.settings.text import counted
 
 
 def test_fit_writes_the_promised_files(run: Run) -> None:
@@ -75,7 +76,8 @@ def test_fit_prints_what_it_found_what_it_did_and_what_came_of_it(run: Run, coun
     assert "Steps, with the decrease of the loss cosine of validation profiles: " in lines[19]
     assert lines[-5].startswith("Held-out cosine on 24 profiles (test): model 0.")
     n_warnings = len([line for line in lines if line.startswith("Note: ")])
-    assert lines[-3] == f"Report: {run.folder}/report.html, with {n_warnings} warning at its top"
+    warned = f", with {counted(n_warnings, 'warning')} at its top" if n_warnings else ""
+    assert lines[-3] == f"Report: {run.folder}/report.html{warned}"
     assert run.result.stderr == ""
 
 
@@ -123,7 +125,7 @@ def test_columns_that_no_file_can_hold_are_warned_of(
 ) -> None:
     monkeypatch.setattr("geneae.folders.latents._is_name", lambda name: name != "kind")
     result = geneae("fit", counts_path, "-o", tmp_path / "run", *FLAGS)
-    assert "warnings at its top" in result.stdout
+    assert " at its top" in result.stdout
     table = pd.read_csv(tmp_path / "run" / "diagnostics.csv").set_index("name")
     assert table.loc["data_latents", "message"] == "An .h5ad cannot hold obs 'kind', left out of latents.h5ad."
     assert "kind" not in anndata.read_h5ad(tmp_path / "run" / "latents.h5ad").obs
@@ -355,13 +357,19 @@ def test_overwrite_never_replaces_what_is_not_ours(counts_path: Path, tmp_path: 
     ("flags", "text"),
     [
         (["--learning-rate", "3"], "No epoch was better than the start, the whitened linear prediction, "),
-        (["--learning-rate", "3"], "which is used. Steps, with the decrease of the loss mse of validation profiles: "),
+        (
+            ["--learning-rate", "3"],
+            "so that the network is left out. Steps, with the decrease of the loss mse of validation profiles: ",
+        ),
         (["--learning-rate", "3"], "left out: network"),
         (
             ["--learning-rate", "3", "--basis", "free"],
-            "No epoch was better than the start, shrunken PCA, which is used.",
+            "No epoch was better than the start, shrunken PCA, so that the network is left out.",
         ),
-        (["--learning-rate", "3", "--target", "self"], "No epoch was better than the start, PCA, which is used."),
+        (
+            ["--learning-rate", "3", "--target", "self"],
+            "No epoch was better than the start, PCA, so that the network is left out.",
+        ),
         (
             ["--basis", "free", "--init", "random", "--learning-rate", "0.01"],
             "Best epoch by validation: 3 of 3; ",
