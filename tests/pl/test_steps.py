@@ -14,7 +14,14 @@ from geneae.evaluation.records import CLEAR, HELD_OUT
 from geneae.evaluation.steps import GAIN, GAIN_ERROR, STAGES
 from geneae.pl.style import arm_style
 
-REACHED = {"linear": 0.7, "network": 0.7, "neighbours": 0.702, "own_counts": 0.71, "entries": 0.73}
+REACHED = {
+    "linear": 0.7,
+    "network": 0.7,
+    "neighbours": 0.702,
+    "calibration": 0.703,
+    "own_counts": 0.71,
+    "entries": 0.73,
+}
 ALL = list(STAGES)
 
 
@@ -48,20 +55,21 @@ def dots(ax: Axes) -> list[tuple[float, float, bool]]:
 
 
 def test_steps_follow_each_other_with_intervals_of_their_gains() -> None:
-    kept = ["linear", "neighbours", "own_counts", "entries"]
+    kept = ["linear", "neighbours", "calibration", "own_counts", "entries"]
     ax = pl.cosine_by_step(metrics_of(["mse"], n_seeds=2), {"mse": kept})
     places = [(value + 0.001, place, name in kept) for place, (name, value) in enumerate(REACHED.items())]
     np.testing.assert_allclose(dots(ax), places)
     assert [text.get_text() for text in ax.get_yticklabels()] == [
-        "whitened linear", "+ network", "+ neighbours", "+ own counts", "+ entries"]  # fmt: skip
+        "whitened linear", "+ network", "+ neighbours", "+ calibration", "+ own counts", "+ entries"]  # fmt: skip
     said = [text.get_text() for text in ax.texts]
     gain = f"± {CLEAR * 0.001:.4f}"
-    assert said[3:] == ["0.7010", "left out", f"+0.0020 {gain}", f"+0.0080 {gain}", f"+0.0200 {gain}"]
+    gains = [f"+{gained} {gain}" for gained in ("0.0020", "0.0010", "0.0070", "0.0200")]
+    assert said[3:] == ["0.7010", "left out", *gains]
     assert said[:3] == ["mean profile 0.6000", "shrunken PCA 0.6800", "noise ceiling 0.8000"]
     intervals = [each.get_segments()[0] for each in ax.collections if isinstance(each, LineCollection)][3:]
-    ends = [(0.703 - CLEAR * 0.001, 0.703 + CLEAR * 0.001), (0.711 - CLEAR * 0.001, 0.711 + CLEAR * 0.001)]
+    ends = [(0.703 - CLEAR * 0.001, 0.703 + CLEAR * 0.001), (0.704 - CLEAR * 0.001, 0.704 + CLEAR * 0.001)]
     np.testing.assert_allclose([segment[:, 0] for segment in intervals[:2]], ends)
-    assert len(intervals) == 3
+    assert len(intervals) == 4
     assert ax.get_xlabel() == "held-out cosine (higher is better →)"
     plt.close("all")
 
@@ -76,7 +84,7 @@ def test_several_configurations_have_a_legend_and_no_text_on_their_dots() -> Non
     joined = [line for line in ax.lines if len(line.get_xdata()) == len(STAGES)]
     assert [line.get_color() for line in joined] == [arm_style(number)["color"] for number in range(2)]
     np.testing.assert_allclose(joined[1].get_xdata(), [value + 0.01 for value in REACHED.values()])
-    assert [is_filled for _, _, is_filled in dots(ax)] == [True] * 5 + [True] + [False] * 4
+    assert [is_filled for _, _, is_filled in dots(ax)] == [True] * 6 + [True] + [False] * 5
     plt.close("all")
 
 
@@ -84,3 +92,11 @@ def test_it_is_drawn_on_given_axes() -> None:
     given = Figure().add_subplot()
     assert pl.cosine_by_step(metrics_of(["$a", "b"]), {"$a": ALL, "b": ALL}, given, split="test") is given
     assert plt.get_fignums() == []
+
+
+def test_a_run_of_an_earlier_version_lacks_a_step() -> None:
+    metrics = metrics_of(["mse"])
+    ax = pl.cosine_by_step(metrics[metrics["model"] != STAGES["neighbours"].model], {"mse": ["linear", "entries"]})
+    assert len(dots(ax)) == len(STAGES)
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    plt.close("all")
