@@ -68,9 +68,7 @@ def conclude(runs: list[Run], controls: list[Run], said: list[str]) -> Judged:
     split = judged_split(runs[0].profiles["split"])
     configurations: dict[str, Configuration] = {}
     reference = controls[0].configuration
-    ordered = sorted(controls, key=lambda run: run.configuration != reference)
-    n_first = sum(run.configuration == reference for run in controls)
-    for run in (*ordered[:n_first], *runs, *ordered[n_first:]):  # programs are told before controls
+    for run in sorted((*runs, *controls), key=lambda run: run.configuration != reference):  # programs before controls
         table = run.profiles[run.profiles["split"] == split].set_index("profile")
         configuration = configurations.setdefault(run.configuration, Configuration(run.configuration, "", {}))
         configuration.profiles[int(run.config["seed"])] = table
