@@ -13,6 +13,8 @@ from geneae.settings.errors import InputError
 MOST_NAME = 225  # bytes of an output's name; file systems allow 255, and temporary names add up to 30
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO, errno.ENOTTY)
 """Error numbers that file systems without locks give, or network file systems whose lock service does not answer."""
+OF_FILES = (".zip", ".h5ad", ".csv", ".tsv", ".npy", ".html", ".json", ".png", ".pdf")
+"""Ends of names that only files have."""
 PATIENCE = 0.1  # seconds to wait for a lock, because a writer that ends needs a moment to remove its lock file
 
 
@@ -47,6 +49,15 @@ def only_writer(path: Path) -> Iterator[None]:
         for folder in new:
             with contextlib.suppress(OSError):  # something was written there
                 folder.rmdir()
+
+
+def check_folder_name(path: Path) -> None:
+    """Refuse a new folder that would be taken for a file."""
+    if path.suffix.lower() in OF_FILES and not path.is_dir():
+        raise InputError(
+            f"the output is a folder, and {path.name} is the name of a file. Choose a name without {path.suffix}; "
+            "geneae share packs the folder of a model into a zip."
+        )
 
 
 def check_name(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geneae.folders.locks import check_name, check_no_writer, has_other_writer, only_writer
+from geneae.folders.locks import check_folder_name, check_name, check_no_writer, has_other_writer, only_writer
 from geneae.folders.manifest import (
     CONFIG,
     EDITABLE,
@@ -247,6 +247,7 @@ def check_writable(path: Path, overwrite: bool = False, resume: bool = False, na
     must not have the `names` of files to be written.
     """
     check_name(path)
+    check_folder_name(path)
     check_no_writer(path)
     if path.exists():  # what a link leads to, which may be yet to come
         if not path.is_dir() or (any(not is_partial(file) for file in path.iterdir()) and not owned(path)):

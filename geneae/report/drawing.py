@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image  # matplotlib writes PNGs with it, too
 
 from geneae.pl.style import FAINT, INK
+from geneae.report.areas import Area
 from geneae.settings.text import escaped
 
 COLORS = {"#000000": "currentColor", INK: "currentColor", "#ffffff": "var(--page)", FAINT: "var(--line)"}
@@ -26,7 +27,7 @@ HREF = "{http://www.w3.org/1999/xlink}href"
 PNG = "data:image/png;base64,"
 
 
-def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]]) -> Markup:
+def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]], areas: Sequence[Area] = ()) -> Markup:
     """An SVG of matplotlib as an element of a page.
 
     Parameters
@@ -37,6 +38,8 @@ def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]]) -> Ma
         Text alternative.
     names
         Names by the `id` of what they are of: one, or one for each point.
+    areas
+        Squares with names, above all else.
     """
     root = ElementTree.fromstring(svg)
     found = {str(one.get("id")): one for one in root.iter() if one.get("id") in names}
@@ -51,6 +54,8 @@ def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]]) -> Ma
     root.attrib |= {"role": "img", "aria-label": escaped(label), "fill": "currentColor"}
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # of the style sheet that is left out
     root.attrib.pop("version", None)
+    if areas:
+        root.append(_layer(areas))
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -61,6 +66,18 @@ def _add_titles(group: Element, names: Sequence[str]) -> None:
         title = Element("title")
         title.text = escaped(name)
         point.insert(0, title)
+
+
+def _layer(areas: Sequence[Area]) -> Element:
+    """Squares that nobody sees and the pointer finds."""
+    layer = Element("g", {"fill": "none", "pointer-events": "all"})
+    for area in areas:
+        square = Element("path", {"d": f"M{area.x:.4g} {area.y:.4g}h{area.side:.4g}v{area.side:.4g}h-{area.side:.4g}z"})
+        title = Element("title")
+        title.text = escaped(area.name)
+        square.append(title)
+        layer.append(square)
+    return layer
 
 
 def _points(group: Element) -> Iterator[Element]:

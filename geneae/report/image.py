@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from geneae.pl.layout import fill, panels_shape, panels_size
 from geneae.pl.names import names_of
+from geneae.report.areas import areas_of
 from geneae.report.drawing import to_element
 
 MOST_VECTOR_DOTS = 2000  # more are smaller as PNG than as SVG
@@ -95,14 +96,15 @@ def _drawing(alternative: str, draw: Draw, sheet: Sheet) -> tuple[Markup, float]
             figure.set_layout_engine("none")  # otherwise it is drawn a second time, only for its layout
         dots = [artist for ax in figure.axes for artist in ax.collections if isinstance(artist, PathCollection)]
         n_dots = sum(len(np.asarray(artist.get_offsets())) for artist in dots)
-        if n_dots > (MOST_DOTS_TWICE if sheet.is_narrow else MOST_VECTOR_DOTS):
-            for artist in dots:
-                artist.set_rasterized(True)
+        is_image = n_dots > (MOST_DOTS_TWICE if sheet.is_narrow else MOST_VECTOR_DOTS)
+        for artist in dots:
+            artist.set_rasterized(is_image)
+        areas = areas_of(figure, dots) if is_image and not sheet.is_narrow else []
         names = _marked(figure)
         file = io.BytesIO()
         without = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", dpi=DPI, metadata=without)
-    return to_element(file.getvalue(), alternative, names), float(figure.get_size_inches()[0])
+    return to_element(file.getvalue(), alternative, names, areas), float(figure.get_size_inches()[0])
 
 
 def _marked(figure: Figure) -> dict[str, tuple[str, ...]]:

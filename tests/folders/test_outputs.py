@@ -288,6 +288,19 @@ def test_names_that_leave_no_room_for_temporary_ones_are_refused(length: int, tm
             (partial / "metrics.csv" if partial.is_dir() else partial).write_text("x")
 
 
+@pytest.mark.parametrize("name", ["model.zip", "model.H5AD", "report.html"])
+def test_a_new_folder_is_not_named_like_a_file(fitted: Autoencoder, name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"is a folder, and {name} is the name of a file\. Choose a name without"):
+        Output(tmp_path / name).check()
+    with pytest.raises(InputError, match="is the name of a file"):
+        fitted.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    fitted.save(tmp_path / "release.v1")
+    (tmp_path / "release.v1").rename(tmp_path / name)  # one that is there already is written again
+    fitted.save(tmp_path / name, overwrite=True)
+    assert load_model(tmp_path / name).n_latent == 4
+
+
 def test_a_link_to_a_folder_that_is_yet_to_come_leads_there(fitted: Autoencoder, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "scratch" / "run")
     fitted.save(tmp_path / "link")

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from geneae.pl.names import name_drawn
+from geneae.report.areas import MOST_AREAS
 from geneae.report.image import MOST_DOTS_TWICE, MOST_VECTOR_DOTS, Picture, Sheet, draw_picture
 
 
@@ -67,6 +68,39 @@ def test_many_dots_are_an_image_between_axes_that_are_not(more: int) -> None:
     assert ("data:image/png;base64," in svg) == bool(more)
     assert "<text " in svg
     assert len(svg) < (40_000 if more else 600_000)
+
+
+def test_dots_of_an_image_have_names_where_they_are() -> None:
+    """Two heaps at known places and one dot that the panel does not show: a name for each heap, above its own place."""
+    heaps = np.repeat([0.25, 0.75], MOST_VECTOR_DOTS)
+
+    def draw(ax: Axes) -> None:
+        ax.set_position((0.0, 0.0, 1.0, 1.0))
+        ax.set_axis_off()
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.figure.set_layout_engine("none")
+        dots = ax.scatter([*heaps, 7, np.nan], [*heaps, 7, 0.5], s=9)
+        name_drawn(dots, *(["low"] * MOST_VECTOR_DOTS + ["<high>"] * MOST_VECTOR_DOTS + ["beyond", "nowhere"]))
+
+    svg = drawn(draw).drawing
+    squares = re.findall(r'<path d="M([\d.]+) ([\d.]+)h([\d.]+)v[^"]*z"><title>(.*?)</title>', svg)
+    more = f", and {MOST_VECTOR_DOTS - 1:,} more"
+    assert sorted(square[3] for square in squares) == [f"&lt;high&gt;{more}", f"low{more}"]
+    for x, y, side, name in squares:  # the figure has 288 x 216 points, its upper left corner is the origin
+        place = 0.25 if name.startswith("low") else 0.75
+        assert float(x) <= 288 * place <= float(x) + float(side)
+        assert float(y) <= 216 * (1 - place) <= float(y) + float(side)
+
+
+def test_names_of_an_image_are_few_and_every_dot_is_in_one() -> None:
+    rng, n_dots = np.random.default_rng(0), 5 * MOST_VECTOR_DOTS
+
+    def draw(ax: Axes) -> None:
+        name_drawn(ax.scatter(*rng.random((2, n_dots))), *map(str, range(n_dots)))
+
+    found = re.findall(r"<title>\d+(?:, and ([\d,]+) more)?</title>", drawn(draw).drawing)
+    assert MOST_AREAS / 2 < len(found) <= MOST_AREAS
+    assert sum(1 + int(more.replace(",", "") or 0) for more in found) == n_dots
 
 
 @pytest.mark.parametrize("more", [0, 1])
