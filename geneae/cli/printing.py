@@ -24,6 +24,16 @@ def say_unless(is_quiet: bool) -> Say:
     return (lambda *_: None) if is_quiet else say
 
 
+def noting(say: Say, heard: list[str]) -> Say:
+    """A function that prints by `say`, and appends to a list, quiet or not."""
+
+    def both(*lines: str) -> None:
+        heard.extend(lines)
+        say(*lines)
+
+    return both
+
+
 def say(*lines: str) -> None:
     """Print lines; control characters, line breaks too, are escaped, so that no name can begin a line of its own."""
     for line in lines:

@@ -1,7 +1,7 @@
 """A run: everything that a fit produces, written to a folder and read from one."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,7 @@ def run_of_evaluation(
     profiles: Profiles,
     split: pd.Series,
     umap: pd.DataFrame | None,
+    heard: Sequence[str],
     name: str,
     command: str,
 ) -> Run:
@@ -158,6 +159,8 @@ def run_of_evaluation(
         Split of each profile in the fit, `new` or `all`.
     umap
         `umap.csv` of their latents, if there is one.
+    heard
+        Sentences about the profiles: how they were read, genes that they lack, their depth.
     name
         Name of the folder.
     command
@@ -169,6 +172,7 @@ def run_of_evaluation(
         "n_profiles": profiles.n_profiles,
         "n_genes": profiles.n_genes,
         "fingerprint": profiles.fingerprint,
+        "heard": list(heard),
     }
     config = model.config | {"evaluated": True, "command": command, "data": facts, "color": None}
     return Run(

@@ -46,6 +46,12 @@ def facts_of(runs: list[Run]) -> str:
     return "; ".join(said)
 
 
+def heard_of(runs: list[Run]) -> list[str]:
+    """What was found about profiles that a model was evaluated on: genes that they lack, their depth."""
+    found = [sentence for run in runs for sentence in of_config(run, "data", "heard") or []]
+    return list(dict.fromkeys(map(str, found)))
+
+
 def notes_of(runs: list[Run]) -> list[str]:
     """Notes that a reader of the table of results needs."""
     if all(of_config(run, "judged") for run in runs):

@@ -18,7 +18,7 @@ from geneae.report.across_runs import REPORTED, by_configuration, directions, ma
 from geneae.report.cells import hyphenated
 from geneae.report.differences import paired_pictures
 from geneae.report.making import making_of, runs_table, settings_table
-from geneae.report.notes import facts_of, missing_from, notes_of, title_of_report
+from geneae.report.notes import facts_of, heard_of, missing_from, notes_of, title_of_report
 from geneae.report.pictures import pictures_of
 from geneae.report.scale import scale_of
 from geneae.report.scores import first_columns, in_parts, score_rows, score_table
@@ -87,6 +87,7 @@ def render_report(runs: list[Run], answer: str, paired: pd.DataFrame | None = No
         scale=scale_of(runs, judged),
         warnings=_warnings(runs, diagnostics[0]) if diagnostics else [],
         facts=facts_of(runs),
+        heard=heard_of(runs),
         results=[score_table(scores[judged], judged, part, better, repeat) for part in first],
         more=[
             table

@@ -21,7 +21,7 @@ from geneae.cli.flags import (
     options,
 )
 from geneae.cli.help import Grouped
-from geneae.cli.printing import say_unless
+from geneae.cli.printing import noting, say_unless
 from geneae.cli.steps import match
 from geneae.settings.errors import InputError
 from geneae.settings.text import sentences_of
@@ -86,7 +86,8 @@ def command(
 
     loaded = load_model(Path(model))
     loaded.check_decoder()
-    say = say_unless(quiet)
+    heard: list[str] = []  # the report says it, too
+    say = noting(say_unless(quiet), heard)
     source = Source(data, layer, use_raw, stream, state, features, gene_names, modality)
     profiles, expression = match(loaded, source, min_overlap, say)
     if expression.missing is not None:
@@ -106,7 +107,7 @@ def command(
     umap = _umap(loaded, profiles, expression, depths)
     check_unchanged(profiles)
     said = verdict(evaluation, present[-1])
-    run = run_of_evaluation(loaded, evaluation, profiles, split, umap, Path(output).name, command_line())
+    run = run_of_evaluation(loaded, evaluation, profiles, split, umap, heard, Path(output).name, command_line())
     with new_folder(Path(output), overwrite) as partial:
         tables = run.tables()
         write_tables(partial, {name: tables[name] for name in ("profiles", "metrics", "umap") if name in tables})

@@ -126,6 +126,20 @@ def test_the_report_of_an_evaluation_is_about_the_profiles_that_are_new_to_the_m
     assert "chose the epoch" not in text
 
 
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_the_report_says_what_the_profiles_lack_and_how_deep_they_are(
+    run: Run, shallow: Path, tmp_path: Path, quiet: tuple[str, ...]
+) -> None:
+    some = anndata.read_h5ad(shallow)[:, :-8].copy()
+    data = write(tmp_path / "less.h5ad", some)
+    result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged", *quiet)
+    assert result.exit_code == 0, result.output
+    head = (tmp_path / "judged" / "report.html").read_text(encoding="utf-8").split("</header>")[0]
+    for said in (" of the model's ", "Genes that the data lack are compared as zeros", "read at a depth ratio of "):
+        assert said in head.replace("&#39;", "'")
+        assert (said in result.stdout) != bool(quiet)
+
+
 def test_evaluate_calls_other_profiles_all(run: Run, tmp_path: Path) -> None:
     data = write(tmp_path / "other.h5ad", simulate(50, seed=8))
     result = geneae("evaluate", run.folder, data, "-o", tmp_path / "judged", "--verbose")
