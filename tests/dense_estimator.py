@@ -18,7 +18,7 @@ from geneae.fitting.estimator import CountedHalves, FittedEstimator, fit_estimat
 from geneae.models import entry_head
 from geneae.models.depths import DELTAS, DepthCurves, DepthScale
 from geneae.models.entry_head import EntryHead
-from geneae.models.estimator import Estimator
+from geneae.models.estimator import STEPS, Estimator
 from geneae.models.molecules import TypicalMolecules
 from geneae.models.neighbours import Neighbours
 from geneae.models.own_counts import OwnCounts
@@ -68,7 +68,8 @@ class World:
             patch.setattr(fitting, "BASIS_SPLITS", 1)
             patch.setattr(fitting, "GENE_SPLITS", 1)
             whole = self.preprocess.apply(self.whole)
-            return fit_estimator(self.split, self.draw, self.preprocess, whole, n_latent, seed).with_entries(seed)
+            fitted = fit_estimator(self.split, self.draw, self.preprocess, whole, n_latent, seed)
+            return fitted.with_step("entries", STEPS, seed)
 
 
 def world_of(counts: np.ndarray, seed: int = 0) -> World:

@@ -1,6 +1,6 @@
 """The estimator of a fit: closed forms on halves of the training profiles, thinned to several depths."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from geneae.losses.sparse_rows import sparse_product, sparse_rows
 from geneae.models.calibration import fit_calibration
 from geneae.models.depths import Item, depth_scale, fit_curves
 from geneae.models.entry_head import EntryHead, EntrySample, fit_head, sample_size
-from geneae.models.estimator import Estimator
+from geneae.models.estimator import FROM_LATENT, STEPS, Estimator
 from geneae.models.molecules import fit_molecules
 from geneae.models.neighbours import fit_neighbours
 from geneae.models.own_counts import Entries, entries_of, fit_own_counts, with_zeros
@@ -31,23 +31,41 @@ SAMPLE_ENTRIES = 2**20  # entries from which the head learns
 
 @dataclass(frozen=True, eq=False)
 class FittedEstimator:
-    """An estimator, and the training items from which its head can be trained further."""
+    """An estimator, and the training items from which its steps can be fitted again and its head trained further."""
 
     estimator: Estimator
-    """Estimator; before `with_entries` its step `entries` changes nothing."""
+    """Estimator; before `with_step` its step `entries` changes nothing, and the others are fitted on all before."""
     whitened: Whitened
     """Its bases for the profiles of the items."""
     scored: list[Scored]
-    """Items with scores that were predicted without the fold of each profile."""
+    """Items with scores that were predicted by components without the fold of each profile, drawn to neighbours unless
+    that step is left out."""
+    undrawn: list[Scored]
+    """The same without the step `neighbours`."""
     n_seen: np.ndarray
     """(n_genes,) training profiles in which each gene is seen."""
     entries: list[Entries] = field(default_factory=list)
     """Non-zero values of the items, once the step `entries` is fitted."""
 
-    def with_entries(self, seed: int) -> "FittedEstimator":
-        """The same with its step `entries`: the residual where genes are not seen, and the head where they are."""
+    def with_step(self, name: str, kept: Collection[str], seed: int) -> "FittedEstimator":
+        """The same with a step fitted on those steps before it that are kept, of which it was called in their order."""
         known = self.estimator
-        whitened = self.whitened.calibrated(known.calibration)
+        if name == "calibration" and "neighbours" not in kept:
+            calibration = fit_calibration(self.whitened, self.undrawn)
+            return replace(self, estimator=replace(known, calibration=calibration), scored=self.undrawn)
+        if name == "own_counts" and not set(FROM_LATENT) <= set(kept):
+            basis, fold = self._basis(kept), self.whitened.fold
+            own_counts = fit_own_counts(basis, known.curves, self.scored, fold, self.n_seen)
+            return replace(self, estimator=replace(known, own_counts=own_counts))
+        return self._with_entries(kept, seed) if name == "entries" else self
+
+    def _basis(self, kept: Collection[str]) -> Whitened:
+        """The bases, times calibration slopes if that step is kept."""
+        return self.whitened.calibrated(self.estimator.calibration) if "calibration" in kept else self.whitened
+
+    def _with_entries(self, kept: Collection[str], seed: int) -> "FittedEstimator":
+        """The residual where genes are not seen, and the head where they are."""
+        known, whitened = self.estimator.only(*kept, *STEPS[-2:]), self._basis(kept)
         entries = [entries_of(whitened, one, whitened.fold) for one in self.scored]
         own_counts = with_zeros(known.own_counts, whitened, known.curves, self.scored, entries, self.n_seen)
         estimator = replace(known, own_counts=own_counts)
@@ -116,20 +134,20 @@ def fit_estimator(
     items = [item for number, split in several for item in _items(split, preprocess, chosen, seed, number)]
     scale = depth_scale(np.concatenate([half.totals for half in first.counts]))
     curves = fit_curves(sample, items, column_mean(whole))
-    posterior, scored = fit_posterior(sample, curves, scale, items)
-    of_half = [one for one in scored if not one.item.share]
+    posterior, undrawn = fit_posterior(sample, curves, scale, items)
+    of_half = [one for one in undrawn if not one.item.share]
     molecules = fit_molecules(
         torch.cat([one.expected for one in of_half]), np.concatenate([one.item.totals for one in of_half])
     )
     raw, by_fold = _references(whitened, halves)
-    neighbours, scored = fit_neighbours(raw, posterior.factors[0], scored, by_fold, fold, seed)
+    neighbours, scored = fit_neighbours(raw, posterior.factors[0], undrawn, by_fold, fold, seed)
     n_seen = np.bincount(whole.indices, minlength=n_genes)
     calibration = fit_calibration(sample, scored)
     own_counts = fit_own_counts(sample.calibrated(calibration), curves, scored, fold, n_seen)
     estimator = Estimator(
         whitened.whitening, curves, scale, posterior, neighbours, calibration, own_counts, EntryHead(seed), molecules
     )
-    return FittedEstimator(estimator, sample, scored, n_seen)
+    return FittedEstimator(estimator, sample, scored, undrawn, n_seen)
 
 
 def _chosen(halves: Halves, seed: int) -> np.ndarray:

@@ -151,15 +151,15 @@ def choose_steps(data: FitData, fitted: FittedEstimator, trained: Trained) -> tu
         settings.seed,
         data.partners("validation"),
     )
-    complete: list[FittedEstimator] = []
+    states = [fitted]
 
-    def with_entries() -> Estimator:
-        complete.append(fitted.with_entries(settings.seed))
-        return complete[-1].estimator
+    def fit_step(name: str, kept: tuple[str, ...]) -> Estimator:
+        states.append(states[-1].with_step(name, kept, settings.seed))
+        return states[-1].estimator
 
-    estimator, steps = choice.choose(fitted.estimator, trained.training.best_epoch > 0, with_entries)
+    estimator, steps = choice.choose(fitted.estimator, trained.training.best_epoch > 0, fit_step)
     if "entries" in estimator.kept and objective.loss.needs == "products" and objective.metric is None:
-        estimator, step = choice.choose_head(estimator, train_head(complete[-1], objective, settings.seed))
+        estimator, step = choice.choose_head(estimator, train_head(states[-1], objective, settings.seed))
         steps.append(step)
     return estimator, steps
 

@@ -108,19 +108,19 @@ class StepChoice:
         return not is_impossible(half_ceiling(cosines), cosines, [reached])
 
     def choose(
-        self, estimator: Estimator, has_network: bool, with_entries: Callable[[], Estimator]
+        self, estimator: Estimator, has_network: bool, fit_step: Callable[[str, tuple[str, ...]], Estimator]
     ) -> tuple[Estimator, list[Step]]:
         """The estimator with the steps that lower the loss, each tried on those kept before; and all steps.
 
         Parameters
         ----------
         estimator
-            Estimator whose step `entries` need not be fitted yet.
+            Estimator whose steps need not be fitted yet.
         has_network
             Whether training has found a network better than its start.
-        with_entries
-            Function that gives the estimator with its step `entries` fitted. It is not called, and the step not tried,
-            where own counts clearly do harm.
+        fit_step
+            Function that gives the estimator with a step fitted on those kept of the steps before it. Called in the
+            order of `STEPS`, but not for `entries` where own counts clearly do harm.
 
         Where counts are not drawn at random, such as 0 and 1, neither own counts nor entries are tried: what is in one
         half is then missing in the other, so that they would learn the opposite of what a count says.
@@ -135,12 +135,11 @@ class StepChoice:
         for name in STEPS:
             if name == "own_counts" and not self.is_drawn_at_random(estimator):
                 break
-            if name == "entries":
-                if is_clear(-steps[-1].gain, steps[-1].error):
-                    break
-                kept = replace(with_entries(), kept=kept.kept)
+            if name == "entries" and is_clear(-steps[-1].gain, steps[-1].error):
+                break
+            kept = replace(fit_step(name, kept.kept), kept=kept.kept)
             needed = ("own_counts",) if name == "entries" else ()
-            tried = replace(kept, kept=estimator.only(*kept.kept, *needed, name).kept)
+            tried = kept.only(*kept.kept, *needed, name)
             losses = self.losses(tried)
             steps.append(_step(name, best - losses))
             if steps[-1].is_kept:

@@ -16,8 +16,9 @@ def loadings(model: Model) -> pd.DataFrame:
     """Genes x latents: what one unit of each latent adds to the reconstruction, in the units of the model's space.
 
     For a network with a linear path (every start at PCA or at posterior scores) this is the linear path alone, the same
-    for every profile: the loadings of the start as changed by training, before the step `neighbours`. For any other
-    network it is the slope of the reconstruction at the mean training profile.
+    for every profile: the loadings of the start as changed by training, before the step `neighbours`, times the slopes
+    of the step `calibration` if that is kept. For any other network it is the slope of the reconstruction at the mean
+    training profile.
     """
     network = model.network
     if isinstance(network.core, SkipCore):
@@ -26,7 +27,7 @@ def loadings(model: Model) -> pd.DataFrame:
         hidden = torch.autograd.functional.jacobian(network.decode, mean_latent(model))
     weight = network.output_weight()
     if model.estimator is not None:  # reconstructions are as deep as complete training profiles
-        weight = model.estimator.only().at(COMPLETE, COMPLETE).linear().weight
+        weight = model.estimator.within("calibration").at(COMPLETE, COMPLETE).linear().weight
     values = (weight @ hidden).numpy()
     return pd.DataFrame(values, index=model.preprocess.genes, columns=latent_names(model.n_latent))
 

@@ -13,8 +13,10 @@ from geneae.data.count_split import with_own_totals
 from geneae.fitting import estimator as fitting
 from geneae.fitting.estimator import FittedEstimator, fit_estimator
 from geneae.models import entry_head
+from geneae.models.calibration import fit_calibration
 from geneae.models.depths import DELTAS
-from geneae.models.estimator import STEPS, Estimator, estimator_tensors
+from geneae.models.estimator import FROM_LATENT, STEPS, Estimator, estimator_tensors
+from geneae.models.own_counts import entries_of, fit_own_counts
 from geneae.models.whitening import Halves, fit_whitened
 
 
@@ -122,7 +124,7 @@ def test_entries_change_nothing_until_they_are_fitted(world: World) -> None:
     np.testing.assert_array_equal(with_them, without)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entry_head, "STEPS", 30)
-        after = before.with_entries(0)
+        after = before.with_step("entries", STEPS, 0)
     assert len(after.entries) == len(after.scored) == len(before.scored)
     assert bool(after.estimator.own_counts.zeros.any())
     assert np.abs(DenseEstimator(after.estimator, 0.0).expectation(z, totals) - without).max() > 1e-3
@@ -133,6 +135,34 @@ def test_entries_change_nothing_until_they_are_fitted(world: World) -> None:
     changed = {name for name in known if not torch.equal(known[name], found[name])}
     assert "zeros" in changed
     assert all(name == "zeros" or name.startswith("head.") for name in changed)
+
+
+@pytest.mark.parametrize("kept", [(), ("neighbours",), ("calibration",), FROM_LATENT])
+def test_later_steps_are_fitted_on_those_that_are_kept(world: World, kept: tuple[str, ...]) -> None:
+    """As if a step that is left out had never been there: spoiled before, it changes nothing."""
+    whole = world.preprocess.apply(world.whole)
+    clean = fit_estimator(world.split, world.draw, world.preprocess, whole, 4, 0)
+    slopes = fit_calibration(clean.whitened, clean.scored if "neighbours" in kept else clean.undrawn)
+    basis = clean.whitened.calibrated(slopes) if "calibration" in kept else clean.whitened
+    scored = clean.scored if "neighbours" in kept else clean.undrawn
+    expected = fit_own_counts(basis, clean.estimator.curves, scored, clean.whitened.fold, clean.n_seen)
+    spoiled = clean
+    if "neighbours" not in kept:
+        scored = [replace(one, expected=3 - one.expected) for one in clean.scored]
+        spoiled = replace(spoiled, scored=scored, estimator=replace(clean.estimator, calibration=slopes / 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry_head, "STEPS", 3)
+        found = spoiled
+        for number, name in enumerate(STEPS):
+            found = found.with_step(name, [step for step in STEPS[:number] if step in (*kept, "own_counts")], 0)
+    if "calibration" in kept:
+        torch.testing.assert_close(found.estimator.calibration, slopes)
+    torch.testing.assert_close(found.estimator.own_counts.shares, expected.shares)
+    assert found.estimator.kept == tuple(step for step in STEPS if step in (*kept, "own_counts", "entries"))
+    by_fold = [entries_of(basis, one, basis.fold) for one in found.scored]
+    for own, entries in zip(found.entries, by_fold, strict=True):
+        torch.testing.assert_close(own.predictions, entries.predictions)
+    assert set(kept) == set(FROM_LATENT) or not torch.allclose(expected.shares, clean.estimator.own_counts.shares)
 
 
 def test_a_sample_of_entries_has_the_size_of_its_share(

@@ -4,6 +4,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+import torch
 from conftest import QUICK
 
 from geneae import Autoencoder
@@ -24,8 +25,8 @@ def model(request: pytest.FixtureRequest, _counts: anndata.AnnData) -> Autoencod
 
 
 def test_loadings_are_the_slope_of_the_linear_decoder(model: Autoencoder) -> None:
-    """With the MLPs silent, and scores not moved to neighbours, the decoder is linear: a step of one adds the loadings
-    exactly."""
+    """With the MLPs silent, and scores not moved to neighbours, the decoder is linear, calibrated or not: a step of one
+    adds the loadings exactly."""
     linear = Autoencoder.of(model.model_)
     table = linear.loadings()
     assert list(table.columns) == ["latent_0", "latent_1", "latent_2", "latent_3"]
@@ -41,15 +42,24 @@ def test_loadings_are_the_slope_of_the_linear_decoder(model: Autoencoder) -> Non
     bias = network.core.decoder_mlp[-1].bias.detach().clone()
     network.core.silence_mlps()
     estimator = model.model_.estimator
-    alone = model.model_ if estimator is None else replace(model.model_, estimator=estimator.only())
+    alone = model.model_ if estimator is None else replace(model.model_, estimator=estimator.within("calibration"))
     rebuilt = Autoencoder.of(alone).inverse_transform(np.vstack([np.zeros(4), np.eye(4)]))
     np.testing.assert_allclose((rebuilt[1:] - rebuilt[0]).T, table, atol=1e-4)
     network.core.decoder_mlp[-1].weight.data.copy_(weights)
     network.core.decoder_mlp[-1].bias.data.copy_(bias)
 
 
+@pytest.mark.parametrize("kept", [(), ("calibration",), ("neighbours", "calibration")])
+def test_loadings_are_calibrated_where_reconstructions_are(fitted: Autoencoder, kept: tuple[str, ...]) -> None:
+    known = fitted.model_.estimator
+    slopes = torch.linspace(0.3, 1.7, len(known.calibration))
+    estimators = [replace(known.only(*steps), calibration=slopes) for steps in (kept, ())]
+    found, plain = (Autoencoder.of(replace(fitted.model_, estimator=one)).loadings() for one in estimators)
+    by_gene = slopes.numpy()[:, None] if "calibration" in kept else 1
+    np.testing.assert_allclose(found, plain * by_gene, rtol=1e-5, atol=1e-7)
+
+
 def test_the_mean_training_profile_has_the_mean_latent(model: Autoencoder, counts: anndata.AnnData) -> None:
-    import torch
     from scipy import sparse
 
     from geneae.losses.sparse_rows import sparse_rows
