@@ -283,7 +283,7 @@ def dense_mean_of_nearest(scores: np.ndarray, reference: np.ndarray, factors: np
 def dense_pooled_ridge(gram: np.ndarray, right: np.ndarray, mean: np.ndarray, pooling: float) -> np.ndarray:
     """Gene by gene: ridge towards coefficients that are pooled over genes of a similar mean."""
     order, places, pooled, n_terms = np.argsort(mean, kind="stable"), [], [], right.shape[1]
-    for genes in np.array_split(order, min(8, len(mean))):
+    for genes in np.array_split(order, min(8 if len(mean) < 1000 else 20, len(mean))):
         own = gram[genes].sum(0)
         ridge = (0.002 * np.trace(own) / n_terms + 1) * np.eye(n_terms)
         pooled.append(np.linalg.solve(own + ridge, right[genes].sum(0)))

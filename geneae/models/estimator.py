@@ -14,6 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from geneae.losses.sparse_rows import sparse_product, sparse_rows, to_tensor
+from geneae.models.calibration import SLOPE_RANGE
 from geneae.models.decoders import LinearDecoder
 from geneae.models.depths import DELTAS, DepthCurves, DepthScale, depth_weights
 from geneae.models.entry_head import TARGET_SUM, EntryHead, entry_features, gene_features
@@ -331,8 +332,10 @@ def estimator_facts(estimator: Estimator) -> dict[str, Any]:
 def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator:
     """The estimator with these tensors, `mean` among them, and facts. Sizes that do not fit raise ValueError."""
     n_genes, rank = tensors["components"].shape
-    n_depths = len(DELTAS)
-    if "calibration" not in facts["kept"]:  # earlier models have none
+    n_depths, kept = len(DELTAS), facts["kept"]
+    if not (isinstance(kept, list) and set(kept) <= set(STEPS)):
+        raise ValueError(f"steps must be a list of some of {', '.join(STEPS)}; found {kept}")
+    if "calibration" not in kept:  # earlier models have none
         tensors = {"calibration": torch.ones(n_genes), **tensors}
     shapes = {
         **dict.fromkeys(("mean", "deviation", "calibration"), (n_genes,)),
@@ -352,6 +355,8 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         raise ValueError("noise deviations of genes must be above 0")
     if bool((tensors["signal"] < 0).any() or (tensors["unexplained"] < 0).any() or (tensors["unexplained"] > 1).any()):
         raise ValueError("variances of scores must not be negative, and shares of them must be between 0 and 1")
+    if not torch.equal(tensors["calibration"], tensors["calibration"].clamp(*SLOPE_RANGE)):
+        raise ValueError(f"calibration slopes must be between {SLOPE_RANGE[0]:g} and {SLOPE_RANGE[1]:g}")
     if bool((tensors["score_deviation"] <= 0).any()):
         raise ValueError("deviations of scores must be above 0")
     scale, molecules = _molecules_of(tensors, facts["log_molecules"])
@@ -381,7 +386,7 @@ def estimator_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Estimator
         OwnCounts(t["shares"], t["alone"], t["zeros"]),
         head.eval(),
         molecules,
-        tuple(step for step in STEPS if step in facts["kept"]),
+        tuple(step for step in STEPS if step in kept),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from dense_estimator import dense_pooled_ridge, small_fit
 
@@ -33,6 +34,18 @@ def test_predictions_that_reach_twice_as_far_have_half_the_slope() -> None:
     wide = replace(whitened, without=[2 * components for components in whitened.without])
     known, found = fit_calibration(whitened, fitted.scored), fit_calibration(wide, fitted.scored)
     np.testing.assert_allclose(2 * found, known, atol=0.1)  # the ridge of the pooled slope is the same
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(-1.0, 0.0), (0.2, 2.0)])
+def test_slopes_stay_between_nothing_and_twice_as_far(factor: float, slope: float) -> None:
+    """Predictions of the wrong direction come to nothing, and those that reach a fifth as far are doubled, not more."""
+    fitted = small_fit()
+    bent = replace(fitted.whitened, without=[factor * components for components in fitted.whitened.without])
+    found, known = fit_calibration(bent, fitted.scored), fitted.estimator.calibration
+    strong = known > 0.8
+    assert strong.sum() > len(known) / 2
+    assert (found[strong] == slope).all()
+    assert ((found >= 0) & (found <= 2)).all()
 
 
 def test_noise_in_the_loadings_of_a_gene_lowers_its_slope() -> None:

@@ -246,12 +246,39 @@ def test_reading_leaves_random_numbers_alone(whole: Estimator) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", sorted({*TENSORS, "mean", "score_deviation"} - {"components"}))
+OTHERS = ("mean", "score_deviation", "calibration", "by_score", "mean_score")
+
+
+@pytest.mark.parametrize("name", sorted({*TENSORS, *OTHERS} - {"components"}))
 def test_a_tensor_of_another_shape_is_refused_by_name(whole: Estimator, name: str) -> None:
     tensors = estimator_tensors(whole) | {"mean": whole.whitening.mean}
     tensors[name] = torch.ones(2, 2, 2)
     with pytest.raises(ValueError, match=rf"tensor estimator\.{name} must have shape \(.*\); found \(2, 2, 2\)"):
         estimator_of(tensors, estimator_facts(whole))
+
+
+@pytest.mark.parametrize("slope", [-0.1, 2.1])
+def test_a_slope_that_no_fit_gives_is_refused(whole: Estimator, slope: float) -> None:
+    tensors = estimator_tensors(whole) | {"mean": whole.whitening.mean}
+    tensors["calibration"] = torch.ones(len(whole.calibration)).index_fill(0, torch.tensor([1]), slope)
+    with pytest.raises(ValueError, match=r"calibration slopes must be between 0 and 2"):
+        estimator_of(tensors, estimator_facts(whole))
+
+
+@pytest.mark.parametrize("kept", ["neighbours calibration", ["neighbors"], None])
+def test_steps_that_there_are_not_are_refused(whole: Estimator, kept: Any) -> None:
+    tensors = estimator_tensors(whole) | {"mean": whole.whitening.mean}
+    with pytest.raises(ValueError, match=r"steps must be a list of some of neighbours, calibration, own_counts, ent"):
+        estimator_of(tensors, estimator_facts(whole) | {"kept": kept})
+
+
+def test_a_model_of_before_the_calibration_predicts_as_it_did(whole: Estimator) -> None:
+    earlier = whole.only("neighbours", "own_counts", "entries")
+    tensors = estimator_tensors(earlier) | {"mean": whole.whitening.mean}
+    del tensors["calibration"]
+    found = estimator_of(tensors, estimator_facts(earlier))
+    z, totals = queries(6, len(whole.whitening.mean))
+    np.testing.assert_array_equal(predict(found.at(0.4), z, totals), predict(earlier.at(0.4), z, totals))
 
 
 @pytest.mark.parametrize("name", ["deviation", "noises"])
