@@ -1,8 +1,9 @@
-"""Calibration: what share of a gene's predicted difference from its mean comes true in the other half.
+"""Calibration: what part of a gene's predicted difference from its mean comes true in the other half.
 
-Loadings are fitted, so that predictions of single genes reach too far, most of all where a gene is noisy and profiles
-are few. The calibration slope, the regression of observed on predicted values of profiles that took no part in the fit,
-says how far (van Houwelingen and le Cessie 1990, predictive value of statistical models).
+Loadings are fitted, so that predictions of genes with little signal beside their noise reach too far. The calibration
+slope, the regression of observed on predicted values, says how far (van Houwelingen and le Cessie 1990, predictive
+value of statistical models). Components are those of other folds; the factors by which scores are shrunken are not, so
+that slopes tell genes from each other, while their common size is close to 1.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from geneae.models.posterior import Scored
 from geneae.models.whitening import SparseBlock, Whitened
 
 SLOPE_RANGE = (0.0, 2.0)
-LEAST = 1e-6  # ridge of a gene that is never predicted to differ from its mean
+LEAST = 1.0  # ridge towards the pooled slope, in units of noise variance: a gene that is hardly predicted takes it
 
 
 def fit_calibration(whitened: Whitened, scored: list[Scored]) -> Tensor:

@@ -182,7 +182,7 @@ class Scored:
     depth_scores: Tensor
     """(n_profiles,) standardised log totals."""
     expected: Tensor
-    """(n_profiles, rank) posterior scores of the inputs; each profile's own fold took no part in them."""
+    """(n_profiles, rank) posterior scores of the inputs, by components without the fold of each profile."""
     targets: Tensor
     """(n_profiles, rank) raw scores of the targets."""
 
