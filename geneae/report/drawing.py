@@ -39,7 +39,7 @@ def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]], areas
     names
         Names by the `id` of what they are of: one, or one for each point.
     areas
-        Squares with names, above all else.
+        Squares with names, for dots that are an image.
     """
     root = ElementTree.fromstring(svg)
     found = {str(one.get("id")): one for one in root.iter() if one.get("id") in names}
@@ -55,7 +55,7 @@ def to_element(svg: bytes, label: str, names: Mapping[str, Sequence[str]], areas
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # of the style sheet that is left out
     root.attrib.pop("version", None)
     if areas:
-        root.append(_layer(areas))
+        _put_below(root, areas)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -68,8 +68,8 @@ def _add_titles(group: Element, names: Sequence[str]) -> None:
         point.insert(0, title)
 
 
-def _layer(areas: Sequence[Area]) -> Element:
-    """Squares that nobody sees and the pointer finds."""
+def _put_below(root: Element, areas: Sequence[Area]) -> None:
+    """Put squares that nobody sees and the pointer finds below everything that has a name of its own."""
     layer = Element("g", {"fill": "none", "pointer-events": "all"})
     for area in areas:
         square = Element("path", {"d": f"M{area.x:.4g} {area.y:.4g}h{area.side:.4g}v{area.side:.4g}h-{area.side:.4g}z"})
@@ -77,7 +77,9 @@ def _layer(areas: Sequence[Area]) -> Element:
         title.text = escaped(area.name)
         square.append(title)
         layer.append(square)
-    return layer
+    root.insert(0, layer)
+    for one in root.iter("image"):
+        one.set("pointer-events", "none")
 
 
 def _points(group: Element) -> Iterator[Element]:

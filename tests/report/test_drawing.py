@@ -92,6 +92,19 @@ def test_dots_of_an_image_have_names_where_they_are() -> None:
         assert float(y) <= 216 * (1 - place) <= float(y) + float(side)
 
 
+def test_a_line_over_an_image_of_dots_keeps_its_name() -> None:
+    """What is drawn later lies above: squares come first, and the image lets the pointer through."""
+
+    def draw(ax: Axes) -> None:
+        name_drawn(ax.scatter(*np.random.default_rng(0).random((2, 3000))), *map(str, range(3000)))
+        name_drawn(ax.plot([0, 1], [0, 1]), "line")
+
+    svg = drawn(draw).drawing
+    layer, image, line = (svg.index(some) for some in ('pointer-events="all"', "<image ", "<title>line<"))
+    assert layer < image < line
+    assert re.findall("<image [^>]*pointer-events=.none.", svg)
+
+
 def test_names_of_an_image_are_few_and_every_dot_is_in_one() -> None:
     rng, n_dots = np.random.default_rng(0), 5 * MOST_VECTOR_DOTS
 
