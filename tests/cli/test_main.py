@@ -31,6 +31,9 @@ from geneae.cli import commands
 from geneae.cli.main import _said_once, main
 from geneae.folders.model import load_model
 
+NAMED = {"embed": "out.csv", "evaluate": "out", "fit": "out"}
+"""A possible output of each command: a file or a folder."""
+
 
 def test_quiet_prints_nothing(counts_path: Path, run: Run, tmp_path: Path) -> None:
     result = geneae("fit", counts_path, "-o", tmp_path / "run", "--quiet", *FLAGS)
@@ -50,7 +53,7 @@ def test_bad_input_of_the_other_commands_too(run: Run, command: str, case: str, 
     make, flags, text = BAD_DATA[case]
     data = make(tmp_path)
     before = there(tmp_path)
-    result = geneae(command, run.folder, data, "-o", tmp_path / "new" / "out.csv", *flags)
+    result = geneae(command, run.folder, data, "-o", tmp_path / "new" / NAMED[command], *flags)
     assert_refused(result, text.format(data=data))
     assert there(tmp_path) == before
 
@@ -69,7 +72,7 @@ def test_too_small_an_overlap_of_genes_is_refused_unless_told(run: Run, command:
     adata = simulate(40)
     some = adata[:, [*genes[:20], *genes[:0]]].copy()
     data = write(tmp_path / "data.h5ad", some)
-    output = tmp_path / "new" / "out.csv"
+    output = tmp_path / "new" / NAMED[command]
     result = geneae(command, run.folder, data, "-o", output)
     assert_refused(result, f"at least 50 % of the model's {len(genes)} genes must be in the data; found 20 of them")
     assert there(tmp_path) == {"data.h5ad"}
@@ -82,7 +85,7 @@ def test_too_small_an_overlap_of_genes_is_refused_unless_told(run: Run, command:
 @pytest.mark.parametrize("command", ["fit", "embed", "evaluate"])
 def test_an_output_that_cannot_be_made_is_refused(run: Run, counts_path: Path, command: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    output = tmp_path / "file" / "out.csv"
+    output = tmp_path / "file" / NAMED[command]
     given = [counts_path] if command == "fit" else [run.folder, counts_path]
     result = geneae(command, *given, "-o", output)
     assert_refused(result, f"the output {output} cannot be created: {tmp_path / 'file'} is not a writable folder. ")
@@ -107,7 +110,7 @@ def test_a_damaged_or_foreign_model_is_refused(
 ) -> None:
     model = damage(run, tmp_path, kind)
     before = there(tmp_path)
-    result = geneae(command, model, counts_path, "-o", tmp_path / "new" / "out.csv")
+    result = geneae(command, model, counts_path, "-o", tmp_path / "new" / NAMED[command])
     assert_refused(result, text.format(model=model))
     assert there(tmp_path) == before
 

@@ -103,15 +103,16 @@ def test_a_streamed_fit_ends_with_one_sentence_and_keeps_its_checkpoint(
 def test_a_change_at_any_reading_is_noticed_and_nothing_is_written(
     command: str, change: str, path: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    output = tmp_path / ("out.csv" if command == "embed" else "out")
     arguments: list[object] = [command, path, "--stream", "yes"]
     if command != "inspect":
-        arguments = [command, model_folder, path, "--stream", "yes", "--min-overlap", "0", "-o", tmp_path / "out.csv"]
+        arguments = [command, model_folder, path, "--stream", "yes", "--min-overlap", "0", "-o", output]
     after_reads(0, lambda: CHANGES[change](path), monkeypatch)
     result = geneae(*arguments)
     assert result.exit_code == 2, result.output
     assert " changed while it was in use: " in result.stderr
     assert "Traceback" not in result.output
-    assert not (tmp_path / "out.csv").exists()
+    assert not output.exists()
 
 
 def test_a_file_in_memory_that_changes_before_its_copy_is_noticed(
