@@ -215,6 +215,7 @@ def _paired(first: str, second: str, one: np.ndarray, other: np.ndarray) -> Iter
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--loss", "losses", multiple=True, default=("mse",), show_default=True)
 @click.option("--seeds", default=5, show_default=True)
+@click.option("--first-seed", default=0, show_default=True)
 @click.option("--n-top-genes", default=2000, show_default=True, help="0: all genes.")
 @click.option("--latent", default=32, show_default=True)
 @click.option("--alone", is_flag=True, help="Also fit estimators for single depths.")
@@ -225,6 +226,7 @@ def main(
     data: tuple[Path, ...],
     losses: tuple[str, ...],
     seeds: int,
+    first_seed: int,
     n_top_genes: int,
     latent: int,
     alone: bool,
@@ -236,7 +238,7 @@ def main(
     for path in data:
         profiles = read_profiles(path)
         for loss in losses:
-            for seed in range(seeds):
+            for seed in range(first_seed, first_seed + seeds):
                 settings = Settings(loss=loss, seed=seed, n_latent=latent, n_top_genes=n_top_genes or None)
                 start = time.perf_counter()
                 some = only_top_genes(profiles, settings) if own_totals else profiles
