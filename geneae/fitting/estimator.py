@@ -48,7 +48,7 @@ class FittedEstimator:
     """Non-zero values of the items, once the step `entries` is fitted."""
 
     def with_step(self, name: str, kept: Collection[str], seed: int) -> "FittedEstimator":
-        """The same with a step fitted on those steps before it that are kept, of which it was called in their order."""
+        """The same with a step fitted on those before it that are kept; called for one step after the other."""
         known = self.estimator
         if name == "calibration" and "neighbours" not in kept:
             calibration = fit_calibration(self.whitened, self.undrawn)
