@@ -69,7 +69,9 @@ class World:
             patch.setattr(fitting, "GENE_SPLITS", 1)
             whole = self.preprocess.apply(self.whole)
             fitted = fit_estimator(self.split, self.draw, self.preprocess, whole, n_latent, seed)
-            return fitted.with_step("entries", STEPS, seed)
+            for number, name in enumerate(STEPS):
+                fitted = fitted.with_step(name, STEPS[:number], seed)
+            return fitted
 
 
 def world_of(counts: np.ndarray, seed: int = 0) -> World:

@@ -14,10 +14,10 @@ from geneae.losses.sparse_rows import sparse_product, sparse_rows
 from geneae.models.calibration import fit_calibration
 from geneae.models.depths import Item, depth_scale, fit_curves
 from geneae.models.entry_head import EntryHead, EntrySample, fit_head, sample_size
-from geneae.models.estimator import FROM_LATENT, STEPS, Estimator
+from geneae.models.estimator import STEPS, Estimator
 from geneae.models.molecules import fit_molecules
 from geneae.models.neighbours import fit_neighbours
-from geneae.models.own_counts import Entries, entries_of, fit_own_counts, with_zeros
+from geneae.models.own_counts import Entries, entries_of, fit_own_counts, no_own_counts, with_zeros
 from geneae.models.posterior import Scored, fit_posterior, raw_weight
 from geneae.models.whitening import Halves, Whitened, fit_whitened, whitened_rank
 
@@ -34,7 +34,7 @@ class FittedEstimator:
     """An estimator, and the training items from which its steps can be fitted again and its head trained further."""
 
     estimator: Estimator
-    """Estimator; before `with_step` its step `entries` changes nothing, and the others are fitted on all before."""
+    """Estimator; steps after `neighbours` change nothing until `with_step` fits them."""
     whitened: Whitened
     """Its bases for the profiles of the items."""
     scored: list[Scored]
@@ -50,10 +50,11 @@ class FittedEstimator:
     def with_step(self, name: str, kept: Collection[str], seed: int) -> "FittedEstimator":
         """The same with a step fitted on those before it that are kept; called for one step after the other."""
         known = self.estimator
-        if name == "calibration" and "neighbours" not in kept:
-            calibration = fit_calibration(self.whitened, self.undrawn)
-            return replace(self, estimator=replace(known, calibration=calibration), scored=self.undrawn)
-        if name == "own_counts" and not set(FROM_LATENT) <= set(kept):
+        if name == "calibration":
+            scored = self.scored if "neighbours" in kept else self.undrawn
+            calibration = fit_calibration(self.whitened, scored)
+            return replace(self, estimator=replace(known, calibration=calibration), scored=scored)
+        if name == "own_counts":
             basis, fold = self._basis(kept), self.whitened.fold
             own_counts = fit_own_counts(basis, known.curves, self.scored, fold, self.n_seen)
             return replace(self, estimator=replace(known, own_counts=own_counts))
@@ -142,11 +143,8 @@ def fit_estimator(
     raw, by_fold = _references(whitened, halves)
     neighbours, scored = fit_neighbours(raw, posterior.factors[0], undrawn, by_fold, fold, seed)
     n_seen = np.bincount(whole.indices, minlength=n_genes)
-    calibration = fit_calibration(sample, scored)
-    own_counts = fit_own_counts(sample.calibrated(calibration), curves, scored, fold, n_seen)
-    estimator = Estimator(
-        whitened.whitening, curves, scale, posterior, neighbours, calibration, own_counts, EntryHead(seed), molecules
-    )
+    steps = neighbours, torch.ones(n_genes), no_own_counts(n_genes), EntryHead(seed)
+    estimator = Estimator(whitened.whitening, curves, scale, posterior, *steps, molecules)
     return FittedEstimator(estimator, sample, scored, undrawn, n_seen)
 
 

@@ -158,6 +158,8 @@ def choose_steps(data: FitData, fitted: FittedEstimator, trained: Trained) -> tu
         return states[-1].estimator
 
     estimator, steps = choice.choose(fitted.estimator, trained.training.best_epoch > 0, fit_step)
+    if "own_counts" not in {step.name for step in steps}:  # a control knows them, tried or not
+        estimator = replace(estimator, own_counts=fit_step("own_counts", estimator.kept).own_counts)
     if "entries" in estimator.kept and objective.loss.needs == "products" and objective.metric is None:
         estimator, step = choice.choose_head(estimator, train_head(states[-1], objective, settings.seed))
         steps.append(step)

@@ -118,6 +118,11 @@ def entries_of(whitened: Whitened, scored: Scored, fold: np.ndarray) -> Entries:
     return Entries(rows, genes, to_tensor(item.inputs.data), values_at(item.targets, item.inputs), predictions)
 
 
+def no_own_counts(n_genes: int) -> OwnCounts:
+    """Those of genes whose counts say nothing."""
+    return OwnCounts(*(torch.zeros(len(of), n_genes) for of in (DELTAS, DELTAS, ZERO_TERMS)))
+
+
 def fit_own_counts(
     whitened: Whitened,
     curves: DepthCurves,
