@@ -452,3 +452,16 @@ def test_a_cosine_at_a_rate_far_too_high_freezes_and_that_is_said(profiles: Prof
     assert last["norm_ratio"] > 10
     assert last["gradient_norm"] < 0.1 * frozen.history["gradient_norm"][0]
     assert fit(profiles, replace(plain, learning_rate=1e-2)).model.config["collapse"] is None
+
+
+def test_own_counts_are_a_control_also_where_they_are_not_tried() -> None:
+    """0 and 1 are not drawn at random: what is in one half is missing in the other, which the control shows."""
+    rng = np.random.default_rng(0)
+    shares = np.where(rng.random((200, 1)) < 0.5, np.linspace(0.1, 0.9, 120), np.linspace(0.9, 0.1, 120))
+    adata = anndata.AnnData(sparse.csr_matrix((rng.random(shares.shape) < shares).astype(np.float32)))
+    fitted = fit(read_profiles(adata, state="counts"), Settings(**QUICK | {"state": "counts"}))
+    assert [step["name"] for step in fitted.model.config["steps"]] == ["neighbours", "calibration"]
+    metrics = fitted.evaluation.metrics
+    of = metrics[(metrics["split"] == "test") & (metrics["metric"] == "centred_cosine")]
+    by_model = of[of["statistic"] == "mean"].set_index("model")["value"]
+    assert by_model["own_count"] < -0.5
