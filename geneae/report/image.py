@@ -4,11 +4,13 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
@@ -103,7 +105,9 @@ def _drawing(alternative: str, draw: Draw, sheet: Sheet) -> tuple[Markup, float]
         names = _marked(figure)
         file = io.BytesIO()
         without = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(file, format="svg", dpi=DPI, metadata=without)
+        figure.set_dpi(DPI)
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata=without)  # `savefig` would draw it twice
     return to_element(file.getvalue(), alternative, names, areas), float(figure.get_size_inches()[0])
 
 

@@ -222,12 +222,15 @@ def genes_of(runs: list[Run], split: str) -> list[Table]:
     shown = _few_columns(values)
     columns = list(shown) if len(genes) > 1 else ["correlation ↑"]
     numbers = [means, *(shown[name] for name in shown)]
-    row = {gene: [Cell(str(gene)), *(number_cell(float(column[gene])) for column in numbers)] for gene in order}
+
+    def row(gene: str) -> list[Cell]:
+        return [Cell(str(gene)), *(number_cell(float(column.loc[gene])) for column in numbers)]
+
     return [
         Table(
             f"Genes of {which} correlation with their reconstruction, {profiles_of(split)}",
             ("gene", "mean expression", *columns),
-            [row[gene] for gene in named],
+            [row(gene) for gene in named],
         )
         for which, named in (("highest", order[: max(number, 1)]), ("lowest", order[len(order) - number :][::-1]))
         if len(named)
