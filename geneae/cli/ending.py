@@ -39,11 +39,18 @@ def ending(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> list[str]:
 
 
 def _next(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> str:
-    """The report in the colours of a column, where there is one and none was given; else the latents of others."""
+    """What can be done now: the report in the colours of a column, if there is one and none was given; else the UMAP in
+    scanpy; else, if none was written, the latents of other profiles.
+    """
+    from geneae.folders.latents import CLUSTER_ADDED, UMAP, has_umap
     from geneae.folders.manifest import LATENTS_FILE
 
+    latents = folder / LATENTS_FILE
     column = next((str(name) for name in obs.columns if 1 < obs[name].nunique() <= MOST_COLORS), None)
-    if column is not None and fitted.model.config["color"] is None and (folder / LATENTS_FILE).is_file():
+    if column is not None and fitted.model.config["color"] is None and latents.is_file():
         return f"Next: {shell_line(['geneae', 'report', str(folder), '--color', column])}"
+    if latents.is_file() and has_umap(latents):
+        shown = f"sc.pl.embedding(sc.read_h5ad({str(latents)!r}), {UMAP!r}, color={CLUSTER_ADDED!r})"
+        return f"Next, in Python: import scanpy as sc; {shown}"
     line = shell_line(["geneae", "embed", str(folder), "other.h5ad", "-o", "other_latents.h5ad"])
     return f"Next, for a file of other profiles, here other.h5ad: {line}"

@@ -48,7 +48,7 @@ def latents_of(
     molecules
         (n_profiles,) molecules of each profile; None where the values are no counts.
     umap
-        Result of `geneae.fitting.runs.umap_of` of these profiles; left out where it lacks some of them.
+        Result of `geneae.evaluation.umap.umap_of` of these profiles; left out where it lacks some of them.
     """
     rows = np.flatnonzero(~embedded.is_blank)
     obs = embedded.profiles.obs.iloc[rows].copy()
@@ -82,6 +82,12 @@ def write_latents(path: Path, latents: Latents) -> str:
             return f"{LATENTS_FILE} could not be written ({reason_of(last)}): give profiles and columns other names."
     left_out = [name for name in latents.obs.columns if name not in names]
     return f"An .h5ad cannot hold obs {listed(map(repr, left_out))}, left out of {LATENTS_FILE}." if left_out else ""
+
+
+def has_umap(path: Path) -> bool:
+    """Whether a `latents.h5ad` as it was written holds a UMAP of its profiles."""
+    with h5py.File(path, "r") as file:
+        return UMAP in file["obsm"]
 
 
 def _write(path: Path, latents: Latents, obs: pd.DataFrame) -> None:

@@ -88,6 +88,11 @@ def command(
         }
         tasks = grid(base, values, seeds, folder)
         check_used(*(task.settings for task in tasks))
+        if len({task.configuration for task in tasks}) == 1:
+            say(
+                f"Note: {tasks[0].configuration} is the only configuration, so that only its seeds are shown. Another "
+                "--loss, --objective, --cut or --latent would be compared with it."
+            )
         source = Source(data, layer, use_raw, "no", base.state, base.features, gene_names, modality)
         run_tasks(source, tasks, Request(command_line(), color), jobs, folder, say)
         if not is_first():

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,7 @@ from geneae import Autoencoder, __version__, read_profiles
 from geneae.cli.tables import latent_tables, metrics_table
 from geneae.data.permuted import NULLS
 from geneae.evaluation.reconstruction import verdict
+from geneae.fitting import runs
 from geneae.folders.model import load_model
 from geneae.settings.errors import InputError
 from geneae.settings.settings import LOSS_NAMES
@@ -100,6 +102,23 @@ def test_without_verbose_a_fit_ends_with_five_lines(counts_path: Path, tmp_path:
     assert words == ["geneae", "report", str(folder), "--color", "donor"]
     lines = geneae("fit", counts_path, "-o", folder, *FLAGS, "--color", "kind", "--overwrite").stdout.splitlines()
     said, _, line = lines[6].partition(": ")  # the report has a color already
+    assert said == "Next, in Python"
+    shown = f"sc.read_h5ad('{folder}/latents.h5ad'), 'X_umap', color='geneae_cluster'"
+    assert line == f"import scanpy as sc; sc.pl.embedding({shown})"
+    exec(line)
+    assert len(plt.gca().collections[0].get_offsets()) == 240
+    plt.close("all")
+
+
+def test_without_a_umap_a_fit_ends_with_the_latents_of_other_profiles(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_all = runs.umap_of
+    monkeypatch.setattr(runs, "umap_of", lambda *given: of_all(*given)[:100])  # as of more than 5,000 profiles
+    folder = tmp_path / "a run"
+    lines = geneae("fit", counts_path, "-o", folder, *FLAGS, "--color", "kind").stdout.splitlines()
+    assert "X_umap" not in anndata.read_h5ad(folder / "latents.h5ad").obsm
+    said, _, line = lines[6].partition(": ")
     assert said == "Next, for a file of other profiles, here other.h5ad"  # no such file has been named so far
     assert shlex.split(line) == ["geneae", "embed", str(folder), "other.h5ad", "-o", "other_latents.h5ad"]
 
