@@ -663,7 +663,9 @@ def test_numbers_as_shown(value: float, text: str) -> None:
 def test_large_numbers_have_no_decimals_wherever_they_stand() -> None:
     assert mean_cell([8716.0, 6308.0]).text == "7,512 ±\xa01,703"
     assert mean_cell([0.5, 0.6]).text == "0.5500 ±\xa00.0707"
-    assert (show_difference(-24024.95), show_difference(-0.1234567)) == ("-24,025", "-0.12346")
+    values = (-3.28e8, -24024.95, 999.5, -283.6649, 9.5, -0.1234567, 4e-6)
+    shown = ("-3.3e+08", "-24,025", "+999.50", "-283.66", "+9.50000", "-0.12346", "0.00000")
+    assert tuple(map(show_difference, values)) == shown
 
 
 def test_a_run_is_called_by_what_it_learns_by(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ KEPT = "\N{NO-BREAK SPACE}"  # a line of a narrow cell may end before what it jo
 HYPHENATED = {
     word.replace("-", ""): word.replace("-", "&shy;")
     for word in (
-        "accu-racy", "configu-ration", "corre-lation", "differ-ence", "direc-tion", "disattenu-ated", "expres-sion",
-        "magni-tude", "mole-cules", "neigh-bours",
+        "accu-racy", "compar-able", "configu-ration", "corre-lation", "differ-ence", "direc-tion", "disattenu-ated",
+        "expres-sion", "magni-tude", "mole-cules", "neigh-bours",
     )
 }  # fmt: skip
 """Long words of column headings, with the place where a narrow column may break them."""
@@ -109,9 +109,12 @@ def mean_cell(values: list[float]) -> Cell:
 
 
 def show_difference(value: float) -> str:
-    """Number with sign and five decimals, without decimals from 1,000, without sign if it rounds to zero."""
+    """Number with sign and five decimals, two from 10, none from 1,000; without sign if it rounds to zero."""
+    size = abs(value)
     if not np.isfinite(value):
         return "–"
-    if abs(value) >= 1000:
-        return f"{value:+,.0f}" if abs(value) < LARGE else f"{value:+.2e}"
+    if size >= LARGE:
+        return f"{value:+.1e}"
+    if size >= 10:
+        return f"{value:+,.0f}" if size >= 1000 else f"{value:+.2f}"
     return f"{value:+.5f}" if round(value, 5) else "0.00000"

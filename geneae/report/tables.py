@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from geneae.data.permuted import NULLS
+from geneae.evaluation.comparison import NONE
 from geneae.evaluation.diagnostics import null_table
 from geneae.evaluation.labels import ACCURACIES
 from geneae.evaluation.records import HELD_OUT, WITHOUT_COUNTS
@@ -56,7 +57,7 @@ def _paired_table(paired: pd.DataFrame, repeat: str) -> Table:
     rows = []
     for row in sorted(paired.to_dict("records"), key=lambda row: order.index(str(row["metric"]))):
         difference, low, high, p = (float(row[name]) for name in ("difference", "low", "high", "p_holm"))
-        verdict = str(row["verdict"])
+        verdict = "no difference" if row["verdict"] == NONE else str(row["verdict"])
         rows.append(
             [
                 Cell(str(row["arm"])),
@@ -84,9 +85,9 @@ def _paired_table(paired: pd.DataFrame, repeat: str) -> Table:
         rows,
         f"Differences are paired by profile and {repeat}. The bootstrap interval covers variation over both profiles "
         f"and {repeat}s and is not corrected for multiple comparisons. p values are corrected for the number of "
-        "comparisons in all metrics (Holm 1979); the verdict follows from them, and a difference below the last digit "
-        "of a table counts as no difference. Errors of a loss that leaves the length of reconstructions free are "
-        "compared only after rescaling, because before that they mainly reflect the length.",
+        "comparisons in all metrics (Holm 1979); the verdict follows from them. No difference means none that these "
+        "data can show, or one below the last digit of a table. Errors of a loss that leaves the length of "
+        "reconstructions free are compared only after rescaling, because before that they mainly reflect the length.",
     )
 
 
