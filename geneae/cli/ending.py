@@ -42,15 +42,17 @@ def _next(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> str:
     """What can be done now: the report in the colours of a column, if there is one and none was given; else the UMAP in
     scanpy; else, if none was written, the latents of other profiles.
     """
-    from geneae.folders.latents import CLUSTER_ADDED, UMAP, has_umap
+    from geneae.folders.latents import ADDED, UMAP, color_of_umap
     from geneae.folders.manifest import LATENTS_FILE
 
-    latents = folder / LATENTS_FILE
-    column = next((str(name) for name in obs.columns if 1 < obs[name].nunique() <= MOST_COLORS), None)
-    if column is not None and fitted.model.config["color"] is None and latents.is_file():
-        return f"Next: {shell_line(['geneae', 'report', str(folder), '--color', column])}"
-    if latents.is_file() and has_umap(latents):
-        shown = f"sc.pl.embedding(sc.read_h5ad({str(latents)!r}), {UMAP!r}, color={CLUSTER_ADDED!r})"
-        return f"Next, in Python: import scanpy as sc; {shown}"
-    line = shell_line(["geneae", "embed", str(folder), "other.h5ad", "-o", "other_latents.h5ad"])
+    latents, color = folder / LATENTS_FILE, fitted.model.config["color"]
+    word = f"./{folder}" if str(folder).startswith("-") else str(folder)  # no option
+    columns = (str(name) for name in obs.columns if name not in ADDED and 1 < obs[name].nunique() <= MOST_COLORS)
+    column = next(columns, None)
+    if column is not None and color is None and latents.is_file():
+        return f"Next: {shell_line(['geneae', 'report', word, '--color', column])}"
+    if latents.is_file() and (shown := color_of_umap(latents, color)):
+        line = f"sc.pl.embedding(sc.read_h5ad({str(latents)!r}), {UMAP!r}, color={shown!r})"
+        return f"Next, in Python: import scanpy as sc; {line}"
+    line = shell_line(["geneae", "embed", word, "other.h5ad", "-o", "other_latents.h5ad"])
     return f"Next, for a file of other profiles, here other.h5ad: {line}"

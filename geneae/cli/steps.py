@@ -128,7 +128,7 @@ def run_tasks(source: "Source", tasks: "list[Task]", request: "Request", jobs: i
                 left = (len(tasks) - number) * (sum(seconds) / len(seconds) if seconds else 0) / jobs
                 how = f"{taken:.0f} s" if taken else "already done"
                 name = f"{task.configuration}, seed {task.settings.seed}"
-                say(f"{number}/{len(tasks)}  {name}: {how}; about {left:.0f} s left")
+                say(f"{number}/{len(tasks)}  {name}: {how}" + f"; about {left:.0f} s left" * (number < len(tasks)))
     except Interrupted as stop:
         raise Interrupted(stop.number, f"{RESUME}\n{request.command}") from None
     except Exception as error:

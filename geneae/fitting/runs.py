@@ -18,14 +18,14 @@ from geneae.fitting.checks import open_metric
 from geneae.fitting.fit import Fitted
 from geneae.fitting.fitted import fit_with_nulls, run_of
 from geneae.folders.embedding import embed
-from geneae.folders.latents import latents_of, write_latents
+from geneae.folders.latents import ADDED, latents_of, write_latents
 from geneae.folders.locks import only_writer
 from geneae.folders.manifest import CONFIG, LATENTS_FILE, REPORT
 from geneae.folders.model import read_config
 from geneae.folders.outputs import Output, finish_swap
 from geneae.folders.run import COLOR, write_run
 from geneae.report import write_report
-from geneae.settings.errors import InputChanged, InputError, unknown
+from geneae.settings.errors import InputChanged, InputError, listed, unknown
 from geneae.settings.settings import Settings
 from geneae.settings.stages import enter
 from geneae.training.checkpoints import is_unfinished
@@ -112,8 +112,11 @@ def _write_latents(
             umap["molecules"] = molecules[rows]
         if colors is not None:
             umap[COLOR] = colors.to_numpy()[rows]
-    said = write_latents(path, latents_of(embedded, fitted.split, molecules, umap))
-    return umap, {"latents": said} if said else {}
+    latents = latents_of(embedded, fitted.split, molecules, umap)
+    replaced = [f"obs '{name}'" for name in ADDED if name in latents.obs and name in profiles.obs]
+    said = [f"{path.name} has its own {listed(replaced)} in place of the data's."] if replaced else []
+    said += [failed] if (failed := write_latents(path, latents)) else []
+    return umap, {"latents": " ".join(said)} if said else {}
 
 
 def is_finished(folder: Path, settings: Settings, request: Request, fingerprint: str) -> bool:

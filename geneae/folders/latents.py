@@ -18,6 +18,7 @@ from geneae.folders.manifest import LATENTS_FILE
 from geneae.settings.errors import InputError, listed, reason_of, unknown
 
 SPLIT_ADDED, MOLECULES_ADDED, CLUSTER_ADDED = "geneae_split", "geneae_molecules", "geneae_cluster"
+ADDED = (SPLIT_ADDED, MOLECULES_ADDED, CLUSTER_ADDED)
 """Columns that are added to `obs`."""
 UMAP = "X_umap"
 
@@ -84,10 +85,12 @@ def write_latents(path: Path, latents: Latents) -> str:
     return f"An .h5ad cannot hold obs {listed(map(repr, left_out))}, left out of {LATENTS_FILE}." if left_out else ""
 
 
-def has_umap(path: Path) -> bool:
-    """Whether a `latents.h5ad` as it was written holds a UMAP of its profiles."""
+def color_of_umap(path: Path, color: str | None) -> str | None:
+    """Column of a `latents.h5ad` to colour its UMAP by: the one given if there, else clusters; None without a UMAP."""
     with h5py.File(path, "r") as file:
-        return UMAP in file["obsm"]
+        if UMAP not in file["obsm"]:
+            return None
+        return color if color is not None and color in file["obs"] else CLUSTER_ADDED
 
 
 def _write(path: Path, latents: Latents, obs: pd.DataFrame) -> None:

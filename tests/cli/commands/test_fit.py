@@ -103,11 +103,32 @@ def test_without_verbose_a_fit_ends_with_five_lines(counts_path: Path, tmp_path:
     lines = geneae("fit", counts_path, "-o", folder, *FLAGS, "--color", "kind", "--overwrite").stdout.splitlines()
     said, _, line = lines[6].partition(": ")  # the report has a color already
     assert said == "Next, in Python"
-    shown = f"sc.read_h5ad('{folder}/latents.h5ad'), 'X_umap', color='geneae_cluster'"
+    shown = f"sc.read_h5ad('{folder}/latents.h5ad'), 'X_umap', color='kind'"
     assert line == f"import scanpy as sc; sc.pl.embedding({shown})"
     exec(line)
     assert len(plt.gca().collections[0].get_offsets()) == 240
     plt.close("all")
+
+
+def test_columns_of_an_earlier_fit_are_replaced_and_said(
+    counts_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = anndata.read_h5ad(counts_path)
+    adata.obs = pd.DataFrame({"geneae_split": "mine", "geneae_cluster": ["a", "b"] * 120}, adata.obs_names)
+    write(tmp_path / "again.h5ad", adata)
+    monkeypatch.chdir(tmp_path)
+    lines = geneae("fit", "again.h5ad", "-o", "-dash", *FLAGS).stdout.splitlines()
+    assert "Report: -dash/report.html, with 1 warning at its top" in lines
+    table = pd.read_csv("-dash/diagnostics.csv").set_index("name")
+    assert table.loc["data_latents", "message"] == (
+        "latents.h5ad has its own obs 'geneae_split', obs 'geneae_cluster' in place of the data's."
+    )
+    found = anndata.read_h5ad("-dash/latents.h5ad").obs
+    assert set(found["geneae_split"]) == {"train", "validation", "test"}
+    assert "color='geneae_cluster'" in lines[-1]  # of this fit; no column of the data to colour by
+    lines = geneae("fit", counts_path, "-o", "-dash", "--overwrite", *FLAGS).stdout.splitlines()
+    assert lines[-1] == "Next: geneae report ./-dash --color donor"
+    assert geneae(*shlex.split(lines[-1].removeprefix("Next: geneae "))).exit_code == 0
 
 
 def test_without_a_umap_a_fit_ends_with_the_latents_of_other_profiles(
