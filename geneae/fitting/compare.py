@@ -106,8 +106,8 @@ def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
         return ""
     names = f"{', '.join(same[:-1])} and {same[-1]}"
     return (
-        f"That {names} are equal, or nearly, says nothing about their losses or objectives: no epoch of training was "
-        "better than the start that they share, which was kept. "
+        f"{names} kept the start that they share, because no epoch of training was better: that they are equal, or "
+        "nearly, says nothing about their losses or objectives. "
     )
 
 
