@@ -4,11 +4,12 @@
     python workflows/benchmarks/latents.py DATA.h5ad --label cell_type --seeds 5 --guard -o guard.csv
 
 Every seed is a split of its own. Profiles outside of training are queries: complete, or thinned to a quarter, a tenth
-and a twentieth of their molecules, and read at that depth. Training profiles at full depth are the reference. Two
-kinds of PCA stand beside the latents: as it is, and with a reference that was thinned to the depth of the queries, as a
+and a twentieth of their molecules, and read at that depth. Training profiles at full depth are the reference. Two kinds
+of PCA stand beside the latents: as it is, and with a reference that was thinned to the depth of the queries, as a
 careful user would do for every depth anew; components are those of the complete reference in both, which is better than
-those of the thinned one. Differences are paired by query. Rows are appended to the table; `scvi_latents.py` adds those
-of scVI.
+those of the thinned one. `latent_thinned_reference` are the latents of that thinned reference: is what a thinned
+reference brings a matter of PCA, or of the reference? Differences are paired by query. Rows are appended to the table;
+`scvi_latents.py` adds those of scVI.
 
 With `--guard`, other representations are compared with the latent twice: by labels of queries, and by the agreement of
 halves of validation profiles, which needs no label. How often do both say the same where both are clear?
@@ -74,6 +75,7 @@ def representations(fitted: Fitted, train: Expression, queries: Expression, rati
     }
     reference = train if ratio == 1 else thin_to(train, 1 / ratio, np.random.default_rng(ratio))
     found[CONTROL] = [pca.transform(model.preprocess.apply(reference).toarray()), found["pca"][1]]
+    found["latent_thinned_reference"] = [model.at(ratio).latent(reference), exported[1]]
     return found
 
 
