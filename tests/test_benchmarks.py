@@ -1,9 +1,10 @@
 """The stages that benchmarks name are functions and modules of the package, and the stack tells them apart."""
 
+import ast
 import json
 import subprocess
 import sys
-from importlib import import_module
+from importlib import import_module, util
 from pathlib import Path
 
 import anndata
@@ -38,6 +39,30 @@ def exists(name: str) -> bool:
 def test_every_stage_is_a_part_of_the_package(name: str) -> None:
     assert exists(name)
     assert not exists(f"{name}_of_nothing")
+
+
+def names_taken(path: Path) -> set[tuple[str, str]]:
+    """Modules of the package and the names in them that a script imports, wherever in its text."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {
+        (node.module, name.name) for node in found for name in node.names if (node.module or "").startswith("geneae")
+    }
+
+
+SCRIPTS = sorted(path for path in Path(stages.__file__).parents[1].rglob("*.py") if names_taken(path))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_a_script_takes_from_the_package_is_there(script: Path) -> None:
+    """Scripts that need other programs cannot be run here."""
+    gone = []
+    for module, name in sorted(names_taken(script)):
+        try:
+            is_there = hasattr(import_module(module), name) or util.find_spec(f"{module}.{name}") is not None
+        except ModuleNotFoundError:
+            is_there = False
+        gone += [] if is_there else [f"{module}.{name}"]
+    assert gone == []
 
 
 def test_the_longest_name_counts() -> None:

@@ -27,12 +27,13 @@ import pandas as pd
 import torch
 
 from geneae.data.augment import thin_to
+from geneae.data.labels import labels_in
 from geneae.data.preprocess import Expression
 from geneae.data.profiles import Profiles
 from geneae.data.reading import read_profiles
 from geneae.evaluation.calibration import calibration_error, calibration_table
 from geneae.evaluation.labels import nearest_labels
-from geneae.evaluation.rehearsal import Reference, Rehearsal, labelled_reference, labels_of, probabilities, rehearse
+from geneae.evaluation.rehearsal import Reference, Rehearsal, labelled_reference, probabilities, rehearse
 from geneae.evaluation.transfer import Transferred, balanced_accuracy, transfer
 from geneae.fitting.fit import fit
 from geneae.losses.sparse_rows import sparse_rows
@@ -104,7 +105,7 @@ def judge(
     profiles: Profiles, key: str, is_reference: np.ndarray, held: str, fit_on: str, settings: Settings
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Rows of one model and one reference, a row for each depth of the query."""
-    labels = labels_of(profiles, key).to_numpy()
+    labels = labels_in(profiles.obs, key).to_numpy()
     known = np.flatnonzero(is_reference & (labels != held))
     fitted = fit(profiles if fit_on == "all" else profiles.take(known), settings)
     model, trained = fitted.model, fitted.split.index[fitted.split == "train"]
