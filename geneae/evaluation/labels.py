@@ -201,18 +201,35 @@ def vote_weights(distances: np.ndarray) -> np.ndarray:
     return weights
 
 
-def probe_is_right(known: Labelled, values: Representation) -> np.ndarray:
-    """(n,) whether logistic regression on training profiles, with columns scaled to unit deviation, finds the label."""
+def probed_labels(among: Representation, codes: np.ndarray, values: Representation) -> np.ndarray:
+    """(n,) labels that logistic regression on other profiles gives, with columns scaled to unit deviation.
+
+    Parameters
+    ----------
+    among
+        (n_train, n_columns) representation of profiles whose labels are known.
+    codes
+        (n_train,) their labels, at least two different ones.
+    values
+        (n, n_columns) profiles to label.
+    """
     from sklearn.exceptions import ConvergenceWarning  # slow to load
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
+    scaler = StandardScaler(with_mean=not sparse.issparse(among)).fit(among)
+    # The probe is defined by this number of steps. Products of matrices may be said to be invalid where none is.
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe = LogisticRegression(max_iter=PROBE_STEPS).fit(scaler.transform(among), codes)
+        found: np.ndarray = probe.predict(scaler.transform(values))
+    return found
+
+
+def probe_is_right(known: Labelled, values: Representation) -> np.ndarray:
+    """(n,) whether logistic regression on training profiles finds the label."""
     train = known.among("train")
-    scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values[train])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the probe is defined by this number of steps
-        probe = LogisticRegression(max_iter=PROBE_STEPS).fit(scaler.transform(values[train]), known.labels[train])
-    right: np.ndarray = probe.predict(scaler.transform(values)) == known.labels
+    right: np.ndarray = probed_labels(values[train], known.labels[train], values) == known.labels
     return right
 
 

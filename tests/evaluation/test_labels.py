@@ -10,6 +10,7 @@ import torch
 from conftest import QUICK, simulate
 from reference import csr
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 
 from geneae.data.preprocess import fit_preprocess
 from geneae.data.profiles import Profiles
@@ -27,6 +28,7 @@ from geneae.evaluation.labels import (
     labelled,
     nearest_labels,
     probe_is_right,
+    probed_labels,
 )
 from geneae.evaluation.latents import encode
 from geneae.evaluation.records import COLUMNS
@@ -92,6 +94,20 @@ def test_neighbours_and_probe_find_what_is_there_and_nothing_else() -> None:
     assert abs(knn_is_right(known, noise, "test", 20).mean() - 1 / 3) < 5 * np.sqrt(2 / 9 / 100)
     assert abs(probe_is_right(known, noise)[200:].mean() - 1 / 3) < 5 * np.sqrt(2 / 9 / 100)
     assert probe_is_right(known, values).shape == (300,)
+
+
+def test_a_product_that_is_said_to_be_invalid_warns_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenBLAS does now and then of finite matrices."""
+    fit = LogisticRegression.fit
+
+    def noisy_fit(self: LogisticRegression, *known: Any) -> LogisticRegression:
+        assert np.isnan(np.array([np.inf]) - np.inf)
+        return fit(self, *known)
+
+    values, codes = np.random.default_rng(0).normal(size=(60, 3)), np.repeat([0, 1], 30)
+    values[:, 0] += 10 * codes
+    monkeypatch.setattr(LogisticRegression, "fit", noisy_fit)
+    np.testing.assert_array_equal(probed_labels(values[::2], codes[::2], values), codes)
 
 
 def test_judged_profiles_do_not_vote() -> None:

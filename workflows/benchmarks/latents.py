@@ -15,7 +15,6 @@ With `--guard`, other representations are compared with the latent twice: by lab
 halves of validation profiles, which needs no label. How often do both say the same where both are clear?
 """
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,16 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 
 from geneae.data.augment import thin_to
 from geneae.data.count_split import Splitter, draw_halves
 from geneae.data.preprocess import Expression
 from geneae.data.reading import read_profiles
 from geneae.evaluation.agreement import REPEATS, other_half_rank
+from geneae.evaluation.labels import probed_labels
 from geneae.fitting.fit import Fitted, fit
 from geneae.losses.shared_neighbours import shared_neighbours
 from geneae.losses.sparse_rows import sparse_rows
@@ -168,11 +165,7 @@ def guard_summary(table: pd.DataFrame) -> pd.DataFrame:
 def is_right(reference: np.ndarray, labels: np.ndarray, queries: np.ndarray, truth: np.ndarray, way: str) -> np.ndarray:
     """(n_queries,) whether the label is found by 20 nearest neighbours, or by logistic regression."""
     if way == "probe":
-        scaler = StandardScaler().fit(reference)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe = LogisticRegression(max_iter=300).fit(scaler.transform(reference), labels)
-        return probe.predict(scaler.transform(queries)) == truth
+        return probed_labels(reference, labels, queries) == truth
     voters = KNeighborsClassifier(NEIGHBOURS, metric=way, algorithm="brute").fit(reference, labels)
     return voters.predict(queries) == truth
 
