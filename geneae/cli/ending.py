@@ -27,10 +27,12 @@ def ending(fitted: "Fitted", folder: Path, obs: "pd.DataFrame") -> list[str]:
     """
     from geneae.evaluation.headline import main_numbers
     from geneae.evaluation.records import judged_split
+    from geneae.evaluation.views import start_sentence
     from geneae.folders.manifest import LATENTS_FILE, REPORT
 
     numbers = main_numbers(fitted.evaluation, judged_split(fitted.split))
-    sentence = sentences_of(fitted.conclusion)[0]
+    said, is_of_start = sentences_of(fitted.conclusion), bool(start_sentence(fitted.model.config))
+    sentence = " ".join(said[: 2 if is_of_start and not numbers else 1])  # what latents of the start are worth, too
     n_warnings = int(fitted.diagnostics["fires"].sum())
     warned = f", with {counted(n_warnings, 'warning')} at its top" if n_warnings else ""
     report, latents = f"Report: {folder / REPORT}{warned}", folder / LATENTS_FILE

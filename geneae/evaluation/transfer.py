@@ -14,6 +14,7 @@ from geneae.settings.settings import TransferSettings
 from geneae.settings.text import counted
 
 MANY = 3  # times the fraction that may be refused: so many refusals are no chance
+DEEPER = 1.5  # times as many molecules as the reference: a query that its rehearsal is not like
 NAMED = 3  # labels that are named in a sentence
 SURE = 0.9  # probability of labels that are counted as sure
 
@@ -145,10 +146,11 @@ def sentences(found: Transferred) -> list[str]:
     n_labelled, n_unlike = int((~found.is_refused).sum()), int(is_unlike.sum())
     of_all = n_unlike / max(1, n_profiles)
     line = f"Labelled: {n_labelled:,} of {counted(n_profiles, 'profile')}."
+    deeper = max((found.reference.ratio / one.ratio for one in found.rehearsals if has_depth), default=1.0)
     if share:
         line += (
             f" Refused: {n_unlike:,} ({100 * of_all:.1f} %), farther from their neighbours than "
-            f"{100 * (1 - share):g} % of reference profiles{' at this depth' * has_depth}."
+            f"{100 * (1 - share):g} % of reference profiles{' at this depth' * (has_depth and deeper <= DEEPER)}."
         )
     if is_empty.any():
         line += f" With too few molecules: {int(is_empty.sum()):,}."
@@ -157,7 +159,13 @@ def sentences(found: Transferred) -> list[str]:
         closest = pd.Series(found.closest_labels[is_unlike]).value_counts()
         named = _named([f"{label} ({number:,})" for label, number in closest.items()])
         said.append(f"Labels closest to the refused: {named}.")
-    if share and of_all > MANY * share:
+    if deeper > DEEPER:
+        said.append(
+            f"The query has {deeper:.1f} times as many molecules as the reference, which cannot be made as deep: "
+            "distances and probabilities are learned at the depth of the reference, so that more may be refused than "
+            "is unlike it."
+        )
+    elif share and of_all > MANY * share:
         said.append(
             f"Of a query like the reference about {100 * share:g} % would be refused: this one holds other kinds of "
             "profiles, or differs as a whole, such as by condition or technique."

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -56,16 +56,35 @@ class _Prepared(PreparedJudge):
         """Describe the latents of validation and test profiles."""
         split, expression = self.data.split, self.data.expression
         rows = np.flatnonzero(split.isin(["validation", "test"]))
-        last = training.history.iloc[training.best_epoch]
+        last = training.history.iloc[0 if model.exports_start else training.best_epoch]
         names = self.data.obs.index[rows]
         profiles, metrics = describe_latents(model, expression.take(rows), names, split.iloc[rows], last)
-        sentence = "Without labels, the quality of these latents is unknown: fit with --label KEY."
+        unknown = "Without labels, the quality of these latents is unknown: fit with --label KEY."
+        said = (start_sentence(model.config), unknown if self.data.settings.label is None else "")
         return Judgement(
             metrics,
             profiles,
             diagnose_latents(metrics, model.n_latent, self.data.last_split),
-            sentence if self.data.settings.label is None else "",
+            " ".join(filter(None, said)),
         )
+
+
+def start_sentence(config: Mapping[str, Any]) -> str:
+    """Sentence on an encoder whose latents are those of its start; empty if they are its own, and without such a start.
+
+    Parameters
+    ----------
+    config
+        Contents of `config.json`.
+    """
+    settings, is_left = config["settings"], (config.get("latent_choice") or {}).get("is_start", False)
+    starts_at_fit = config["network"]["is_whitened"] and settings["cut"] == 1
+    if not (is_left or (starts_at_fit and config["best_epoch"] == 0)):
+        return ""
+    return (
+        f"Training with {settings['objective']} did not clearly better its start, the latents of the default fit, "
+        "which are exported."
+    )
 
 
 def describe_latents(

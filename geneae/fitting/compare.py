@@ -15,6 +15,7 @@ from geneae.evaluation.comparison import (
     seed_table,
 )
 from geneae.evaluation.records import judged_split
+from geneae.evaluation.steps import OWN_LOSS
 from geneae.fitting.grid import shown_setting
 from geneae.folders.judged import is_judged, read_judged, read_record
 from geneae.folders.manifest import OF_GRIDS, REPORT, SPLIT
@@ -90,25 +91,48 @@ def compare_runs(
 
 
 def same_start(runs: list[tuple[str, Mapping[str, Any]]]) -> str:
-    """Sentence, with a space after it, on configurations that all kept their start, which training did not change, as
-    the first thing to know about them; empty for less than two.
+    """Sentence, with a space after it, on configurations that all are their start, which training did not change, as
+    the first thing to know about them; empty for less than two of the same latent.
 
     Parameters
     ----------
     runs
         Name of the configuration of each run, and its `config.json`.
     """
+    of_latents = not all(config.get("network", {}).get("has_decoder", True) for _, config in runs)
     kept: dict[str, bool] = {}
+    sizes = {name: config["settings"]["n_latent"] for name, config in runs if is_start(config, of_latents)}
     for name, config in runs:
-        kept[name] = kept.get(name, True) and config.get("best_epoch") == 0 and config["settings"]["init"] == "pca"
-    same = [name for name, is_kept in kept.items() if is_kept]
-    if len(same) < 2:
-        return ""
-    names = f"{', '.join(same[:-1])} and {same[-1]}"
-    return (
-        f"{names} kept the start that they share, because no epoch of training was better: that they are equal, or "
-        "nearly, says nothing about their losses or objectives. "
-    )
+        kept[name] = kept.get(name, True) and is_start(config, of_latents)
+    said = ""
+    for size in dict.fromkeys(sizes.values()):
+        same = [name for name, is_kept in kept.items() if is_kept and sizes[name] == size]
+        if len(same) > 1:
+            said += (
+                f"{', '.join(same[:-1])} and {same[-1]} kept the start that they share, because training did not "
+                "clearly better it: that they are equal, or nearly, says nothing about their losses, objectives or "
+                "cuts. "
+            )
+    return said
+
+
+def is_start(config: Mapping[str, Any], of_latents: bool) -> bool:
+    """Whether nothing of a run comes from its loss or objective: neither its latents nor, where these are not all that
+    is compared, its reconstruction.
+
+    Parameters
+    ----------
+    config
+        Contents of `config.json`.
+    of_latents
+        Whether latents are compared, because another run has nothing else.
+    """
+    if "best_epoch" not in config or config["settings"]["init"] != "pca":  # programs that geneae judge has judged
+        return False
+    if of_latents:
+        return config["best_epoch"] == 0 or bool((config.get("latent_choice") or {}).get("is_start"))
+    by_loss = any(step["name"] == OWN_LOSS and step["is_kept"] for step in config.get("steps") or [])
+    return config["best_epoch"] == 0 and not by_loss
 
 
 def gather(runs: list[Run], split: str) -> list[Configuration]:

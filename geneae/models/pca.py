@@ -69,7 +69,8 @@ def fit_basis(
         Number of subspace iterations.
     start
         (n_genes, n) directions close to the components, such as those of the same profiles at another depth: with them,
-        two iterations achieve as much as four. Missing directions are drawn at random.
+        two iterations achieve as much as four. Missing directions are drawn at random. The last components, of nothing
+        but noise, are approximate either way: held-out cosines are up to 0.0015 above those of exact components.
     """
     n_rows = sum(block.shape[0] for block in blocks)
     n_genes = blocks[0].shape[1]

@@ -124,6 +124,16 @@ def _of_latents(runs: list[Run]) -> list[str]:
             "default fit leaves them for an epoch in which both halves of validation profiles have more neighbours in "
             "common; of others the last epoch is used."
         )
+    exported = [
+        arm
+        for arm, several in by_configuration(runs).items()
+        if any((of_config(run, "latent_choice") or {}).get("is_start") for run in several)
+    ]
+    if exported:
+        said.append(
+            "By neighbours and ranks of both halves of validation profiles, latents after training were not clearly "
+            f"better than those of the start, which are exported: {', '.join(exported)}."
+        )
     return said
 
 

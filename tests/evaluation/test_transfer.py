@@ -182,6 +182,23 @@ def test_what_is_said_by_hand(fitted: Autoencoder, counts: anndata.AnnData) -> N
     assert verdict(found, pd.Series([None] * 10)) == []
 
 
+def test_a_query_deeper_than_the_reference_is_said_instead_of_called_different(
+    fitted: Autoencoder, counts: anndata.AnnData
+) -> None:
+    """Nothing can be made as deep as it, so that its distances tell nothing of other kinds."""
+    found = transferred(fitted.fitted(), query(share=0.1), counts)
+    said = " ".join(sentences(replace(found, is_refused=np.ones(240, bool))))
+    assert "The query has 10" in said or "The query has 9" in said
+    assert "times as many molecules as the reference, which cannot be made as deep: distances and prob" in said
+    assert "at this depth" not in said
+    assert "other kinds" not in said
+    found = transferred(fitted.fitted(), query(share=0.1), query(share=0.1, seed=9))
+    as_deep = " ".join(sentences(replace(found, is_refused=np.ones(240, bool))))
+    assert "times as many molecules" not in as_deep
+    assert "profiles at this depth" in as_deep
+    assert "this one holds other kinds" in as_deep
+
+
 def test_the_table_has_a_label_only_where_nothing_is_refused(fitted: Autoencoder, counts: anndata.AnnData) -> None:
     found = small(counts, fitted)
     table = found.table(pd.Index(list("abcdefghij")), "my")

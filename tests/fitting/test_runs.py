@@ -15,7 +15,7 @@ from conftest import QUICK
 
 from geneae.cli.main import main
 from geneae.data.source import Source
-from geneae.fitting.compare import compare_runs, configuration_names
+from geneae.fitting.compare import compare_runs, configuration_names, same_start
 from geneae.fitting.grid import grid, run_grid
 from geneae.fitting.runs import Request, fit_run, is_finished
 from geneae.folders.outputs import Output
@@ -281,6 +281,44 @@ def test_settings_of_a_run_are_written_whole(compared: Path) -> None:
     assert config["split_seed"] == 0
 
 
+def config_of(has_decoder: bool = True, n_latent: int = 8, **entries: Any) -> dict[str, Any]:
+    settings = {"init": entries.pop("init", "pca"), "n_latent": n_latent}
+    return {"settings": settings, "network": {"has_decoder": has_decoder}, "best_epoch": 0} | entries
+
+
+BY_LOSS = {"steps": [{"name": "entries", "is_kept": True}, {"name": "loss", "is_kept": True}]}
+"""Entries trained with the loss of the fit: predictions differ by loss, though the network was left out."""
+UNBENT = {"steps": [{"name": "entries", "is_kept": True}, {"name": "loss", "is_kept": False}]}
+BACK = {"best_epoch": 5, "latent_choice": {"is_start": True}}
+"""Trained, but halves disliked it: latents are those of the start."""
+
+
+@pytest.mark.parametrize(
+    ("configs", "same"),
+    [
+        ([config_of(), config_of()], "a and b"),
+        ([config_of(**UNBENT), config_of(**UNBENT), config_of(best_epoch=3)], "a and b"),
+        ([config_of(**BY_LOSS), config_of(**BY_LOSS)], ""),
+        ([config_of(), config_of(init="random")], ""),
+        ([config_of(n_latent=8), config_of(n_latent=4)], ""),
+        ([config_of(**BACK), config_of(**BACK)], ""),  # only their latents are the start
+        ([config_of(False), config_of(False, **BACK), config_of(False, best_epoch=2)], "a and b"),
+        ([config_of(False), config_of(**BY_LOSS)], "a and b"),  # latents are compared, as the first has nothing else
+        ([config_of(), {"judged": {}}], ""),
+        ([config_of(), config_of(), config_of()], "a, b and c"),
+    ],
+)
+def test_only_those_that_are_their_start_are_said_to_be(configs: list[dict[str, Any]], same: str) -> None:
+    said = same_start(list(zip("abc", configs, strict=False)))
+    assert said.split(" kept the start")[0] == same
+    assert (said == "") == (same == "")
+
+
+def test_a_start_that_one_seed_left_was_not_kept() -> None:
+    runs = [("a", config_of()), ("a", config_of(best_epoch=1)), ("b", config_of())]
+    assert same_start(runs) == ""
+
+
 @pytest.mark.slow
 def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     base = Settings(**QUICK | {"epochs": 1}, label="kind")
@@ -291,7 +329,7 @@ def test_objectives_are_arms(counts_path: Path, tmp_path: Path) -> None:
     said = compare_runs(
         [task.folder for task in tasks], tmp_path / "both", {task.folder: task.configuration for task in tasks}
     )
-    assert said.startswith("simclr and reconstruction kept the start that they share, because no epoch of training")
+    assert said.startswith("simclr and reconstruction kept the start that they share, because training did not clearly")
     assert " By 20-NN accuracy of the latents on 24 test profiles and one seed" in said
     paired = pd.read_csv(tmp_path / "both" / "paired.csv")
     assert set(paired["metric"]) == {"knn_20", "knn_200", "linear_probe"}

@@ -190,7 +190,7 @@ def _split_line(fitted: "Fitted") -> str:
 
 def _encoder_line(config: Mapping[str, Any]) -> str:
     """Sentence on the training of an encoder and the epoch used."""
-    if not config["network"]["is_whitened"] or config["network"]["has_decoder"]:
+    if not config["network"]["is_whitened"]:
         seconds = f"the fit took {config['seconds']:.1f} s"
         return f"Trained for {config['epochs_run']} epochs, of which the last is used; {seconds}."
     best = config["best_epoch"]
@@ -200,6 +200,11 @@ def _encoder_line(config: Mapping[str, Any]) -> str:
     )
     if best == 0 and config["settings"]["cut"] == 1:
         line += " No epoch was better than the start, the latents of the default fit, which are used."
+    elif (config.get("latent_choice") or {}).get("is_start"):
+        line += (
+            " By these and the rank of the other half, its latents are not clearly better than those of the start, the "
+            "default fit, which are exported."
+        )
     return line
 
 

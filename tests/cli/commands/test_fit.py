@@ -447,3 +447,6 @@ def test_an_encoder_without_labels_says_so(counts_path: Path, tmp_path: Path) ->
     flags = ["--objective", "byol", "--basis", "free", "--verbose"]
     result = geneae("fit", counts_path, "-o", tmp_path / "free", *FLAGS, *flags)
     assert "epochs, of which the last is used" in result.stdout
+    flags = ["--objective", "byol+reconstruction", "--verbose"]  # its epoch is chosen, too
+    result = geneae("fit", counts_path, "-o", tmp_path / "both", *FLAGS, *flags)
+    assert "Best epoch by the neighbours that both halves of validation profiles have in common: " in result.stdout
