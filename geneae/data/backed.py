@@ -244,9 +244,16 @@ def chunks(matrix: sparse.csr_matrix | BackedMatrix, size: int) -> Iterator[tupl
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; the next one is prepared on another thread while the caller uses the current one."""
-    with ThreadPoolExecutor(1) as pool:
+    """The same items; the next one is prepared on another thread while the caller uses the current one.
+
+    That thread is not waited for: what is left unfinished may be collected anywhere, also where Python starts a thread
+    and holds the lock that waiting for one takes.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = pool.submit(next, items, None)
             yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import anndata
@@ -139,6 +139,24 @@ def test_items_made_ahead_are_the_same_and_an_error_comes_in_its_place() -> None
     coming = ahead(items())
     assert [next(coming) for _ in range(5)] == list(range(5))
     assert list(ahead(iter(()))) == []
+
+
+def test_what_is_left_unfinished_waits_for_no_thread() -> None:
+    """Garbage is collected anywhere, also where Python holds the lock that the end of a thread takes: a deadlock."""
+    may_go_on = Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        may_go_on.wait()
+
+    coming = ahead(items())
+    assert next(coming) == 0
+    closing = Thread(target=coming.close, daemon=True)  # type: ignore[attr-defined]
+    closing.start()
+    closing.join(timeout=20)
+    waits = closing.is_alive()
+    may_go_on.set()
+    assert not waits
 
 
 def test_the_next_item_is_made_while_one_is_worked_on() -> None:
